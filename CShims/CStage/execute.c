@@ -1,0 +1,150 @@
+#define _GNU_SOURCE
+#include "cstage_container.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+
+#define PATH_SIZE 4096
+
+static _Noreturn void fail(const struct cs_process *process, const char *step, const char *object) {
+    int number = errno;
+    char text[CS_TEXT_SIZE];
+    size_t length = strnlen(step, CS_TEXT_SIZE - 1);
+    memcpy(text, step, length);
+    if (object && length < CS_TEXT_SIZE - 1) {
+        text[length++] = ' ';
+        size_t more = strnlen(object, CS_TEXT_SIZE - length);
+        memcpy(text + length, object, more);
+        length += more;
+    }
+    cs_send(process->socket, CS_FAILED, number, text, length, -1);
+    _exit(1);
+}
+
+// The kernel's own structure, which glibc's sigaction does not have.
+struct kernel_sigaction { void *handler; unsigned long flags; void *restorer; uint64_t mask; };
+
+// What the caller of the runtime ignored or blocked is none of the container's business.
+static void reset_signals(void) {
+    struct kernel_sigaction standard = {0};
+    uint64_t none = 0;
+    for (int number = 1; number <= 64; number++)
+        if (number != SIGKILL && number != SIGSTOP) syscall(SYS_rt_sigaction, number, &standard, NULL, 8);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, 8);
+}
+
+static int enter_directory(const struct cs_process *process) {
+    char where[PATH_SIZE];
+    if (chdir(process->directory) < 0) return -1;
+    // A directory outside the root (through a descriptor of the host, say) has a path that does not begin with '/'.
+    long length = syscall(SYS_getcwd, where, sizeof where);
+    if (length < 0 && errno != ENOENT) return -1;
+    if (length < 0 || where[0] != '/') {
+        errno = EXDEV;
+        fail(process, "the working directory is outside the container:", process->directory);
+    }
+    return 0;
+}
+
+static void set_identity(const struct cs_process *process) {
+    if (process->group_count >= 0 && syscall(SYS_setgroups, (size_t)process->group_count, process->groups) < 0)
+        fail(process, "setgroups", NULL);
+    if (syscall(SYS_setresgid, process->gid, process->gid, process->gid) < 0) fail(process, "setresgid", NULL);
+    if (process->set_capabilities) {
+        // Numbers that the kernel does not know end the loop with EINVAL.
+        for (unsigned long number = 0; number < 64; number++) {
+            if (process->bounding & (1ULL << number)) continue;
+            if (prctl(PR_CAPBSET_DROP, number, 0, 0, 0) < 0) {
+                if (errno == EINVAL) break;
+                fail(process, "drop a capability from the bounding set (CAP_SETPCAP is needed)", NULL);
+            }
+        }
+        if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0) fail(process, "prctl(PR_SET_KEEPCAPS)", NULL);
+    }
+    if (syscall(SYS_setresuid, process->uid, process->uid, process->uid) < 0) fail(process, "setresuid", NULL);
+    if (process->set_capabilities) prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
+}
+
+static void set_capabilities(const struct cs_process *process) {
+    uint64_t effective = process->effective, permitted = process->permitted;
+    // Loading a filter without no_new_privs needs CAP_SYS_ADMIN. It does not survive execve: that computes the sets
+    // from the bounding, inheritable and ambient ones.
+    if (process->filter && !process->no_new_privileges) {
+        effective |= 1ULL << CAP_SYS_ADMIN;
+        permitted |= 1ULL << CAP_SYS_ADMIN;
+    }
+    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+    struct __user_cap_data_struct data[2] = {
+        { (uint32_t)effective, (uint32_t)permitted, (uint32_t)process->inheritable },
+        { (uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(process->inheritable >> 32) },
+    };
+    if (syscall(SYS_capset, &header, data) < 0) fail(process, "capset", NULL);
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0) fail(process, "clear the ambient capabilities", NULL);
+    for (unsigned long number = 0; number < 64; number++)
+        if ((process->ambient & (1ULL << number)) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0) < 0)
+            fail(process, "raise an ambient capability (it must be permitted and inheritable)", NULL);
+}
+
+// Closed now, not by execve: a working directory or program given as /proc/self/fd/N must not be one of ours. The socket
+// stays, close-on-exec.
+static void close_others(const struct cs_process *process) {
+    unsigned int first = 3 + (unsigned int)process->keep_descriptors, socket = (unsigned int)process->socket;
+    int failed = 0;
+    if (socket < first) {
+        failed = syscall(SYS_close_range, first, ~0U, 0) < 0;
+    } else {
+        if (first < socket) failed = syscall(SYS_close_range, first, socket - 1, 0) < 0;
+        failed |= syscall(SYS_close_range, socket + 1, ~0U, 0) < 0;
+    }
+    if (failed) fail(process, "close_range", NULL);
+}
+
+_Noreturn void cs_execute(const struct cs_process *process) {
+    reset_signals();
+    for (int i = 0; i < process->limit_count; i++) {
+        const struct cs_limit *limit = &process->limits[i];
+        uint64_t values[2] = { limit->soft, limit->hard };
+        if (syscall(SYS_prlimit64, 0, limit->resource, values, NULL) < 0) fail(process, "rlimit", limit->name);
+    }
+    close_others(process);
+    if (process->mask >= 0) syscall(SYS_umask, process->mask);
+    if (process->personality >= 0 && syscall(SYS_personality, process->personality) < 0) fail(process, "personality", NULL);
+
+    // Root may be kept out of the directory (a network filesystem), or the user may: whoever can enters it.
+    int entered = enter_directory(process) == 0;
+    if (!entered && errno != EACCES && errno != EPERM) fail(process, "chdir to", process->directory);
+    set_identity(process);
+    if (!entered && enter_directory(process) < 0) fail(process, "chdir to", process->directory);
+    if (process->set_capabilities) set_capabilities(process);
+    if (process->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) fail(process, "prctl(PR_SET_NO_NEW_PRIVS)", NULL);
+    if (process->filter) {
+        struct sock_fprog program = { process->filter_length, (struct sock_filter *)process->filter };
+        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, process->filter_flags, &program) < 0)
+            fail(process, "load the seccomp filter", NULL);
+    }
+    // From here on the filter decides which calls are left: execve, and on failure sendmsg and exit_group.
+    int number = ENOENT;
+    const char *tried = process->paths[0] ? process->paths[0] : "";
+    for (char *const *path = process->paths; *path; path++) {
+        syscall(SYS_execve, *path, process->argv, process->envp);
+        // As execvp(3): a candidate that may not be executed is passed over, but remembered.
+        if (errno != ENOENT && errno != ENOTDIR) {
+            number = errno;
+            tried = *path;
+        }
+        if (errno != ENOENT && errno != ENOTDIR && errno != EACCES) break;
+    }
+    errno = number;
+    fail(process, "exec", tried);
+}
+
+int cs_execute_file(int fd, char *const *argv, char *const *envp) {
+    return (int)syscall(SYS_execveat, fd, "", argv, envp, AT_EMPTY_PATH);
+}

@@ -1,0 +1,56 @@
+#define _GNU_SOURCE
+#include "cstage_container.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+union control {
+    struct cmsghdr header;
+    char space[CMSG_SPACE(sizeof(int))];
+};
+
+int cs_send(int socket, uint32_t kind, int32_t error, const char *text, size_t length, int descriptor) {
+    struct cs_message message = { .kind = kind, .error = error };
+    message.length = (uint32_t)(length < CS_TEXT_SIZE ? length : CS_TEXT_SIZE);
+    if (message.length) memcpy(message.text, text, message.length);
+    struct iovec part = { &message, sizeof message };
+    union control control = {0};
+    struct msghdr header = { .msg_iov = &part, .msg_iovlen = 1 };
+    if (descriptor >= 0) {
+        header.msg_control = control.space;
+        header.msg_controllen = sizeof control.space;
+        struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
+    }
+    ssize_t sent;
+    do sent = sendmsg(socket, &header, MSG_NOSIGNAL); while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -1 : 0;
+}
+
+int cs_receive(int socket, struct cs_message *message, int *descriptor) {
+    struct iovec part = { message, sizeof *message };
+    union control control = {0};
+    struct msghdr header = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space,
+    };
+    *descriptor = -1;
+    ssize_t received;
+    do received = recvmsg(socket, &header, MSG_CMSG_CLOEXEC); while (received < 0 && errno == EINTR);
+    // A peer that ended with messages of ours unread resets the connection: for us that is its end.
+    if (received < 0 && errno == ECONNRESET) return 0;
+    if (received <= 0) return (int)received;
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
+    if (rights && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS)
+        memcpy(descriptor, CMSG_DATA(rights), sizeof *descriptor);
+    if (received != sizeof *message || message->length > CS_TEXT_SIZE || (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
+        if (*descriptor >= 0) close(*descriptor);
+        *descriptor = -1;
+        errno = EPROTO;
+        return -1;
+    }
+    return 1;
+}

@@ -1,0 +1,39 @@
+# Martlet. `make run` and `make test` are the two commands; everything they need they install or build.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run stop test build release bench soak format lint clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## set up, build, start a one-node cluster with a web service, and show it
+	@scripts/run.sh
+
+stop: ## end that cluster and leave nothing of it but .build and Debian packages
+	@scripts/stop.sh
+
+test: ## set up, build, and run every test tier that this machine allows
+	@scripts/test.sh
+
+build: ## debug build of all programs and tests
+	@scripts/setup.sh build
+	swift build --build-tests
+
+release: ## optimised build of the three programs into .build/release
+	@scripts/setup.sh build
+	@scripts/release.sh
+
+bench: ## ratios against runc, crun, dockerd and conmon, measured in one run
+	@scripts/bench.sh
+
+soak: ## the loops of the tests at their full counts; the log is .build/soak.log
+	@scripts/soak.sh
+
+format: ## rewrite our sources in the house style
+	swift format format --in-place --parallel --recursive Sources Tests plugins Package.swift
+
+lint: ## check the style without changing anything
+	swift format lint --strict --parallel --recursive Sources Tests plugins Package.swift
+
+clean: ## remove the build folder
+	rm -rf .build

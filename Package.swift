@@ -1,0 +1,158 @@
+// swift-tools-version: 6.2
+// The package of Martlet. Targets are listed in the order of the layers (docs/architecture.md):
+// a target imports lower layers; Tests/RepositoryTests checks it.
+import PackageDescription
+
+/// CI turns warnings in our own targets into errors; dependencies are left alone.
+let strict = Context.environment["CI"] != nil
+
+let settings: [SwiftSetting] =
+    [
+        .enableUpcomingFeature("ExistentialAny"),
+        .enableUpcomingFeature("MemberImportVisibility"),
+    ] + (strict ? [.treatAllWarnings(as: .error)] : [])
+
+/// The two small programs start in under a millisecond because nothing is loaded at run time.
+let fullyStatic: [LinkerSetting] = [.unsafeFlags(["-static-executable", "-use-ld=lld"])]
+
+func shim(_ name: String) -> Target {
+    .target(name: name, path: "CShims/\(name)")
+}
+
+func system(_ name: String, _ pkgConfig: String, apt: String) -> Target {
+    .systemLibrary(name: name, path: "CShims/\(name)", pkgConfig: pkgConfig, providers: [.apt([apt])])
+}
+
+func layer(_ folder: String, _ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(
+        name: name, dependencies: dependencies, path: "Sources/\(folder)/\(name)", swiftSettings: settings)
+}
+
+func program(
+    _ name: String, _ dependencies: [Target.Dependency], linker: [LinkerSetting]? = nil
+) -> Target {
+    .executableTarget(
+        name: name, dependencies: dependencies, path: "Sources/Programs/\(name)",
+        swiftSettings: settings, linkerSettings: linker)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource]? = nil) -> Target {
+    .testTarget(
+        name: name, dependencies: dependencies, path: "Tests/\(name)", resources: resources,
+        swiftSettings: settings)
+}
+
+let nio: [Target.Dependency] = [
+    .product(name: "NIOCore", package: "swift-nio"),
+    .product(name: "NIOPosix", package: "swift-nio"),
+    .product(name: "NIOHTTP1", package: "swift-nio"),
+]
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+
+let package = Package(
+    name: "martlet",
+    products: [
+        .executable(name: "martlet", targets: ["martlet"]),
+        .executable(name: "martlet-runtime", targets: ["martlet-runtime"]),
+        .executable(name: "martlet-shim", targets: ["martlet-shim"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-extras", from: "1.35.2"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+    ],
+    targets: [
+        // 0 C
+        shim("CKernel"),
+        shim("CStage"),
+        system("CSeccomp", "libseccomp", apt: "libseccomp-dev"),
+        system("CCapabilities", "libcap", apt: "libcap-dev"),
+        system("CArchive", "libarchive", apt: "libarchive-dev"),
+        // 1 kernel
+        layer("Kernel", "Kernel", ["CKernel", "CStage"]),
+        layer("Kernel", "Cgroups", ["Kernel", "CKernel", "DeviceNodes"]),
+        layer("Kernel", "Confinement", ["Kernel", "CKernel", "CSeccomp", "CCapabilities"]),
+        layer("Kernel", "DeviceNodes", ["Kernel", "CKernel"]),
+        // 2 specs
+        layer("Specs", "JSON"),
+        layer("Specs", "OCISpec", ["JSON"]),
+        layer("Specs", "CNISpec", ["JSON"]),
+        layer("Specs", "StreamFrames"),
+        layer("Specs", "ShimProtocol", ["JSON"]),
+        // 3 model
+        layer("Model", "Model", ["JSON"]),
+        layer("Model", "Wire", ["Model", "JSON"]),
+        layer("Model", "Scheduling", ["Model"]),
+        layer("Model", "Reconcile", ["Model", "Scheduling"]),
+        layer("Model", "MasterCore", ["Model", "Wire", "Scheduling", "Reconcile", "JSON"]),
+        layer("Model", "AgentCore", ["Model", "Wire", "JSON"]),
+        // 4 parts: node
+        layer("Node", "ContainerRuntime", ["Kernel", "CKernel", "CStage", "Cgroups", "Confinement", "DeviceNodes", "OCISpec", "JSON"]),
+        layer("Node", "ShimCore", ["Kernel", "CKernel", "Cgroups", "StreamFrames", "ShimProtocol", "JSON"]),
+        layer("Node", "Reactor", ["Kernel", "CKernel"]),
+        layer("Node", "Images", ["Kernel", "CKernel", "CArchive", "JSON", "OCISpec", .product(name: "Crypto", package: "swift-crypto")]),
+        layer("Node", "Networking", ["Kernel", "CKernel", "CNISpec", "JSON"]),
+        layer("Node", "Volumes", ["Kernel", "CKernel", "JSON"]),
+        layer("Node", "Logs", ["Kernel", "CKernel", "ShimProtocol", "JSON"]),
+        // 4 parts: cluster
+        layer("Cluster", "Storage", ["JSON", "Kernel", .product(name: "GRDB", package: "GRDB.swift")]),
+        layer(
+            "Cluster", "HTTPService",
+            nio + [
+                "JSON", logging,
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
+                .product(name: "NIOHTTPTypesHTTP1", package: "swift-nio-extras"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ]),
+        layer("Cluster", "Client", nio + ["JSON", "StreamFrames"]),
+        // 5 daemons
+        layer(
+            "Daemons", "Agent",
+            nio + [
+                "Kernel", "CKernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "StreamFrames", "ShimProtocol",
+                "Model", "Wire", "AgentCore", "Reactor", "Images", "Networking", "Volumes", "Logs",
+                "HTTPService", "Client", "CNISpec", logging,
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ]),
+        layer(
+            "Daemons", "Master",
+            nio + [
+                "JSON", "Model", "Wire", "Scheduling", "Reconcile", "MasterCore", "Storage", "HTTPService", "Client", logging, "Kernel",
+            ]),
+        // 6 faces
+        layer(
+            "API", "UnifiedAPI",
+            nio + [
+                "JSON", "Model", "Wire", "Master", "HTTPService", "Client", "StreamFrames", logging,
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+            ]),
+        // 7 programs
+        program("martlet-runtime", ["ContainerRuntime"], linker: fullyStatic),
+        program("martlet-shim", ["ShimCore"], linker: fullyStatic),
+        program(
+            "martlet",
+            nio + [
+                "Agent", "Master", "UnifiedAPI", "Client", "HTTPService", "Model", "Wire", "JSON", "StreamFrames", "Kernel", "CKernel",
+                "Cgroups", "Networking", logging,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ]),
+        // tests
+        .testTarget(
+            name: "RepositoryTests", dependencies: ["Kernel", "JSON"], path: "Tests/RepositoryTests",
+            exclude: ["layers.json"], swiftSettings: settings),
+        tests("SystemTests", ["Kernel", "CKernel", "JSON", "Model", "Wire"]),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,132 @@
+import Logging
+import NIOCore
+import NIOPosix
+import Synchronization
+
+/// Takes connections from all listeners of a server, up to the limit, and knows those that are open.
+final class Acceptor: Sendable {
+    /// The connections to serve; ends when `stop` or `drain` is called.
+    let accepted: AsyncStream<ConnectionLoop>
+    /// Fires when connections are to be cut.
+    let cut = Signal()
+
+    private let limits: ServiceLimits
+    private let logger: Logger
+    private let arrivals: AsyncStream<ConnectionLoop>.Continuation
+    private let draining = Signal()
+    private let open = Mutex<[ObjectIdentifier: any Channel]>([:])
+
+    init(limits: ServiceLimits, logger: Logger) {
+        self.limits = limits
+        self.logger = logger
+        (accepted, arrivals) = AsyncStream.makeStream()
+    }
+
+    /// A bootstrap whose connections come here.
+    func bootstrap(acceptedHosts: Set<String>?, local: Bool) -> ServerBootstrap {
+        ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .serverChannelOption(.backlog, value: 512)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    // Without it the lack of descriptors would make the listener spin.
+                    try channel.pipeline.syncOperations.addHandler(
+                        AcceptBackoffHandler(shouldForwardIOErrorCaught: false))
+                }
+            }
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelInitializer { channel in
+                self.accept(channel, acceptedHosts: acceptedHosts, local: local)
+            }
+    }
+
+    private func accept(_ channel: any Channel, acceptedHosts: Set<String>?, local: Bool) -> EventLoopFuture<Void> {
+        let id = ObjectIdentifier(channel)
+        let count = open.withLock { open in
+            open[id] = channel
+            return open.count
+        }
+        channel.closeFuture.whenComplete { _ in _ = self.open.withLock { $0.removeValue(forKey: id) } }
+        guard count <= limits.connections else {
+            logger.warning("too many connections: one refused", metadata: ["limit": "\(limits.connections)"])
+            // Each of those refused waits for its peer a moment; under a flood that is too many too.
+            guard count <= limits.connections + 64 else { return channel.close() }
+            return channel.eventLoop.makeCompletedFuture {
+                try channel.pipeline.syncOperations.addHandler(RefusalHandler(limits: self.limits))
+            }
+        }
+        return peer(of: channel, local: local).flatMapThrowing { peer in
+            let connection = ClientConnection(
+                channel: channel, peer: peer, acceptedHosts: acceptedHosts, limits: self.limits, draining: self.draining
+            )
+            let loop = try ConnectionLoop(connection: connection)
+            if case .terminated = self.arrivals.yield(loop) { throw ChannelError.ioOnClosedChannel }
+        }
+    }
+
+    private func peer(of channel: any Channel, local: Bool) -> EventLoopFuture<Peer> {
+        guard local else {
+            let name = channel.remoteAddress?.ipAddress ?? "unknown"
+            return channel.setOption(.socketOption(.so_keepalive), value: 1).map { .network(name) }
+        }
+        guard let options = channel as? any SocketOptionProvider else {
+            return channel.eventLoop.makeFailedFuture(ChannelError.operationUnsupported)
+        }
+        // SAFETY: SO_PEERCRED fills a struct ucred, three 32-bit numbers in this order; see unix(7).
+        let credentials: EventLoopFuture<PeerCredentials> = options.unsafeGetSocketOption(
+            level: .socket, name: NIOBSDSocket.Option(rawValue: PeerCredentials.option))
+        return credentials.map { .local(pid: $0.pid, uid: $0.uid, gid: $0.gid) }
+    }
+
+    /// Takes no more connections.
+    func stop() {
+        arrivals.finish()
+    }
+
+    /// Takes no more connections, and tells those open to end when they can.
+    func drain() {
+        arrivals.finish()
+        draining.fire()
+        for channel in open.withLock({ Array($0.values) }) {
+            channel.pipeline.fireUserInboundEventTriggered(DrainEvent())
+        }
+    }
+
+    /// Closes what is still open.
+    func abortAll() {
+        for channel in open.withLock({ Array($0.values) }) { channel.close(promise: nil) }
+    }
+}
+
+/// `struct ucred` of unix(7), which Swift's Glibc module does not show.
+private struct PeerCredentials: Sendable {
+    static let option: Int32 = 17
+
+    var pid: Int32
+    var uid: UInt32
+    var gid: UInt32
+}
+
+/// Answers 503 to a connection that is one too many, whatever it asks.
+private final class RefusalHandler: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    private let limits: ServiceLimits
+
+    init(limits: ServiceLimits) {
+        self.limits = limits
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        let error = APIError.unavailable(
+            "\(limits.connections) clients are connected, which is the limit: close some or try again later",
+            code: "too-many-connections")
+        context.writeAndFlush(wrapOutboundOut(RawResponse.bytes(error)), promise: nil)
+        context.close(mode: .output, promise: nil)
+        // The peer may still be sending its request: closing now could destroy the answer on its way.
+        let channel = context.channel
+        context.eventLoop.scheduleTask(in: TimeAmount(limits.lingerTimeout)) { channel.close(promise: nil) }
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {}
+}

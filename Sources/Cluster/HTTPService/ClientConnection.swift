@@ -1,0 +1,67 @@
+import NIOCore
+import NIOHTTPTypes
+
+/// Who is at the other end of a connection.
+package enum Peer: Sendable, Equatable, CustomStringConvertible {
+    /// A process on this machine, as the kernel recorded it at connect(2); see SO_PEERCRED in unix(7). The user and
+    /// group are what rights may be checked against; the process may have ended since.
+    case local(pid: Int32, uid: UInt32, gid: UInt32)
+    /// An address of the loopback interface.
+    case network(String)
+
+    package var description: String {
+        switch self {
+        case .local(let pid, let uid, let gid): "uid \(uid) gid \(gid) pid \(pid)"
+        case .network(let address): address
+        }
+    }
+}
+
+/// A client's connection, as far as handlers may know it.
+package final class ClientConnection: Sendable {
+    package let peer: Peer
+    /// Fires when the client has closed its sending side or the whole connection.
+    package let peerClosed = Signal()
+    /// Fires when the connection is closed in both directions.
+    package let closed = Signal()
+    /// Fires when the server begins to shut down.
+    package let draining: Signal
+    /// Names accepted in `Host` and `Origin`; nil on a unix socket, where no browser comes from.
+    let acceptedHosts: Set<String>?
+    let limits: ServiceLimits
+    let channel: any Channel
+
+    init(
+        channel: any Channel, peer: Peer, acceptedHosts: Set<String>?, limits: ServiceLimits, draining: Signal
+    ) {
+        self.channel = channel
+        self.peer = peer
+        self.acceptedHosts = acceptedHosts
+        self.limits = limits
+        self.draining = draining
+    }
+
+    /// Writes a part and returns when the kernel has taken it, so that no more than one part of a stream waits here for
+    /// a client that does not read.
+    ///
+    /// - Throws: an I/O error; `CancellationError`. A write that is cancelled while it waits cuts the connection, since
+    ///   nobody knows how much of it has left.
+    func send(_ part: HTTPResponsePart) async throws {
+        try Task.checkCancellation()
+        try await withTaskCancellationHandler {
+            do {
+                try await channel.writeAndFlush(part)
+            } catch {
+                try Task.checkCancellation()
+                throw error
+            }
+        } onCancel: {
+            abort()
+        }
+    }
+
+    /// Closes the connection at once, whatever is going on on it.
+    package func abort() {
+        channel.close(promise: nil)
+    }
+}

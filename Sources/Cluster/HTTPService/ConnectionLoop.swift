@@ -1,0 +1,163 @@
+import HTTPTypes
+import Hummingbird
+import Logging
+import NIOCore
+import NIOHTTP1
+import NIOHTTPTypes
+import NIOHTTPTypesHTTP1
+import Synchronization
+
+/// Serves one connection: requests one after another, or a session that a route has started.
+struct ConnectionLoop: Sendable {
+    typealias Responder = @Sendable (Request, ServiceContext) async throws -> Response
+
+    let connection: ClientConnection
+    let channel: NIOAsyncChannel<HTTPRequestPart, HTTPResponsePart>
+
+    /// Builds the pipeline; to be called on the channel's event loop.
+    init(connection: ClientConnection) throws {
+        self.connection = connection
+        let channel = connection.channel
+        var limits = NIOHTTPDecoderLimitConfiguration()
+        limits.maxHeaderFieldSize = connection.limits.head
+        limits.maxHeaderListSize = connection.limits.head
+        limits.maxHeaderFieldCount = connection.limits.headerFields
+        let decoder = HTTPRequestDecoder(leftOverBytesStrategy: .forwardBytes, limitConfiguration: limits)
+        let guardian = ConnectionGuard(connection: connection)
+        let pipeline = channel.pipeline.syncOperations
+        try pipeline.addHandler(guardian)
+        try pipeline.addHandler(HTTPResponseEncoder(), name: ExchangeHandler.Name.encoder)
+        try pipeline.addHandler(ByteToMessageHandler(decoder), name: ExchangeHandler.Name.decoder)
+        try pipeline.addHandler(ExchangeHandler(guardian: guardian))
+        try pipeline.addHandler(HTTP1ToHTTPServerCodec(secure: false), name: ExchangeHandler.Name.types)
+        self.channel = try NIOAsyncChannel(
+            wrappingChannelSynchronously: channel, configuration: .init(isOutboundHalfClosureEnabled: false))
+    }
+
+    /// Serves until the connection is closed. Cancelling the task closes it.
+    func run(respond: @escaping Responder, logger: Logger) async {
+        do {
+            try await withTaskCancellationHandler {
+                try await channel.executeThenClose { inbound, outbound in
+                    let parts = InboundParts(inbound.makeAsyncIterator(), outbound: outbound)
+                    do {
+                        try await serve(parts, outbound, respond, logger)
+                    } catch let error as HTTPParserError {
+                        try await send(APIError(error).response, for: nil, outbound)
+                    }
+                    connection.channel.triggerUserOutboundEvent(FinishEvent(closing: true), promise: nil)
+                    await parts.drain()
+                    await connection.closed.wait()
+                }
+            } onCancel: {
+                connection.abort()
+            }
+        } catch {
+            logger.debug("connection ended early", metadata: ["peer": "\(connection.peer)", "error": "\(error)"])
+        }
+    }
+
+    private func serve(
+        _ parts: InboundParts, _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>,
+        _ respond: @escaping Responder, _ logger: Logger
+    ) async throws {
+        while let head = try await parts.nextHead() {
+            let start = ContinuousClock.now
+            let slot = TakeoverSlot()
+            let context = ServiceContext(
+                source: ServiceContextSource(logger: logger, connection: connection, takeover: slot))
+            let request = Request(head: head, body: RequestBody(asyncSequence: BodySequence(parts: parts)))
+            let response = await answer(request, context, respond)
+            logger.debug(
+                "request",
+                metadata: [
+                    "method": "\(head.method.rawValue)", "path": "\(head.path ?? "")",
+                    "status": "\(response.status.code)",
+                    "seconds": "\(ContinuousClock.now - start)", "peer": "\(connection.peer)",
+                ])
+            try await send(response, for: head, outbound)
+            try await parts.skipBody()
+            if response.status.code == 101 {
+                guard let session = slot.take() else { return }
+                do {
+                    try await run(session, parts)
+                } catch {
+                    logger.debug("session ended", metadata: ["path": "\(head.path ?? "")", "error": "\(error)"])
+                }
+                return
+            }
+        }
+    }
+
+    /// The route's response, or the error it ended with.
+    private func answer(_ request: Request, _ context: ServiceContext, _ respond: Responder) async -> Response {
+        do {
+            try OriginCheck.check(request, connection.acceptedHosts)
+            return try await respond(request, context)
+        } catch {
+            return APIError(error).response
+        }
+    }
+
+    private func send(
+        _ response: Response, for request: HTTPRequest?, _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>
+    ) async throws {
+        var response = response
+        if response.status.code >= 200 { response.headers[.date] = HTTPDate.now() }
+        if request?.method == .head {
+            // A body of unknown length is not even begun: its closure may run for ever.
+            return try await outbound.write(contentsOf: [.head(response.head), .end(nil)])
+        }
+        if let length = response.body.contentLength, length <= 64 << 10 {
+            let collector = BodyCollector()
+            try await response.body.write(collector)
+            try await outbound.write(contentsOf: [.head(response.head)] + collector.parts)
+        } else {
+            // The head leaves at once: clients wait for it where the body begins later.
+            try await outbound.write(.head(response.head))
+            try await response.body.write(StreamBodyWriter(connection: connection))
+        }
+    }
+
+    /// Runs a session; it is cancelled once its connection is closed and read to the end, or closed for the linger
+    /// time without being read.
+    private func run(_ session: @escaping RawSession, _ parts: InboundParts) async throws {
+        let stream = RawStream(inbound: RawInbound(parts: parts), connection: connection)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            defer { group.cancelAll() }
+            group.addTask { try await session(stream) }
+            group.addTask { [connection] in
+                await connection.closed.wait()
+                await withTaskGroup(of: Void.self) { waits in
+                    waits.addTask { await parts.drained.wait() }
+                    waits.addTask { try? await Task.sleep(for: connection.limits.lingerTimeout) }
+                    await waits.next()
+                    waits.cancelAll()
+                }
+                throw ClientGone()
+            }
+            try await group.next()
+        }
+    }
+}
+
+/// Gathers a small body, so that head and body leave in one piece.
+private final class BodyCollector: ResponseBodyWriter {
+    private(set) var parts: [HTTPResponsePart] = []
+
+    func write(_ buffer: ByteBuffer) { parts.append(.body(buffer)) }
+    func finish(_ trailers: HTTPFields?) { parts.append(.end(trailers)) }
+}
+
+/// Writes the body of a response whose length is not known before: every write leaves at once.
+struct StreamBodyWriter: ResponseBodyWriter, Sendable {
+    let connection: ClientConnection
+
+    func write(_ buffer: ByteBuffer) async throws {
+        try await connection.send(.body(buffer))
+    }
+
+    consuming func finish(_ trailers: HTTPFields?) async throws {
+        try await connection.send(.end(trailers))
+    }
+}

@@ -1,0 +1,84 @@
+import Model
+
+/// What an agent is started with.
+package struct AgentConfiguration: Sendable {
+    /// Everything that lives longer than a boot; made with mode 0700.
+    package var dataDirectory = "/var/lib/martlet"
+    /// Sockets, pins and states of this boot.
+    package var runDirectory = "/run/martlet"
+    /// `unix:/path` of the master's API.
+    package var masterEndpoint = "unix:/run/martlet/martlet.sock"
+    /// Unique in the cluster; empty: the machine's host name.
+    package var nodeName = ""
+    /// The cgroup that holds all containers' and shims', below the root of every hierarchy.
+    package var cgroupParent = "martlet"
+    package var bridge = "martlet0"
+    /// IPv4 with prefix length.
+    package var subnet = "10.213.0.0/16"
+    /// Where CNI plugins are looked for; empty: the usual places.
+    package var pluginDirectories: [String] = []
+    /// Absolute paths of the two small programs.
+    package var shimProgram = ""
+    package var runtimeProgram = ""
+    /// Given to the node when it registers for the first time.
+    package var labels: [String: String] = [:]
+    /// What the machine keeps for itself; not offered to containers.
+    package var reserved = Resources()
+    /// The address under which published ports are reached; empty: discovered.
+    package var address = ""
+    /// A log file is rotated before it grows beyond this many bytes; as many are kept.
+    package var logMaxBytes: Int64 = 10 << 20
+    package var logMaxFiles = 3
+
+    package init() {}
+
+    /// Where everything is.
+    var paths: AgentPaths { AgentPaths(data: dataDirectory, run: runDirectory) }
+}
+
+/// The agent's files; see the documentation of the data and run directories.
+struct AgentPaths: Sendable {
+    let data: String
+    let run: String
+
+    var lock: String { "\(data)/agent.lock" }
+    var identity: String { "\(data)/agent.json" }
+    var images: String { "\(data)/images" }
+    var volumes: String { "\(data)/volumes" }
+    var tasks: String { "\(data)/tasks" }
+    var network: String { "\(data)/cni" }
+    var socket: String { "\(run)/agent.sock" }
+    var namespaces: String { "\(run)/netns" }
+    var shims: String { "\(run)/shims" }
+    var runtime: String { "\(run)/runtime" }
+
+    func task(_ id: TaskID) -> TaskPaths { TaskPaths(id: id, agent: self) }
+}
+
+/// One task's files.
+struct TaskPaths: Sendable {
+    let id: TaskID
+    private let agent: AgentPaths
+
+    init(id: TaskID, agent: AgentPaths) {
+        self.id = id
+        self.agent = agent
+    }
+
+    var directory: String { "\(agent.tasks)/\(id)" }
+    var record: String { "\(directory)/task.json" }
+    /// What preparation made; written when it is complete.
+    var pod: String { "\(directory)/pod.json" }
+    var bundle: String { "\(directory)/bundle" }
+    var config: String { "\(bundle)/config.json" }
+    var rootfs: String { "\(directory)/rootfs" }
+    var files: String { "\(directory)/files" }
+    var logs: String { "\(directory)/logs" }
+    var exits: String { "\(directory)/exits" }
+    func log(_ container: ContainerID) -> String { "\(logs)/\(container)" + ".log" }
+    func exit(_ start: Int) -> String { "\(exits)/\(start).json" }
+    var namespace: String { "\(agent.namespaces)/\(id)" }
+    var shim: String { "\(agent.shims)/\(id)" }
+    var shimSocket: String { "\(shim)/shim.sock" }
+    var shimPID: String { "\(shim)/shim.pid" }
+}

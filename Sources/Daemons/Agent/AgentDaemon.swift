@@ -1,0 +1,125 @@
+import AgentCore
+import HTTPService
+import Images
+import Kernel
+import Logging
+import Model
+import Networking
+import Reactor
+import ServiceLifecycle
+import Volumes
+import Wire
+
+/// The agent of one node: runs what the master assigns to it, and nothing dies with it.
+package final class AgentDaemon: Service {
+    private let configuration: AgentConfiguration
+    private let lock: DataLock
+    private let pool: BlockingPool
+    private let reactor: Reactor
+    private let store: TaskStore
+    private let executor: PodExecutor
+    private let identity: NodeIdentity
+    private let table = TaskTable()
+    private let logger: Logger
+
+    /// Locks the data directory, opens the stores and makes the node's network; starts nothing yet.
+    ///
+    /// - Throws: an error whose text is a sentence for the operator: a directory, bridge or subnet is taken, a program is
+    ///   missing.
+    package init(_ configuration: AgentConfiguration, logger: Logger) async throws {
+        self.configuration = configuration
+        self.logger = logger
+        pool = try BlockingPool(threads: 16, queue: 4096)
+        reactor = try Reactor()
+        let paths = configuration.paths
+        store = TaskStore(paths: paths)
+        lock = try await pool.run {
+            try Self.makeDirectories(paths)
+            return try DataLock(paths.lock, dataDirectory: paths.data)
+        }
+        identity = try await pool.run { try NodeIdentity.load(paths.identity) }
+        let (pool, reactor) = (pool, reactor)
+        executor = try await pool.run {
+            for program in [configuration.shimProgram, configuration.runtimeProgram] where !File.exists(program) {
+                throw AgentError("the program \(program) is missing: install martlet whole, or build it with `make build`")
+            }
+            let network = try Self.network(configuration)
+            return try PodExecutor(
+                configuration, images: try ImageStore(root: paths.images), volumes: try VolumeStore(root: paths.volumes),
+                network: network, pool: pool, reactor: reactor, logger: logger)
+        }
+    }
+
+    private static func makeDirectories(_ paths: AgentPaths) throws {
+        for directory in [paths.data, paths.tasks] { try File.makeDirectories(directory, mode: 0o700) }
+        try File.makeDirectories(paths.run, mode: 0o750)
+        for directory in [paths.namespaces, paths.shims, paths.runtime] { try File.makeDirectories(directory, mode: 0o700) }
+    }
+
+    private static func network(_ configuration: AgentConfiguration) throws -> BridgeNetwork {
+        var bridge = BridgeNetworkConfiguration(
+            dataDirectory: configuration.dataDirectory, runDirectory: configuration.runDirectory)
+        bridge.bridge = configuration.bridge
+        bridge.subnet = configuration.subnet
+        if !configuration.pluginDirectories.isEmpty { bridge.pluginDirectories = configuration.pluginDirectories }
+        let network = try BridgeNetwork(bridge)
+        try network.prepare()
+        return network
+    }
+
+    /// Takes over what runs already and serves until it is cancelled or shut down gracefully. Containers live on.
+    package func run() async throws {
+        try await cancelWhenGracefulShutdown { try await self.serve() }
+        reactor.shutdown()
+        await pool.shutdown()
+    }
+
+    private func serve() async throws {
+        let (reports, giveReport) = AsyncStream<AgentEffect>.makeStream()
+        let core = CoreLoop(
+            executor: executor, store: store, pool: pool, timer: try WakeTimer(reactor), table: table, logger: logger,
+            report: { giveReport.yield($0) })
+        try await recover(core)
+        let link = try makeLink(core)
+        let port = StreamPort(
+            table: table, executor: executor, node: { [identity] in identity.node },
+            inventoryChanged: { link.inventoryChanged() }, logger: logger)
+        let server = try await HTTPServer.listen(
+            on: [.unix(path: configuration.paths.socket, group: nil)], router: port.router(), role: "agent",
+            logger: logger)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            defer { group.cancelAll() }
+            group.addTask { try await self.executor.run { core.tell($0) } }
+            group.addTask { try await core.run() }
+            group.addTask { for await report in reports { link.post(report) } }
+            group.addTask { try await link.run() }
+            group.addTask { try await server.run() }
+            try await group.next()
+        }
+    }
+
+    private func recover(_ core: CoreLoop) async throws {
+        let logger = logger
+        let (records, leftovers) = try await pool.run { [store] in try store.load(logger) }
+        let found = try await executor.recover(records)
+        for task in found { table.put(task.record) }
+        logger.info(
+            "tasks taken over", metadata: ["tasks": "\(found.count)", "leftovers": "\(leftovers.count)"])
+        core.tell(.recovered(found, bootID: executor.bootID))
+    }
+
+    private func makeLink(_ core: CoreLoop) throws -> MasterLink {
+        let (configuration, executor, pool) = (configuration, executor, pool)
+        let path = configuration.paths.identity
+        return try MasterLink(
+            configuration.masterEndpoint, identity: identity, logger: logger,
+            describe: { identity in
+                try await pool.run {
+                    try NodeFacts(configuration: configuration).node(identity, features: executor.features)
+                }
+            },
+            inventory: { await executor.inventory() },
+            save: { identity in try await pool.run { try identity.save(path) } },
+            tell: { core.tell($0) })
+    }
+}

@@ -1,0 +1,46 @@
+import Glibc
+import JSON
+import Kernel
+import Model
+
+/// Who this node is, for ever: `DATA/agent.json`.
+struct NodeIdentity: Sendable, Codable {
+    var schema = 1
+    var node: NodeID
+    /// The cluster that it belongs to; nil until it has registered.
+    var cluster: String?
+
+    /// Reads it, or makes it at the first start. Blocks.
+    static func load(_ path: String) throws -> NodeIdentity {
+        if File.exists(path) {
+            do {
+                return try JSONCoding.decode(NodeIdentity.self, from: File.read(path))
+            } catch {
+                throw AgentError(
+                    "\(path) cannot be read: \(error); restore it, or remove the data directory for a new node")
+            }
+        }
+        var random = SystemRandomNumberGenerator()
+        let identity = NodeIdentity(node: NodeID.make(&random))
+        try identity.save(path)
+        return identity
+    }
+
+    func save(_ path: String) throws { try File.replace(path, with: JSONCoding.encode(self)) }
+}
+
+/// The lock that keeps a second agent away from a data directory; held as long as it lives.
+struct DataLock: Sendable {
+    private let file: SharedFD
+
+    /// - Throws: `AgentError` when another agent has it.
+    init(_ path: String, dataDirectory: String) throws {
+        file = SharedFD(try File.open(path, O_RDWR | O_CREAT | O_NOFOLLOW))
+        guard flock(file.raw, LOCK_EX | LOCK_NB) == 0 else {
+            guard errno == EWOULDBLOCK else { throw KernelError("flock", path, errno: errno) }
+            throw AgentError(
+                "another agent is running with the data directory \(dataDirectory): stop it, or choose another "
+                    + "directory with --data-dir")
+        }
+    }
+}

@@ -1,0 +1,106 @@
+import AgentCore
+import Cgroups
+import Images
+import JSON
+import Kernel
+import Logging
+import Model
+import Networking
+import Reactor
+import ShimProtocol
+import Synchronization
+import Volumes
+
+/// Runs pods with martlet-shim and martlet-runtime on this machine.
+package final class PodExecutor: Executor {
+    let paths: AgentPaths
+    let configuration: AgentConfiguration
+    let pool: BlockingPool
+    let reactor: Reactor
+    let images: ImageStore
+    let volumes: VolumeStore
+    let network: BridgeNetwork
+    let cgroups: CgroupLayout
+    let launcher: ShimLauncher
+    let gate = AttachGate()
+    let logger: Logger
+    let bootID: String
+
+    /// Long-running work that operations leave to `run`.
+    enum Job: Sendable {
+        case watch(TaskID, ContainerID)
+        case reap(SharedFD)
+    }
+
+    let jobs: AsyncStream<Job>
+    let giveJob: AsyncStream<Job>.Continuation
+    let live = Mutex<[TaskID: LiveTask]>([:])
+    private let listener = Mutex<(@Sendable (AgentEvent) -> Void)?>(nil)
+
+    /// What is kept in memory of a task whose shim lives.
+    struct LiveTask: Sendable {
+        /// The newest start that was given to the shim.
+        var start: Int
+        /// Its events are watched.
+        var isWatched: Bool
+        /// It is being taken down: the end of the shim is no loss.
+        var isEnding: Bool
+    }
+
+    init(
+        _ configuration: AgentConfiguration, images: ImageStore, volumes: VolumeStore, network: BridgeNetwork,
+        pool: BlockingPool, reactor: Reactor, logger: Logger
+    ) throws {
+        self.configuration = configuration
+        paths = configuration.paths
+        self.images = images
+        self.volumes = volumes
+        self.network = network
+        self.pool = pool
+        self.reactor = reactor
+        self.logger = logger
+        cgroups = try CgroupLayout.detect()
+        bootID = try Proc.bootID()
+        launcher = ShimLauncher(
+            program: configuration.shimProgram, runtime: configuration.runtimeProgram,
+            runtimeRoot: configuration.paths.runtime, cgroup: "\(configuration.cgroupParent)/shims")
+        (jobs, giveJob) = AsyncStream.makeStream()
+    }
+
+    package var features: [String] {
+        ["pods", "exec", "attach", "logs", "archive", "stats", "pause", "bridge", "host-network", "volumes"]
+    }
+
+    package func run(tell: @escaping @Sendable (AgentEvent) -> Void) async throws {
+        listener.withLock { $0 = tell }
+        await withDiscardingTaskGroup { group in
+            for await job in jobs {
+                switch job {
+                case .watch(let task, let container):
+                    group.addTask { await self.watch(task, container) }
+                case .reap(let process):
+                    group.addTask { _ = try? await self.reactor.waitExit(process.raw) }
+                }
+            }
+        }
+    }
+
+    func tell(_ event: AgentEvent) { listener.withLock { $0 }?(event) }
+
+    func cgroup(of task: TaskID) throws(CgroupError) -> CgroupManager {
+        try CgroupManager(layout: cgroups, path: "/\(configuration.cgroupParent)/\(task)")
+    }
+
+    func shim(of task: TaskID) -> ShimClient { ShimClient(socket: paths.task(task).shimSocket) }
+
+    /// Gives what is thrown the core's shape.
+    func explaining<Result>(
+        _ doing: String, _ body: () async throws -> Result
+    ) async throws(ExecutorFailure) -> Result {
+        do {
+            return try await body()
+        } catch {
+            throw ExecutorFailure(error, doing)
+        }
+    }
+}

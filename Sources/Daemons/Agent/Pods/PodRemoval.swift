@@ -1,0 +1,85 @@
+import AgentCore
+import CKernel
+import Glibc
+import Kernel
+import Model
+import ShimProtocol
+
+extension PodExecutor {
+    package func remove(_ assignment: TaskAssignment) async throws(ExecutorFailure) {
+        try await explaining("cannot remove container \(assignment.instanceName)") {
+            let task = paths.task(assignment.task)
+            try await destroyShim(task)
+            try await killCgroup(task.id)
+            for container in assignment.containers { await deleteRuntimeState(container) }
+            let group = try cgroup(of: task.id)
+            try await pool.run {
+                try group.delete()
+                try self.undoPreparation(task)
+                // The record goes last, with `forget`.
+                for name in try File.list(task.directory) where name != "task.json" {
+                    try Tree.remove("\(task.directory)/\(name)")
+                }
+            }
+            live.withLock { _ = $0.removeValue(forKey: task.id) }
+        }
+    }
+
+    /// Takes away a task's shim with everything in it; one that is not there is no error.
+    func destroyShim(_ task: TaskPaths) async throws {
+        live.withLock { $0[task.id]?.isEnding = true }
+        let client = ShimClient(socket: task.shimSocket)
+        do {
+            let state = try await client.call(.state, patience: .seconds(10))
+            for container in state.containers ?? [] {
+                try await client.call(.delete(container: container.container, force: true), patience: .seconds(60))
+            }
+            try await client.call(.shutdown, patience: .seconds(10))
+        } catch {
+            if error.kind != .unreachable {
+                logger.warning("a shim is killed", metadata: ["task": "\(task.id)", "why": "\(error)"])
+            }
+            try await pool.run { try ShimLauncher.kill(task) }
+        }
+        try await pool.run { try Tree.remove(task.shim) }
+    }
+
+    /// Has the runtime forget a container whose shim is gone.
+    func deleteRuntimeState(_ container: ContainerID) async {
+        let directory = "\(paths.runtime)/\(container)"
+        guard File.exists(directory) else { return }
+        let program = Program(
+            configuration.runtimeProgram, ["--root", paths.runtime, "delete", "--force", container.text])
+        do {
+            try await pool.run {
+                let result = try program.run()
+                if result.status != .exited(0) || File.exists(directory) {
+                    // Its processes are dead; only the record is left.
+                    try Tree.remove(directory)
+                }
+            }
+        } catch {
+            logger.warning(
+                "the runtime's record of a container stays", metadata: ["container": "\(container)", "error": "\(error)"])
+        }
+    }
+
+    /// Takes away network, mounts and root file system; the container's own writable layer stays. Blocks.
+    func undoPreparation(_ task: TaskPaths) throws {
+        try File.removeFile(task.pod)
+        try network.detach(task.id.text)
+        try NetworkNamespace.remove(at: task.namespace)
+        try unmountAll(below: task.directory)
+    }
+
+    /// Unmounts everything at or below a directory, the innermost first. Blocks.
+    func unmountAll(below directory: String) throws {
+        let points = try MountInfo.read().map(\.mountPoint).filter { $0 == directory || $0.hasPrefix(directory + "/") }
+        for point in points.reversed() {
+            // MNT_DETACH | UMOUNT_NOFOLLOW; EINVAL and ENOENT: it is gone.
+            if umount2(point, 2 | 8) != 0 && errno != EINVAL && errno != ENOENT {
+                throw KernelError("umount", point, errno: errno)
+            }
+        }
+    }
+}

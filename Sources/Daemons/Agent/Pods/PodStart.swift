@@ -1,0 +1,132 @@
+import AgentCore
+import Glibc
+import JSON
+import Kernel
+import Model
+import OCISpec
+import ShimProtocol
+
+extension PodExecutor {
+    package func start(
+        _ assignment: TaskAssignment, start: Int
+    ) async throws(ExecutorFailure) -> StartedContainer {
+        let doing = "cannot start container \(assignment.instanceName)"
+        do {
+            return try await tryStart(assignment, start)
+        } catch {
+            // Nothing of a failed start may run on.
+            await clearStart(assignment)
+            throw ExecutorFailure(error, doing)
+        }
+    }
+
+    private func tryStart(_ assignment: TaskAssignment, _ start: Int) async throws -> StartedContainer {
+        let task = paths.task(assignment.task)
+        guard let container = assignment.containers.first, let spec = assignment.pod.containers.first else {
+            throw ExecutorFailure("the task has no container")
+        }
+        if let exit = try await pool.run({ try Self.exitRecord(task, start) }) {
+            tell(.exited(assignment.task, ContainerExit(exit)))
+            return StartedContainer(pid: Int(exit.pid), startedAt: exit.startedAt)
+        }
+        try await pool.run { try self.writeBundle(assignment, spec, task) }
+        try await ensureShim(task)
+        failpoint("agent.after_shim")
+        let shim = shim(of: assignment.task)
+        let request = ShimCreate(
+            container: container.text, start: start, bundle: task.bundle, terminal: spec.terminal, stdin: spec.stdin,
+            logPath: task.log(container), logMaxBytes: configuration.logMaxBytes,
+            logMaxFiles: configuration.logMaxFiles, exitPath: task.exit(start),
+            cgroups: try cgroup(of: assignment.task).directories)
+        var state = try await shim.call(.create(request)).container
+        failpoint("agent.after_clone")
+        adopt(assignment.task, container, start: start)
+        if state == nil || state?.status == .created {
+            await gate.open(assignment.task)
+            state = try await shim.call(.start(container: container.text)).container
+        }
+        guard let state else { throw AgentError("the shim does not say what became of the container") }
+        return StartedContainer(pid: Int(state.pid), startedAt: state.startedAt ?? state.createdAt)
+    }
+
+    /// Notes that a shim has the task's container, and has its events watched.
+    func adopt(_ task: TaskID, _ container: ContainerID, start: Int) {
+        let isNew = live.withLock { live in
+            let known = live[task]
+            live[task] = LiveTask(start: start, isWatched: true, isEnding: false)
+            return known?.isWatched != true
+        }
+        if isNew { giveJob.yield(.watch(task, container)) }
+    }
+
+    /// Starts the task's shim unless it answers.
+    private func ensureShim(_ task: TaskPaths) async throws {
+        do {
+            try await ShimClient(socket: task.shimSocket).call(.hello, patience: .seconds(10))
+            return
+        } catch let error where error.kind == .unreachable {
+            // There is none.
+        } catch {
+            logger.warning("a shim does not answer and is replaced", metadata: ["task": "\(task.id)", "error": "\(error)"])
+            try await destroyShim(task)
+        }
+        let process = try await pool.run { [launcher] in try launcher.launch(task) }
+        giveJob.yield(.reap(process))
+    }
+
+    private func clearStart(_ assignment: TaskAssignment) async {
+        guard let container = assignment.containers.first else { return }
+        do {
+            try await shim(of: assignment.task).call(
+                .delete(container: container.text, force: true), patience: .seconds(30))
+        } catch {
+            try? await destroyShim(paths.task(assignment.task))
+            try? await killCgroup(assignment.task)
+            await deleteRuntimeState(container)
+        }
+    }
+
+    /// Writes bundle/config.json. Blocks.
+    private func writeBundle(
+        _ assignment: TaskAssignment, _ spec: Model.ContainerSpec, _ task: TaskPaths
+    ) throws {
+        guard let pod = try PodFile.read(task), pod.bootID == bootID else {
+            throw ExecutorFailure("the task is not prepared", isTransient: true)
+        }
+        let user = try resolveUser(spec.user.isEmpty ? pod.image.user : spec.user, task)
+        let builder = SpecBuilder(
+            assignment: assignment, container: spec, pod: pod, user: user, paths: task,
+            cgroup: "/\(configuration.cgroupParent)/\(task.id)",
+            isUnified: cgroups.hierarchies.allSatisfy { $0.version == .v2 })
+        try makeWorkingDirectory(builder.workingDirectory, task)
+        try File.makeDirectories(task.bundle)
+        try File.makeDirectories(task.logs)
+        try File.makeDirectories(task.exits)
+        // Made anew at each start, so it need not outlive the machine.
+        let file = try File.open(task.config, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW)
+        try file.writeAll(builder.build().encoded(), subject: task.config)
+    }
+
+    /// The directory that the program starts in is made, inside the container's root.
+    private func makeWorkingDirectory(_ path: String, _ task: TaskPaths) throws {
+        guard path != "/" else { return }
+        let root = try Root(task.rootfs)
+        _ = try root.makeDirectories(path)
+    }
+
+    /// The durable record of how a start ended; nil when it has not. Blocks.
+    static func exitRecord(_ task: TaskPaths, _ start: Int) throws -> ExitRecord? {
+        let path = task.exit(start)
+        guard File.exists(path) else { return nil }
+        let record = try JSONCoding.decode(ExitRecord.self, from: File.read(path))
+        return record.start == start ? record : nil
+    }
+}
+
+extension ContainerExit {
+    init(_ record: ExitRecord) {
+        self.init(
+            start: record.start, exitCode: Int(record.exitCode), outOfMemory: record.oomKilled,
+            startedAt: record.startedAt, finishedAt: record.finishedAt, reason: record.reason ?? "")
+    }
+}

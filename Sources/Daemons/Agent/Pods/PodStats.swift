@@ -1,0 +1,69 @@
+import AgentCore
+import Cgroups
+import Glibc
+import JSON
+import Kernel
+import Model
+import Networking
+import Wire
+
+extension PodExecutor {
+    package func stats(_ record: TaskRecord) async throws -> ContainerStats {
+        let group = try cgroup(of: record.assignment.task)
+        return try await pool.run { try Self.sample(record, group) }
+    }
+
+    /// Blocks.
+    private static func sample(_ record: TaskRecord, _ group: CgroupManager) throws -> ContainerStats {
+        let stats = try group.stats()
+        let limits = record.assignment.pod.containers.first?.limits ?? Limits()
+        var received: Int64 = 0
+        var sent: Int64 = 0
+        // The container may end while we look: its counters are gone then.
+        if record.container.pid > 0, record.assignment.pod.network != .host,
+            let interfaces = try? InterfaceCounters.of(process: pid_t(record.container.pid))
+        {
+            for interface in interfaces where interface.name != "lo" {
+                received += Int64(clamping: interface.receivedBytes)
+                sent += Int64(clamping: interface.sentBytes)
+            }
+        }
+        func sum(_ value: (CgroupStats.Device) -> UInt64) -> Int64 {
+            Int64(clamping: (stats.devices ?? []).reduce(UInt64(0)) { $0 &+ value($1) })
+        }
+        let memoryLimit = stats.memory?.limit.map { Int64(clamping: $0) } ?? limits.memory
+        return ContainerStats(
+            id: record.container.id, name: record.assignment.instanceName, time: Timestamp.now(),
+            cpuTotal: Int64(clamping: stats.cpu?.usage ?? 0), cpuUser: Int64(clamping: stats.cpu?.user ?? 0),
+            cpuSystem: Int64(clamping: stats.cpu?.system ?? 0),
+            throttledPeriods: Int64(clamping: stats.cpu?.throttledPeriods ?? 0),
+            throttledTime: Int64(clamping: stats.cpu?.throttledTime ?? 0),
+            memoryUsage: Int64(clamping: stats.memory?.workingSet ?? 0), memoryLimit: memoryLimit,
+            pids: Int64(clamping: stats.pids?.current ?? 0), pidsLimit: stats.pids?.limit.map { Int64(clamping: $0) },
+            networkReceived: received, networkSent: sent, blockRead: sum(\.readBytes), blockWritten: sum(\.writeBytes))
+    }
+
+    package func processes(_ record: TaskRecord) async throws -> ProcessList {
+        let group = try cgroup(of: record.assignment.task)
+        return try await pool.run {
+            let ticks = UInt64(max(1, sysconf(Int32(_SC_CLK_TCK))))
+            let rows = try group.processes().sorted().compactMap { Self.row($0, ticks) }
+            return ProcessList(titles: ["UID", "PID", "PPID", "STAT", "TIME", "CMD"], processes: rows)
+        }
+    }
+
+    /// One process as the node sees it; nil when it has ended meanwhile.
+    private static func row(_ pid: pid_t, _ ticks: UInt64) -> [String]? {
+        guard let stat = try? Proc.stat(pid), let status = try? Proc.status(pid) else { return nil }
+        let uid = status["Uid"]?.split(whereSeparator: \.isWhitespace).first.map(String.init) ?? "?"
+        let seconds = (stat.userTicks + stat.systemTicks) / ticks
+        let command = (try? File.read("/proc/\(pid)/cmdline", limit: 1 << 20)) ?? []
+        let text = command.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }.joined(separator: " ")
+        func two(_ number: UInt64) -> String { number < 10 ? "0\(number)" : "\(number)" }
+        return [
+            uid, "\(pid)", "\(stat.parent)", String(stat.state),
+            "\(two(seconds / 3600)):\(two(seconds / 60 % 60)):\(two(seconds % 60))",
+            text.isEmpty ? "[\(stat.command)]" : text,
+        ]
+    }
+}

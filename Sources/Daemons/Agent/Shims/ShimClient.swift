@@ -1,0 +1,146 @@
+import JSON
+import Kernel
+import NIOCore
+import NIOPosix
+import ShimProtocol
+import StreamFrames
+
+/// Why a shim did not do something.
+struct ShimError: Error, Sendable, Equatable, CustomStringConvertible {
+    enum Kind: Sendable, Equatable {
+        /// Nobody listens on its socket.
+        case unreachable
+        /// It answered with an error.
+        case refused
+        /// It did not answer in time.
+        case timeout
+        /// The connection broke, or what came makes no sense.
+        case broken
+    }
+
+    let kind: Kind
+    /// A sentence.
+    let description: String
+}
+
+/// Speaks with the shim behind one socket: one connection for each request.
+struct ShimClient: Sendable {
+    let socket: String
+
+    /// Longest wait for an answer: the shim gives its runtime two minutes.
+    static let patience = Duration.seconds(150)
+
+    /// One request, one answer.
+    @discardableResult
+    func call(_ request: ShimRequest, patience: Duration = ShimClient.patience) async throws(ShimError) -> ShimResponse {
+        do {
+            return try await withThrowingTaskGroup(of: ShimResponse.self) { group in
+                defer { group.cancelAll() }
+                group.addTask { try await session(request) { answer, _ in answer } }
+                group.addTask {
+                    try await Task.sleep(for: patience)
+                    throw ShimError(
+                        kind: .timeout, description: "the shim on \(socket) did not answer \(request.operation) in time")
+                }
+                guard let answer = try await group.next() else { throw CancellationError() }
+                return answer
+            }
+        } catch {
+            throw Self.explain(error, socket)
+        }
+    }
+
+    /// Sends a request and, once it is answered, lets `body` use the connection; it is closed afterwards.
+    ///
+    /// - Throws: `ShimError`; what `body` throws.
+    func session<Result: Sendable>(
+        _ request: ShimRequest, _ body: (ShimResponse, ShimConnection) async throws -> Result
+    ) async throws -> Result {
+        let channel = try await connect()
+        return try await channel.executeThenClose { inbound, outbound in
+            var connection = ShimConnection(
+                frames: inbound.makeAsyncIterator(), outbound: outbound, channel: channel.channel, socket: socket)
+            try await connection.send(.control(JSONCoding.encode(request)))
+            switch try await connection.next() {
+            case .control(let bytes):
+                return try await body(try JSONCoding.decode(ShimResponse.self, from: bytes), connection)
+            case .error(let text):
+                throw ShimError(kind: .refused, description: text)
+            case .none:
+                throw ShimError(kind: .broken, description: "the shim on \(socket) closed the connection")
+            case .some:
+                throw ShimError(kind: .broken, description: "the shim on \(socket) does not answer as it should")
+            }
+        }
+    }
+
+    private func connect() async throws(ShimError) -> NIOAsyncChannel<ByteBuffer, ByteBuffer> {
+        do {
+            return try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .channelOption(.allowRemoteHalfClosure, value: true)
+                .connect(unixDomainSocketPath: socket) { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        try NIOAsyncChannel(
+                            wrappingChannelSynchronously: channel,
+                            configuration: .init(isOutboundHalfClosureEnabled: true))
+                    }
+                }
+        } catch {
+            throw ShimError(kind: .unreachable, description: "no shim listens on \(socket): \(error)")
+        }
+    }
+
+    static func explain(_ error: any Error, _ socket: String) -> ShimError {
+        if let error = error as? ShimError { return error }
+        return ShimError(kind: .broken, description: "the connection to the shim on \(socket) broke: \(error)")
+    }
+}
+
+/// An answered connection to a shim. To be read by one task at a time; frames may be sent from another.
+struct ShimConnection: Sendable {
+    private let reader: FrameReader
+    let outbound: NIOAsyncChannelOutboundWriter<ByteBuffer>
+    private let channel: any Channel
+
+    init(
+        frames: NIOAsyncChannelInboundStream<ByteBuffer>.AsyncIterator,
+        outbound: NIOAsyncChannelOutboundWriter<ByteBuffer>, channel: any Channel, socket: String
+    ) {
+        reader = FrameReader(frames, socket: socket)
+        self.outbound = outbound
+        self.channel = channel
+    }
+
+    /// The next frame; nil when the shim has closed.
+    func next() async throws -> Frame? { try await reader.next() }
+
+    /// Waits while the shim does not read.
+    func send(_ frame: Frame) async throws { try await outbound.write(ByteBuffer(bytes: frame.encoded())) }
+}
+
+/// Puts frames together out of what the socket brings.
+///
+/// `@unchecked Sendable`: only one task at a time reads a connection (see `ShimConnection`).
+private final class FrameReader: @unchecked Sendable {
+    private var inbound: NIOAsyncChannelInboundStream<ByteBuffer>.AsyncIterator
+    private var decoder = FrameDecoder()
+    private let socket: String
+
+    init(_ inbound: NIOAsyncChannelInboundStream<ByteBuffer>.AsyncIterator, socket: String) {
+        self.inbound = inbound
+        self.socket = socket
+    }
+
+    func next() async throws -> Frame? {
+        while true {
+            if let frame = try decoder.next() { return frame }
+            guard let bytes = try await inbound.next() else {
+                guard decoder.bufferedBytes == 0 else {
+                    throw ShimError(kind: .broken, description: "the shim on \(socket) closed in the middle of a frame")
+                }
+                return nil
+            }
+            decoder.append(bytes.readableBytesView)
+        }
+    }
+}

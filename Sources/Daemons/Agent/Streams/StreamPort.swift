@@ -1,0 +1,111 @@
+import AgentCore
+import Client
+import HTTPService
+import Hummingbird
+import JSON
+import Kernel
+import Logging
+import Model
+import NIOCore
+import StreamFrames
+import Wire
+
+/// The agent's stream port: what clients read and write of this node's tasks, images and volumes, by way of the master.
+///
+/// HTTP/1.1 on a unix socket 0600, everything under `/node/v1`; the routes are listed in the documentation.
+struct StreamPort: Sendable {
+    let table: TaskTable
+    let executor: PodExecutor
+    let node: @Sendable () -> NodeID
+    let inventoryChanged: @Sendable () -> Void
+    let logger: Logger
+
+    static let prefix = "/node/v1"
+    /// How long a request waits for a task that is being prepared.
+    static let patience = Duration.seconds(60)
+
+    func router() -> Router<ServiceContext> {
+        let router = makeRouter()
+        let group = router.group(RouterPath(Self.prefix))
+        group.get("ping") { _, _ in
+            try Hummingbird.Response.json(["node": node().text, "version": Version.number])
+        }
+        addSessions(to: group)
+        addLogs(to: group)
+        addStatistics(to: group)
+        addArchive(to: group)
+        addImages(to: group)
+        addVolumes(to: group)
+        return router
+    }
+
+    /// The task that the path names.
+    ///
+    /// - Throws: `APIError` 404 when this node does not hold it.
+    func record(_ context: ServiceContext) throws(APIError) -> TaskRecord {
+        let id = TaskID(try context.pathParameter("task"))
+        guard let record = table[id], !record.removed else { throw Self.unknown(id) }
+        return record
+    }
+
+    static func unknown(_ task: TaskID) -> APIError { .notFound("this node holds no task \(task)") }
+
+    /// Waits while the task is being prepared, or started when `live` asks for that.
+    ///
+    /// - Throws: `APIError` 404 when it goes; 409 with the reason when it will not come to that.
+    func ready(_ context: ServiceContext, live: Bool) async throws -> TaskRecord {
+        let task = try record(context).assignment.task
+        let found = try await context.untilPeerCloses {
+            try await table.wait(task, atMost: Self.patience) { record throws -> TaskRecord? in
+                guard let record, !record.removed else { throw Self.unknown(task) }
+                return try Self.isReady(record, live: live) ? record : nil
+            }
+        }
+        guard let found else {
+            throw APIError.conflict("container \(try record(context).assignment.instanceName) is still being prepared")
+        }
+        return found
+    }
+
+    private static func isReady(_ record: TaskRecord, live: Bool) throws(APIError) -> Bool {
+        let name = record.assignment.instanceName
+        if record.isLive { return true }
+        let mayStart = record.restartAt != nil || record.startPending || record.generation == 0
+        switch record.assignment.desired {
+        case .running, .paused:
+            if !live && record.prepared && record.container.state == .waiting { return true }
+            if mayStart || record.assignment.generation > record.generation { return false }
+        case .prepared:
+            if live { break }
+            if record.prepared { return true }
+            if !record.failed { return false }
+        case .stopped, .removed: break
+        }
+        let why = record.message.isEmpty ? "" : ": \(record.message)"
+        throw APIError.conflict("container \(name) is not running\(why)")
+    }
+}
+
+/// A client's connection as frames.
+struct ClientStream: ByteStream {
+    private let reader: Reader
+    private let frames: FrameStream<RawInbound>
+
+    init(_ raw: RawStream) {
+        frames = FrameStream(
+            reading: raw.inbound, write: { try await raw.write($0) }, finish: { raw.finish() })
+        reader = Reader(frames.makeAsyncIterator())
+    }
+
+    /// `@unchecked Sendable`: one task at a time receives, see `ByteStream`.
+    private final class Reader: @unchecked Sendable {
+        private var iterator: FrameStream<RawInbound>.Iterator
+
+        init(_ iterator: FrameStream<RawInbound>.Iterator) { self.iterator = iterator }
+
+        func next() async throws -> Frame? { try await iterator.next() }
+    }
+
+    func receive() async throws -> Frame? { try await reader.next() }
+    func send(_ frame: Frame) async throws { try await frames.send(frame) }
+}

@@ -1,0 +1,67 @@
+import AgentCore
+import JSON
+import Model
+import Synchronization
+
+/// The tasks of this node as the core last decided, for routes and for whoever waits for a change.
+final class TaskTable: Sendable {
+    private struct State {
+        var records: [TaskID: TaskRecord] = [:]
+        var waiters: [Int: (task: TaskID, signal: AsyncStream<Void>.Continuation)] = [:]
+        var nextWaiter = 0
+    }
+
+    private let state = Mutex(State())
+
+    subscript(task: TaskID) -> TaskRecord? { state.withLock { $0.records[task] } }
+
+    var all: [TaskRecord] { state.withLock { Array($0.records.values) } }
+
+    func put(_ record: TaskRecord) { change(record.assignment.task, record) }
+
+    func remove(_ task: TaskID) { change(task, nil) }
+
+    private func change(_ task: TaskID, _ record: TaskRecord?) {
+        let signals = state.withLock { state in
+            state.records[task] = record
+            return state.waiters.values.filter { $0.task == task }.map(\.signal)
+        }
+        for signal in signals { signal.yield() }
+    }
+
+    /// Signals once now and after each change of the task, until the caller's loop ends.
+    func changes(_ task: TaskID) -> AsyncStream<Void> {
+        let (stream, signal) = AsyncStream<Void>.makeStream(bufferingPolicy: .bufferingNewest(1))
+        let number = state.withLock { state in
+            state.nextWaiter += 1
+            state.waiters[state.nextWaiter] = (task, signal)
+            return state.nextWaiter
+        }
+        signal.onTermination = { [weak self] _ in self?.state.withLock { _ = $0.waiters.removeValue(forKey: number) } }
+        signal.yield()
+        return stream
+    }
+
+    /// Waits until `test` says something about the task's record.
+    ///
+    /// - Parameter test: nil to wait on; called with nil when the node does not hold the task.
+    /// - Returns: nil when the limit is reached first.
+    func wait<Result: Sendable>(
+        _ task: TaskID, atMost limit: Duration, until test: @escaping @Sendable (TaskRecord?) throws -> Result?
+    ) async throws -> Result? {
+        try await withThrowingTaskGroup(of: Result?.self) { group in
+            defer { group.cancelAll() }
+            group.addTask {
+                for await _ in self.changes(task) {
+                    if let result = try test(self[task]) { return result }
+                }
+                throw CancellationError()
+            }
+            group.addTask {
+                try await Task.sleep(for: limit)
+                return nil
+            }
+            return try await group.next() ?? nil
+        }
+    }
+}

@@ -1,0 +1,108 @@
+import AgentCore
+import Cgroups
+import Glibc
+import Kernel
+import Logging
+import Model
+import Networking
+import ShimProtocol
+
+/// Ends what an agent left running on its node, without an agent: for `martlet down`.
+package struct Teardown: Sendable {
+    private let configuration: AgentConfiguration
+    private let logger: Logger
+
+    package init(_ configuration: AgentConfiguration, logger: Logger) {
+        self.configuration = configuration
+        self.logger = logger
+    }
+
+    /// Stops all pods through their shims, each with its own signal and grace, and ends the shims. What the cluster
+    /// wants of them is untouched: the next agent finds them exited and starts what shall run.
+    ///
+    /// - Returns: a sentence for each pod that could not be stopped.
+    package func stopPods() async throws -> [String] {
+        let paths = configuration.paths
+        guard File.exists(paths.tasks) else { return [] }
+        let records = try TaskStore(paths: paths).load(logger).records
+        return await withTaskGroup(of: String?.self) { group in
+            for record in records { group.addTask { await stop(record, paths.task(record.assignment.task)) } }
+            var problems: [String] = []
+            for await problem in group { problems += problem.map { [$0] } ?? [] }
+            return problems
+        }
+    }
+
+    private func stop(_ record: TaskRecord, _ paths: TaskPaths) async -> String? {
+        let shim = ShimClient(socket: paths.shimSocket)
+        do {
+            let containers = try await shim.call(.state).containers ?? []
+            for container in containers where container.status.isAlive {
+                if container.status == .paused { try await shim.call(.resume(container: container.container)) }
+                let spec = record.assignment.pod.containers.first
+                let signal = spec.map(\.stopSignal).flatMap { SignalName($0) }?.number ?? SIGTERM
+                try await shim.call(.signal(container: container.container, signal: signal, all: false))
+                if try await !ends(shim, within: .seconds(spec?.stopGrace ?? 10)) {
+                    try await shim.call(.signal(container: container.container, signal: SIGKILL, all: true))
+                    guard try await ends(shim, within: .seconds(10)) else {
+                        return "\(record.assignment.instanceName) does not end: a process of it may hang in the kernel"
+                    }
+                }
+            }
+            try await shim.call(.shutdown)
+            return nil
+        } catch let error as ShimError where error.kind == .unreachable {
+            // No shim: nothing of this pod runs.
+            return nil
+        } catch {
+            return "\(record.assignment.instanceName): \(error)"
+        }
+    }
+
+    private func ends(_ shim: ShimClient, within limit: Duration) async throws -> Bool {
+        let deadline = ContinuousClock.now + limit
+        while true {
+            if try await !(shim.call(.state).containers ?? []).contains(where: { $0.status.isAlive }) { return true }
+            if ContinuousClock.now >= deadline { return false }
+            try await Task.sleep(for: .milliseconds(25))
+        }
+    }
+
+    /// Kills and removes everything: processes, network, mounts, cgroups, files. Blocks.
+    ///
+    /// - Returns: a sentence for each thing that could not be removed.
+    package func removeEverything() -> [String] {
+        var problems: [String] = []
+        func attempt(_ body: () throws -> Void) {
+            do { try body() } catch { problems.append("\(error)") }
+        }
+        attempt { try killAll() }
+        attempt { problems += try network().removeLeftovers() }
+        attempt { try unmountAll() }
+        attempt {
+            let layout = try CgroupLayout.detect()
+            try CgroupManager(layout: layout, path: "/\(configuration.cgroupParent)").delete()
+        }
+        for folder in [configuration.runDirectory, configuration.dataDirectory] {
+            attempt { try Tree.remove(folder) }
+        }
+        return problems
+    }
+
+    private func killAll() throws {
+        let layout = try CgroupLayout.detect()
+        let parent = try CgroupManager(layout: layout, path: "/\(configuration.cgroupParent)")
+        if parent.exists() { try parent.kill() }
+    }
+
+    private func network() throws -> BridgeNetwork {
+        try BridgeNetwork(configuration.network)
+    }
+
+    /// Mounts below our folders, the newest first. They are made by the agent in the host's namespace.
+    private func unmountAll() throws {
+        let folders = [configuration.dataDirectory, configuration.runDirectory].map { $0 + "/" }
+        let mounts = try MountInfo.read().filter { mount in folders.contains { mount.mountPoint.hasPrefix($0) } }
+        for mount in mounts.reversed() { try Mounts.detach(mount.mountPoint) }
+    }
+}

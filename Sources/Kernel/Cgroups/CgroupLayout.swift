@@ -1,0 +1,196 @@
+import Kernel
+
+/// What limits or counts one kind of resource. Raw values are cgroup v1's names; v2 calls `blkio` `io`.
+package enum CgroupController: String, Sendable, Hashable, CaseIterable {
+    case cpu
+    case cpuacct
+    case cpuset
+    case memory
+    case devices
+    case freezer
+    case blkio
+    case pids
+    case hugetlb
+    case netClassifier = "net_cls"
+    case netPriority = "net_prio"
+    case perfEvent = "perf_event"
+    case rdma
+    case misc
+
+    /// From the name in `cgroup.controllers` of cgroup v2; nil for one we have no use for.
+    package init?(unifiedName: String) {
+        switch unifiedName {
+        case "io": self = .blkio
+        case "cpu", "cpuset", "memory", "pids", "hugetlb", "rdma", "misc": self.init(rawValue: unifiedName)
+        default: return nil
+        }
+    }
+
+    /// The name in cgroup v2; nil for what v2 has no controller for.
+    package var unifiedName: String? {
+        switch self {
+        case .blkio: "io"
+        case .cpu, .cpuset, .memory, .pids, .hugetlb, .rdma, .misc: rawValue
+        default: nil
+        }
+    }
+}
+
+/// One mounted tree of control groups.
+package struct CgroupHierarchy: Sendable, Equatable {
+    package enum Version: Sendable, Equatable {
+        case v1
+        case v2
+    }
+
+    package let mountPoint: String
+    package let version: Version
+    package let controllers: [CgroupController]
+    /// The name of a v1 hierarchy without controllers (`systemd`); nil for others.
+    package let name: String?
+
+    package init(
+        mountPoint: String, version: Version, controllers: [CgroupController], name: String? = nil
+    ) {
+        self.mountPoint = mountPoint
+        self.version = version
+        self.controllers = controllers
+        self.name = name
+    }
+}
+
+/// Which hierarchies this host has and where: each controller is bound to v1 or v2 by the kernel.
+package struct CgroupLayout: Sendable, Equatable {
+    /// Those of v1 in mount order, then the unified one.
+    package let hierarchies: [CgroupHierarchy]
+
+    package init(_ hierarchies: [CgroupHierarchy]) {
+        self.hierarchies = hierarchies.filter { $0.version == .v1 } + hierarchies.filter { $0.version == .v2 }
+    }
+
+    /// The cgroup v2 tree, with or without controllers.
+    package var unified: CgroupHierarchy? { hierarchies.first { $0.version == .v2 } }
+
+    /// The hierarchy that has a controller. Freezing, CPU accounting and device rules need no controller in v2.
+    package func home(of controller: CgroupController) -> CgroupHierarchy? {
+        if let home = hierarchies.first(where: { $0.controllers.contains(controller) }) { return home }
+        switch controller {
+        case .freezer, .devices, .cpuacct: return unified
+        default: return nil
+        }
+    }
+
+    /// Reads the mounts and controllers of this host.
+    ///
+    /// - Parameter procfs: where procfs is mounted.
+    /// - Throws: `CgroupError` when the mount table cannot be read or no hierarchy is mounted.
+    package static func detect(procfs: String = "/proc") throws(CgroupError) -> CgroupLayout {
+        let path = "\(procfs)/self/mountinfo"
+        let mounts: [UInt8]
+        do {
+            mounts = try File.read(path, limit: 16 << 20)
+        } catch {
+            throw CgroupError(.refused, path, "cannot be read", errno: error.errno)
+        }
+        let layout = parse(mountInfo: mounts) { mountPoint in
+            (try? File.text("\(mountPoint)/cgroup.controllers")) ?? ""
+        }
+        guard !layout.hierarchies.isEmpty else {
+            throw CgroupError(
+                .controllerAbsent, path, "no cgroup hierarchy is mounted",
+                hint: "mount cgroup2 on /sys/fs/cgroup, or the v1 controllers below it")
+        }
+        return layout
+    }
+
+    /// Reads a mount table.
+    ///
+    /// - Parameters:
+    ///   - mountInfo: the content of /proc/self/mountinfo, see proc_pid_mountinfo(5).
+    ///   - unifiedControllers: the content of `cgroup.controllers` of the cgroup2 mount at a path.
+    package static func parse(mountInfo: [UInt8], unifiedControllers: (String) -> String) -> CgroupLayout {
+        var found: [CgroupHierarchy] = []
+        for line in mountInfo.split(separator: UInt8(ascii: "\n")) {
+            guard let mount = CgroupMount(line) else { continue }
+            var hierarchy = mount.hierarchy
+            if hierarchy.version == .v2 {
+                let names = unifiedControllers(hierarchy.mountPoint).split { $0 == " " || $0 == "\n" }
+                hierarchy = CgroupHierarchy(
+                    mountPoint: hierarchy.mountPoint, version: .v2,
+                    controllers: names.compactMap { CgroupController(unifiedName: String($0)) })
+            }
+            // The same tree may be mounted again, in a container's root say: the one in the usual place is the host's.
+            if let other = found.firstIndex(where: { sameTree($0, hierarchy) }) {
+                if isUsualPlace(hierarchy.mountPoint) && !isUsualPlace(found[other].mountPoint) {
+                    found[other] = hierarchy
+                }
+            } else {
+                found.append(hierarchy)
+            }
+        }
+        return CgroupLayout(found)
+    }
+
+    private static func sameTree(_ one: CgroupHierarchy, _ two: CgroupHierarchy) -> Bool {
+        one.version == two.version
+            && (one.version == .v2 || (one.controllers == two.controllers && one.name == two.name))
+    }
+
+    private static func isUsualPlace(_ path: String) -> Bool { path.hasPrefix("/sys/fs/cgroup") }
+
+    /// Why a controller cannot be had, for an error's hint: /proc/cgroups tells whether the kernel has it.
+    func absence(of controller: CgroupController, procfs: String = "/proc") -> String {
+        let table = (try? File.text("\(procfs)/cgroups")) ?? ""
+        for line in table.split(separator: "\n") {
+            let fields = line.split { $0 == "\t" || $0 == " " }
+            guard fields.count >= 4, fields[0] == controller.rawValue else { continue }
+            if fields[3] == "0" { return "the kernel has it disabled: see cgroup_disable on its command line" }
+            return "the kernel has it, but no mounted hierarchy does: mount it, or remove the limit"
+        }
+        return "this kernel does not have it: remove the limit"
+    }
+}
+
+/// One line of mountinfo, if it is a cgroup mount.
+private struct CgroupMount {
+    let hierarchy: CgroupHierarchy
+
+    init?(_ line: ArraySlice<UInt8>) {
+        let fields = line.split(separator: UInt8(ascii: " "))
+        guard fields.count >= 10, let dash = fields.dropFirst(6).firstIndex(of: [UInt8(ascii: "-")]),
+            dash + 3 < fields.count
+        else { return nil }
+        let type = String(decoding: fields[dash + 1], as: UTF8.self)
+        let mountPoint = Self.unescaped(fields[4])
+        switch type {
+        case "cgroup2":
+            hierarchy = CgroupHierarchy(mountPoint: mountPoint, version: .v2, controllers: [])
+        case "cgroup":
+            let options = fields[dash + 3].split(separator: UInt8(ascii: ",")).map {
+                String(decoding: $0, as: UTF8.self)
+            }
+            let name = options.first { $0.hasPrefix("name=") }.map { String($0.dropFirst(5)) }
+            let controllers = options.compactMap { CgroupController(rawValue: $0) }
+            guard name != nil || !controllers.isEmpty else { return nil }
+            hierarchy = CgroupHierarchy(mountPoint: mountPoint, version: .v1, controllers: controllers, name: name)
+        default:
+            return nil
+        }
+    }
+
+    /// Blanks, tabs, newlines and backslashes are written as three octal digits.
+    private static func unescaped(_ text: ArraySlice<UInt8>) -> String {
+        var bytes: [UInt8] = []
+        var rest = text
+        while let byte = rest.popFirst() {
+            let digits = rest.prefix(3)
+            if byte == UInt8(ascii: "\\"), digits.count == 3, digits.allSatisfy({ (48...55).contains($0) }) {
+                bytes.append(digits.reduce(0) { $0 &* 8 &+ ($1 - 48) })
+                rest = rest.dropFirst(3)
+            } else {
+                bytes.append(byte)
+            }
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}

@@ -1,0 +1,319 @@
+import CKernel
+import Glibc
+import Kernel
+
+/// A control group in every hierarchy of the host: made, filled, emptied and removed as one.
+///
+/// Each controller's limits go to the hierarchy that has it, v1 or v2. Where cgroup2 is mounted the group always has a
+/// directory there too, with controllers or without, because killing, freezing and device programs need none.
+package struct CgroupManager: Sendable, Equatable {
+    package let layout: CgroupLayout
+    /// Below each hierarchy's mount point: `/martlet/x`.
+    package let path: String
+
+    /// - Parameter path: absolute; relative to the mount point of each hierarchy, wherever this process itself is.
+    /// - Throws: `CgroupError` of kind `invalidPath`: not absolute, the root, `.` or `..` in it, a component over 255
+    ///   bytes or with a control character, more than 16 components or 2048 bytes.
+    package init(layout: CgroupLayout, path: String) throws(CgroupError) {
+        func refuse(_ reason: String) -> CgroupError {
+            CgroupError(.invalidPath, "path '\(path)'", reason, hint: "name a group such as /martlet/name")
+        }
+        guard path.utf8.first == UInt8(ascii: "/") else { throw refuse("is not absolute") }
+        guard path.utf8.count <= 2048 else { throw refuse("is longer than 2048 bytes") }
+        let components = path.split(separator: "/")
+        guard !components.isEmpty else { throw refuse("is the root group, which belongs to the host") }
+        guard components.count <= 16 else { throw refuse("has more than 16 components") }
+        for component in components {
+            guard component != ".", component != ".." else { throw refuse("contains '\(component)'") }
+            guard component.utf8.count <= 255 else { throw refuse("has a component over 255 bytes") }
+            guard component.utf8.allSatisfy({ $0 >= 32 && $0 != 127 }) else {
+                throw refuse("contains a control character")
+            }
+        }
+        self.layout = layout
+        self.path = "/" + components.joined(separator: "/")
+    }
+
+    /// A group below this one.
+    ///
+    /// - Throws: `CgroupError` of kind `invalidPath` when it would lie elsewhere.
+    package func child(_ name: String) throws(CgroupError) -> CgroupManager {
+        try CgroupManager(layout: layout, path: "\(path)/\(name)")
+    }
+
+    /// The group's directory in every hierarchy.
+    package var directories: [String] { layout.hierarchies.map { $0.mountPoint + path } }
+
+    /// Its directory where a controller lives, or nil when the host does not have it.
+    package func directory(of controller: CgroupController) -> String? {
+        layout.home(of: controller).map { $0.mountPoint + path }
+    }
+
+    /// Its directory in cgroup2, or nil where that is not mounted.
+    package var unifiedDirectory: String? { layout.unified.map { $0.mountPoint + path } }
+
+    /// Whether the group exists in any hierarchy.
+    package func exists() -> Bool { directories.contains { access($0, F_OK) == 0 } }
+
+    /// Refuses a group that somebody uses: with a process in it or frozen, where a container's start would hang.
+    ///
+    /// - Throws: `CgroupError` of kind `busy`.
+    package func requireVacant() throws(CgroupError) {
+        guard exists() else { return }
+        let present = try processes()
+        guard present.isEmpty else {
+            throw CgroupError(
+                .busy, path, "has processes already: \(Self.list(present))",
+                hint: "choose another cgroup path, or end them")
+        }
+        guard try !isFrozen() else {
+            throw CgroupError(.busy, path, "is frozen", hint: "thaw it or choose another cgroup path")
+        }
+    }
+
+    /// Makes the group in every hierarchy, or in none: what was made is removed when a step fails. An existing group is
+    /// taken as it is.
+    ///
+    /// v1 cpusets inherit the CPUs and memory nodes of their parents, without which they could hold no process. In v2
+    /// every controller there is gets enabled on the way down, as far as the parents allow it.
+    /// - Throws: `CgroupError` naming the directory.
+    package func create() throws(CgroupError) {
+        var made: [String] = []
+        do throws(CgroupError) {
+            for hierarchy in layout.hierarchies {
+                try make(in: hierarchy, recording: &made)
+                if hierarchy.controllers.contains(.cpuset) && hierarchy.version == .v1 {
+                    try initialiseCpuset(hierarchy)
+                }
+                if hierarchy.version == .v2 { enableControllers(hierarchy) }
+            }
+        } catch {
+            for directory in made.reversed() { rmdir(directory) }
+            throw error
+        }
+    }
+
+    /// A descriptor of the cgroup2 directory for CLONE_INTO_CGROUP, or nil where cgroup2 is not mounted.
+    ///
+    /// - Parameter sibling: a process of the group, when joining a running container: where it moved itself into a
+    ///   sub-group (as an init system does), the newcomer goes there, because v2 takes none beside sub-groups.
+    /// - Throws: `CgroupError` when the group does not exist.
+    package func unifiedDescriptor(beside sibling: pid_t? = nil) throws(CgroupError) -> OwnedFD? {
+        guard var directory = unifiedDirectory else { return nil }
+        if let sibling, hasInnerGroups(directory), let inner = unifiedGroup(of: sibling) { directory = inner }
+        do {
+            return try File.open(directory, O_RDONLY | O_DIRECTORY)
+        } catch {
+            throw CgroupError(.refused, directory, "cannot be opened", errno: error.errno)
+        }
+    }
+
+    /// Puts a process into the group in every hierarchy; one that was started there by CLONE_INTO_CGROUP is welcome.
+    ///
+    /// - Parameter sibling: as in `unifiedDescriptor`.
+    /// - Throws: `CgroupError` naming the controller and the file.
+    package func addProcess(_ pid: pid_t, beside sibling: pid_t? = nil) throws(CgroupError) {
+        for hierarchy in layout.hierarchies {
+            let blame = hierarchy.controllers.first?.rawValue ?? "cgroup"
+            let directory = ControlDirectory(hierarchy.mountPoint + path, blame)
+            var number = Self.attach(pid, directory)
+            if number == EBUSY, hierarchy.version == .v2, let sibling, let inner = unifiedGroup(of: sibling) {
+                number = Self.attach(pid, ControlDirectory(inner, blame))
+            }
+            guard number == 0 else {
+                let hint =
+                    switch number {
+                    case EBUSY: "the group has sub-groups with controllers: a process cannot stand beside them"
+                    case ESRCH: "the process has ended"
+                    case ENOSPC: "the group has no CPUs or memory nodes: set cpuset.cpus and cpuset.mems"
+                    default: ""
+                    }
+                throw directory.refusal("cgroup.procs", String(pid), errno: number, hint: hint)
+            }
+        }
+    }
+
+    /// The processes of the group, each once, in no order.
+    ///
+    /// - Parameter recursive: those of sub-groups too.
+    /// - Throws: `CgroupError` when the group cannot be read; a group that does not exist has none.
+    package func processes(recursive: Bool = true) throws(CgroupError) -> [pid_t] {
+        var found: Set<pid_t> = []
+        for root in populationRoots {
+            guard access(root.path, F_OK) == 0 else { continue }
+            try Self.collect(root, recursive: recursive, into: &found)
+        }
+        return found.sorted()
+    }
+
+    /// Whether no process is left in the group and its sub-groups.
+    package func isEmpty() throws(CgroupError) -> Bool {
+        if populationRoots.count == 1, let directory = unifiedDirectory,
+            let populated = ControlDirectory(directory).table("cgroup.events")["populated"]
+        {
+            return populated == 0
+        }
+        return try processes().isEmpty
+    }
+
+    /// Removes the group and its sub-groups from every hierarchy; one that is not there is fine.
+    ///
+    /// The kernel may need a moment after the last process ended: a busy directory is tried again.
+    /// - Throws: `CgroupError` of kind `busy` naming the directory and its processes when the time is over.
+    package func delete(timeoutMilliseconds: Int = 5000) throws(CgroupError) {
+        let deadline = Deadline(milliseconds: timeoutMilliseconds)
+        for directory in directories { try Self.remove(ControlDirectory(directory), deadline, depth: 0) }
+    }
+}
+
+extension CgroupManager {
+    /// Where processes are looked for: cgroup2, and one v1 tree, which can hold processes that never were there.
+    var populationRoots: [ControlDirectory] {
+        let old = layout.hierarchies.filter { $0.version == .v1 }
+        let preferred: [CgroupController] = [.freezer, .pids, .memory]
+        let chosen =
+            preferred.lazy.compactMap { controller in old.first { $0.controllers.contains(controller) } }.first
+            ?? old.first
+        return [layout.unified, chosen].compactMap { $0 }.map { ControlDirectory($0.mountPoint + path) }
+    }
+
+    /// The first pids of a list, for an error.
+    static func list(_ processes: [pid_t]) -> String {
+        processes.prefix(8).map { String($0) }.joined(separator: ", ") + (processes.count > 8 ? ", …" : "")
+    }
+
+    /// The levels of nested groups that are looked into. A container can nest deeper only to hurt itself.
+    static let maximumDepth = 64
+
+    private static func collect(
+        _ directory: ControlDirectory, recursive: Bool, into found: inout Set<pid_t>, depth: Int = 0
+    ) throws(CgroupError) {
+        do throws(CgroupError) {
+            found.formUnion(try directory.processes())
+        } catch {
+            // A sub-group may go while we look; a threaded one has no cgroup.procs: its root lists them.
+            guard depth > 0 && [ENOENT, ENODEV, EOPNOTSUPP].contains(error.errno) else { throw error }
+        }
+        guard recursive && depth < maximumDepth else { return }
+        for name in directory.children() {
+            try collect(directory.child(name), recursive: true, into: &found, depth: depth + 1)
+        }
+    }
+
+    private func make(in hierarchy: CgroupHierarchy, recording made: inout [String]) throws(CgroupError) {
+        func attempt(_ directory: String) -> Int32 {
+            if mkdir(directory, 0o755) == 0 {
+                made.append(directory)
+                return 0
+            }
+            return errno
+        }
+        let full = hierarchy.mountPoint + path
+        var number = attempt(full)
+        if number == ENOENT {
+            var directory = hierarchy.mountPoint
+            for component in path.split(separator: "/") {
+                directory += "/" + component
+                number = attempt(directory)
+                guard number == 0 || number == EEXIST else { break }
+            }
+        }
+        var information = stat()
+        if number == EEXIST && (lstat(full, &information) != 0 || information.st_mode & S_IFMT != S_IFDIR) {
+            number = ENOTDIR
+        }
+        guard number == 0 || number == EEXIST else {
+            throw CgroupError(
+                .refused, controller: hierarchy.controllers.first?.rawValue ?? "cgroup", full, "cannot be made",
+                errno: number, hint: number == EROFS ? "the hierarchy is mounted read-only" : "")
+        }
+    }
+
+    /// Fills empty cpusets from their parents, from the top down.
+    private func initialiseCpuset(_ hierarchy: CgroupHierarchy) throws(CgroupError) {
+        var parent = ControlDirectory(hierarchy.mountPoint, "cpuset")
+        for component in path.split(separator: "/") {
+            let directory = parent.child(String(component))
+            for file in ["cpuset.cpus", "cpuset.mems"] where try directory.read(file).isEmpty {
+                try directory.write(file, try parent.read(file))
+            }
+            parent = directory
+        }
+    }
+
+    /// Enables in each parent what it has and does not pass on. A refusal is no error here: a limit that needs the
+    /// controller says so.
+    private func enableControllers(_ hierarchy: CgroupHierarchy) {
+        let wanted = hierarchy.controllers.compactMap(\.unifiedName)
+        func names(_ text: String?) -> [String] { (text ?? "").split(separator: " ").map { String($0) } }
+        let leaf = ControlDirectory(hierarchy.mountPoint + path)
+        let present = names(leaf.readIfPresent("cgroup.controllers"))
+        if wanted.allSatisfy({ present.contains($0) }) { return }
+        var directory = ControlDirectory(hierarchy.mountPoint)
+        for component in path.split(separator: "/") {
+            let enabled = names(directory.readIfPresent("cgroup.subtree_control"))
+            let missing = wanted.filter { !enabled.contains($0) }
+            if !missing.isEmpty {
+                let all = missing.map { "+" + $0 }.joined(separator: " ")
+                if directory.attempt("cgroup.subtree_control", all) != 0 {
+                    for name in missing { _ = directory.attempt("cgroup.subtree_control", "+" + name) }
+                }
+            }
+            directory = directory.child(String(component))
+        }
+    }
+
+    private func hasInnerGroups(_ directory: String) -> Bool {
+        ControlDirectory(directory).readIfPresent("cgroup.subtree_control")?.isEmpty == false
+    }
+
+    /// The cgroup2 directory of a process, if it lies in this group.
+    private func unifiedGroup(of pid: pid_t) -> String? {
+        guard let root = layout.unified?.mountPoint, let text = try? File.text("/proc/\(pid)/cgroup") else {
+            return nil
+        }
+        for line in text.split(separator: "\n") where line.hasPrefix("0::") {
+            let group = String(line.dropFirst(3))
+            let inside = group == path || group.hasPrefix(path + "/")
+            guard inside, !group.split(separator: "/").contains("..") else { return nil }
+            return root + group
+        }
+        return nil
+    }
+
+    /// - Returns: 0 or the error number. A process that is being forked is refused with EINVAL for a moment.
+    private static func attach(_ pid: pid_t, _ directory: ControlDirectory) -> Int32 {
+        var number = directory.attempt("cgroup.procs", String(pid))
+        for _ in 0..<5 where number == EINVAL {
+            usleep(5000)
+            number = directory.attempt("cgroup.procs", String(pid))
+        }
+        return number
+    }
+
+    private static func remove(
+        _ directory: ControlDirectory, _ deadline: Deadline, depth: Int
+    ) throws(CgroupError) {
+        var wait = 1
+        while true {
+            if rmdir(directory.path) == 0 { return }
+            let number = errno
+            if number == ENOENT { return }
+            guard number == EBUSY || number == ENOTEMPTY else {
+                throw CgroupError(.refused, directory.path, "cannot be removed", errno: number)
+            }
+            let children = directory.children()
+            if depth < maximumDepth {
+                for name in children { try remove(directory.child(name), deadline, depth: depth + 1) }
+            }
+            if !children.isEmpty && rmdir(directory.path) == 0 { return }
+            guard !deadline.hasPassed else {
+                let left = (try? directory.processes()) ?? []
+                let reason = left.isEmpty ? "is still busy" : "still has processes: \(list(left))"
+                throw CgroupError(.busy, directory.path, reason, errno: number, hint: "kill them, then delete again")
+            }
+            deadline.pause(wait)
+            wait = min(wait * 2, 50)
+        }
+    }
+}

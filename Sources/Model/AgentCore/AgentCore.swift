@@ -1,0 +1,205 @@
+import JSON
+import Model
+import Wire
+
+/// All decisions of an agent, as a synchronous state machine without input, output or clock: the agent's shell feeds
+/// it with events and carries out the effects; the simulator does the same with a seed.
+package struct AgentCore: Sendable {
+    private(set) var tasks: [TaskID: TaskMachine] = [:]
+    private var byInstance: [InstanceID: Set<TaskID>] = [:]
+    /// Assignments whose epoch is older than what this node has of the instance.
+    var refused: [TaskID: NodeReport.TaskReport] = [:]
+    var reporter = Reporter()
+    private var bootID = ""
+    private var wakeAt: Timestamp?
+
+    package init() {}
+
+    /// Takes one event and returns what is to be done, see `AgentEffect` for the order in which.
+    package mutating func step(
+        _ event: AgentEvent, now: Timestamp, random: inout some RandomNumberGenerator
+    ) -> [AgentEffect] {
+        var touched: Set<TaskID> = []
+        switch event {
+        case .recovered(let found, let bootID):
+            self.bootID = bootID
+            for task in found { recover(task, now, &touched) }
+        case .assignments(let list): replaceAll(list, &touched)
+        case .assigned(let assignment): assign(assignment, &touched)
+        case .unassigned(let task): unassign(task, &touched)
+        case .connected: reporter.connect()
+        case .disconnected: reporter.disconnect()
+        case .reported(let sequence): reporter.succeeded(sequence)
+        case .reportFailed(let sequence): reporter.failed(sequence, now: now, random: &random)
+        case .tick:
+            wakeAt = nil
+            touched.formUnion(tasks.keys)
+        default: outcome(event, now, &touched)
+        }
+        return settle(touched, now)
+    }
+
+    /// Brings everything that the event touched forward, then reports and asks to be woken.
+    private mutating func settle(_ touched: Set<TaskID>, _ now: Timestamp) -> [AgentEffect] {
+        var effects: [AgentEffect] = []
+        var queue = touched.sorted()
+        var index = 0
+        while index < queue.count {
+            let id = queue[index]
+            index += 1
+            guard var machine = tasks[id] else { continue }
+            effects += machine.advance(now: now, blocker: blocker(of: machine))
+            tasks[id] = machine
+            reporter.add(id, machine.events)
+            tasks[id]?.events = []
+            guard machine.record.removed else { continue }
+            if machine.orphaned {
+                drop(machine)
+                effects.append(.forget(id))
+            }
+            // Whoever waited for it may go on.
+            queue += siblings(of: machine).filter { tasks[$0]?.record.removed == false }.sorted()
+        }
+        if let report = reporter.next(tasks, refused, now: now) { effects.append(report) }
+        if let wake = nextWake(now), wake != wakeAt {
+            wakeAt = wake
+            effects.append(.wake(at: wake))
+        }
+        return effects
+    }
+
+    private func nextWake(_ now: Timestamp) -> Timestamp? {
+        var earliest = reporter.retryAt
+        for machine in tasks.values {
+            guard let deadline = machine.nextDeadline(isBlocked: blocker(of: machine) != nil) else { continue }
+            earliest = earliest.map { min($0, deadline) } ?? deadline
+        }
+        return earliest
+    }
+
+    // MARK: Instances and epochs
+
+    private mutating func add(_ machine: TaskMachine) {
+        tasks[machine.assignment.task] = machine
+        byInstance[machine.assignment.instance, default: []].insert(machine.assignment.task)
+    }
+
+    private mutating func drop(_ machine: TaskMachine) {
+        tasks[machine.assignment.task] = nil
+        byInstance[machine.assignment.instance]?.remove(machine.assignment.task)
+        if byInstance[machine.assignment.instance]?.isEmpty == true { byInstance[machine.assignment.instance] = nil }
+    }
+
+    private func siblings(of machine: TaskMachine) -> Set<TaskID> {
+        (byInstance[machine.assignment.instance] ?? []).subtracting([machine.assignment.task])
+    }
+
+    /// Another task of the instance that is still on this node: never two of them at a time.
+    private func blocker(of machine: TaskMachine) -> TaskID? {
+        guard !machine.record.isLive, !machine.record.prepared || machine.record.restartAt != nil else { return nil }
+        return siblings(of: machine).filter {
+            guard let other = tasks[$0], !other.record.removed else { return false }
+            return other.assignment.epoch <= machine.assignment.epoch || other.record.isLive
+        }.min()
+    }
+
+    // MARK: The master's list
+
+    private mutating func replaceAll(_ list: [TaskAssignment], _ touched: inout Set<TaskID>) {
+        let listed = Set(list.map(\.task))
+        for id in tasks.keys where !listed.contains(id) { unassign(id, &touched) }
+        for id in refused.keys where !listed.contains(id) { refused[id] = nil }
+        for assignment in list.sorted(by: { $0.epoch < $1.epoch }) { assign(assignment, &touched) }
+    }
+
+    private mutating func assign(_ assignment: TaskAssignment, _ touched: inout Set<TaskID>) {
+        let id = assignment.task
+        if tasks[id] != nil {
+            tasks[id]?.assign(assignment)
+            touched.insert(id)
+            reporter.mark(id)
+            return
+        }
+        if let problem = problem(of: assignment) {
+            let phase: TaskStatus.Phase = assignment.desired == .removed ? .removed : .failed
+            refused[id] = NodeReport.TaskReport(
+                task: id, instance: assignment.instance, epoch: assignment.epoch,
+                status: TaskStatus(phase: phase, generation: assignment.generation, message: problem))
+            reporter.mark(id)
+            return
+        }
+        let machine = TaskMachine(TaskRecord(assignment, bootID: bootID))
+        for sibling in siblings(of: machine) {
+            // The master has moved on to a newer epoch; what this node has of an older one is void.
+            tasks[sibling]?.condemn()
+            touched.insert(sibling)
+        }
+        refused[id] = nil
+        add(machine)
+        touched.insert(id)
+    }
+
+    private func problem(of assignment: TaskAssignment) -> String? {
+        let newest = (byInstance[assignment.instance] ?? []).compactMap { tasks[$0]?.assignment.epoch }.max()
+        if let newest, newest >= assignment.epoch {
+            return "epoch \(assignment.epoch) of instance \(assignment.instanceName) is refused: "
+                + "this node already has epoch \(newest)"
+        }
+        if assignment.pod.containers.count != 1 || assignment.containers.count != 1 {
+            return "a pod of \(assignment.pod.containers.count) containers is not supported by this agent: "
+                + "it runs pods of one"
+        }
+        return nil
+    }
+
+    private mutating func unassign(_ id: TaskID, _ touched: inout Set<TaskID>) {
+        refused[id] = nil
+        guard tasks[id] != nil else { return }
+        tasks[id]?.condemn()
+        tasks[id]?.orphaned = true
+        touched.insert(id)
+    }
+
+    // MARK: Outcomes
+
+    private mutating func recover(_ found: RecoveredTask, _ now: Timestamp, _ touched: inout Set<TaskID>) {
+        let id = found.record.assignment.task
+        var machine = TaskMachine(found.record)
+        machine.recover(found, bootID: bootID, now: now)
+        add(machine)
+        touched.insert(id)
+    }
+
+    private mutating func outcome(_ event: AgentEvent, _ now: Timestamp, _ touched: inout Set<TaskID>) {
+        func change(_ id: TaskID, _ body: (inout TaskMachine) -> Void) {
+            guard var machine = tasks[id] else { return }
+            body(&machine)
+            tasks[id] = machine
+            touched.insert(id)
+        }
+        switch event {
+        case .prepared(let id, let result): change(id) { $0.prepared(result, now: now) }
+        case .started(let id, let start, let result):
+            change(id) { $0.started(start: start, result, now: now) }
+        case .exited(let id, let exit): change(id) { $0.exited(exit, now: now) }
+        case .signalled(let id, let start, let failure):
+            change(id) { $0.signalled(start: start, failure, now: now) }
+        case .killed(let id, let start, let failure): change(id) { $0.killed(start: start, failure, now: now) }
+        case .paused(let id, let start, let failure): change(id) { $0.frozen(start: start, failure, now: now) }
+        case .resumed(let id, let start, let failure): change(id) { $0.thawed(start: start, failure, now: now) }
+        case .removed(let id, let failure): change(id) { $0.removed(failure, now: now) }
+        case .probed(let id, let start, let outcome): change(id) { $0.probed(start: start, outcome, now: now) }
+        case .delayed(let id, let why): change(id) { $0.trouble = why }
+        case .recovered, .assignments, .assigned, .unassigned, .connected, .disconnected, .reported, .reportFailed,
+            .tick:
+            break
+        }
+    }
+
+    // MARK: For the shell
+
+    /// What the agent has, for its own routes and for garbage collection.
+    package var records: [TaskRecord] { tasks.values.map(\.record) }
+
+    package subscript(task: TaskID) -> TaskRecord? { tasks[task]?.record }
+}

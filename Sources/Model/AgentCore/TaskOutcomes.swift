@@ -1,0 +1,266 @@
+import JSON
+import Model
+import Wire
+
+extension TaskMachine {
+    /// The master changed its mind, or repeats itself. An older epoch of the task is ignored.
+    mutating func assign(_ assignment: TaskAssignment) {
+        guard assignment.epoch >= record.assignment.epoch else { return }
+        orphaned = false
+        // Removal is final: nothing of the task may come back.
+        if record.removed || record.assignment.desired == .removed { return }
+        record.assignment = assignment
+    }
+
+    /// The master does not know it, or a newer task of its instance has come: it goes.
+    mutating func condemn() {
+        record.assignment.desired = .removed
+    }
+
+    mutating func prepared(_ result: Result<PreparedPod, ExecutorFailure>, now: Timestamp) {
+        guard operation == .preparing else { return }
+        operation = nil
+        switch result {
+        case .success(let pod):
+            record.prepared = true
+            record.addresses = pod.addresses
+            record.failed = false
+            record.message = ""
+            if !wantsLife { record.restartAt = nil }
+        case .failure(let failure):
+            fail(failure, now: now)
+        }
+    }
+
+    mutating func started(
+        start: Int, _ result: Result<StartedContainer, ExecutorFailure>, now: Timestamp
+    ) {
+        guard operation == .starting, start == record.start else { return }
+        operation = nil
+        switch result {
+        case .success(let container):
+            run(container, paused: false, now: now)
+            note("start", now: now)
+            if let exit = earlyExit, exit.start == start { exited(exit, now: now) }
+        case .failure(let failure):
+            record.startPending = false
+            record.container.state = .exited
+            record.container.exitCode = failure.exitCode
+            record.container.finishedAt = now
+            record.container.reason = "start failed"
+            note("die", ["exitCode": "\(failure.exitCode)", "reason": "start failed"], now: now)
+            fail(failure, now: now)
+        }
+        earlyExit = nil
+    }
+
+    /// The newest start is alive.
+    private mutating func run(_ container: StartedContainer, paused: Bool, now: Timestamp) {
+        record.startPending = false
+        record.restartAt = nil
+        record.failed = false
+        record.message = ""
+        record.container.state = paused ? .paused : .running
+        record.container.start = record.start
+        record.container.pid = container.pid
+        record.container.startedAt = container.startedAt
+        if let check = self.container?.healthCheck {
+            if record.container.health == .none { record.container.health = .starting }
+            probeAt = now + Pace.seconds(check.interval)
+        }
+        killAt = nil
+        retryAt = nil
+        signalled = false
+    }
+
+    /// An attempt to prepare or to start has failed: again later, or given up.
+    private mutating func fail(_ failure: ExecutorFailure, now: Timestamp) {
+        record.failed = true
+        record.message = failure.message
+        record.restartAt = nil
+        if wantsLife {
+            scheduleRestart(failed: true, isTransient: failure.isTransient, now: now)
+        } else if assignment.desired == .prepared && failure.isTransient {
+            wait(now)
+        }
+    }
+
+    /// Applies the restart policy to an end or a failure.
+    private mutating func scheduleRestart(failed: Bool, isTransient: Bool, now: Timestamp) {
+        let policy = assignment.pod.restart
+        let isAllowed =
+            switch policy.condition {
+            case .no: false
+            case .onFailure: failed
+            case .always, .unlessStopped: true
+            }
+        guard isTransient || isAllowed && policy.maximumRetries.map({ record.streak < $0 }) ?? true else {
+            return
+        }
+        if !isTransient { record.container.restarts += 1 }
+        wait(now)
+    }
+
+    private mutating func wait(_ now: Timestamp) {
+        record.streak += 1
+        record.delay = Pace.delay(failures: record.streak)
+        record.restartAt = now + record.delay
+    }
+
+    mutating func exited(_ exit: ContainerExit, now: Timestamp) {
+        guard exit.start == record.start else { return }
+        if operation == .starting {
+            earlyExit = exit
+            return
+        }
+        guard record.isLive || record.startPending else { return }
+        let stop = record.stop
+        record.startPending = false
+        record.restartAt = nil
+        record.stop = nil
+        record.container.state = .exited
+        record.container.pid = 0
+        record.container.start = exit.start
+        record.container.startedAt = exit.startedAt ?? record.container.startedAt
+        record.container.finishedAt = exit.finishedAt
+        record.container.exitCode = exit.exitCode
+        record.container.outOfMemory = exit.outOfMemory
+        record.container.reason = stop?.cause == .unhealthy ? "unhealthy" : exit.reason
+        probeAt = nil
+        killAt = nil
+        retryAt = nil
+        if exit.outOfMemory { note("oom", now: now) }
+        var attributes = ["exitCode": "\(exit.exitCode)"]
+        if !record.container.reason.isEmpty { attributes["reason"] = record.container.reason }
+        note("die", attributes, now: now)
+        if stop?.cause == .user { note("stop", now: now) }
+        decideAfterEnd(stop, exit, now)
+    }
+
+    private mutating func decideAfterEnd(_ stop: TaskRecord.Stop?, _ exit: ContainerExit, _ now: Timestamp) {
+        guard wantsLife, !hasNewGeneration else { return }
+        if let stop, stop.cause != .unhealthy {
+            // It was stopped on purpose, and meanwhile it is wanted again: no case for the restart policy.
+            record.delay = 0
+            record.restartAt = now
+            return
+        }
+        if let began = record.container.startedAt, exit.finishedAt - began >= Pace.steady { record.streak = 0 }
+        let failed = exit.exitCode != 0 || stop?.cause == .unhealthy || !exit.reason.isEmpty
+        scheduleRestart(failed: failed, isTransient: false, now: now)
+    }
+
+    mutating func signalled(start: Int, _ failure: ExecutorFailure?, now: Timestamp) {
+        guard start == record.start, record.stop != nil, failure != nil else { return }
+        signalled = false
+        retryAt = now + Pace.retry
+    }
+
+    mutating func killed(start: Int, _ failure: ExecutorFailure?, now: Timestamp) {
+        guard start == record.start, let failure else { return }
+        record.message = failure.message
+        killAt = now + Pace.retry
+    }
+
+    mutating func frozen(start: Int, _ failure: ExecutorFailure?, now: Timestamp) {
+        guard operation == .pausing else { return }
+        operation = nil
+        guard start == record.start, record.container.state == .running else { return }
+        if let failure { return retry(failure, now) }
+        record.container.state = .paused
+        note("pause", now: now)
+    }
+
+    mutating func thawed(start: Int, _ failure: ExecutorFailure?, now: Timestamp) {
+        guard operation == .resuming else { return }
+        operation = nil
+        guard start == record.start, record.container.state == .paused else { return }
+        if let failure { return retry(failure, now) }
+        record.container.state = .running
+        if let check = container?.healthCheck { probeAt = now + Pace.seconds(check.interval) }
+        note("unpause", now: now)
+    }
+
+    private mutating func retry(_ failure: ExecutorFailure, _ now: Timestamp) {
+        record.message = failure.message
+        retryAt = now + Pace.retry
+    }
+
+    mutating func removed(_ failure: ExecutorFailure?, now: Timestamp) {
+        guard operation == .removing else { return }
+        operation = nil
+        if let failure {
+            removeDelay = min(Pace.longestDelay, max(Pace.firstDelay, removeDelay * 2))
+            removeAt = now + removeDelay
+            record.message = failure.message
+            return
+        }
+        record.removed = true
+        record.prepared = false
+        record.startPending = false
+        record.restartAt = nil
+        record.addresses = []
+        record.message = ""
+        note("destroy", now: now)
+    }
+
+    mutating func probed(start: Int, _ outcome: ProbeOutcome, now: Timestamp) {
+        guard probing else { return }
+        probing = false
+        guard let check = container?.healthCheck else { return }
+        probeAt = now + Pace.seconds(check.interval)
+        guard start == record.start, record.container.state == .running else { return }
+        switch outcome {
+        case .success:
+            record.container.failingStreak = 0
+            setHealth(.healthy, now)
+            if record.stop == nil { record.message = "" }
+        case .failure(let why):
+            let age = now - (record.container.startedAt ?? now)
+            if record.container.health == .starting && age < Pace.seconds(check.startPeriod) { return }
+            record.container.failingStreak += 1
+            guard record.container.failingStreak >= check.retries else { return }
+            record.message = "health check failed: \(why)"
+            setHealth(.unhealthy, now)
+            if record.stop == nil { beginStop(.unhealthy, now) }
+        }
+    }
+
+    private mutating func setHealth(_ health: ContainerStatus.Health, _ now: Timestamp) {
+        guard record.container.health != health else { return }
+        record.container.health = health
+        note("health_status", ["health": health.rawValue], now: now)
+    }
+
+    /// Takes over what the executor found after a restart of the agent.
+    mutating func recover(_ found: RecoveredTask, bootID: String, now: Timestamp) {
+        written = record
+        if record.removed { return }
+        if record.bootID != bootID {
+            record.bootID = bootID
+            record.prepared = false
+            record.addresses = []
+            if record.isLive || record.startPending { lose("node rebooted", now) }
+            return
+        }
+        record.prepared = found.prepared != nil
+        record.addresses = found.prepared?.addresses ?? []
+        switch found.container {
+        case .none:
+            if record.isLive || record.container.state == .created { lose("shim lost", now) }
+        case .created(let start):
+            if start == record.start, record.startPending { record.container.state = .created }
+        case .running(let start, let container, let paused):
+            guard start == record.start else { return }
+            let wasPending = record.startPending
+            run(container, paused: paused, now: now)
+            if wasPending { note("start", now: now) }
+        case .exited(let exit):
+            exited(exit, now: now)
+        }
+    }
+
+    private mutating func lose(_ reason: String, _ now: Timestamp) {
+        exited(ContainerExit(start: record.start, exitCode: 137, finishedAt: now, reason: reason), now: now)
+    }
+}

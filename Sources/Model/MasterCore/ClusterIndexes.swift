@@ -1,0 +1,84 @@
+import Model
+import Scheduling
+
+/// Ways to find objects by what is in them, and what is placed where.
+struct ClusterIndexes: Sendable {
+    private(set) var workloadByName: [String: WorkloadID] = [:]
+    private(set) var instanceByName: [String: InstanceID] = [:]
+    private(set) var instanceByContainer: [ContainerID: InstanceID] = [:]
+    private(set) var instancesByWorkload: [WorkloadID: Set<InstanceID>] = [:]
+    private(set) var revisionsByWorkload: [WorkloadID: Set<Int>] = [:]
+    private(set) var tasksByNode: [NodeID: Set<TaskID>] = [:]
+    private(set) var claimsByInstance: [InstanceID: Set<Claim.Resource>] = [:]
+    private(set) var loads: [NodeID: NodeLoad] = [:]
+
+    /// What a node has given away.
+    struct NodeLoad: Sendable {
+        var allocated = Resources()
+        var tasksByWorkload: [WorkloadID: Int] = [:]
+        var tasks = 0
+        var ports = PortTable()
+    }
+
+    /// What each task counts for, so that it leaves as it came.
+    private var promised: [TaskID: Resources] = [:]
+
+    /// - Parameter promised: for a task, what the scheduler reserved for it.
+    mutating func insert(_ object: StoredObject, promised amount: Resources) {
+        switch object {
+        case .cluster, .node: break
+        case .workload(let workload): workloadByName[workload.name] = workload.id
+        case .revision(let revision): revisionsByWorkload[revision.workload, default: []].insert(revision.number)
+        case .instance(let instance):
+            instanceByName[instance.name] = instance.id
+            for container in instance.containers { instanceByContainer[container] = instance.id }
+            instancesByWorkload[instance.workload, default: []].insert(instance.id)
+        case .task(let task):
+            tasksByNode[task.node, default: []].insert(task.id)
+            promised[task.id] = amount
+            var load = loads.removeValue(forKey: task.node) ?? NodeLoad()
+            load.allocated = load.allocated + amount
+            load.tasks += 1
+            load.tasksByWorkload[task.workload, default: 0] += 1
+            loads[task.node] = load
+        case .claim(let claim):
+            claimsByInstance[claim.instance, default: []].insert(claim.resource)
+            switch claim.resource {
+            case .port(let node, let transport, let address, let number):
+                loads[node, default: NodeLoad()].ports.insert(
+                    transport, address: address, number: number, instance: claim.instance)
+            }
+        }
+    }
+
+    mutating func remove(_ object: StoredObject) {
+        switch object {
+        case .cluster, .node: break
+        case .workload(let workload): workloadByName[workload.name] = nil
+        case .revision(let revision):
+            revisionsByWorkload[revision.workload]?.remove(revision.number)
+            if revisionsByWorkload[revision.workload]?.isEmpty == true { revisionsByWorkload[revision.workload] = nil }
+        case .instance(let instance):
+            instanceByName[instance.name] = nil
+            for container in instance.containers { instanceByContainer[container] = nil }
+            instancesByWorkload[instance.workload]?.remove(instance.id)
+            if instancesByWorkload[instance.workload]?.isEmpty == true { instancesByWorkload[instance.workload] = nil }
+        case .task(let task):
+            tasksByNode[task.node]?.remove(task.id)
+            if tasksByNode[task.node]?.isEmpty == true { tasksByNode[task.node] = nil }
+            var load = loads.removeValue(forKey: task.node) ?? NodeLoad()
+            load.allocated = load.allocated - (promised.removeValue(forKey: task.id) ?? Resources())
+            load.tasks -= 1
+            load.tasksByWorkload[task.workload, default: 0] -= 1
+            if load.tasksByWorkload[task.workload] == 0 { load.tasksByWorkload[task.workload] = nil }
+            loads[task.node] = load
+        case .claim(let claim):
+            claimsByInstance[claim.instance]?.remove(claim.resource)
+            if claimsByInstance[claim.instance]?.isEmpty == true { claimsByInstance[claim.instance] = nil }
+            switch claim.resource {
+            case .port(let node, let transport, let address, let number):
+                loads[node]?.ports.remove(transport, address: address, number: number, instance: claim.instance)
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+import JSON
+import Model
+import Scheduling
+
+/// The objects of the cluster, with indexes, and the draft of the next transaction: which keys changed, and what they
+/// held before.
+struct ClusterState: Sendable {
+    private(set) var cluster: ClusterRecord?
+    private(set) var nodes: [NodeID: Node] = [:]
+    private(set) var workloads: [WorkloadID: Workload] = [:]
+    private(set) var revisions: [RevisionKey: Revision] = [:]
+    private(set) var instances: [InstanceID: Instance] = [:]
+    private(set) var tasks: [TaskID: NodeTask] = [:]
+    private(set) var claims: [Claim.Resource: Claim] = [:]
+    /// Follow from the objects, with every change.
+    private(set) var indexes = ClusterIndexes()
+
+    private var modificationRevisions: [ObjectKey: Int64] = [:]
+    /// The store's revision at the last commit.
+    private(set) var storeRevision: Int64
+    /// Changed keys with what they held at the last commit.
+    private(set) var draft: [ObjectKey: StoredObject?] = [:]
+
+    /// Reads what the store holds.
+    ///
+    /// - Throws: `UnreadableRecord`.
+    init(records: [StoreRecord], revision: Int64) throws(UnreadableRecord) {
+        storeRevision = revision
+        var tasks: [StoredObject] = []
+        for record in records {
+            guard let object = try StoredObject(record) else { continue }
+            modificationRevisions[object.key] = record.modificationRevision
+            // What a task was promised is in its revision, so revisions come first.
+            if case .task = object { tasks.append(object) } else { set(object.key, to: object) }
+        }
+        for task in tasks { set(task.key, to: task) }
+    }
+
+    // MARK: Writing
+
+    mutating func put(_ object: StoredObject) { write(object.key, object) }
+
+    mutating func delete(_ key: ObjectKey) { write(key, nil) }
+
+    private mutating func write(_ key: ObjectKey, _ object: StoredObject?) {
+        let previous = self[key]
+        guard previous != object else { return }
+        if draft[key] == nil { draft.updateValue(previous, forKey: key) }
+        set(key, to: object)
+    }
+
+    /// The draft as writes, in the order of keys. What came back to what it was is left out.
+    func writes() throws -> [StoreWrite] {
+        var writes: [StoreWrite] = []
+        for (key, previous) in draft {
+            let object = self[key]
+            guard previous != object else { continue }
+            writes.append(
+                StoreWrite(
+                    key: key.text, value: try object?.encoded(), expectedRevision: modificationRevisions[key] ?? 0))
+        }
+        return writes.sorted { $0.key < $1.key }
+    }
+
+    /// The draft is in the store now.
+    mutating func committed(revision: Int64) {
+        for (key, previous) in draft {
+            let object = self[key]
+            guard previous != object else { continue }
+            modificationRevisions[key] = object == nil ? nil : revision
+        }
+        storeRevision = revision
+        draft = [:]
+    }
+
+    /// The draft did not come to be, or changed nothing: everything is as it was.
+    mutating func undo() {
+        // What a task was promised is in its revision: revisions come back first.
+        let keys = draft.keys.sorted { left, right in
+            if case .task = right { return true }
+            return false
+        }
+        for key in keys { if case .some(let previous) = draft[key] { set(key, to: previous) } }
+        draft = [:]
+    }
+
+    // MARK: Objects by key
+
+    subscript(key: ObjectKey) -> StoredObject? {
+        switch key {
+        case .cluster: cluster.map { .cluster($0) }
+        case .node(let id): nodes[id].map { .node($0) }
+        case .workload(let id): workloads[id].map { .workload($0) }
+        case .revision(let key): revisions[key].map { .revision($0) }
+        case .instance(let id): instances[id].map { .instance($0) }
+        case .task(let id): tasks[id].map { .task($0) }
+        case .claim(let resource): claims[resource].map { .claim($0) }
+        }
+    }
+
+    private mutating func set(_ key: ObjectKey, to object: StoredObject?) {
+        if let previous = self[key] { indexes.remove(previous) }
+        switch key {
+        case .cluster:
+            if case .cluster(let record)? = object { cluster = record } else { cluster = nil }
+        case .node(let id):
+            if case .node(let node)? = object { nodes[id] = node } else { nodes[id] = nil }
+        case .workload(let id):
+            if case .workload(let workload)? = object { workloads[id] = workload } else { workloads[id] = nil }
+        case .revision(let key):
+            if case .revision(let revision)? = object { revisions[key] = revision } else { revisions[key] = nil }
+        case .instance(let id):
+            if case .instance(let instance)? = object { instances[id] = instance } else { instances[id] = nil }
+        case .task(let id):
+            if case .task(let task)? = object { tasks[id] = task } else { tasks[id] = nil }
+        case .claim(let resource):
+            if case .claim(let claim)? = object { claims[resource] = claim } else { claims[resource] = nil }
+        }
+        guard let object else { return }
+        var promised = Resources()
+        if case .task(let task) = object, let pod = pod(of: task) { promised = pod.resources }
+        indexes.insert(object, promised: promised)
+    }
+}
+
+// MARK: - Ways from object to object
+
+extension ClusterState {
+    /// The newest pod of a workload.
+    func pod(of workload: Workload) -> PodSpec? {
+        revisions[RevisionKey(workload: workload.id, number: workload.revision)]?.pod
+    }
+
+    /// The pod that the task was made from.
+    func pod(of task: NodeTask) -> PodSpec? {
+        revisions[RevisionKey(workload: task.workload, number: task.revision)]?.pod
+    }
+
+    func task(of instance: Instance) -> NodeTask? { instance.task.flatMap { tasks[$0] } }
+
+    /// A workload's instances in the order of slots.
+    func instances(of workload: WorkloadID) -> [Instance] {
+        (indexes.instancesByWorkload[workload] ?? []).compactMap { instances[$0] }
+            .sorted { ($0.slot, $0.name) < ($1.slot, $1.name) }
+    }
+
+    func tasks(on node: NodeID) -> [NodeTask] {
+        (indexes.tasksByNode[node] ?? []).sorted().compactMap { tasks[$0] }
+    }
+
+    func claims(of instance: InstanceID) -> [Claim] {
+        (indexes.claimsByInstance[instance] ?? []).compactMap { claims[$0] }
+    }
+}

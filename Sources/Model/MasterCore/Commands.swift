@@ -1,0 +1,94 @@
+import JSON
+import Model
+import Wire
+
+extension MasterCore {
+    /// Carries out a command in the draft; what it throws becomes its reply, and it has changed nothing then.
+    mutating func perform(
+        _ command: MasterCommand, _ request: RequestID, now: Timestamp, random: inout some RandomNumberGenerator
+    ) {
+        let reply: PendingReply
+        do {
+            reply = try carryOut(command, now: now, random: &random)
+        } catch {
+            reply = .problem(error)
+        }
+        outbox.replies.append((request, reply))
+    }
+
+    private mutating func carryOut(
+        _ command: MasterCommand, now: Timestamp, random: inout some RandomNumberGenerator
+    ) throws(APIProblem) -> PendingReply {
+        switch command {
+        case .createContainer(let body): return try createContainer(body, now: now, random: &random)
+        case .act(let ref, let verb, let action): return try act(ref, verb, action, now: now)
+        case .removeContainer(let ref, let force): return try removeContainer(ref, force: force, now: now)
+        case .createService(let body): return try createService(body, now: now, random: &random)
+        case .updateService(let ref, let body): return try updateService(ref, body, now: now)
+        case .removeService(let ref, let force): return try removeService(ref, force: force, now: now)
+        case .registerNode(let body): return try registerNode(body, now: now)
+        case .connectNode(let ref): return try connectNode(ref)
+        case .report(let ref, let report): return try take(report, from: ref, now: now)
+        case .updateNode(let ref, let body): return try updateNode(ref, body, now: now)
+        case .removeNode(let ref, let force): return try removeNode(ref, force: force, now: now)
+        case .inventory(let node, let images, let volumes):
+            setInventory(of: node, images: images, volumes: volumes)
+            return .done
+        case .note(let event):
+            outbox.events.append(event)
+            return .done
+        }
+    }
+
+    /// Runs a check of admission, and puts what it refuses into the API's words.
+    func admit<Value>(_ check: () throws(AdmissionError) -> Value) throws(APIProblem) -> Value {
+        do {
+            return try check()
+        } catch {
+            switch error.kind {
+            case .invalid: throw APIProblem(.badRequest, "\(error)")
+            case .unknownImage: throw APIProblem(.notFound, error.message)
+            case .unsupported: throw APIProblem(.badRequest, "\(error)")
+            case .forbidden: throw APIProblem(.badRequest, "\(error)")
+            }
+        }
+    }
+
+    /// Refuses a name that is taken, or that could be taken for an instance of a service.
+    func requireFree(_ name: String, kind: Workload.Kind) throws(APIProblem) {
+        if let id = state.indexes.workloadByName[name], let other = state.workloads[id] {
+            let going = other.desired == .removed ? ", which is being removed" : ""
+            throw APIProblem(
+                .conflict, "the name \(name) is taken by a \(other.kind.rawValue)\(going); choose another or remove that one")
+        }
+        if let id = state.indexes.instanceByName[name], let instance = state.instances[id] {
+            throw APIProblem(.conflict, "the name \(name) is taken by an instance (\(instance.id)); choose another")
+        }
+        if kind == .container, let dot = name.lastIndex(of: "."),
+            let id = state.indexes.workloadByName[String(name[..<dot])], state.workloads[id]?.kind == .service
+        {
+            throw APIProblem(
+                .conflict, "the name \(name) would be one of the service \(name[..<dot])'s instances; choose another")
+        }
+        if kind == .service,
+            let other = state.workloads.values.first(where: { $0.kind == .container && $0.name.hasPrefix(name + ".") })
+        {
+            throw APIProblem(
+                .conflict, "the service \(name) would have instances named like the container \(other.name); choose another name")
+        }
+    }
+
+    /// Writes a new revision of a workload, and forgets those that are neither new nor used.
+    mutating func put(_ pod: PodSpec, as number: Int, of workload: WorkloadID, now: Timestamp) {
+        state.put(.revision(Revision(workload: workload, number: number, pod: pod, createdAt: now)))
+        let kept = Set((state.indexes.revisionsByWorkload[workload] ?? []).sorted(by: >).prefix(Self.keptRevisions))
+        let used = Set(
+            state.instances(of: workload).compactMap { state.task(of: $0)?.revision })
+        for old in state.indexes.revisionsByWorkload[workload] ?? [] where !kept.contains(old) && !used.contains(old) {
+            state.delete(.revision(RevisionKey(workload: workload, number: old)))
+        }
+    }
+
+    /// Revisions of a workload that are kept for rollback.
+    static let keptRevisions = 5
+}

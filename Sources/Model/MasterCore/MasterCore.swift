@@ -1,0 +1,193 @@
+import JSON
+import Model
+import Reconcile
+import Scheduling
+import Wire
+
+/// All decisions of the master, as a synchronous state machine without input, output or clock.
+///
+/// Changes are collected in a draft and committed in groups: while a transaction is on its way to the store, events
+/// queue; when it has ended, all of them are taken, and their changes form the next. Nothing is told to anybody (replies,
+/// watches, nodes) before it is durable, and what could not be committed is undone.
+package struct MasterCore: Sendable {
+    /// The most events that the history keeps.
+    static let historyLength = 10_000
+
+    var state: ClusterState
+    var memory: [NodeID: NodeMemory] = [:]
+    let admission: Admission
+    /// What is to be told once the draft is durable.
+    var outbox = Outbox()
+    /// Workloads to look at before the draft is committed.
+    var dirty: Set<WorkloadID> = []
+    /// Instances for which no node was found; looked at again when something is free or a node changes.
+    var waiting: Set<InstanceID> = []
+    /// A node changed, or something became free.
+    var capacityChanged = false
+    var wakes: [WorkloadID: Timestamp] = [:]
+    private(set) var history: [Event] = []
+    private var nextSequence = 1
+
+    private var queue: [MasterEvent] = []
+    private var outstanding: (number: TransactionNumber, outbox: Outbox)?
+    private var lastTransaction: TransactionNumber = 0
+    private var announcedWake: Timestamp?
+    /// After a failed commit: try again then.
+    private var retryAt: Timestamp?
+
+    /// Takes over what the store holds at `revision`.
+    ///
+    /// - Throws: `UnreadableRecord`.
+    package init(
+        records: [StoreRecord], revision: Int64, policy: AdmissionPolicy = AdmissionPolicy()
+    ) throws(UnreadableRecord) {
+        state = try ClusterState(records: records, revision: revision)
+        admission = Admission(policy: policy)
+    }
+
+    /// Takes one event and returns what is to be done, in order.
+    package mutating func step(
+        _ event: MasterEvent, now: Timestamp, random: inout some RandomNumberGenerator
+    ) -> [MasterEffect] {
+        var effects: [MasterEffect] = []
+        switch event {
+        case .committed(let number, let revision):
+            guard let done = outstanding, done.number == number else { return [] }
+            outstanding = nil
+            state.committed(revision: revision)
+            effects = release(done.outbox, now: now)
+        case .commitFailed(let number, let failure):
+            guard let failed = outstanding, failed.number == number else { return [] }
+            outstanding = nil
+            effects = fail(failed.outbox, failure, now: now)
+        default:
+            queue.append(event)
+        }
+        guard outstanding == nil, !queue.isEmpty else { return effects }
+        let events = queue
+        queue = []
+        for event in events { take(event, now: now, random: &random) }
+        return effects + finish(now: now, random: &random)
+    }
+
+    private mutating func take(
+        _ event: MasterEvent, now: Timestamp, random: inout some RandomNumberGenerator
+    ) {
+        switch event {
+        case .start: start(now: now, random: &random)
+        case .command(let request, let command): perform(command, request, now: now, random: &random)
+        case .query(let request, let query): outbox.replies.append((request, .query(query)))
+        case .nodeDisconnected(let node): memory[node]?.connected = false
+        case .tick: tick(now: now)
+        case .committed, .commitFailed: break
+        }
+    }
+
+    private mutating func start(now: Timestamp, random: inout some RandomNumberGenerator) {
+        if state.cluster == nil {
+            let id = Identifier<ClusterRecord>.make(&random).text
+            state.put(.cluster(ClusterRecord(id: id, createdAt: now)))
+        }
+        for node in state.nodes.keys { memory[node] = NodeMemory(now: now) }
+        waiting = Set(state.instances.values.filter { $0.task == nil }.map(\.id))
+        dirty = Set(state.workloads.keys)
+    }
+
+    private mutating func tick(now: Timestamp) {
+        announcedWake = nil
+        for (workload, time) in wakes where time <= now {
+            wakes[workload] = nil
+            dirty.insert(workload)
+        }
+        for node in memory.keys where memory[node]?.ready == true && memory[node]?.isSilent(now: now) == true {
+            memory[node]?.ready = false
+            memory[node]?.readySince = now
+            outbox.nodes.insert(node)
+            note(kind: "node", action: "unreachable", id: node.text, name: state.nodes[node]?.name ?? "", now: now)
+        }
+    }
+
+    /// Reconciles what is dirty, and commits the draft or, when nothing is to be written, speaks at once.
+    private mutating func finish(
+        now: Timestamp, random: inout some RandomNumberGenerator
+    ) -> [MasterEffect] {
+        if retryAt.map({ $0 <= now }) ?? true { retryAt = nil }
+        settle(now: now, random: &random)
+        var effects: [MasterEffect] = []
+        collectChanges()
+        let ready = outbox
+        outbox = Outbox()
+        do {
+            let writes = try state.writes()
+            if writes.isEmpty {
+                state.undo()
+                effects += release(ready, now: now)
+            } else {
+                lastTransaction += 1
+                outstanding = (lastTransaction, ready)
+                effects.append(.commit(lastTransaction, writes))
+            }
+        } catch {
+            effects += fail(ready, .unavailable("an object cannot be written as JSON: \(error)"), now: now)
+        }
+        if let wake = (wakes.values + [retryAt].compactMap { $0 }).min(), wake != announcedWake {
+            announcedWake = wake
+            effects.append(.wake(at: wake))
+        }
+        return effects
+    }
+
+    /// Undoes the draft, and says so to everybody who wanted something of it.
+    private mutating func fail(
+        _ failed: Outbox, _ failure: StoreFailure, now: Timestamp
+    ) -> [MasterEffect] {
+        for key in state.draft.keys {
+            switch key {
+            case .workload(let id): dirty.insert(id)
+            case .instance(let id):
+                if let workload = state.instances[id]?.workload { dirty.insert(workload) }
+            case .task(let id):
+                if let workload = state.tasks[id]?.workload { dirty.insert(workload) }
+            default: break
+            }
+        }
+        state.undo()
+        waiting.formUnion(state.instances.values.lazy.filter { $0.task == nil }.map(\.id))
+        retryAt = now.adding(seconds: 1)
+        let problem: APIProblem =
+            switch failure {
+            case .full(let text):
+                APIProblem(.storageFull, "the store cannot be written, nothing was changed: \(text); free space and repeat")
+            case .unavailable(let text), .conflict(let text):
+                APIProblem(.unavailable, "the store cannot be written, nothing was changed: \(text)")
+            }
+        return failed.replies.map { request, reply in
+            switch reply {
+            case .query, .problem: .reply(request, answer(reply, now: now))
+            default: .reply(request, .failure(problem))
+            }
+        }
+    }
+
+    /// Notes something for users; it is told when the draft is durable.
+    mutating func note(
+        kind: String, action: String, id: String, name: String, attributes: [String: String] = [:], now: Timestamp
+    ) {
+        outbox.events.append(
+            Event(time: now, kind: kind, action: action, id: id, name: name, attributes: attributes))
+    }
+
+    /// Gives an event its number and keeps it in the history.
+    mutating func record(_ event: Event) -> Event {
+        var event = event
+        event.sequence = nextSequence
+        nextSequence += 1
+        history.append(event)
+        // In blocks, so that a full history costs little.
+        if history.count > Self.historyLength + 1000 { history.removeFirst(history.count - Self.historyLength) }
+        return event
+    }
+
+    /// Whether nothing is on its way to the store.
+    package var isSettled: Bool { outstanding == nil && queue.isEmpty }
+}

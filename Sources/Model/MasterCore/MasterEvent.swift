@@ -1,0 +1,173 @@
+import JSON
+import Model
+import Wire
+
+/// Names a request that waits for its reply; the shell chooses it.
+package typealias RequestID = Int
+/// Numbers the transactions of one master process.
+package typealias TransactionNumber = Int
+
+/// What happens to the core.
+package enum MasterEvent: Sendable {
+    /// The first event: the store has been read. Makes the cluster's record if there is none.
+    case start
+    case command(RequestID, MasterCommand)
+    /// Answered from committed state, after everything that came before it.
+    case query(RequestID, MasterQuery)
+    /// The transaction is durable, at this revision of the store.
+    case committed(TransactionNumber, revision: Int64)
+    /// Nothing of the transaction is in the store.
+    case commitFailed(TransactionNumber, StoreFailure)
+    /// A node's watch of its tasks ended.
+    case nodeDisconnected(NodeID)
+    /// Comes at least once a second, and when a `wake` asked for it.
+    case tick
+}
+
+/// What somebody wants changed.
+package enum MasterCommand: Sendable {
+    case createContainer(CreateContainer)
+    case createService(CreateService)
+    case updateService(String, UpdateService)
+    case removeService(String, force: Bool)
+    case act(String, ContainerAction.Verb, ContainerAction)
+    case removeContainer(String, force: Bool)
+    case registerNode(NodeRegistration)
+    /// A node begins to watch its tasks; the reply is `assignments`, and `assign` effects follow.
+    case connectNode(String)
+    case report(String, NodeReport)
+    case updateNode(String, UpdateNode)
+    case removeNode(String, force: Bool)
+    /// The shell has asked the node itself, after a change that went through the master.
+    case inventory(NodeID, images: [ImageView]?, volumes: [VolumeView]?)
+    /// Something that the shell did and users may want to know.
+    case note(Event)
+}
+
+/// What somebody wants to know.
+package enum MasterQuery: Sendable {
+    case containers(ContainerFilter)
+    case container(String)
+    case services
+    case service(String)
+    /// The containers of a service.
+    case serviceContainers(String)
+    case revisions(String)
+    case nodes
+    case node(String)
+    case assignments(String)
+    case images
+    /// Nodes that have the image, by any of its names.
+    case imageNodes(String)
+    case volumes
+    case events(since: Timestamp?, until: Timestamp?)
+    case cluster
+    /// Where the container's task is, for streams.
+    case location(String)
+}
+
+/// What the shell is to do, in this order.
+package enum MasterEffect: Sendable {
+    /// Write all of it or nothing, and answer with `committed` or `commitFailed`. At most one is outstanding.
+    case commit(TransactionNumber, [StoreWrite])
+    case changed([ObjectChange])
+    /// Lines for the node's watch, if it has one.
+    case assign(NodeID, [WatchLine<TaskAssignment>])
+    case event(Event)
+    case reply(RequestID, Result<MasterReply, APIProblem>)
+    /// Send a `tick` at this time.
+    case wake(at: Timestamp)
+}
+
+package enum MasterReply: Sendable {
+    case done
+    /// It was so already.
+    case alreadySo
+    case container(ContainerView)
+    case containers([ContainerView])
+    case service(ServiceView)
+    case services([ServiceView])
+    case revisions([Revision])
+    case node(NodeView)
+    case nodes([NodeView])
+    case registered(NodeRegistered)
+    case assignments(NodeID, [TaskAssignment])
+    case images([ImageView])
+    case volumes([VolumeView])
+    case events([Event])
+    case cluster(ClusterView)
+    case location(TaskLocation)
+    /// The signal is not the master's business: hand it to the node.
+    case passThrough(TaskLocation, signal: SignalName)
+}
+
+/// Where a container's streams are.
+package struct TaskLocation: Sendable, Hashable {
+    package var container: ContainerID
+    package var name: String
+    /// nil while no node has been chosen.
+    package var task: TaskID?
+    package var node: NodeID?
+    package var nodeName: String
+    package var streamEndpoint: String
+    package var status: TaskStatus
+    /// Why no node fits; empty when one was found.
+    package var waiting: String
+}
+
+package enum ObjectChange: Sendable {
+    case container(WatchLine<ContainerView>)
+    case service(WatchLine<ServiceView>)
+    case node(WatchLine<NodeView>)
+}
+
+/// Which containers a list shows.
+package struct ContainerFilter: Sendable {
+    /// Also those that do not run.
+    package var all = true
+    package var name: String?
+    /// `key` or `key=value`; all must hold.
+    package var labels: [String] = []
+    /// Any of these; a container without a node is `waiting`.
+    package var statuses: [String] = []
+    package var service: String?
+    package var node: String?
+
+    package init(
+        all: Bool = true, name: String? = nil, labels: [String] = [], statuses: [String] = [], service: String? = nil,
+        node: String? = nil
+    ) {
+        self.all = all
+        self.name = name
+        self.labels = labels
+        self.statuses = statuses
+        self.service = service
+        self.node = node
+    }
+
+    /// Whether the filter shows the container.
+    package func shows(_ view: ContainerView) -> Bool {
+        let status = view.task == nil ? "waiting" : view.status.phase.rawValue
+        if !statuses.isEmpty {
+            guard statuses.contains(status) else { return false }
+        } else if !all, !Self.running.contains(status), view.status.restartAt == nil {
+            return false
+        }
+        if let name, !view.name.contains(name) { return false }
+        if let service, view.kind != .service || (view.workloadName != service && view.workload.text != service) {
+            return false
+        }
+        if let node, view.nodeName != node && view.node?.text != node { return false }
+        return labels.allSatisfy { Labels.match(view.labels, $0) }
+    }
+
+    private static let running: Set = ["waiting", "assigned", "preparing", "running", "paused", "stopping"]
+}
+
+package enum Labels {
+    /// Whether `labels` has the key, or the key with this value.
+    package static func match(_ labels: [String: String], _ wanted: String) -> Bool {
+        guard let equals = wanted.firstIndex(of: "=") else { return labels[wanted] != nil }
+        return labels[String(wanted[..<equals])] == String(wanted[wanted.index(after: equals)...])
+    }
+}

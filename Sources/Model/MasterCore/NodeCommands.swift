@@ -1,0 +1,171 @@
+import JSON
+import Model
+import Wire
+
+extension MasterCore {
+    mutating func registerNode(_ body: NodeRegistration, now: Timestamp) throws(APIProblem) -> PendingReply {
+        if let cluster = body.clusterID, let own = state.cluster?.id, cluster != own {
+            throw APIProblem(
+                .conflict,
+                "this agent belongs to the cluster \(cluster), not to \(own): give it another data directory, or this master "
+                    + "the store it knows")
+        }
+        var node = body.node
+        try checkIdentity(node)
+        if let known = state.nodes[node.id] {
+            node.labels = known.labels
+            node.availability = known.availability
+            node.createdAt = known.createdAt
+        } else {
+            node.createdAt = now
+            note(kind: "node", action: "register", id: node.id.text, name: node.name, now: now)
+        }
+        state.put(.node(node))
+        var memory = memory[node.id] ?? NodeMemory(now: now)
+        memory.heard = now
+        self.memory[node.id] = memory
+        nodeChanged(node.id)
+        return .registered(node.id)
+    }
+
+    private func checkIdentity(_ node: Node) throws(APIProblem) {
+        guard (1...64).contains(node.id.text.utf8.count), node.id.text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x2F && $0 < 0x7F })
+        else { throw APIProblem(.badRequest, "the node's id is not 1 to 64 printable characters") }
+        try admit { () throws(AdmissionError) in try admission.name(node.name, at: "$.node.name") }
+        guard node.streamEndpoint.hasPrefix("unix:/"), node.streamEndpoint.utf8.count <= 256 else {
+            throw APIProblem(.badRequest, "$.node.streamEndpoint: '\(node.streamEndpoint)' is not unix:/path")
+        }
+        if let other = state.nodes.values.first(where: { $0.name == node.name && $0.id != node.id }) {
+            throw APIProblem(
+                .conflict,
+                "another node (\(other.id)) has the name \(node.name): give this agent another, or remove that node with "
+                    + "`martlet node rm`")
+        }
+    }
+
+    mutating func connectNode(_ ref: String) throws(APIProblem) -> PendingReply {
+        let node = try node(ref)
+        memory[node.id]?.connected = true
+        return .assignments(node.id)
+    }
+
+    mutating func take(_ report: NodeReport, from ref: String, now: Timestamp) throws(APIProblem) -> PendingReply {
+        guard let node = state.nodes[NodeID(ref)] else {
+            throw APIProblem(.notFound, "there is no node '\(ref)': the agent has to register first")
+        }
+        var memory = memory[node.id] ?? NodeMemory(now: now)
+        memory.heard = now
+        if report.full { memory.reported = true }
+        if memory.reported, !memory.ready {
+            memory.ready = true
+            memory.readySince = now
+            outbox.nodes.insert(node.id)
+            nodeChanged(node.id)
+            note(kind: "node", action: "ready", id: node.id.text, name: node.name, now: now)
+        }
+        self.memory[node.id] = memory
+        setInventory(of: node.id, images: report.images, volumes: report.volumes)
+        for task in report.tasks { take(task, from: node.id) }
+        if report.full { takeLosses(report, from: node.id) }
+        outbox.events += report.events.prefix(1000)
+        return .done
+    }
+
+    private mutating func take(_ report: NodeReport.TaskReport, from node: NodeID) {
+        guard var task = state.tasks[report.task], task.node == node else {
+            // Forgotten here: the node may forget it too.
+            outbox.assignments[node, default: []].insert(report.task)
+            return
+        }
+        guard report.epoch == task.epoch, task.status != report.status else { return }
+        var status = report.status
+        if status.message.utf8.count > Self.longestMessage {
+            status.message = String(status.message.prefix(Self.longestMessage / 4)) + "…"
+        }
+        status.containers = Array(status.containers.prefix(16))
+        status.addresses = Array(status.addresses.prefix(16))
+        task.status = status
+        state.put(.task(task))
+        dirty.insert(task.workload)
+    }
+
+    /// Bytes; a task has to stay small in the store.
+    private static let longestMessage = 400
+
+    /// A full report names every task that the node has a record of. One that it has reported on before and does not
+    /// name any more was lost with the node's data.
+    private mutating func takeLosses(_ report: NodeReport, from node: NodeID) {
+        let named = Set(report.tasks.map(\.task))
+        for var task in state.tasks(on: node) where !named.contains(task.id) {
+            guard task.status.phase != .assigned, task.status.phase != .removed else { continue }
+            task.status.phase = .removed
+            task.status.serving = false
+            task.status.message = "its node has lost it"
+            state.put(.task(task))
+            dirty.insert(task.workload)
+        }
+    }
+
+    mutating func setInventory(of node: NodeID, images: [ImageView]?, volumes: [VolumeView]?) {
+        if let images {
+            memory[node]?.setImages(images)
+            capacityChanged = true
+        }
+        if let volumes {
+            memory[node]?.volumes = volumes.map { volume in
+                var volume = volume
+                volume.node = node
+                return volume
+            }
+        }
+    }
+
+    mutating func updateNode(_ ref: String, _ body: UpdateNode, now: Timestamp) throws(APIProblem) -> PendingReply {
+        var node = try node(ref)
+        let set = body.setLabels ?? [:]
+        try admit { () throws(AdmissionError) in try admission.labels(set, at: "$.setLabels") }
+        if let reserved = set.keys.first(where: { $0.hasPrefix("node.") }) {
+            throw APIProblem(.badRequest, "$.setLabels: the label \(reserved) is refused: 'node.' names the node's own facts")
+        }
+        for key in body.removeLabels ?? [] { node.labels[key] = nil }
+        node.labels.merge(set) { _, new in new }
+        guard node.labels.count <= 256 else {
+            throw APIProblem(.badRequest, "$.setLabels: the node would have more than 256 labels")
+        }
+        if let availability = body.availability { node.availability = availability }
+        guard node != state.nodes[node.id] else { return .node(node.id) }
+        state.put(.node(node))
+        nodeChanged(node.id)
+        for task in state.tasks(on: node.id) { dirty.insert(task.workload) }
+        note(kind: "node", action: "update", id: node.id.text, name: node.name, now: now)
+        return .node(node.id)
+    }
+
+    mutating func removeNode(_ ref: String, force: Bool, now: Timestamp) throws(APIProblem) -> PendingReply {
+        let node = try node(ref)
+        let tasks = state.tasks(on: node.id)
+        if memory[node.id]?.ready == true {
+            throw APIProblem(.conflict, "the node \(node.name) is connected: stop its agent first")
+        }
+        if !tasks.isEmpty, !force {
+            throw APIProblem(
+                .conflict,
+                "the node \(node.name) has \(tasks.count) tasks: remove them first, or give them up with --force")
+        }
+        for task in tasks {
+            forget(task)
+            dirty.insert(task.workload)
+        }
+        state.delete(.node(node.id))
+        memory[node.id] = nil
+        nodeChanged(node.id)
+        note(kind: "node", action: "remove", id: node.id.text, name: node.name, now: now)
+        return .done
+    }
+
+    /// Instances that wait may fit now, and global services may want more or fewer.
+    private mutating func nodeChanged(_ node: NodeID) {
+        capacityChanged = true
+        for workload in state.workloads.values where workload.scale == .global { dirty.insert(workload.id) }
+    }
+}

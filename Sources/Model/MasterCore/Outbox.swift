@@ -1,0 +1,118 @@
+import JSON
+import Model
+import Wire
+
+/// What is told when the draft has become durable.
+struct Outbox: Sendable {
+    var replies: [(request: RequestID, reply: PendingReply)] = []
+    var events: [Event] = []
+    /// Objects whose views changed; views are made when they are told.
+    var instances: [InstanceID: ContainerID] = [:]
+    var services: Set<WorkloadID> = []
+    var nodes: Set<NodeID> = []
+    /// Tasks whose assignment changed, by node.
+    var assignments: [NodeID: Set<TaskID>] = [:]
+
+    var isEmpty: Bool {
+        replies.isEmpty && events.isEmpty && instances.isEmpty && services.isEmpty && nodes.isEmpty
+            && assignments.isEmpty
+    }
+}
+
+/// A reply that is put into words when its change is durable.
+enum PendingReply: Sendable {
+    case done
+    case alreadySo
+    case containerOf(WorkloadID)
+    case service(WorkloadID)
+    case node(NodeID)
+    case registered(NodeID)
+    case assignments(NodeID)
+    case passThrough(InstanceID, SignalName)
+    case query(MasterQuery)
+    case problem(APIProblem)
+}
+
+extension MasterCore {
+    /// Notes whose views and assignments the draft changes.
+    mutating func collectChanges() {
+        for (key, previous) in state.draft {
+            switch key {
+            case .cluster, .revision, .claim: break
+            case .node(let id): outbox.nodes.insert(id)
+            case .workload(let id):
+                outbox.services.insert(id)
+                for instance in state.indexes.instancesByWorkload[id] ?? [] { touch(instance) }
+            case .instance(let id):
+                if case .some(.instance(let instance)) = previous { touch(instance) }
+                touch(id)
+            case .task(let id):
+                var before: NodeTask?
+                if case .some(.task(let task)) = previous { before = task }
+                collect(id, before: before, after: state.tasks[id])
+            }
+        }
+    }
+
+    private mutating func collect(_ id: TaskID, before: NodeTask?, after: NodeTask?) {
+        guard let either = after ?? before else { return }
+        outbox.nodes.insert(either.node)
+        touch(either.instance)
+        let same =
+            before.map { before in
+                after.map { after in
+                    before.desired == after.desired && before.generation == after.generation
+                        && before.stop == after.stop && before.ports == after.ports
+                } ?? false
+            } ?? false
+        if !same { outbox.assignments[either.node, default: []].insert(id) }
+    }
+
+    private mutating func touch(_ id: InstanceID) {
+        if let instance = state.instances[id] { touch(instance) }
+    }
+
+    private mutating func touch(_ instance: Instance) {
+        if let container = instance.containers.first { outbox.instances[instance.id] = container }
+        outbox.services.insert(instance.workload)
+    }
+
+    /// Says everything in the outbox: watches first, so that a list which is asked for now is not followed by changes
+    /// that it shows already.
+    mutating func release(_ outbox: Outbox, now: Timestamp) -> [MasterEffect] {
+        var effects: [MasterEffect] = []
+        let changes = changes(of: outbox, now: now)
+        if !changes.isEmpty { effects.append(.changed(changes)) }
+        for (node, tasks) in outbox.assignments.sorted(by: { $0.key < $1.key }) {
+            let lines = tasks.sorted().map { id in
+                state.tasks[id].flatMap { assignment(of: $0) }.map { WatchLine(.put, id: id.text, object: $0) }
+                    ?? WatchLine<TaskAssignment>(.delete, id: id.text)
+            }
+            effects.append(.assign(node, lines))
+        }
+        effects += outbox.events.map { .event(record($0)) }
+        effects += outbox.replies.map { .reply($0.request, answer($0.reply, now: now)) }
+        return effects
+    }
+
+    private func changes(of outbox: Outbox, now: Timestamp) -> [ObjectChange] {
+        var changes: [ObjectChange] = []
+        for (id, container) in outbox.instances.sorted(by: { $0.key < $1.key }) {
+            let view = state.instances[id].flatMap { containerView($0) }
+            changes.append(.container(WatchLine(view == nil ? .delete : .put, id: container.text, object: view)))
+        }
+        for id in outbox.services.sorted() {
+            if let workload = state.workloads[id] {
+                guard workload.kind == .service, let view = serviceView(workload) else { continue }
+                changes.append(.service(WatchLine(.put, id: id.text, object: view)))
+            } else {
+                changes.append(.service(WatchLine(.delete, id: id.text)))
+            }
+        }
+        for id in outbox.nodes.sorted() {
+            let view = state.nodes[id].map { nodeView($0, now: now) }
+            changes.append(.node(WatchLine(view == nil ? .delete : .put, id: id.text, object: view)))
+        }
+        return changes
+    }
+}

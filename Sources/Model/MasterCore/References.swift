@@ -1,0 +1,108 @@
+import Model
+import Wire
+
+/// What users' names mean.
+extension MasterCore {
+    /// Finds a container by its name, its id or the beginning of its id (at least 4 digits), or a workload's name.
+    func instance(_ ref: String) throws(APIProblem) -> Instance {
+        if let id = state.indexes.instanceByContainer[ContainerID(ref)] ?? state.indexes.instanceByName[ref],
+            let instance = state.instances[id]
+        {
+            return instance
+        }
+        if let instance = state.instances[InstanceID(ref)] { return instance }
+        if let id = state.indexes.workloadByName[ref] { return try onlyInstance(of: id, named: ref) }
+        let found = ref.utf8.count < 4 ? [:] : state.indexes.instanceByContainer.filter { $0.key.text.hasPrefix(ref) }
+        guard found.count <= 1 else {
+            let shown = found.keys.sorted().prefix(5).map { String($0.text.prefix(16)) }.joined(separator: ", ")
+            throw APIProblem(.conflict, "'\(ref)' may be any of \(found.count) containers: \(shown); write more of the id")
+        }
+        guard let instance = found.first.flatMap({ state.instances[$0.value] }) else {
+            throw APIProblem(.notFound, "there is no container '\(ref)'; see `martlet ps --all`")
+        }
+        return instance
+    }
+
+    private func onlyInstance(of id: WorkloadID, named ref: String) throws(APIProblem) -> Instance {
+        let instances = state.instances(of: id)
+        if instances.count == 1 { return instances[0] }
+        if instances.isEmpty { throw APIProblem(.notFound, "the service '\(ref)' has no container now") }
+        let shown = instances.prefix(5).map(\.name).joined(separator: ", ")
+        throw APIProblem(.conflict, "the service '\(ref)' has \(instances.count) containers: name one of \(shown)")
+    }
+
+    /// Finds a service by name, id or the beginning of its id.
+    func service(_ ref: String) throws(APIProblem) -> Workload {
+        if let id = state.indexes.workloadByName[ref], let workload = state.workloads[id] {
+            guard workload.kind == .service else {
+                throw APIProblem(.notFound, "'\(ref)' is a container, not a service; use the commands for containers")
+            }
+            return workload
+        }
+        let found = ref.utf8.count < 4 ? [] : state.workloads.values.filter {
+            $0.kind == .service && $0.id.text.hasPrefix(ref)
+        }
+        guard found.count <= 1 else {
+            throw APIProblem(.conflict, "'\(ref)' may be any of \(found.map(\.name).sorted().joined(separator: ", "))")
+        }
+        guard let workload = found.first else {
+            throw APIProblem(.notFound, "there is no service '\(ref)'; see `martlet service ls`")
+        }
+        return workload
+    }
+
+    /// Finds a node by name, id or the beginning of its id.
+    func node(_ ref: String) throws(APIProblem) -> Node {
+        if let node = state.nodes[NodeID(ref)] { return node }
+        if let node = state.nodes.values.first(where: { $0.name == ref }) { return node }
+        let found = ref.utf8.count < 4 ? [] : state.nodes.values.filter { $0.id.text.hasPrefix(ref) }
+        guard found.count <= 1 else {
+            throw APIProblem(.conflict, "'\(ref)' may be any of \(found.map(\.name).sorted().joined(separator: ", "))")
+        }
+        guard let node = found.first else {
+            throw APIProblem(.notFound, "there is no node '\(ref)'; see `martlet node ls`")
+        }
+        return node
+    }
+
+    /// What an image's name, digest or the beginning of its id means on a node.
+    static func find(_ reference: String, in images: [ImageView]) -> ImageView? {
+        if let name = ImageName(reference) {
+            if let digest = name.digest {
+                return images.first { $0.digest == digest }
+            }
+            if let tagged = name.tagged, let image = images.first(where: { $0.names.contains(tagged) }) { return image }
+        }
+        let bare = reference.hasPrefix("sha256:") ? String(reference.dropFirst(7)) : reference
+        guard bare.utf8.count >= 4 else { return nil }
+        let found = images.filter {
+            $0.digest.dropFirst(7).hasPrefix(bare) || $0.id.dropFirst(7).hasPrefix(bare)
+        }
+        return Set(found.map(\.digest)).count == 1 ? found.first : nil
+    }
+
+    /// Finds the content that an image's name means: on ready nodes first.
+    func resolve(_ image: String) -> Admission.ResolvedImage? {
+        let order = memory.sorted { ($0.value.ready ? 0 : 1, $0.key) < ($1.value.ready ? 0 : 1, $1.key) }
+        for (_, memory) in order {
+            if let found = Self.find(image, in: memory.images) { return Admission.ResolvedImage(digest: found.digest) }
+        }
+        return nil
+    }
+
+    /// Nodes that have the image, ready ones first.
+    func nodes(having image: String) throws(APIProblem) -> [Node] {
+        let order = memory.sorted { ($0.value.ready ? 0 : 1, $0.key) < ($1.value.ready ? 0 : 1, $1.key) }
+        let nodes = order.filter { Self.find(image, in: $0.value.images) != nil }.compactMap { state.nodes[$0.key] }
+        guard !nodes.isEmpty else {
+            throw APIProblem(.notFound, "no node has the image '\(image)'; see `martlet images`")
+        }
+        return nodes
+    }
+
+    /// Whether a node that the store knows has yet to tell what it has since this master started: what seems unknown
+    /// may then only be unheard of.
+    package var awaitsReports: Bool {
+        memory.values.contains { !$0.reported }
+    }
+}

@@ -1,0 +1,167 @@
+import JSON
+import Model
+
+/// One write of a transaction. All hold only if each key is still as it was read.
+package struct StoreWrite: Sendable, Hashable {
+    package var key: String
+    /// nil: delete.
+    package var value: [UInt8]?
+    /// The key's modification revision as it must be now; 0: the key does not exist.
+    package var expectedRevision: Int64
+
+    package init(key: String, value: [UInt8]?, expectedRevision: Int64) {
+        self.key = key
+        self.value = value
+        self.expectedRevision = expectedRevision
+    }
+}
+
+/// One key as it was read from the store.
+package struct StoreRecord: Sendable, Hashable {
+    package var key: String
+    package var value: [UInt8]
+    package var modificationRevision: Int64
+
+    package init(key: String, value: [UInt8], modificationRevision: Int64) {
+        self.key = key
+        self.value = value
+        self.modificationRevision = modificationRevision
+    }
+}
+
+/// Why a transaction was not done.
+package enum StoreFailure: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The disk is full.
+    case full(String)
+    case unavailable(String)
+    /// Somebody else wrote to the store.
+    case conflict(String)
+
+    package var description: String {
+        switch self {
+        case .full(let text), .unavailable(let text), .conflict(let text): text
+        }
+    }
+}
+
+/// The cluster's own record.
+package struct ClusterRecord: Sendable, Hashable, Codable {
+    package var id: String
+    package var createdAt: Timestamp
+}
+
+struct RevisionKey: Hashable {
+    let workload: WorkloadID
+    let number: Int
+}
+
+/// Where an object is kept; `text` is its key in the store.
+enum ObjectKey: Hashable, Sendable {
+    case cluster
+    case node(NodeID)
+    case workload(WorkloadID)
+    case revision(RevisionKey)
+    case instance(InstanceID)
+    case task(TaskID)
+    case claim(Claim.Resource)
+
+    var text: String {
+        switch self {
+        case .cluster: "cluster"
+        case .node(let id): "nodes/\(id)"
+        case .workload(let id): "workloads/\(id)"
+        case .revision(let key): "revisions/\(key.workload)/\(key.number)"
+        case .instance(let id): "instances/\(id)"
+        case .task(let id): "tasks/\(id)"
+        case .claim(.port(let node, let transport, let address, let number)):
+            "claims/port/\(node)/\(transport.rawValue)/\(address.isEmpty ? "*" : address)/\(number)"
+        }
+    }
+}
+
+/// Anything that the store holds.
+enum StoredObject: Hashable, Sendable {
+    case cluster(ClusterRecord)
+    case node(Node)
+    case workload(Workload)
+    case revision(Revision)
+    case instance(Instance)
+    case task(NodeTask)
+    case claim(Claim)
+
+    /// `{"schema": 1, "object": {…}}`; members that this version does not know are left alone when reading.
+    private struct Envelope<Object: Codable>: Codable {
+        var schema: Int
+        var object: Object
+    }
+
+    private static let schema = 1
+
+    var key: ObjectKey {
+        switch self {
+        case .cluster: .cluster
+        case .node(let node): .node(node.id)
+        case .workload(let workload): .workload(workload.id)
+        case .revision(let revision): .revision(RevisionKey(workload: revision.workload, number: revision.number))
+        case .instance(let instance): .instance(instance.id)
+        case .task(let task): .task(task.id)
+        case .claim(let claim): .claim(claim.resource)
+        }
+    }
+
+    func encoded() throws -> [UInt8] {
+        switch self {
+        case .cluster(let object): try Self.encode(object)
+        case .node(let object): try Self.encode(object)
+        case .workload(let object): try Self.encode(object)
+        case .revision(let object): try Self.encode(object)
+        case .instance(let object): try Self.encode(object)
+        case .task(let object): try Self.encode(object)
+        case .claim(let object): try Self.encode(object)
+        }
+    }
+
+    private static func encode(_ object: some Codable) throws -> [UInt8] {
+        try JSONCoding.encode(Envelope(schema: schema, object: object))
+    }
+
+    /// Reads a record; nil: a key of another kind.
+    ///
+    /// - Throws: `UnreadableRecord` for a damaged value or one of a newer schema.
+    init?(_ record: StoreRecord) throws(UnreadableRecord) {
+        func object<Object: Codable>(_ type: Object.Type) throws(UnreadableRecord) -> Object {
+            do {
+                let envelope = try JSONCoding.decode(Envelope<Object>.self, from: record.value)
+                guard envelope.schema <= Self.schema else {
+                    throw UnreadableRecord(
+                        key: record.key, reason: "it was written by a newer version (schema \(envelope.schema))")
+                }
+                return envelope.object
+            } catch let error as UnreadableRecord {
+                throw error
+            } catch {
+                throw UnreadableRecord(key: record.key, reason: "\(error)")
+            }
+        }
+        switch record.key.prefix(while: { $0 != "/" }) {
+        case "cluster": self = .cluster(try object(ClusterRecord.self))
+        case "nodes": self = .node(try object(Node.self))
+        case "workloads": self = .workload(try object(Workload.self))
+        case "revisions": self = .revision(try object(Revision.self))
+        case "instances": self = .instance(try object(Instance.self))
+        case "tasks": self = .task(try object(NodeTask.self))
+        case "claims": self = .claim(try object(Claim.self))
+        default: return nil
+        }
+    }
+}
+
+/// A record of the store that cannot be understood: the master does not start on half of its state.
+package struct UnreadableRecord: Error, Sendable, CustomStringConvertible {
+    package var key: String
+    package var reason: String
+
+    package var description: String {
+        "the store's record '\(key)' cannot be read: \(reason); restore the store from a backup or use the version that wrote it"
+    }
+}

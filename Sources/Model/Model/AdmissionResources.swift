@@ -1,0 +1,197 @@
+extension Admission {
+    /// A container's limits: in bounds, and in order among themselves.
+    func limits(_ limits: Limits, at path: String) throws(AdmissionError) {
+        let smallest: Int64 = 6 << 20
+        if limits.cpu != 0, !(10_000_000...1_000_000_000_000).contains(limits.cpu) {
+            throw AdmissionError(
+                "\(path).cpu", "\(limits.cpu) nano-cores are not between 0.01 and 1000 cores (0: no limit)")
+        }
+        if let memory = limits.memory, memory < smallest {
+            throw AdmissionError("\(path).memory", "\(memory) bytes are less than the least limit, 6 MiB")
+        }
+        if let swap = limits.memorySwap, swap != -1 {
+            guard let memory = limits.memory else {
+                throw AdmissionError("\(path).memorySwap", "a limit of memory plus swap needs one of memory too")
+            }
+            guard swap >= memory else {
+                throw AdmissionError(
+                    "\(path).memorySwap", "\(swap) bytes of memory plus swap are less than the \(memory) of memory")
+            }
+        }
+        if let reservation = limits.memoryReservation {
+            guard reservation >= smallest else {
+                throw AdmissionError("\(path).memoryReservation", "\(reservation) bytes are less than 6 MiB")
+            }
+            if let memory = limits.memory, reservation > memory {
+                throw AdmissionError("\(path).memoryReservation", "\(reservation) bytes are more than the limit, \(memory)")
+            }
+        }
+        if let pids = limits.pids, !(1...4_194_304).contains(pids) {
+            throw AdmissionError("\(path).pids", "\(pids) is not between 1 and 4194304")
+        }
+        if let shares = limits.cpuShares, !(2...262_144).contains(shares) {
+            throw AdmissionError("\(path).cpuShares", "\(shares) is not between 2 and 262144")
+        }
+        if let shared = limits.sharedMemory, !(4096...(1 << 44)).contains(shared) {
+            throw AdmissionError("\(path).sharedMemory", "\(shared) bytes are not between 4096 and 16 TiB")
+        }
+    }
+
+    /// Limits of setrlimit(2), each at most once, soft at most hard.
+    func resourceLimits(_ limits: [RLimit], at path: String) throws(AdmissionError) {
+        let known: Set = [
+            "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
+            "rtprio", "rttime", "sigpending", "stack",
+        ]
+        var seen: Set<String> = []
+        for (index, limit) in limits.enumerated() {
+            guard known.contains(limit.name) else {
+                throw AdmissionError("\(path)[\(index)].name", "there is no limit \(Self.quoted(limit.name)), see getrlimit(2)")
+            }
+            guard seen.insert(limit.name).inserted else {
+                throw AdmissionError("\(path)[\(index)].name", "the limit \(limit.name) is given twice")
+            }
+            guard limit.soft <= limit.hard else {
+                throw AdmissionError("\(path)[\(index)]", "the soft limit \(limit.soft) is more than the hard one, \(limit.hard)")
+            }
+        }
+    }
+
+    /// Only what belongs to the pod's own namespaces; the rest would change the whole node.
+    func sysctls(_ settings: [String: String], network: PodSpec.Network, at path: String) throws(AdmissionError) {
+        try bounded(settings.count, 256, "settings", at: path)
+        for (name, value) in settings.sorted(by: { $0.key < $1.key }) {
+            try text(value, atMost: 4096, "the value of \(Self.quoted(name))", at: path)
+            let wellFormed = name.utf8.allSatisfy {
+                Self.isAlphanumeric($0) || $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: "_") || $0 == UInt8(ascii: "-")
+            }
+            guard wellFormed, !name.contains(".."), !name.hasSuffix(".") else {
+                throw AdmissionError(path, "\(Self.quoted(name)) is no sysctl name: write it with '.', as net.core.somaxconn")
+            }
+            if name.hasPrefix("net.") {
+                guard network != .host else {
+                    throw AdmissionError(path, "\(name) would change the node's network: it needs a network of the pod's own")
+                }
+            } else if !Self.namespacedSysctls.contains(name), !name.hasPrefix("fs.mqueue.") {
+                throw AdmissionError(path, "\(name) belongs to the whole node, not to a container")
+            }
+        }
+    }
+
+    private static let namespacedSysctls: Set = [
+        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
+        "kernel.shmmni", "kernel.shm_rmid_forced",
+    ]
+
+    /// Devices of the node: `/dev/x[:/dev/y[:rwm]]`.
+    func devices(_ devices: [String], at path: String) throws(AdmissionError) {
+        try bounded(devices.count, 256, "devices", at: path)
+        if !devices.isEmpty, !policy.devices {
+            throw AdmissionError(path, "devices of the node are not allowed here", kind: .forbidden)
+        }
+        var targets: Set<Substring> = []
+        for (index, device) in devices.enumerated() {
+            let parts = device.split(separator: ":", omittingEmptySubsequences: false)
+            let paths = parts.prefix(2)
+            let rights = parts.count == 3 ? parts[2] : "rwm"
+            guard parts.count <= 3, device.utf8.count <= 4096, !device.utf8.contains(0),
+                paths.allSatisfy({ $0.hasPrefix("/dev/") && Self.isCleanPath(String($0)) && !$0.hasSuffix("/") }),
+                !rights.isEmpty, Set(rights).count == rights.count, rights.allSatisfy({ "rwm".contains($0) })
+            else {
+                throw AdmissionError(
+                    "\(path)[\(index)]", "\(Self.quoted(device)) is no device: write /dev/x[:/dev/y[:rwm]]")
+            }
+            guard targets.insert(paths[paths.endIndex - 1]).inserted else {
+                throw AdmissionError("\(path)[\(index)]", "\(paths[paths.endIndex - 1]) is given twice")
+            }
+        }
+    }
+}
+
+extension Admission {
+    /// Published ports: in range, with a network to publish from, and not against each other.
+    func ports(_ ports: [PortMapping], network: PodSpec.Network, at path: String) throws(AdmissionError) {
+        try bounded(ports.count, 1024, "ports", at: path)
+        guard ports.isEmpty || network == .bridge else {
+            throw AdmissionError(
+                path, "ports are published from the network bridge, not from \(network.rawValue)"
+                    + (network == .host ? ": the container has the node's own ports already" : ""))
+        }
+        for (index, port) in ports.enumerated() {
+            let here = "\(path)[\(index)]"
+            try range(port.containerPort, 1...65535, at: "\(here).containerPort")
+            try range(port.hostPort, 0...65535, at: "\(here).hostPort")
+            try range(port.hostPortEnd, 0...65535, at: "\(here).hostPortEnd")
+            guard port.hostPortEnd >= port.hostPort, port.hostPort != 0 || port.hostPortEnd == 0 else {
+                throw AdmissionError(here, "\(port.hostPort)-\(port.hostPortEnd) is no range of ports")
+            }
+            guard port.hostAddress.isEmpty || Self.isAddress(port.hostAddress) else {
+                throw AdmissionError("\(here).hostAddress", "\(Self.quoted(port.hostAddress)) is no IPv4 address")
+            }
+            if port.hostPort != 0, port.hostPort == port.hostPortEnd,
+                ports[..<index].contains(where: {
+                    $0.hostPort == port.hostPort && $0.hostPortEnd == port.hostPortEnd && $0.transport == port.transport
+                        && ($0.hostAddress == port.hostAddress || $0.hostAddress.isEmpty || port.hostAddress.isEmpty)
+                })
+            {
+                throw AdmissionError(here, "the node's port \(port.hostPort)/\(port.transport.rawValue) is given twice")
+            }
+        }
+    }
+
+    static func isAddress(_ text: String) -> Bool {
+        let parts = text.split(separator: ".", omittingEmptySubsequences: false)
+        return parts.count == 4
+            && parts.allSatisfy { part in
+                (1...3).contains(part.count) && part.utf8.allSatisfy { (0x30...0x39).contains($0) }
+                    && Int(part).map { $0 <= 255 } == true
+            }
+    }
+
+    /// Mounts: absolute, unambiguous targets, each once, and sources that make sense.
+    func mounts(_ mounts: [Mount], at path: String) throws(AdmissionError) {
+        try bounded(mounts.count, 256, "mounts", at: path)
+        var targets: Set<String> = []
+        for (index, mount) in mounts.enumerated() {
+            let here = "\(path)[\(index)]"
+            guard mount.target.hasPrefix("/"), mount.target != "/", Self.isCleanPath(mount.target) else {
+                throw AdmissionError(
+                    "\(here).target", "\(Self.quoted(mount.target)) is no absolute path below '/' without '.' and '..'")
+            }
+            try text(mount.target, atMost: 4096, "the path", at: "\(here).target")
+            guard targets.insert(mount.target).inserted else {
+                throw AdmissionError("\(here).target", "\(mount.target) is mounted twice")
+            }
+            try source(mount.source, at: "\(here).source")
+        }
+    }
+
+    private func source(_ source: Mount.Source, at path: String) throws(AdmissionError) {
+        switch source {
+        case .bind(let host):
+            guard policy.bindMounts else {
+                throw AdmissionError("\(path).bind", "paths of the node are not allowed here", kind: .forbidden)
+            }
+            try text(host, atMost: 4096, "the path", at: "\(path).bind.path")
+            guard host == "/" || host.hasPrefix("/") && Self.isCleanPath(host) else {
+                throw AdmissionError(
+                    "\(path).bind.path", "\(Self.quoted(host)) is no absolute path without '.' and '..'")
+            }
+        case .volume(let name): try self.name(name, at: "\(path).volume.name")
+        case .tmpfs(let size, let mode):
+            if let size, !(4096...(1 << 44)).contains(size) {
+                throw AdmissionError("\(path).tmpfs.size", "\(size) bytes are not between 4096 and 16 TiB")
+            }
+            if let mode, !(3...4).contains(mode.utf8.count) || !mode.utf8.allSatisfy({ (0x30...0x37).contains($0) }) {
+                throw AdmissionError("\(path).tmpfs.mode", "\(Self.quoted(mode)) is no mode: write octal digits as 1777")
+            }
+        }
+    }
+
+    /// Whether no component is empty, `.` or `..`; one '/' at the end is fine.
+    static func isCleanPath(_ path: String) -> Bool {
+        var parts = path.split(separator: "/", omittingEmptySubsequences: false).dropFirst()
+        if parts.last == "" { parts = parts.dropLast() }
+        return !parts.isEmpty && parts.allSatisfy { !$0.isEmpty && $0 != "." && $0 != ".." }
+    }
+}

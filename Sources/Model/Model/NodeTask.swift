@@ -1,0 +1,171 @@
+import JSON
+
+/// A task: one placement of an instance on one node at one epoch. (`Task` alone is taken by the language.)
+///
+/// It owns its writable layer and logs until it is removed. At most 1 KiB in the store: the spec is named by its
+/// revision.
+package struct NodeTask: Sendable, Hashable, Codable {
+    package var id: TaskID
+    package var instance: InstanceID
+    package var workload: WorkloadID
+    package var revision: Int
+    package var node: NodeID
+    package var epoch: Int
+    package var desired: DesiredState
+    package var generation: Int
+    package var stop: StopOrder?
+    /// The host ports claimed for it, in the order of the spec's mappings (each a single port now).
+    package var ports: [PortMapping]
+    /// The last report of the node.
+    package var status: TaskStatus
+    package var createdAt: Timestamp
+
+    package init(
+        id: TaskID, instance: InstanceID, workload: WorkloadID, revision: Int, node: NodeID, epoch: Int,
+        desired: DesiredState, generation: Int, stop: StopOrder? = nil, ports: [PortMapping] = [],
+        status: TaskStatus = TaskStatus(), createdAt: Timestamp
+    ) {
+        self.id = id
+        self.instance = instance
+        self.workload = workload
+        self.revision = revision
+        self.node = node
+        self.epoch = epoch
+        self.desired = desired
+        self.generation = generation
+        self.stop = stop
+        self.ports = ports
+        self.status = status
+        self.createdAt = createdAt
+    }
+
+    /// Whether its containers ended and nothing will start them again without the user: the node has acted on the
+    /// newest generation, and no restart is due.
+    package var endedForGood: Bool {
+        switch status.phase {
+        case .exited, .failed: status.restartAt == nil && status.generation >= generation
+        case .removed: true
+        default: false
+        }
+    }
+}
+
+/// What a node observed of a task. It moves forward; a new start counts up `start`.
+package struct TaskStatus: Sendable, Hashable, Codable {
+    package enum Phase: String, Sendable, Hashable, Codable {
+        /// The node has not said anything yet.
+        case assigned
+        /// Image, root file system, network and volumes are being made.
+        case preparing
+        /// Everything is there; no container has been started in this generation.
+        case prepared
+        case running
+        case paused
+        /// The stop signal was sent; the grace is running.
+        case stopping
+        /// The container ended. Whether it starts again is said by `restartAt`.
+        case exited
+        /// It could not be prepared or started; the message says why. Retried when `restartAt` is set.
+        case failed
+        /// Nothing of it is left on the node.
+        case removed
+    }
+
+    package var phase: Phase
+    /// The newest user generation that the node acted on.
+    package var generation: Int
+    package var containers: [ContainerStatus]
+    /// The pod's addresses, IPv4 first.
+    package var addresses: [String]
+    /// When a restart with back-off is due.
+    package var restartAt: Timestamp?
+    /// A sentence on the last failure; empty when there is none.
+    package var message: String
+    /// Whether it serves: running and, where a health check is given, healthy.
+    package var serving: Bool
+    /// Since when it serves without a break.
+    package var servingSince: Timestamp?
+
+    package init(
+        phase: Phase = .assigned, generation: Int = 0, containers: [ContainerStatus] = [], addresses: [String] = [],
+        restartAt: Timestamp? = nil, message: String = "", serving: Bool = false, servingSince: Timestamp? = nil
+    ) {
+        self.phase = phase
+        self.generation = generation
+        self.containers = containers
+        self.addresses = addresses
+        self.restartAt = restartAt
+        self.message = message
+        self.serving = serving
+        self.servingSince = servingSince
+    }
+
+    /// Whether a process of the task may exist on the node.
+    package var isLive: Bool {
+        switch phase {
+        case .running, .paused, .stopping, .preparing, .prepared: true
+        case .assigned, .exited, .failed, .removed: false
+        }
+    }
+}
+
+package struct ContainerStatus: Sendable, Hashable, Codable {
+    package enum State: String, Sendable, Hashable, Codable { case waiting, created, running, paused, exited }
+    package enum Health: String, Sendable, Hashable, Codable { case none, starting, healthy, unhealthy }
+
+    package var name: String
+    package var id: ContainerID
+    package var state: State
+    /// Counts the starts in this task, from 1 on.
+    package var start: Int
+    /// Process id in the node's namespace; 0 when none runs.
+    package var pid: Int
+    package var startedAt: Timestamp?
+    package var finishedAt: Timestamp?
+    /// 128 and the signal's number when a signal ended it.
+    package var exitCode: Int?
+    package var outOfMemory: Bool
+    /// Why it ended, when it was not its own doing: `unhealthy`, `shim lost`, `node rebooted`.
+    package var reason: String
+    /// Automatic restarts since the user's last start.
+    package var restarts: Int
+    package var health: Health
+    package var failingStreak: Int
+
+    package init(
+        name: String, id: ContainerID, state: State = .waiting, start: Int = 0, pid: Int = 0,
+        startedAt: Timestamp? = nil, finishedAt: Timestamp? = nil, exitCode: Int? = nil, outOfMemory: Bool = false,
+        reason: String = "", restarts: Int = 0, health: Health = .none, failingStreak: Int = 0
+    ) {
+        self.name = name
+        self.id = id
+        self.state = state
+        self.start = start
+        self.pid = pid
+        self.startedAt = startedAt
+        self.finishedAt = finishedAt
+        self.exitCode = exitCode
+        self.outOfMemory = outOfMemory
+        self.reason = reason
+        self.restarts = restarts
+        self.health = health
+        self.failingStreak = failingStreak
+    }
+}
+
+/// The sole owner of something that may exist once: set by compare-and-write in the store.
+package struct Claim: Sendable, Hashable, Codable {
+    package enum Resource: Sendable, Hashable, Codable {
+        case port(node: NodeID, transport: PortMapping.Transport, address: String, number: Int)
+    }
+
+    package var resource: Resource
+    package var instance: InstanceID
+    package var epoch: Int
+
+    package init(_ resource: Resource, instance: InstanceID, epoch: Int) {
+        self.resource = resource
+        self.instance = instance
+        self.epoch = epoch
+    }
+}

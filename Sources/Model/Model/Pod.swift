@@ -1,0 +1,389 @@
+/// The unit of placement: containers that share a network namespace and volumes. This version admits exactly one
+/// container in a pod.
+package struct PodSpec: Sendable, Hashable, Codable {
+    package enum Network: String, Sendable, Hashable, Codable {
+        /// An address of its own on the node's bridge.
+        case bridge
+        /// The node's own network.
+        case host
+        /// Loopback only.
+        case none
+    }
+
+    package var containers: [ContainerSpec]
+    package var network: Network
+    package var ports: [PortMapping]
+    /// Empty: the first 12 digits of the container's id.
+    package var hostname: String
+    package var restart: RestartPolicy
+    package var constraints: [Constraint]
+    /// nil: the cluster's default, `spread`.
+    package var strategy: PlacementStrategy?
+
+    package init(
+        containers: [ContainerSpec], network: Network = .bridge, ports: [PortMapping] = [], hostname: String = "",
+        restart: RestartPolicy = RestartPolicy(), constraints: [Constraint] = [], strategy: PlacementStrategy? = nil
+    ) {
+        self.containers = containers
+        self.network = network
+        self.ports = ports
+        self.hostname = hostname
+        self.restart = restart
+        self.constraints = constraints
+        self.strategy = strategy
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        containers = try values.decode([ContainerSpec].self, forKey: .containers)
+        network = try values.decode(.network, or: .bridge)
+        ports = try values.decode(.ports, or: [])
+        hostname = try values.decode(.hostname, or: "")
+        restart = try values.decode(.restart, or: RestartPolicy())
+        constraints = try values.decode(.constraints, or: [])
+        strategy = try values.decodeIfPresent(PlacementStrategy.self, forKey: .strategy)
+    }
+
+    /// What the scheduler reserves for the pod.
+    package var resources: Resources {
+        containers.reduce(Resources()) {
+            $0 + Resources(cpu: $1.limits.cpu, memory: $1.limits.memoryReservation ?? $1.limits.memory ?? 0)
+        }
+    }
+}
+
+/// One container of a pod, as its user asked for it.
+package struct ContainerSpec: Sendable, Hashable, Codable {
+    /// Unique in the pod; empty is taken for `main`.
+    package var name: String
+    /// As the user wrote it.
+    package var image: String
+    /// `sha256:…` of the image's manifest; set at admission, so that replicas never differ.
+    package var imageDigest: String
+    /// Replaces the image's entrypoint; nil: the image's own; empty list: none.
+    package var entrypoint: [String]?
+    /// Replaces the image's command; nil: the image's own (unless an entrypoint is given).
+    package var command: [String]?
+    /// `KEY=value`, after the image's own.
+    package var environment: [String]
+    package var workingDirectory: String
+    /// `user[:group]`, names or numbers; empty: the image's own.
+    package var user: String
+    /// A pseudo-terminal instead of pipes.
+    package var terminal: Bool
+    /// Standard input stays open for attach.
+    package var stdin: Bool
+    package var readOnlyRoot: Bool
+    package var mounts: [Mount]
+    package var capabilitiesAdded: [String]
+    package var capabilitiesDropped: [String]
+    /// On unless the user turns it off, see no_new_privs in prctl(2).
+    package var noNewPrivileges: Bool
+    package var seccomp: Seccomp
+    package var limits: Limits
+    package var labels: [String: String]
+    package var healthCheck: HealthCheck?
+    /// Name (`SIGTERM`) or number; empty: the image's, else SIGTERM.
+    package var stopSignal: String
+    /// Seconds between the stop signal and SIGKILL.
+    package var stopGrace: Int
+    /// Host devices: `/dev/x[:/dev/y[:rwm]]`.
+    package var devices: [String]
+    /// Kernel parameters of the container's own namespaces.
+    package var sysctls: [String: String]
+    /// Name (`nofile`) to soft and hard limit.
+    package var rlimits: [RLimit]
+
+    package init(name: String = "main", image: String) {
+        self.name = name
+        self.image = image
+        imageDigest = ""
+        environment = []
+        workingDirectory = ""
+        user = ""
+        terminal = false
+        stdin = false
+        readOnlyRoot = false
+        mounts = []
+        capabilitiesAdded = []
+        capabilitiesDropped = []
+        noNewPrivileges = true
+        seccomp = .default
+        limits = Limits()
+        labels = [:]
+        stopSignal = ""
+        stopGrace = 10
+        devices = []
+        sysctls = [:]
+        rlimits = []
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        name = try values.decode(.name, or: "main")
+        image = try values.decode(String.self, forKey: .image)
+        imageDigest = try values.decode(.imageDigest, or: "")
+        entrypoint = try values.decodeIfPresent([String].self, forKey: .entrypoint)
+        command = try values.decodeIfPresent([String].self, forKey: .command)
+        environment = try values.decode(.environment, or: [])
+        workingDirectory = try values.decode(.workingDirectory, or: "")
+        user = try values.decode(.user, or: "")
+        terminal = try values.decode(.terminal, or: false)
+        stdin = try values.decode(.stdin, or: false)
+        readOnlyRoot = try values.decode(.readOnlyRoot, or: false)
+        mounts = try values.decode(.mounts, or: [])
+        capabilitiesAdded = try values.decode(.capabilitiesAdded, or: [])
+        capabilitiesDropped = try values.decode(.capabilitiesDropped, or: [])
+        noNewPrivileges = try values.decode(.noNewPrivileges, or: true)
+        seccomp = try values.decode(.seccomp, or: .default)
+        limits = try values.decode(.limits, or: Limits())
+        labels = try values.decode(.labels, or: [:])
+        healthCheck = try values.decodeIfPresent(HealthCheck.self, forKey: .healthCheck)
+        stopSignal = try values.decode(.stopSignal, or: "")
+        stopGrace = try values.decode(.stopGrace, or: 10)
+        devices = try values.decode(.devices, or: [])
+        sysctls = try values.decode(.sysctls, or: [:])
+        rlimits = try values.decode(.rlimits, or: [])
+    }
+}
+
+/// A container's limits; zero or nil means unlimited.
+package struct Limits: Sendable, Hashable, Codable {
+    /// Nano-cores.
+    package var cpu: Int64
+    /// Bytes.
+    package var memory: Int64?
+    /// Bytes of memory plus swap; nil: the same as `memory`; -1: unlimited swap.
+    package var memorySwap: Int64?
+    /// Bytes; what the scheduler reserves when it is less than the limit.
+    package var memoryReservation: Int64?
+    package var pids: Int64?
+    /// Relative weight among its neighbours, 2…262144; nil: 1024.
+    package var cpuShares: Int64?
+    /// Bytes of /dev/shm; nil: 64 MiB.
+    package var sharedMemory: Int64?
+
+    package init(
+        cpu: Int64 = 0, memory: Int64? = nil, memorySwap: Int64? = nil, memoryReservation: Int64? = nil,
+        pids: Int64? = nil, cpuShares: Int64? = nil, sharedMemory: Int64? = nil
+    ) {
+        self.cpu = cpu
+        self.memory = memory
+        self.memorySwap = memorySwap
+        self.memoryReservation = memoryReservation
+        self.pids = pids
+        self.cpuShares = cpuShares
+        self.sharedMemory = sharedMemory
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        cpu = try values.decode(.cpu, or: 0)
+        memory = try values.decodeIfPresent(Int64.self, forKey: .memory)
+        memorySwap = try values.decodeIfPresent(Int64.self, forKey: .memorySwap)
+        memoryReservation = try values.decodeIfPresent(Int64.self, forKey: .memoryReservation)
+        pids = try values.decodeIfPresent(Int64.self, forKey: .pids)
+        cpuShares = try values.decodeIfPresent(Int64.self, forKey: .cpuShares)
+        sharedMemory = try values.decodeIfPresent(Int64.self, forKey: .sharedMemory)
+    }
+}
+
+package struct RLimit: Sendable, Hashable, Codable {
+    /// As in `ulimit`: `nofile`, `nproc`, `core`, …
+    package var name: String
+    package var soft: UInt64
+    package var hard: UInt64
+
+    package init(name: String, soft: UInt64, hard: UInt64) {
+        self.name = name
+        self.soft = soft
+        self.hard = hard
+    }
+}
+
+package enum Seccomp: Sendable, Hashable, Codable {
+    /// Martlet's own profile for the container's capabilities.
+    case `default`
+    case unconfined
+    /// An OCI seccomp object as JSON text.
+    case profile(json: String)
+}
+
+/// Something of the host, of the cluster or of memory that appears in the container.
+package struct Mount: Sendable, Hashable, Codable {
+    package enum Source: Sendable, Hashable, Codable {
+        /// An absolute path of the node.
+        case bind(path: String)
+        /// A named volume; made on first use.
+        case volume(name: String)
+        /// Memory: size in bytes (nil: half of the machine's), mode as four octal digits.
+        case tmpfs(size: Int64?, mode: String?)
+    }
+
+    package var source: Source
+    /// Absolute path in the container.
+    package var target: String
+    package var readOnly: Bool
+
+    package init(_ source: Source, target: String, readOnly: Bool = false) {
+        self.source = source
+        self.target = target
+        self.readOnly = readOnly
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        source = try values.decode(Source.self, forKey: .source)
+        target = try values.decode(String.self, forKey: .target)
+        readOnly = try values.decode(.readOnly, or: false)
+    }
+}
+
+/// A port of the pod that the node publishes.
+package struct PortMapping: Sendable, Hashable, Codable {
+    package enum Transport: String, Sendable, Hashable, Codable { case tcp, udp, sctp }
+
+    /// Empty: all addresses.
+    package var hostAddress: String
+    /// The first port that may be used on the node; 0: any free port from 30000 on.
+    package var hostPort: Int
+    /// The last of the range; an instance takes the next free one.
+    package var hostPortEnd: Int
+    package var containerPort: Int
+    package var transport: Transport
+
+    package init(
+        hostAddress: String = "", hostPort: Int, hostPortEnd: Int? = nil, containerPort: Int, transport: Transport = .tcp
+    ) {
+        self.hostAddress = hostAddress
+        self.hostPort = hostPort
+        self.hostPortEnd = hostPortEnd ?? hostPort
+        self.containerPort = containerPort
+        self.transport = transport
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        hostAddress = try values.decode(.hostAddress, or: "")
+        hostPort = try values.decode(.hostPort, or: 0)
+        hostPortEnd = try values.decode(.hostPortEnd, or: hostPort)
+        containerPort = try values.decode(Int.self, forKey: .containerPort)
+        transport = try values.decode(.transport, or: .tcp)
+    }
+}
+
+/// How a container's health is asked for; times in seconds.
+package struct HealthCheck: Sendable, Hashable, Codable {
+    /// In JSON `{"command": ["/bin/check"]}`, `{"tcp": {"port": 80}}` or `{"http": {"port": 80, "path": "/"}}`.
+    package enum Probe: Sendable, Hashable, Codable {
+        /// Exit code 0 is healthy; run in the container.
+        case command([String])
+        /// A connection to the pod's address succeeds.
+        case tcp(port: Int)
+        /// A status of 200…399 from the pod's address.
+        case http(port: Int, path: String)
+    }
+
+    package var probe: Probe
+    package var interval: Int
+    package var timeout: Int
+    /// Failures in a row that make the container unhealthy: it is stopped, and its restart policy decides.
+    package var retries: Int
+    /// Failures within this time of the start do not count.
+    package var startPeriod: Int
+
+    package init(probe: Probe, interval: Int = 30, timeout: Int = 30, retries: Int = 3, startPeriod: Int = 0) {
+        self.probe = probe
+        self.interval = interval
+        self.timeout = timeout
+        self.retries = retries
+        self.startPeriod = startPeriod
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        probe = try values.decode(Probe.self, forKey: .probe)
+        interval = try values.decode(.interval, or: 30)
+        timeout = try values.decode(.timeout, or: 30)
+        retries = try values.decode(.retries, or: 3)
+        startPeriod = try values.decode(.startPeriod, or: 0)
+    }
+}
+
+/// When a container that ended starts again (a new start of the same task), with a growing delay.
+package struct RestartPolicy: Sendable, Hashable, Codable {
+    package enum Condition: String, Sendable, Hashable, Codable {
+        case no
+        case onFailure = "on-failure"
+        case always
+        /// Like always, but a user's stop holds over a restart of the agent.
+        case unlessStopped = "unless-stopped"
+    }
+
+    package var condition: Condition
+    /// Restarts in a row before it is given up; nil: no limit.
+    package var maximumRetries: Int?
+
+    package init(_ condition: Condition = .no, maximumRetries: Int? = nil) {
+        self.condition = condition
+        self.maximumRetries = maximumRetries
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        condition = try values.decode(.condition, or: .no)
+        maximumRetries = try values.decodeIfPresent(Int.self, forKey: .maximumRetries)
+    }
+}
+
+/// A demand on the node: `zone==b`, `disk!=slow`, `node.name==n1`.
+package struct Constraint: Sendable, Hashable, Codable, CustomStringConvertible {
+    package enum Relation: String, Sendable, Hashable, Codable {
+        case equal = "=="
+        case notEqual = "!="
+    }
+
+    package var label: String
+    package var relation: Relation
+    package var value: String
+
+    package init(label: String, relation: Relation, value: String) {
+        self.label = label
+        self.relation = relation
+        self.value = value
+    }
+
+    /// Reads `label==value` or `label!=value`; nil when it is neither.
+    package init?(_ text: String) {
+        for relation in [Relation.equal, .notEqual] {
+            let operatorText = Array(relation.rawValue.utf8)
+            let bytes = Array(text.utf8)
+            guard let at = bytes.indices.first(where: { bytes[$0...].starts(with: operatorText) }), at > 0 else { continue }
+            label = String(decoding: bytes[..<at], as: UTF8.self).trimmed
+            value = String(decoding: bytes[(at + 2)...], as: UTF8.self).trimmed
+            self.relation = relation
+            if label.isEmpty || value.hasPrefix("=") { return nil }
+            return
+        }
+        return nil
+    }
+
+    package var description: String { "\(label)\(relation.rawValue)\(value)" }
+}
+
+extension String {
+    fileprivate var trimmed: String {
+        var text = self[...]
+        while text.first == " " { text.removeFirst() }
+        while text.last == " " { text.removeLast() }
+        return String(text)
+    }
+}
+
+package enum PlacementStrategy: String, Sendable, Hashable, Codable {
+    /// The fullest node that fits.
+    case binpack
+    /// The node with the fewest instances of the workload, then the emptiest.
+    case spread
+    case random
+}

@@ -1,0 +1,176 @@
+import JSON
+
+/// What a user asked for. Its spec lives in immutable revisions; the scale stands outside them.
+package struct Workload: Sendable, Hashable, Codable {
+    package enum Kind: String, Sendable, Hashable, Codable {
+        /// One instance, as `martlet run` makes it.
+        case container
+        /// Kept running: a number of instances, or one on every node.
+        case service
+    }
+
+    /// In JSON `{"replicated": 3}` or `{"global": {}}`.
+    package enum Scale: Sendable, Hashable, Codable {
+        case replicated(Int)
+        case global
+    }
+
+    package var id: WorkloadID
+    package var kind: Kind
+    /// Unique in the cluster.
+    package var name: String
+    /// The path that the workload lives under; `/` for now.
+    package var group: String
+    package var labels: [String: String]
+    package var scale: Scale
+    /// The number of the newest revision, from 1 on.
+    package var revision: Int
+    /// What all instances shall be: prepared (created, not started), running, paused, stopped or removed.
+    package var desired: DesiredState
+    /// Counts the user's starts and restarts: a task whose generation is behind is started again.
+    package var generation: Int
+    /// How the next stop is done, when the user said so.
+    package var stop: StopOrder?
+    /// Remove the workload once its container has ended for good.
+    package var removeOnExit: Bool
+    package var update: UpdatePolicy
+    package var updateState: UpdateState
+    package var createdAt: Timestamp
+
+    package init(
+        id: WorkloadID, kind: Kind, name: String, group: String = "/", labels: [String: String] = [:], scale: Scale,
+        revision: Int = 1, desired: DesiredState, generation: Int = 1, stop: StopOrder? = nil,
+        removeOnExit: Bool = false, update: UpdatePolicy = UpdatePolicy(), updateState: UpdateState = UpdateState(),
+        createdAt: Timestamp
+    ) {
+        self.id = id
+        self.kind = kind
+        self.name = name
+        self.group = group
+        self.labels = labels
+        self.scale = scale
+        self.revision = revision
+        self.desired = desired
+        self.generation = generation
+        self.stop = stop
+        self.removeOnExit = removeOnExit
+        self.update = update
+        self.updateState = updateState
+        self.createdAt = createdAt
+    }
+}
+
+/// What a task shall be. Desired state is data; the observed state moves towards it.
+package enum DesiredState: String, Sendable, Hashable, Codable { case prepared, running, paused, stopped, removed }
+
+/// How to stop: instead of the spec's signal and grace.
+package struct StopOrder: Sendable, Hashable, Codable {
+    /// Name or number; nil: the spec's.
+    package var signal: String?
+    /// Seconds until SIGKILL; nil: the spec's.
+    package var grace: Int?
+
+    package init(signal: String? = nil, grace: Int? = nil) {
+        self.signal = signal
+        self.grace = grace
+    }
+}
+
+/// How instances are replaced when the revision changes.
+package struct UpdatePolicy: Sendable, Hashable, Codable {
+    package enum FailureAction: String, Sendable, Hashable, Codable { case pause, `continue`, rollback }
+
+    /// Instances replaced at the same time.
+    package var parallelism: Int
+    /// Seconds between one batch and the next.
+    package var delay: Int
+    /// Seconds a new instance must serve before it counts.
+    package var monitor: Int
+    package var onFailure: FailureAction
+
+    package init(parallelism: Int = 1, delay: Int = 0, monitor: Int = 1, onFailure: FailureAction = .pause) {
+        self.parallelism = parallelism
+        self.delay = delay
+        self.monitor = monitor
+        self.onFailure = onFailure
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        parallelism = try values.decode(.parallelism, or: 1)
+        delay = try values.decode(.delay, or: 0)
+        monitor = try values.decode(.monitor, or: 1)
+        onFailure = try values.decode(.onFailure, or: .pause)
+    }
+}
+
+package struct UpdateState: Sendable, Hashable, Codable {
+    package enum Phase: String, Sendable, Hashable, Codable { case settled, updating, paused }
+    package var phase: Phase
+    /// Why it is paused; empty otherwise.
+    package var message: String
+    package var since: Timestamp?
+    /// The revision whose failure made this update a rollback; nil: it is none. A rollback that fails pauses.
+    package var rolledBackFrom: Int?
+
+    package init(
+        _ phase: Phase = .settled, message: String = "", since: Timestamp? = nil, rolledBackFrom: Int? = nil
+    ) {
+        self.phase = phase
+        self.message = message
+        self.since = since
+        self.rolledBackFrom = rolledBackFrom
+    }
+}
+
+/// The immutable spec of a workload at one point in its history.
+package struct Revision: Sendable, Hashable, Codable {
+    package var workload: WorkloadID
+    package var number: Int
+    package var pod: PodSpec
+    package var createdAt: Timestamp
+
+    package init(workload: WorkloadID, number: Int, pod: PodSpec, createdAt: Timestamp) {
+        self.workload = workload
+        self.number = number
+        self.pod = pod
+        self.createdAt = createdAt
+    }
+}
+
+/// One slot of a workload. It keeps its id, name and container ids when it moves to another node.
+package struct Instance: Sendable, Hashable, Codable {
+    package var id: InstanceID
+    package var workload: WorkloadID
+    /// 1, 2, … for replicated workloads; 0 for global ones.
+    package var slot: Int
+    /// The node of a global workload's instance.
+    package var node: NodeID?
+    /// The workload's name for a container, `web.1` for a service, `web.node-1` for a global one.
+    package var name: String
+    /// One for each container of the pod.
+    package var containers: [ContainerID]
+    /// Grows with every new task; an agent refuses an older one.
+    package var epoch: Int
+    /// The one live task.
+    package var task: TaskID?
+    /// When and why the last placement attempt failed.
+    package var unschedulable: Condition?
+    package var createdAt: Timestamp
+
+    package init(
+        id: InstanceID, workload: WorkloadID, slot: Int, node: NodeID? = nil, name: String, containers: [ContainerID],
+        epoch: Int = 0, task: TaskID? = nil, unschedulable: Condition? = nil, createdAt: Timestamp
+    ) {
+        self.id = id
+        self.workload = workload
+        self.slot = slot
+        self.node = node
+        self.name = name
+        self.containers = containers
+        self.epoch = epoch
+        self.task = task
+        self.unschedulable = unschedulable
+        self.createdAt = createdAt
+    }
+}

@@ -1,0 +1,91 @@
+import Model
+
+/// One demand on a node: whether the node meets it, and in a few words what is wanted.
+protocol Filter: Sendable {
+    func check(_ node: NodeSnapshot) -> Bool
+    func explain() -> String
+}
+
+struct ReadyFilter: Filter {
+    func check(_ node: NodeSnapshot) -> Bool { node.ready }
+    func explain() -> String { "not ready" }
+}
+
+struct AvailabilityFilter: Filter {
+    func check(_ node: NodeSnapshot) -> Bool { node.node.availability == .active }
+    func explain() -> String { "cordoned or drained" }
+}
+
+struct FeatureFilter: Filter {
+    let feature: String
+    func check(_ node: NodeSnapshot) -> Bool { node.node.features.contains(feature) }
+    func explain() -> String { "feature \(feature) missing" }
+}
+
+struct ConstraintFilter: Filter {
+    let constraint: Constraint
+    func check(_ node: NodeSnapshot) -> Bool {
+        let equal = node.value(of: constraint.label) == constraint.value
+        return constraint.relation == .equal ? equal : !equal
+    }
+    func explain() -> String { "constraint \(constraint)" }
+}
+
+struct ImageFilter: Filter {
+    let digest: String
+    let name: String
+    func check(_ node: NodeSnapshot) -> Bool { node.images.contains(digest) }
+    func explain() -> String { "image \(name) missing" }
+}
+
+/// The node's whole capacity is too small, or what is left of it.
+struct CPUFilter: Filter {
+    let wanted: Int64
+    func check(_ node: NodeSnapshot) -> Bool {
+        wanted == 0 || node.allocated.cpu <= node.node.capacity.cpu - wanted
+    }
+    func explain() -> String { "cpu" }
+}
+
+struct MemoryFilter: Filter {
+    let wanted: Int64
+    func check(_ node: NodeSnapshot) -> Bool {
+        wanted == 0 || node.allocated.memory <= node.node.capacity.memory - wanted
+    }
+    func explain() -> String { "memory" }
+}
+
+extension PodDemand {
+    /// Filters whose answer does not change while instances of this demand are placed.
+    var fixedFilters: [any Filter] {
+        var filters: [any Filter] = [ReadyFilter(), AvailabilityFilter()]
+        filters += features.map { FeatureFilter(feature: $0) }
+        filters += constraints.map { ConstraintFilter(constraint: $0) }
+        filters += images.sorted { $0.key < $1.key }.map { ImageFilter(digest: $0.key, name: $0.value) }
+        return filters
+    }
+
+    /// Filters that every placement may change; ports, which also choose, come after them.
+    var amountFilters: [any Filter] {
+        [CPUFilter(wanted: resources.cpu), MemoryFilter(wanted: resources.memory)]
+    }
+
+    /// What is said when no port is free.
+    var portsExplanation: String {
+        "port "
+            + ports.map {
+                let range = $0.hostPort == $0.hostPortEnd ? "\($0.hostPort)" : "\($0.hostPort)-\($0.hostPortEnd)"
+                return "\($0.hostPort == 0 ? "any" : range)/\($0.transport.rawValue)"
+            }.joined(separator: " ") + " taken"
+    }
+}
+
+extension NodeSnapshot {
+    /// Whether the node may have an instance of a global service, now or when there is room: availability,
+    /// platform and constraints, not what is free.
+    package func isEligible(for demand: PodDemand) -> Bool {
+        node.availability == .active
+            && demand.features.allSatisfy { FeatureFilter(feature: $0).check(self) }
+            && demand.constraints.allSatisfy { ConstraintFilter(constraint: $0).check(self) }
+    }
+}

@@ -1,0 +1,127 @@
+import Model
+
+/// What the scheduler knows of a node at one moment.
+package struct NodeSnapshot: Sendable {
+    package var node: Node
+    /// The agent is connected and has told all about itself.
+    package var ready: Bool
+    /// Digests of the images whose content is there.
+    package var images: Set<String>
+    /// What its tasks were promised.
+    package var allocated: Resources
+    /// Tasks by workload.
+    package var tasksByWorkload: [WorkloadID: Int]
+    package var tasks: Int
+    package var ports: PortTable
+
+    package init(
+        node: Node, ready: Bool = true, images: Set<String> = [], allocated: Resources = Resources(),
+        tasksByWorkload: [WorkloadID: Int] = [:], tasks: Int = 0, ports: PortTable = PortTable()
+    ) {
+        self.node = node
+        self.ready = ready
+        self.images = images
+        self.allocated = allocated
+        self.tasksByWorkload = tasksByWorkload
+        self.tasks = tasks
+        self.ports = ports
+    }
+
+    /// The value that a constraint on `label` sees; nil: the node has no such label.
+    package func value(of label: String) -> String? {
+        switch label {
+        case "node.name": node.name
+        case "node.id": node.id.text
+        case "node.os": node.platform.os
+        case "node.arch": node.platform.architecture
+        default: node.labels[label]
+        }
+    }
+
+    /// Counts a task that is placed here.
+    package mutating func add(_ demand: PodDemand, ports chosen: [PortMapping], instance: InstanceID) {
+        allocated = allocated + demand.resources
+        tasksByWorkload[demand.workload, default: 0] += 1
+        tasks += 1
+        for port in chosen {
+            ports.insert(port.transport, address: port.hostAddress, number: port.hostPort, instance: instance)
+        }
+    }
+}
+
+/// What all instances of one revision want from a node.
+package struct PodDemand: Sendable, Hashable {
+    package var workload: WorkloadID
+    package var resources: Resources
+    package var features: [String]
+    package var constraints: [Constraint]
+    package var ports: [PortMapping]
+    package var strategy: PlacementStrategy
+    /// Name (for messages) by digest.
+    package var images: [String: String]
+
+    package init(
+        workload: WorkloadID, resources: Resources = Resources(), features: [String] = [],
+        constraints: [Constraint] = [], ports: [PortMapping] = [], strategy: PlacementStrategy = .spread,
+        images: [String: String] = [:]
+    ) {
+        self.workload = workload
+        self.resources = resources
+        self.features = features
+        self.constraints = constraints
+        self.ports = ports
+        self.strategy = strategy
+        self.images = images
+    }
+
+    package init(workload: WorkloadID, pod: PodSpec) {
+        self.init(
+            workload: workload, resources: pod.resources, constraints: pod.constraints, ports: pod.ports,
+            strategy: pod.strategy ?? .spread,
+            images: Dictionary(pod.containers.map { ($0.imageDigest, $0.image) }, uniquingKeysWith: { first, _ in first }))
+    }
+}
+
+/// An instance that waits for a node.
+package struct PlacementRequest: Sendable {
+    package var instance: InstanceID
+    package var demand: PodDemand
+    /// The one node that will do, for an instance of a global service.
+    package var pinned: NodeID?
+
+    package init(instance: InstanceID, demand: PodDemand, pinned: NodeID? = nil) {
+        self.instance = instance
+        self.demand = demand
+        self.pinned = pinned
+    }
+}
+
+package enum PlacementResult: Sendable, Hashable {
+    /// The node, and one port for each mapping of the demand.
+    case placed(NodeID, ports: [PortMapping])
+    case refused(Refusal)
+}
+
+/// Why no node fits: "0 of 12 nodes: memory on 9, constraint zone==b on 3".
+package struct Refusal: Sendable, Hashable, CustomStringConvertible {
+    package struct Reason: Sendable, Hashable {
+        package var explanation: String
+        package var nodes: Int
+    }
+
+    package var nodes: Int
+    /// Each node counts once, at the first filter that it failed; most frequent first.
+    package var reasons: [Reason]
+
+    package init(nodes: Int, counts: [String: Int]) {
+        self.nodes = nodes
+        reasons = counts.map { Reason(explanation: $0.key, nodes: $0.value) }
+            .sorted { ($1.nodes, $0.explanation) < ($0.nodes, $1.explanation) }
+    }
+
+    package var description: String {
+        if nodes == 0 { return "there is no node yet; start an agent" }
+        return "0 of \(nodes) node\(nodes == 1 ? "" : "s"): "
+            + reasons.map { "\($0.explanation) on \($0.nodes)" }.joined(separator: ", ")
+    }
+}

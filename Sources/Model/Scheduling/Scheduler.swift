@@ -1,0 +1,169 @@
+import Model
+
+/// Chooses nodes for waiting instances: a pure function of a snapshot.
+///
+/// Instances with the same demand are placed together: the filters that do not change run once for each node, and a
+/// heap gives the best node for each further instance, so that n nodes and m instances cost n + m·log n.
+package struct Scheduler: Sendable {
+    package private(set) var nodes: [NodeSnapshot]
+    private let indexByID: [NodeID: Int]
+
+    package init(nodes: [NodeSnapshot]) {
+        self.nodes = nodes
+        indexByID = Dictionary(
+            nodes.enumerated().map { ($1.node.id, $0) }, uniquingKeysWith: { first, _ in first })
+    }
+
+    /// Places what fits, and keeps account of it for the next call.
+    ///
+    /// - Returns: one result for each request, in the same order.
+    package mutating func place(
+        _ requests: [PlacementRequest], random: inout some RandomNumberGenerator
+    ) -> [PlacementResult] {
+        var results: [PlacementResult?] = Array(repeating: nil, count: requests.count)
+        var groups: [PodDemand: [Int]] = [:]
+        var order: [PodDemand] = []
+        for (index, request) in requests.enumerated() {
+            if let pinned = request.pinned {
+                results[index] = place(request, pinned: pinned)
+                continue
+            }
+            if groups[request.demand] == nil { order.append(request.demand) }
+            groups[request.demand, default: []].append(index)
+        }
+        for demand in order {
+            let indices = groups[demand] ?? []
+            let group = place(demand, instances: indices.map { requests[$0].instance }, random: &random)
+            for (index, result) in zip(indices, group) { results[index] = result }
+        }
+        return results.map { $0 ?? .refused(Refusal(nodes: nodes.count, counts: [:])) }
+    }
+
+    private mutating func place(_ request: PlacementRequest, pinned: NodeID) -> PlacementResult {
+        guard let index = indexByID[pinned] else {
+            return .refused(Refusal(nodes: 1, counts: ["node \(pinned) gone": 1]))
+        }
+        for filter in request.demand.fixedFilters where !filter.check(nodes[index]) {
+            return .refused(Refusal(nodes: 1, counts: [filter.explain(): 1]))
+        }
+        switch fit(request.demand, request.instance, on: index, filters: request.demand.amountFilters) {
+        case .ports(let ports):
+            nodes[index].add(request.demand, ports: ports, instance: request.instance)
+            return .placed(pinned, ports: ports)
+        case .lacks(let explanation):
+            return .refused(Refusal(nodes: 1, counts: [explanation: 1]))
+        }
+    }
+
+    private mutating func place(
+        _ demand: PodDemand, instances: [InstanceID], random: inout some RandomNumberGenerator
+    ) -> [PlacementResult] {
+        var lacking: [String: Int] = [:]
+        var heap = Heap<Candidate>()
+        let filters = demand.fixedFilters
+        for index in nodes.indices {
+            if let failed = filters.first(where: { !$0.check(nodes[index]) }) {
+                lacking[failed.explain(), default: 0] += 1
+            } else {
+                heap.push(candidate(index, demand, random: &random))
+            }
+        }
+        let amounts = demand.amountFilters
+        var results: [PlacementResult] = []
+        for instance in instances {
+            var chosen: PlacementResult?
+            while chosen == nil, let best = heap.pop() {
+                switch fit(demand, instance, on: best.index, filters: amounts) {
+                case .ports(let ports):
+                    nodes[best.index].add(demand, ports: ports, instance: instance)
+                    heap.push(candidate(best.index, demand, random: &random))
+                    chosen = .placed(nodes[best.index].node.id, ports: ports)
+                case .lacks(let explanation):
+                    // What is left there only shrinks, so the node is out for the whole group.
+                    lacking[explanation, default: 0] += 1
+                }
+            }
+            results.append(chosen ?? .refused(Refusal(nodes: nodes.count, counts: lacking)))
+        }
+        return results
+    }
+
+    private enum Fit {
+        case ports([PortMapping])
+        case lacks(String)
+    }
+
+    private func fit(_ demand: PodDemand, _ instance: InstanceID, on index: Int, filters: [any Filter]) -> Fit {
+        for filter in filters where !filter.check(nodes[index]) { return .lacks(filter.explain()) }
+        guard !demand.ports.isEmpty else { return .ports([]) }
+        return nodes[index].ports.choose(for: demand.ports, instance: instance).map { .ports($0) }
+            ?? .lacks(demand.portsExplanation)
+    }
+
+    /// A node's rank for a demand: smaller is better; equal ranks are parted by the order of nodes.
+    private func candidate(
+        _ index: Int, _ demand: PodDemand, random: inout some RandomNumberGenerator
+    ) -> Candidate {
+        let node = nodes[index]
+        let fullness = Self.fullness(node)
+        switch demand.strategy {
+        case .binpack: return Candidate(first: -fullness, second: -Int64(node.tasks), index: index)
+        case .spread:
+            let own = Int64(node.tasksByWorkload[demand.workload] ?? 0)
+            return Candidate(first: own, second: fullness &* 1_000_000 &+ Int64(node.tasks), index: index)
+        case .random: return Candidate(first: Int64.random(in: 0...Int64.max, using: &random), second: 0, index: index)
+        }
+    }
+
+    /// Thousandths of the scarcer of cpu and memory that are promised already.
+    private static func fullness(_ node: NodeSnapshot) -> Int64 {
+        func share(_ used: Int64, _ whole: Int64) -> Int64 {
+            guard whole > 0 else { return used > 0 ? 1000 : 0 }
+            return min(1000, used / max(1, whole / 1000))
+        }
+        return max(
+            share(node.allocated.cpu, node.node.capacity.cpu), share(node.allocated.memory, node.node.capacity.memory))
+    }
+
+    private struct Candidate: Comparable {
+        let first: Int64
+        let second: Int64
+        let index: Int
+
+        static func < (left: Self, right: Self) -> Bool {
+            (left.first, left.second, left.index) < (right.first, right.second, right.index)
+        }
+    }
+}
+
+/// A binary heap with the smallest element on top.
+struct Heap<Element: Comparable> {
+    private var elements: [Element] = []
+
+    mutating func push(_ element: Element) {
+        elements.append(element)
+        var child = elements.count - 1
+        while child > 0 {
+            let parent = (child - 1) / 2
+            guard elements[child] < elements[parent] else { return }
+            elements.swapAt(child, parent)
+            child = parent
+        }
+    }
+
+    mutating func pop() -> Element? {
+        guard let top = elements.first, let last = elements.popLast() else { return nil }
+        guard !elements.isEmpty else { return top }
+        elements[0] = last
+        var parent = 0
+        while true {
+            let left = 2 * parent + 1
+            guard left < elements.count else { return top }
+            let right = left + 1
+            let child = right < elements.count && elements[right] < elements[left] ? right : left
+            guard elements[child] < elements[parent] else { return top }
+            elements.swapAt(child, parent)
+            parent = child
+        }
+    }
+}

@@ -1,0 +1,13 @@
+/// The unified API's root. The routes below it are listed in the OpenAPI document that the master serves.
+package enum APIPaths {
+    package static let root = "/api/v1"
+    package static let containers = root + "/containers"
+    package static let services = root + "/services"
+    package static let nodes = root + "/nodes"
+    package static let images = root + "/images"
+    package static let volumes = root + "/volumes"
+    package static let events = root + "/events"
+    package static let cluster = root + "/cluster"
+    package static let version = root + "/version"
+    package static let openAPI = root + "/openapi.json"
+}

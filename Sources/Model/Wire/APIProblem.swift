@@ -1,0 +1,44 @@
+/// Why a request was not done, before any protocol: faces translate it into their own error bodies.
+///
+/// The message says what failed, on which object, why, and what to do next; it is shown to people as it is.
+package struct APIProblem: Error, Sendable, Hashable, CustomStringConvertible {
+    /// One word for programs. Its HTTP status is in `status`.
+    package enum Code: String, Sendable, Hashable, CaseIterable {
+        case badRequest = "bad-request"
+        case notFound = "not-found"
+        case conflict
+        case tooLarge = "too-large"
+        case unsupported
+        case unavailable
+        case storageFull = "storage-full"
+        case timeout
+        case `internal`
+    }
+
+    package var code: Code
+    package var message: String
+
+    package init(_ code: Code, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+
+    package var description: String { message }
+}
+
+extension APIProblem.Code {
+    /// The HTTP status that goes with the word.
+    package var status: Int {
+        switch self {
+        case .badRequest: 400
+        case .notFound: 404
+        case .conflict: 409
+        case .tooLarge: 413
+        case .internal: 500
+        case .unsupported: 501
+        case .unavailable: 503
+        case .timeout: 504
+        case .storageFull: 507
+        }
+    }
+}

@@ -1,0 +1,106 @@
+import JSON
+import Model
+
+/// `POST /nodes`: an agent says who and what it is; repeated at every start and reconnect. The answer is the stored
+/// node. Unknown fields are kept out of strictness so that versions can mix.
+package struct NodeRegistration: Sendable, Codable {
+    package var node: Node
+    /// The cluster that the agent belongs to; nil at its first start. Another cluster's agent is refused.
+    package var clusterID: String?
+
+    package init(node: Node, clusterID: String? = nil) {
+        self.node = node
+        self.clusterID = clusterID
+    }
+}
+
+package struct NodeRegistered: Sendable, Codable {
+    package var node: Node
+    package var clusterID: String
+
+    package init(node: Node, clusterID: String) {
+        self.node = node
+        self.clusterID = clusterID
+    }
+}
+
+/// A task as its node needs it: `GET /nodes/{node}/tasks?watch=true` sends them as `WatchLine<TaskAssignment>`, first
+/// all (then `synced`: what the agent has beyond them is to be removed), then the changes. A `delete` line says that
+/// the master has taken note of `removed`, and the agent may forget the task.
+package struct TaskAssignment: Sendable, Hashable, Codable {
+    package var task: TaskID
+    package var instance: InstanceID
+    package var instanceName: String
+    package var containers: [ContainerID]
+    package var workload: WorkloadID
+    package var workloadName: String
+    package var kind: Workload.Kind
+    package var labels: [String: String]
+    package var revision: Int
+    package var epoch: Int
+    package var desired: DesiredState
+    package var generation: Int
+    package var stop: StopOrder?
+    package var pod: PodSpec
+    package var ports: [PortMapping]
+
+    package init(
+        task: TaskID, instance: InstanceID, instanceName: String, containers: [ContainerID], workload: WorkloadID,
+        workloadName: String, kind: Workload.Kind, labels: [String: String], revision: Int, epoch: Int,
+        desired: DesiredState, generation: Int, stop: StopOrder?, pod: PodSpec, ports: [PortMapping]
+    ) {
+        self.task = task
+        self.instance = instance
+        self.instanceName = instanceName
+        self.containers = containers
+        self.workload = workload
+        self.workloadName = workloadName
+        self.kind = kind
+        self.labels = labels
+        self.revision = revision
+        self.epoch = epoch
+        self.desired = desired
+        self.generation = generation
+        self.stop = stop
+        self.pod = pod
+        self.ports = ports
+    }
+}
+
+/// `POST /nodes/{node}/status`: what changed since the last report; `full` after a (re)connect names everything.
+/// An empty one is a heartbeat.
+package struct NodeReport: Sendable, Codable {
+    package struct TaskReport: Sendable, Codable, Hashable {
+        package var task: TaskID
+        package var instance: InstanceID
+        package var epoch: Int
+        package var status: TaskStatus
+
+        package init(task: TaskID, instance: InstanceID, epoch: Int, status: TaskStatus) {
+            self.task = task
+            self.instance = instance
+            self.epoch = epoch
+            self.status = status
+        }
+    }
+
+    package var full: Bool
+    package var tasks: [TaskReport]
+    /// All images of the node, when they changed.
+    package var images: [ImageView]?
+    /// All volumes of the node, when they changed.
+    package var volumes: [VolumeView]?
+    /// What the agent did and a user may want to know: health changes, OOM, restarts.
+    package var events: [Event]
+
+    package init(
+        full: Bool = false, tasks: [TaskReport] = [], images: [ImageView]? = nil, volumes: [VolumeView]? = nil,
+        events: [Event] = []
+    ) {
+        self.full = full
+        self.tasks = tasks
+        self.images = images
+        self.volumes = volumes
+        self.events = events
+    }
+}

@@ -1,0 +1,169 @@
+import JSON
+import Model
+
+/// `POST /containers`: what `martlet run` and `martlet create` ask for.
+package struct CreateContainer: Sendable, Codable {
+    /// nil: the cluster makes one.
+    package var name: String?
+    package var pod: PodSpec
+    package var labels: [String: String]
+    package var removeOnExit: Bool
+    /// false: prepared, not started, until `start`.
+    package var start: Bool
+
+    package init(
+        name: String? = nil, pod: PodSpec, labels: [String: String] = [:], removeOnExit: Bool = false, start: Bool = true
+    ) {
+        self.name = name
+        self.pod = pod
+        self.labels = labels
+        self.removeOnExit = removeOnExit
+        self.start = start
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        name = try values.decodeIfPresent(String.self, forKey: .name)
+        pod = try values.decode(PodSpec.self, forKey: .pod)
+        labels = try values.decode(.labels, or: [:])
+        removeOnExit = try values.decode(.removeOnExit, or: false)
+        start = try values.decode(.start, or: true)
+    }
+}
+
+/// `POST /services`.
+package struct CreateService: Sendable, Codable {
+    package var name: String
+    package var pod: PodSpec
+    package var labels: [String: String]
+    package var scale: Workload.Scale
+    package var update: UpdatePolicy
+
+    package init(
+        name: String, pod: PodSpec, labels: [String: String] = [:], scale: Workload.Scale = .replicated(1),
+        update: UpdatePolicy = UpdatePolicy()
+    ) {
+        self.name = name
+        self.pod = pod
+        self.labels = labels
+        self.scale = scale
+        self.update = update
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        name = try values.decode(String.self, forKey: .name)
+        pod = try values.decode(PodSpec.self, forKey: .pod)
+        labels = try values.decode(.labels, or: [:])
+        scale = try values.decode(.scale, or: .replicated(1))
+        update = try values.decode(.update, or: UpdatePolicy())
+    }
+}
+
+/// `PATCH /services/{service}`: what is given changes; a new pod makes a new revision and starts an update.
+package struct UpdateService: Sendable, Codable {
+    package var pod: PodSpec?
+    package var labels: [String: String]?
+    package var scale: Workload.Scale?
+    package var update: UpdatePolicy?
+    /// Refused with 409 unless this is the present revision; nil: not checked.
+    package var ifRevision: Int?
+    /// Start a paused update again.
+    package var resume: Bool?
+
+    package init(
+        pod: PodSpec? = nil, labels: [String: String]? = nil, scale: Workload.Scale? = nil,
+        update: UpdatePolicy? = nil, ifRevision: Int? = nil, resume: Bool? = nil
+    ) {
+        self.pod = pod
+        self.labels = labels
+        self.scale = scale
+        self.update = update
+        self.ifRevision = ifRevision
+        self.resume = resume
+    }
+}
+
+/// `POST /containers/{container}/{action}`: the body of stop, restart and kill.
+package struct ContainerAction: Sendable, Codable {
+    package enum Verb: String, Sendable, Codable, CaseIterable { case start, stop, restart, kill, pause, unpause }
+    /// Name or number; nil: the spec's (stop, restart), SIGKILL (kill).
+    package var signal: String?
+    /// Seconds until SIGKILL; nil: the spec's.
+    package var grace: Int?
+
+    package init(signal: String? = nil, grace: Int? = nil) {
+        self.signal = signal
+        self.grace = grace
+    }
+}
+
+/// `PATCH /nodes/{node}`.
+package struct UpdateNode: Sendable, Codable {
+    package var setLabels: [String: String]?
+    package var removeLabels: [String]?
+    package var availability: Node.Availability?
+
+    package init(
+        setLabels: [String: String]? = nil, removeLabels: [String]? = nil, availability: Node.Availability? = nil
+    ) {
+        self.setLabels = setLabels
+        self.removeLabels = removeLabels
+        self.availability = availability
+    }
+}
+
+/// `POST /containers/{container}/exec` (with an upgrade to the stream of frames); sent as the query `spec`'s JSON.
+package struct ExecRequest: Sendable, Codable {
+    package var command: [String]
+    package var environment: [String]
+    package var workingDirectory: String
+    package var user: String
+    package var terminal: Bool
+    package var stdin: Bool
+    package var columns: UInt16
+    package var rows: UInt16
+
+    package init(
+        command: [String], environment: [String] = [], workingDirectory: String = "", user: String = "",
+        terminal: Bool = false, stdin: Bool = false, columns: UInt16 = 0, rows: UInt16 = 0
+    ) {
+        self.command = command
+        self.environment = environment
+        self.workingDirectory = workingDirectory
+        self.user = user
+        self.terminal = terminal
+        self.stdin = stdin
+        self.columns = columns
+        self.rows = rows
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        command = try values.decode([String].self, forKey: .command)
+        environment = try values.decode(.environment, or: [])
+        workingDirectory = try values.decode(.workingDirectory, or: "")
+        user = try values.decode(.user, or: "")
+        terminal = try values.decode(.terminal, or: false)
+        stdin = try values.decode(.stdin, or: false)
+        columns = try values.decode(.columns, or: 0)
+        rows = try values.decode(.rows, or: 0)
+    }
+}
+
+/// `POST /volumes`.
+package struct CreateVolume: Sendable, Codable {
+    package var name: String
+    package var labels: [String: String]
+
+    package init(name: String, labels: [String: String] = [:]) {
+        self.name = name
+        self.labels = labels
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        name = try values.decode(String.self, forKey: .name)
+        labels = try values.decode(.labels, or: [:])
+    }
+}

@@ -1,0 +1,274 @@
+import JSON
+import Model
+
+/// One container as users see it: an instance of a workload, with its task's state.
+package struct ContainerView: Sendable, Codable {
+    package var id: ContainerID
+    package var name: String
+    package var kind: Workload.Kind
+    package var instance: InstanceID
+    package var workload: WorkloadID
+    package var workloadName: String
+    package var slot: Int
+    /// nil while no node has been chosen.
+    package var task: TaskID?
+    package var node: NodeID?
+    package var nodeName: String
+    package var revision: Int
+    package var desired: DesiredState
+    package var status: TaskStatus
+    package var container: ContainerStatus
+    package var spec: ContainerSpec
+    package var network: PodSpec.Network
+    package var hostname: String
+    package var restart: RestartPolicy
+    package var constraints: [Constraint]
+    /// The host ports it really has, one mapping a port.
+    package var ports: [PortMapping]
+    package var labels: [String: String]
+    package var removeOnExit: Bool
+    /// Why no node fits; nil when one was found.
+    package var unschedulable: Condition?
+    package var createdAt: Timestamp
+
+    package init(
+        id: ContainerID, name: String, kind: Workload.Kind, instance: InstanceID, workload: WorkloadID,
+        workloadName: String, slot: Int, task: TaskID?, node: NodeID?, nodeName: String, revision: Int,
+        desired: DesiredState, status: TaskStatus, container: ContainerStatus, spec: ContainerSpec,
+        network: PodSpec.Network, hostname: String, restart: RestartPolicy, constraints: [Constraint],
+        ports: [PortMapping], labels: [String: String], removeOnExit: Bool, unschedulable: Condition?,
+        createdAt: Timestamp
+    ) {
+        self.id = id
+        self.name = name
+        self.kind = kind
+        self.instance = instance
+        self.workload = workload
+        self.workloadName = workloadName
+        self.slot = slot
+        self.task = task
+        self.node = node
+        self.nodeName = nodeName
+        self.revision = revision
+        self.desired = desired
+        self.status = status
+        self.container = container
+        self.spec = spec
+        self.network = network
+        self.hostname = hostname
+        self.restart = restart
+        self.constraints = constraints
+        self.ports = ports
+        self.labels = labels
+        self.removeOnExit = removeOnExit
+        self.unschedulable = unschedulable
+        self.createdAt = createdAt
+    }
+}
+
+package struct ServiceView: Sendable, Codable {
+    package var service: Workload
+    package var pod: PodSpec
+    /// Instances that serve now.
+    package var serving: Int
+    /// Instances that there shall be.
+    package var wanted: Int
+    /// Instances that already run the newest revision.
+    package var updated: Int
+    /// Why some wait, one sentence; empty when none does.
+    package var waiting: String
+
+    package init(service: Workload, pod: PodSpec, serving: Int, wanted: Int, updated: Int, waiting: String) {
+        self.service = service
+        self.pod = pod
+        self.serving = serving
+        self.wanted = wanted
+        self.updated = updated
+        self.waiting = waiting
+    }
+}
+
+package struct NodeView: Sendable, Codable {
+    package var node: Node
+    package var conditions: [Condition]
+    /// What its tasks were promised.
+    package var allocated: Resources
+    package var tasks: Int
+
+    package init(node: Node, conditions: [Condition], allocated: Resources, tasks: Int) {
+        self.node = node
+        self.conditions = conditions
+        self.allocated = allocated
+        self.tasks = tasks
+    }
+}
+
+package struct ImageView: Sendable, Codable, Hashable {
+    /// Names with tag, in the familiar form; empty for an image that lost its name.
+    package var names: [String]
+    /// `sha256:…` of the manifest.
+    package var digest: String
+    /// `sha256:…` of the configuration: the id that `images` shows.
+    package var id: String
+    /// Bytes of the unpacked layers.
+    package var size: Int64
+    package var platform: Platform
+    package var createdAt: Timestamp?
+    package var nodes: [NodeID]
+
+    package init(
+        names: [String], digest: String, id: String, size: Int64, platform: Platform, createdAt: Timestamp?,
+        nodes: [NodeID] = []
+    ) {
+        self.names = names
+        self.digest = digest
+        self.id = id
+        self.size = size
+        self.platform = platform
+        self.createdAt = createdAt
+        self.nodes = nodes
+    }
+}
+
+package struct VolumeView: Sendable, Codable, Hashable {
+    package var name: String
+    package var node: NodeID
+    package var path: String
+    package var labels: [String: String]
+    package var createdAt: Timestamp
+    /// Names of the containers that use it.
+    package var usedBy: [String]
+
+    package init(
+        name: String, node: NodeID, path: String, labels: [String: String], createdAt: Timestamp, usedBy: [String] = []
+    ) {
+        self.name = name
+        self.node = node
+        self.path = path
+        self.labels = labels
+        self.createdAt = createdAt
+        self.usedBy = usedBy
+    }
+}
+
+/// Something that happened; the history is bounded and lives in the master's memory.
+package struct Event: Sendable, Codable {
+    /// Grows by one with each event of this master process.
+    package var sequence: Int
+    package var time: Timestamp
+    /// `container`, `service`, `node`, `image`, `volume`.
+    package var kind: String
+    /// `create`, `start`, `die`, `oom`, `health_status`, `update`, …
+    package var action: String
+    package var id: String
+    package var name: String
+    package var attributes: [String: String]
+
+    package init(
+        sequence: Int = 0, time: Timestamp, kind: String, action: String, id: String, name: String,
+        attributes: [String: String] = [:]
+    ) {
+        self.sequence = sequence
+        self.time = time
+        self.kind = kind
+        self.action = action
+        self.id = id
+        self.name = name
+        self.attributes = attributes
+    }
+}
+
+/// One sample of what a container uses, from the kernel's counters.
+package struct ContainerStats: Sendable, Codable {
+    package var id: ContainerID
+    package var name: String
+    package var time: Timestamp
+    /// Nanoseconds of processor time since the start.
+    package var cpuTotal: Int64
+    package var cpuUser: Int64
+    package var cpuSystem: Int64
+    /// Periods in which the limit held it back, and for how long (nanoseconds).
+    package var throttledPeriods: Int64
+    package var throttledTime: Int64
+    /// Bytes, page cache that can be dropped not counted.
+    package var memoryUsage: Int64
+    /// Bytes; nil: unlimited.
+    package var memoryLimit: Int64?
+    package var pids: Int64
+    package var pidsLimit: Int64?
+    package var networkReceived: Int64
+    package var networkSent: Int64
+    package var blockRead: Int64
+    package var blockWritten: Int64
+
+    package init(
+        id: ContainerID, name: String, time: Timestamp, cpuTotal: Int64, cpuUser: Int64, cpuSystem: Int64,
+        throttledPeriods: Int64, throttledTime: Int64, memoryUsage: Int64, memoryLimit: Int64?, pids: Int64,
+        pidsLimit: Int64?, networkReceived: Int64, networkSent: Int64, blockRead: Int64, blockWritten: Int64
+    ) {
+        self.id = id
+        self.name = name
+        self.time = time
+        self.cpuTotal = cpuTotal
+        self.cpuUser = cpuUser
+        self.cpuSystem = cpuSystem
+        self.throttledPeriods = throttledPeriods
+        self.throttledTime = throttledTime
+        self.memoryUsage = memoryUsage
+        self.memoryLimit = memoryLimit
+        self.pids = pids
+        self.pidsLimit = pidsLimit
+        self.networkReceived = networkReceived
+        self.networkSent = networkSent
+        self.blockRead = blockRead
+        self.blockWritten = blockWritten
+    }
+}
+
+package struct ProcessList: Sendable, Codable {
+    package var titles: [String]
+    package var processes: [[String]]
+
+    package init(titles: [String], processes: [[String]]) {
+        self.titles = titles
+        self.processes = processes
+    }
+}
+
+package struct WaitResult: Sendable, Codable {
+    package var exitCode: Int
+    package var outOfMemory: Bool
+    package var message: String
+
+    package init(exitCode: Int, outOfMemory: Bool = false, message: String = "") {
+        self.exitCode = exitCode
+        self.outOfMemory = outOfMemory
+        self.message = message
+    }
+}
+
+package struct VersionInfo: Sendable, Codable {
+    package var version: String
+    package var api: String
+    package var clusterID: String
+
+    package init(version: String, api: String, clusterID: String) {
+        self.version = version
+        self.api = api
+        self.clusterID = clusterID
+    }
+}
+
+/// A line of a watch (`?watch=true`): first one `put` for every object, then `synced`, then the changes.
+package struct WatchLine<Object: Sendable & Codable>: Sendable, Codable {
+    package enum Change: String, Sendable, Codable { case put, delete, synced, heartbeat }
+    package var change: Change
+    package var id: String
+    package var object: Object?
+
+    package init(_ change: Change, id: String = "", object: Object? = nil) {
+        self.change = change
+        self.id = id
+        self.object = object
+    }
+}

@@ -1,0 +1,142 @@
+import Cgroups
+import DeviceNodes
+import JSON
+import OCISpec
+
+/// Where a container's cgroups are, in the runtime's record: enough to find them again without looking for mounts.
+struct CgroupRecord: Sendable, Equatable {
+    let manager: CgroupManager
+
+    init(_ manager: CgroupManager) { self.manager = manager }
+
+    /// The cgroup of a new container: what the configuration says, from the root of every hierarchy; without a path a
+    /// group of the container's own name.
+    init(path: String?, id: ContainerID) throws {
+        var place = path ?? ""
+        if place.isEmpty { place = "/martlet-\(id)" }
+        if !place.hasPrefix("/") {
+            guard !place.contains(":") else {
+                throw RefusedField("linux.cgroupsPath", "'\(place)' is a path for systemd, which is not supported")
+            }
+            place = "/" + place
+        }
+        let path = place
+        manager = try withContext("config.json: linux.cgroupsPath") {
+            try CgroupManager(layout: try CgroupLayout.detect(), path: path)
+        }
+    }
+
+    init(_ reader: JSONReader) throws {
+        let hierarchies = try reader.map("hierarchies") { reader throws(JSONError) in
+            CgroupHierarchy(
+                mountPoint: try reader.string("mountPoint"),
+                version: try reader.int64("version") == 1 ? .v1 : .v2,
+                controllers: try reader.map("controllers") { controller throws(JSONError) in try controller.choice() },
+                name: try reader.optionalString("name"))
+        }
+        manager = try CgroupManager(layout: CgroupLayout(hierarchies), path: try reader.string("path"))
+    }
+
+    var json: JSONValue {
+        let hierarchies = manager.layout.hierarchies.map { hierarchy in
+            var object: JSONObject = [
+                "mountPoint": .string(hierarchy.mountPoint), "version": hierarchy.version == .v1 ? 1 : 2,
+                "controllers": .array(hierarchy.controllers.map { .string($0.rawValue) }),
+            ]
+            if let name = hierarchy.name { object["name"] = .string(name) }
+            return JSONValue.object(object)
+        }
+        return ["path": .string(manager.path), "hierarchies": .array(hierarchies)]
+    }
+}
+
+extension CgroupResources {
+    /// The configuration's limits, without device rules.
+    init(_ spec: ResourcesSpec) {
+        self.init()
+        if let source = spec.cpu {
+            cpu.shares = source.shares
+            cpu.quota = source.quota
+            cpu.burst = source.burst
+            cpu.period = source.period
+            cpu.realtimeRuntime = source.realtimeRuntime
+            cpu.realtimePeriod = source.realtimePeriod
+            cpu.cpus = source.cpus
+            cpu.mems = source.mems
+            cpu.idle = source.idle
+        }
+        if let source = spec.memory {
+            memory.limit = source.limit
+            memory.reservation = source.reservation
+            memory.swap = source.swap
+            memory.kernel = source.kernel
+            memory.kernelTCP = source.kernelTCP
+            memory.swappiness = source.swappiness
+            memory.disableOOMKiller = source.disableOOMKiller
+            memory.useHierarchy = source.useHierarchy
+            memory.checkBeforeUpdate = source.checkBeforeUpdate
+        }
+        pidsLimit = spec.pidsLimit
+        if let source = spec.blockIO { blockIO = BlockIO(source) }
+        hugepages = spec.hugepageLimits.map { Hugepages(pageSize: $0.pageSize, limit: $0.limit) }
+        if let source = spec.network {
+            network.classID = source.classID
+            network.priorities = source.priorities.map {
+                Network.Priority(interface: $0.name, priority: $0.priority)
+            }
+        }
+        unified = spec.unified.keys.sorted().map { Unified(file: $0, value: spec.unified[$0] ?? "") }
+    }
+}
+
+extension CgroupResources.BlockIO {
+    init(_ spec: BlockIOSpec) {
+        self.init()
+        weight = spec.weight
+        leafWeight = spec.leafWeight
+        for device in spec.weightDevice {
+            if let weight = device.weight {
+                deviceWeights.append(Device(major: device.major, minor: device.minor, value: UInt64(weight)))
+            }
+            if let weight = device.leafWeight {
+                deviceLeafWeights.append(Device(major: device.major, minor: device.minor, value: UInt64(weight)))
+            }
+        }
+        func rates(_ devices: [ThrottleDevice]) -> [Device] {
+            devices.map { Device(major: $0.major, minor: $0.minor, value: $0.rate) }
+        }
+        readBytesPerSecond = rates(spec.throttleReadBpsDevice)
+        writeBytesPerSecond = rates(spec.throttleWriteBpsDevice)
+        readOperationsPerSecond = rates(spec.throttleReadIOPSDevice)
+        writeOperationsPerSecond = rates(spec.throttleWriteIOPSDevice)
+    }
+}
+
+/// The rules of a container's device cgroup: the configuration's, then what every container needs.
+enum DeviceRules {
+    static func of(_ spec: ResourcesSpec?) throws -> [DeviceRule] {
+        var rules: [DeviceRule] = []
+        for (index, rule) in (spec?.devices ?? []).enumerated() {
+            let path = "linux.resources.devices[\(index)]"
+            let kind = rule.type ?? ""
+            guard let device = kind.isEmpty ? DeviceClass.all : DeviceClass(kind) else {
+                throw RefusedField("\(path).type", "'\(kind)' is none of a, b, c")
+            }
+            guard let access = rule.access.map({ DeviceAccess($0) }) ?? .all else {
+                throw RefusedField("\(path).access", "'\(rule.access ?? "")' is not made of r, w and m")
+            }
+            rules.append(
+                DeviceRule(
+                    allow: rule.allow, device, major: try number(rule.major, "\(path).major"),
+                    minor: try number(rule.minor, "\(path).minor"), access: access))
+        }
+        return rules + DeviceRule.containerDefaults
+    }
+
+    /// Negative numbers stand for all.
+    private static func number(_ value: Int64?, _ path: String) throws -> UInt32? {
+        guard let value, value >= 0 else { return nil }
+        guard let number = UInt32(exactly: value) else { throw RefusedField(path, "\(value) is out of range") }
+        return number
+    }
+}

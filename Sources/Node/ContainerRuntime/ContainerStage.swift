@@ -1,0 +1,145 @@
+import CKernel
+import CStage
+import Glibc
+import Kernel
+import OCISpec
+
+/// What the container's first process does, from its first moment in its namespaces to the program: single-threaded
+/// Swift, with the runtime at the other end of a channel.
+struct ContainerStage {
+    let plan: ContainerPlan
+    let channel: Channel
+    /// Where `start` will connect; nil when the runtime itself says go (`run`).
+    let startListener: Int32?
+    /// Where the terminal's main side goes; nil: to the runtime.
+    let consoleSocket: Int32?
+
+    /// Does it all; whatever fails is reported to the runtime, or to `start`.
+    func run() -> Never {
+        do {
+            let paths = try prepare()
+            try execute(paths)
+        } catch {
+            try? channel.send(CS_FAILED, "\(error)")
+            _exit(1)
+        }
+    }
+
+    private func prepare() throws -> [String] {
+        try systemCall("setsid") { setsid() }
+        try joinKeyring()
+        umask(0)
+        if plan.namespaces.makesCgroup {
+            // The namespace's root is the group the process is in when it is made.
+            try channel.await(CS_PLACED)
+            try systemCall("unshare", "cgroup namespace") { unshare(Int32(CK_CLONE_NEWCGROUP)) }
+        }
+        try setNames()
+        if plan.namespaces.makesNetwork { try systemCall("ioctl(SIOCSIFFLAGS)", "lo") { ck_interface_up("lo") } }
+
+        var filesystem = try RootFilesystem(plan)
+        try filesystem.mountAll()
+        try filesystem.populateDev()
+        try makeWorkingDirectory(filesystem)
+        if !plan.hooks.prestart.isEmpty || !plan.hooks.createRuntime.isEmpty {
+            try channel.send(CS_HOOKS)
+            try channel.await(CS_HOOKS_DONE)
+        }
+        var state = plan.hookState
+        state.pid = getpid()
+        try Hooks.run(plan.hooks.createContainer, .createContainer, state: state)
+        try filesystem.pivot()
+        if plan.terminal {
+            try ContainerTerminal.open(
+                in: filesystem.root, size: plan.consoleSize, owner: plan.process.uid,
+                consoleNode: plan.populatesDev
+            ) { main in
+                try ContainerTerminal.send(main, to: consoleSocket, or: channel)
+            }
+        } else {
+            ContainerTerminal.giveStandardIO(to: plan.process.uid)
+        }
+        try filesystem.writeSysctls()
+        try filesystem.finish()
+        try filesystem.mask()
+        try filesystem.makeReadOnly()
+        return try ProgramLookup.candidates(
+            plan.process.args[0], environment: plan.process.env, directory: plan.process.cwd)
+    }
+
+    /// A session keyring of the container's own, so that it cannot use the caller's keys.
+    private func joinKeyring() throws {
+        guard let name = plan.keyring else { return }
+        let result = ck_keyctl_join_session(name)
+        if result >= 0 { return }
+        switch errno {
+        case ENOSYS: return
+        case EDQUOT:
+            throw KernelError(
+                "keyctl", "join session keyring", errno: EDQUOT,
+                hint: "see /proc/sys/kernel/keys/maxkeys, or use --no-new-keyring")
+        default: throw KernelError("keyctl", "join session keyring", errno: errno)
+        }
+    }
+
+    private func setNames() throws {
+        if let name = plan.hostname {
+            try systemCall("sethostname", name) { sethostname(name, name.utf8.count) }
+        }
+        if let name = plan.domainname {
+            try systemCall("setdomainname", name) { setdomainname(name, name.utf8.count) }
+        }
+    }
+
+    /// A working directory that the image does not have is made, as other runtimes do.
+    private func makeWorkingDirectory(_ filesystem: borrowing RootFilesystem) throws {
+        if plan.process.cwd == "/" { return }
+        try withContext("process.cwd") {
+            do throws(KernelError) {
+                _ = try filesystem.root.makeDirectories(plan.process.cwd)
+            } catch {
+                // Through a descriptor (/proc/self/fd/7), or where nothing can be made: changing to it will tell.
+                guard error.errno == EXDEV || error.errno == ELOOP || error.errno == EROFS || error.errno == EACCES
+                else { throw error }
+            }
+        }
+    }
+
+    /// Waits for the word to go, and goes.
+    private func execute(_ paths: [String]) throws -> Never {
+        var process = plan.process
+        if !process.env.contains(where: { $0.hasPrefix("HOME=") }) {
+            let home = ProgramLookup.home(of: process.uid, in: try Root("/"))
+            process.env.append("HOME=\(home)")
+        }
+        guard let startListener else {
+            try channel.await(CS_GO)
+            try runStartHooks(process)
+            process.execute(paths, socket: channel.socket)
+        }
+        Self.endOnSignals()
+        try channel.send(CS_READY)
+        let connection = try UnixSocket.accept(startListener)
+        do {
+            try runStartHooks(process)
+        } catch {
+            try? Channel(socket: connection.raw).send(CS_FAILED, "\(error)")
+            _exit(1)
+        }
+        process.execute(paths, socket: connection.raw)
+    }
+
+    /// The first process of a pid namespace is deaf to signals that it does not handle; until the program is there, a
+    /// polite request to end shall work.
+    private static func endOnSignals() {
+        for number in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] { signal(number) { _exit(128 + $0) } }
+    }
+
+    private func runStartHooks(_ process: ProcessPlan) throws {
+        if plan.hooks.startContainer.isEmpty { return }
+        var state = plan.hookState
+        state.status = .created
+        state.pid = getpid()
+        try Hooks.runInContainer(plan.hooks.startContainer, state: state, process: process)
+    }
+}

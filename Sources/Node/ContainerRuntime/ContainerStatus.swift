@@ -1,0 +1,46 @@
+import Cgroups
+import Glibc
+import JSON
+import Kernel
+import OCISpec
+
+extension StateStore {
+    /// What a container is doing, found out from the kernel each time.
+    func status(_ record: ContainerRecord) throws -> RuntimeState.Status {
+        guard record.pid != 0 else { return isLocked(record.id) ? .creating : .stopped }
+        guard let stat = try Proc.stat(record.pid), stat.startTime == record.startTime, !stat.hasEnded else {
+            return .stopped
+        }
+        if File.exists(startSocket(record.id)) { return .created }
+        return try record.cgroup.manager.isFrozen() ? .paused : .running
+    }
+
+    /// A descriptor of the container's first process.
+    ///
+    /// - Throws: `RuntimeError.notRunning` when it has ended, also when another process has its number by now.
+    func openProcess(_ record: ContainerRecord) throws -> OwnedFD {
+        guard record.pid != 0, let process = try Proc.open(record.pid, startedAt: record.startTime) else {
+            throw RuntimeError.notRunning
+        }
+        return process
+    }
+}
+
+extension ContainerRecord {
+    /// What `state` and `list` show: the specification's state and what runc adds.
+    func shown(_ status: RuntimeState.Status) -> JSONObject {
+        var object = JSONObject()
+        for member in state(status).json.objectValue?.members ?? [] where member.key != "annotations" {
+            object[member.key] = member.value
+        }
+        object["rootfs"] = .string(rootfs)
+        object["created"] = .string(created.description)
+        object["owner"] = ""
+        if !annotations.isEmpty {
+            var table = JSONObject()
+            for key in annotations.keys.sorted() { table[key] = annotations[key].map { .string($0) } }
+            object["annotations"] = .object(table)
+        }
+        return object
+    }
+}

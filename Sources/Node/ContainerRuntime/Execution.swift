@@ -1,0 +1,134 @@
+import CKernel
+import CStage
+import Cgroups
+import Glibc
+import JSON
+import Kernel
+import OCISpec
+
+/// What `exec` is told on the command line.
+struct ExecutionOptions {
+    var id: ContainerID
+    var process: ProcessSpec
+    var consoleSocket: String?
+    var pidFile: String?
+    var detach: Bool
+    var ignorePaused: Bool
+    var keptDescriptors: Int32
+}
+
+/// Runs another process in a running container: the runtime's side.
+struct Execution {
+    let store: StateStore
+    let log: RuntimeLog
+    let record: ContainerRecord
+    let options: ExecutionOptions
+
+    /// - Returns: the exit status for the shell; 0 at once when detached.
+    func run() throws -> Int32 {
+        try checkState()
+        let terminal = options.process.terminal
+        if terminal && options.detach && options.consoleSocket == nil {
+            throw RuntimeError("a detached process with a terminal needs --console-socket")
+        }
+        if options.consoleSocket != nil && !(terminal && options.detach) {
+            throw RuntimeError("--console-socket needs --tty and --detach")
+        }
+        var filter = Filter()
+        if let flags = record.seccompFlags { filter = Filter(bytes: try store.readFilter(record.id), flags: flags) }
+        var plan = try ProcessPlan(
+            options.process, filter: filter, personality: nil, inUserNamespace: record.namespaces.contains(.user),
+            log: log)
+        plan.keptDescriptors = options.keptDescriptors
+        let first = SharedFD(try store.openProcess(record))
+        let console = try options.consoleSocket.map { path in
+            try withContext("--console-socket") { SharedFD(try UnixSocket.connect(path)) }
+        }
+        let foreground = options.detach ? nil : try Foreground()
+        let manager = record.cgroup.manager
+        let cgroup = try SharedFD(optional: manager.unifiedDescriptor(beside: record.pid))
+        let sockets = try UnixSocket.pair(.packets)
+        let namespaces = NamespacePlan(entering: first, record.namespaces)
+        guard let entered = try namespaces.enter(sockets, cgroup: cgroup?.raw ?? -1) else {
+            ExecutionStage(
+                plan: plan, channel: Channel(socket: sockets.far.raw), terminal: terminal,
+                consoleSize: options.process.consoleSize, consoleSocket: console?.raw
+            ).run()
+        }
+        let near = SharedFD(try sockets.near.duplicate())
+        _ = consume sockets
+        let process = ChildProcess(pid: entered.pid, pidfd: try entered.pidfd.duplicate())
+        let relayed: SharedFD?
+        do {
+            relayed = try accompany(process, plan, Channel(socket: near.raw))
+        } catch {
+            try? process.signal(SIGKILL)
+            _ = try? process.wait()
+            throw error
+        }
+        guard let foreground else { return 0 }
+        return try foreground.wait(process, terminal: relayed).shellCode
+    }
+
+    private func checkState() throws {
+        switch try store.status(record) {
+        case .stopped: throw RuntimeError("cannot exec in a stopped container")
+        case .creating: throw RuntimeError("cannot exec in a container that is being created")
+        case .paused where !options.ignorePaused:
+            throw RuntimeError("cannot exec in a paused container (use --ignore-paused to override)")
+        default: break
+        }
+    }
+
+    /// - Returns: the main side of the terminal, when it came to us.
+    private func accompany(
+        _ process: borrowing ChildProcess, _ plan: ProcessPlan, _ channel: Channel
+    ) throws -> SharedFD? {
+        var supervisor = Supervisor(channel: channel, process: plan, log: log)
+        try supervisor.explainingEnd(of: process) {
+            try record.cgroup.manager.addProcess(process.pid, beside: record.pid)
+        }
+        if let score = options.process.oomScoreAdj { try Launcher.setOOMScore(Int(score), of: process.pid) }
+        if let path = options.pidFile { try PidFile.write(process.pid, to: path) }
+        try supervisor.tell(CS_GO)
+        try supervisor.follow(process, until: nil)
+        return supervisor.terminal
+    }
+}
+
+/// What the new process does inside the container's namespaces, up to the program.
+private struct ExecutionStage {
+    let plan: ProcessPlan
+    let channel: Channel
+    let terminal: Bool
+    let consoleSize: ConsoleSize?
+    let consoleSocket: Int32?
+
+    func run() -> Never {
+        do {
+            try systemCall("setsid") { setsid() }
+            let root = try Root("/")
+            if terminal {
+                try ContainerTerminal.open(
+                    in: root, size: consoleSize, owner: plan.uid, consoleNode: false
+                ) { main in
+                    try ContainerTerminal.send(main, to: consoleSocket, or: channel)
+                }
+            } else {
+                ContainerTerminal.giveStandardIO(to: plan.uid)
+            }
+            var process = plan
+            if !process.env.contains(where: { $0.hasPrefix("HOME=") }) {
+                process.env.append("HOME=\(ProgramLookup.home(of: process.uid, in: root))")
+            }
+            let paths = try ProgramLookup.candidates(
+                process.args[0], environment: process.env, directory: process.cwd)
+            // Not before the process is in the container's cgroups.
+            try channel.await(CS_GO)
+            process.execute(paths, socket: channel.socket)
+        } catch {
+            try? channel.send(CS_FAILED, "\(error)")
+            _exit(1)
+        }
+    }
+}

@@ -1,0 +1,240 @@
+import CKernel
+import CStage
+import Cgroups
+import Confinement
+import Glibc
+import JSON
+import Kernel
+import OCISpec
+
+/// What `create` and `run` are told on the command line.
+struct LaunchOptions {
+    var id: ContainerID
+    /// Absolute.
+    var bundle: String
+    var consoleSocket: String?
+    var pidFile: String?
+    var newKeyring: Bool
+    var keptDescriptors: Int32
+    /// Execute the program at once (`run`) instead of waiting for `start`.
+    var startsAtOnce: Bool
+    /// The caller stays and relays a terminal.
+    var foreground: Bool
+}
+
+/// A container whose process exists.
+struct LaunchedContainer: ~Copyable {
+    let process: ChildProcess
+    let record: ContainerRecord
+    /// The main side of its terminal, unless it went to a console socket.
+    let terminal: SharedFD?
+}
+
+/// Makes containers: the runtime's side.
+struct Launcher {
+    let store: StateStore
+    let log: RuntimeLog
+    let options: LaunchOptions
+
+    /// Makes the container; with `startsAtOnce` its program runs on return.
+    ///
+    /// Nothing is left behind when it fails.
+    func launch() throws -> LaunchedContainer {
+        let spec = try loadSpec()
+        try checkTerminal(spec)
+        let cgroup = try CgroupRecord(path: spec.linux?.cgroupsPath, id: options.id)
+        var filter = Filter()
+        if let seccomp = spec.linux?.seccomp { filter = try Filter(seccomp, log: log) }
+        let rules = try DeviceRules.of(spec.linux?.resources)
+        let plan = try ContainerPlan(
+            spec,
+            ContainerPlan.Request(
+                id: options.id, bundle: options.bundle, cgroup: cgroup, newKeyring: options.newKeyring,
+                keptDescriptors: options.keptDescriptors),
+            filter: filter, log: log)
+        try cgroup.manager.requireVacant()
+
+        let lock = try store.create(options.id)
+        var record = self.record(spec, plan, filter)
+        var cleanup = Cleanup(store: store, record: record)
+        do {
+            try store.write(record)
+            if !filter.bytes.isEmpty { try store.write(filter: filter.bytes, of: options.id) }
+            failpoint("runtime.before_cgroup")
+            try cgroup.manager.create()
+            cleanup.hasCgroup = true
+            if let resources = spec.linux?.resources {
+                for notice in try cgroup.manager.apply(CgroupResources(resources)) {
+                    log.write(.warning, "\(notice)")
+                }
+            }
+            try cgroup.manager.setDevices(rules)
+            return try start(plan, &record, &cleanup, lock)
+        } catch {
+            cleanup.run(log: log)
+            throw error
+        }
+    }
+
+    private func loadSpec() throws -> ContainerSpec {
+        let path = "\(options.bundle)/config.json"
+        let bytes: [UInt8]
+        do throws(KernelError) {
+            bytes = try File.read(path, limit: JSONLimits.standard.bytes)
+        } catch {
+            guard error.errno == ENOENT else { throw error }
+            throw RuntimeError("JSON specification file \(path) not found; make one with 'martlet-runtime spec'")
+        }
+        let spec = try withContext(path) { try ContainerSpec(parsing: bytes) }
+        try Validation.check(spec)
+        return spec
+    }
+
+    private func checkTerminal(_ spec: ContainerSpec) throws {
+        let terminal = spec.process?.terminal ?? false
+        if terminal && !options.foreground && options.consoleSocket == nil {
+            throw RuntimeError("process.terminal is true: a detached container needs --console-socket")
+        }
+        if options.consoleSocket != nil && (!terminal || options.foreground) {
+            throw RuntimeError("--console-socket needs process.terminal, and 'create' or 'run --detach'")
+        }
+    }
+
+    private func record(_ spec: ContainerSpec, _ plan: ContainerPlan, _ filter: Filter) -> ContainerRecord {
+        ContainerRecord(
+            ociVersion: spec.ociVersion, id: options.id, bundle: options.bundle, rootfs: plan.rootfs,
+            created: .now(), annotations: spec.annotations, cgroup: plan.cgroup,
+            namespaces: (spec.linux?.namespaces.map(\.type) ?? [])
+                .filter { $0 != .user || plan.namespaces.changesUser },
+            ownsPids: spec.linux?.namespace(.pid).map { $0.path == nil } ?? false,
+            process: spec.process ?? ProcessSpec(args: []),
+            poststart: plan.hooks.poststart, poststop: plan.hooks.poststop,
+            seccompFlags: filter.bytes.isEmpty ? nil : filter.flags)
+    }
+
+    private func start(
+        _ plan: ContainerPlan, _ record: inout ContainerRecord, _ cleanup: inout Cleanup,
+        _ lock: borrowing StateLock
+    ) throws -> LaunchedContainer {
+        var plan = plan
+        if plan.namespaces.changesUser { try plan.openBindSources() }
+        let listener =
+            options.startsAtOnce
+            ? nil : SharedFD(try UnixSocket.listen(store.startSocket(options.id), kind: .packets, backlog: 1))
+        let console = try options.consoleSocket.map { path in
+            try withContext("--console-socket") { SharedFD(try UnixSocket.connect(path)) }
+        }
+        let cgroupFile = try SharedFD(optional: plan.cgroup.manager.unifiedDescriptor())
+        let sockets = try UnixSocket.pair(.packets)
+        guard let entered = try plan.namespaces.enter(sockets, cgroup: cgroupFile?.raw ?? -1) else {
+            close(lock.raw)
+            ContainerStage(
+                plan: plan, channel: Channel(socket: sockets.far.raw), startListener: listener?.raw,
+                consoleSocket: console?.raw
+            ).run()
+        }
+        cleanup.pid = entered.pid
+        cleanup.pidfd = SharedFD(try entered.pidfd.duplicate())
+        failpoint("runtime.after_clone")
+        let near = SharedFD(try sockets.near.duplicate())
+        _ = consume sockets
+        return try accompany(entered, plan, &record, Channel(socket: near.raw), near)
+    }
+
+    /// Does the runtime's part while the child does its own, until the child is ready (or the program runs).
+    private func accompany(
+        _ entered: consuming EnteredProcess, _ plan: ContainerPlan, _ record: inout ContainerRecord,
+        _ channel: Channel, _ socket: SharedFD
+    ) throws -> LaunchedContainer {
+        let process = ChildProcess(pid: entered.pid, pidfd: entered.pidfd)
+        var supervisor = Supervisor(channel: channel, plan: plan, log: log)
+        if plan.namespaces.makesUser {
+            try IDMaps.write(plan.namespaces, to: process.pid)
+            try supervisor.tell(CS_MAPPED)
+        }
+        try supervisor.explainingEnd(of: process) {
+            try plan.cgroup.manager.addProcess(process.pid)
+        }
+        if let score = record.process.oomScoreAdj { try Self.setOOMScore(Int(score), of: process.pid) }
+        try supervisor.tell(CS_PLACED)
+        record.pid = process.pid
+        guard let stat = try Proc.stat(process.pid) else { throw RuntimeError("the container's process is gone") }
+        record.startTime = stat.startTime
+        supervisor.state = record.state(.creating)
+        if options.startsAtOnce {
+            if supervisor.hasHooks { try supervisor.follow(process, until: CS_HOOKS) }
+            try publish(record)
+            try supervisor.tell(CS_GO)
+            try supervisor.follow(process, until: nil)
+            try Hooks.run(plan.hooks.poststart, .poststart, state: record.state(.running))
+        } else {
+            try supervisor.follow(process, until: CS_READY)
+            try publish(record)
+        }
+        failpoint("runtime.created")
+        return LaunchedContainer(process: process, record: record, terminal: supervisor.terminal)
+    }
+
+    private func publish(_ record: ContainerRecord) throws {
+        try store.write(record)
+        if let path = options.pidFile { try PidFile.write(record.pid, to: path) }
+    }
+
+    static func setOOMScore(_ score: Int, of pid: pid_t) throws {
+        let procfs = try File.open("/proc", Int32(CK_O_PATH) | O_DIRECTORY)
+        try withContext("process.oomScoreAdj") {
+            try OOMScoreAdjustment.set(score, of: String(pid), procfs: procfs.raw)
+        }
+    }
+}
+
+/// Undoes a launch that failed.
+private struct Cleanup {
+    let store: StateStore
+    let record: ContainerRecord
+    var hasCgroup = false
+    var pid: pid_t = 0
+    var pidfd: SharedFD?
+
+    func run(log: RuntimeLog) {
+        do {
+            if let pidfd {
+                _ = ck_pidfd_send_signal(pidfd.raw, SIGKILL)
+                var code: Int32 = 0
+                var status: Int32 = 0
+                _ = ck_waitid_pidfd(pidfd.raw, WEXITED, &code, &status)
+            }
+            let manager = record.cgroup.manager
+            if hasCgroup && !record.ownsPids { try manager.kill() }
+            if hasCgroup { try manager.delete() }
+            try store.remove(record.id)
+        } catch {
+            log.write(.warning, "cleaning up after a failure: \(error)")
+        }
+    }
+}
+
+/// The file that `--pid-file` names: it appears with its content.
+enum PidFile {
+    static func write(_ pid: pid_t, to path: String) throws {
+        let slash = path.lastIndex(of: "/")
+        let directory = slash.map { String(path[...$0]) } ?? ""
+        let name = slash.map { String(path[path.index(after: $0)...]) } ?? path
+        let temporary = "\(directory).\(name)"
+        let file = try File.open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o666)
+        try file.writeAll(Array(String(pid).utf8), subject: temporary)
+        try systemCall("rename", path) { rename(temporary, path) }
+    }
+}
+
+/// The id maps of a new user namespace, see user_namespaces(7).
+enum IDMaps {
+    static func write(_ plan: NamespacePlan, to pid: pid_t) throws {
+        try withContext("config.json: linux.uidMappings") {
+            try File.writeControl("/proc/\(pid)/uid_map", plan.uidMap)
+        }
+        try withContext("config.json: linux.gidMappings") {
+            try File.writeControl("/proc/\(pid)/gid_map", plan.gidMap)
+        }
+    }
+}

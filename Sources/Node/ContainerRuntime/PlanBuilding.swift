@@ -1,0 +1,147 @@
+import DeviceNodes
+import Glibc
+import Kernel
+import OCISpec
+
+extension ContainerPlan {
+    /// What the caller of the runtime decides, beside the configuration.
+    struct Request {
+        var id: ContainerID
+        /// Absolute.
+        var bundle: String
+        var cgroup: CgroupRecord
+        var newKeyring: Bool
+        var keptDescriptors: Int32
+    }
+
+    /// Resolves a checked configuration: opens namespaces to join, understands options, compiles nothing.
+    init(_ spec: ContainerSpec, _ request: Request, filter: Filter, log: RuntimeLog) throws {
+        guard let root = spec.root, let linux = spec.linux, let process = spec.process else {
+            throw RefusedField("root", "is missing")
+        }
+        id = request.id
+        bundle = request.bundle
+        rootfs = try Self.resolveRoot(root.path, bundle: request.bundle)
+        readonlyRoot = root.readonly
+        rootPropagation = try linux.rootfsPropagation.flatMap {
+            $0.isEmpty ? nil : try MountOptions([$0], path: "linux.rootfsPropagation").propagation.first
+        }
+        namespaces = try NamespacePlan(linux)
+        cgroup = request.cgroup
+        hostname = spec.hostname.flatMap { $0.isEmpty ? nil : $0 }
+        domainname = spec.domainname.flatMap { $0.isEmpty ? nil : $0 }
+        mounts = []
+        for (index, mount) in spec.mounts.enumerated() {
+            mounts.append(try MountPlan(mount, path: "mounts[\(index)]", bundle: request.bundle))
+        }
+        populatesDev = !mounts.contains { mount in
+            if case .bind = mount.kind { mount.destination == "/dev" } else { false }
+        }
+        devices = populatesDev ? Self.devices(linux.devices) : []
+        maskedPaths = linux.maskedPaths
+        readonlyPaths = linux.readonlyPaths
+        sysctl = linux.sysctl.keys.sorted().map { name in
+            Sysctl(name: name, path: SysctlCheck.place(of: name) ?? "", value: linux.sysctl[name] ?? "")
+        }
+        hooks = spec.hooks ?? HooksSpec()
+        terminal = process.terminal
+        consoleSize = process.consoleSize
+        keyring = request.newKeyring ? "_ses.\(request.id)" : nil
+        self.process = try ProcessPlan(
+            process, filter: filter, personality: linux.personality, inUserNamespace: namespaces.changesUser, log: log)
+        self.process.keptDescriptors = request.keptDescriptors
+        hookState = RuntimeState(
+            ociVersion: spec.ociVersion, id: request.id.description, status: .creating, pid: 0,
+            bundle: request.bundle, annotations: spec.annotations)
+    }
+
+    /// The host path of the root filesystem; the bundle belongs to the caller, so it is an ordinary path.
+    private static func resolveRoot(_ path: String, bundle: String) throws -> String {
+        let joined = path.hasPrefix("/") ? path : "\(bundle)/\(path)"
+        guard let resolved = realpath(joined, nil) else {
+            throw KernelError("config.json: root.path:", joined, errno: errno)
+        }
+        defer { free(resolved) }
+        let result = String(cString: resolved)
+        var info = stat()
+        guard stat(result, &info) == 0, info.st_mode & S_IFMT == S_IFDIR else {
+            throw RefusedField("root.path", "\(result) is not a directory")
+        }
+        guard result != "/" else { throw RefusedField("root.path", "is the host's root directory") }
+        return result
+    }
+
+    /// Opens what is to be bound, as the host's root may: the user namespace's root might not reach it by path.
+    mutating func openBindSources() throws {
+        for index in mounts.indices {
+            guard case .bind(let source) = mounts[index].kind else { continue }
+            let mount = mounts[index]
+            let tree = try withContext("\(mount.path) (\(mount.destination))") {
+                let tree = try Mounts.clone(source, recursive: mount.options.recursive)
+                // A copy made here is connected to the host's mounts as the source is; in the container's namespace it
+                // would be a slave of them, unless its root is to stay connected.
+                if rootPropagation?.kind != .shared {
+                    try Mounts.change(tree.raw, propagation: .slave, recursive: true, subject: source)
+                }
+                return SharedFD(tree)
+            }
+            mounts[index].source = tree
+        }
+    }
+
+    /// The default nodes that the configuration does not define itself, then the configuration's.
+    private static func devices(_ specs: [DeviceSpec]) -> [DeviceNode] {
+        let wanted = specs.map { spec in
+            let kind: DeviceNode.Kind =
+                switch spec.type {
+                case .character, .unbuffered: .char
+                case .block: .block
+                case .fifo: .fifo
+                }
+            return DeviceNode(
+                spec.path, kind, major: spec.major, minor: spec.minor, mode: mode_t(spec.fileMode ?? 0o666),
+                uid: spec.uid ?? 0, gid: spec.gid ?? 0)
+        }
+        return DeviceNode.containerDefaults.filter { node in !wanted.contains { $0.path == node.path } } + wanted
+    }
+}
+
+extension MountPlan {
+    init(_ spec: MountSpec, path: String, bundle: String) throws {
+        self.path = path
+        source = nil
+        guard spec.destination.hasPrefix("/") else {
+            throw RefusedField("\(path).destination", "'\(spec.destination)' is not an absolute path")
+        }
+        let parts = spec.destination.split(separator: "/").filter { $0 != "." }
+        guard !parts.isEmpty else { throw RefusedField("\(path).destination", "the root itself cannot be mounted over") }
+        destination = "/" + parts.joined(separator: "/")
+        if !spec.uidMappings.isEmpty || !spec.gidMappings.isEmpty {
+            throw RefusedField("\(path).uidMappings", "id-mapped mounts are not supported")
+        }
+        options = try MountOptions(spec.options, path: "\(path).options")
+        let type = spec.type ?? ""
+        if options.bind || type == "bind" {
+            guard let source = spec.source, !source.isEmpty else {
+                throw RefusedField("\(path).source", "a bind mount needs one")
+            }
+            kind = .bind(source: source.hasPrefix("/") ? source : "\(bundle)/\(source)")
+            if let unknown = options.data.first {
+                throw RefusedField("\(path).options", "'\(unknown)' is no option of a bind mount")
+            }
+            if options.copyUp { throw RefusedField("\(path).options", "tmpcopyup belongs to tmpfs") }
+            return
+        }
+        guard !type.isEmpty, type != "none" else {
+            throw RefusedField("\(path).type", "is missing, and no option says bind")
+        }
+        if options.copyUp {
+            throw RefusedField("\(path).options", "tmpcopyup is not supported; mount a tmpfs without it")
+        }
+        if type == "cgroup" {
+            kind = .cgroup
+        } else {
+            kind = .filesystem(type: type, source: spec.source.flatMap { $0.isEmpty ? nil : $0 } ?? type)
+        }
+    }
+}

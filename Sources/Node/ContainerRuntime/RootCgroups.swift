@@ -1,0 +1,71 @@
+import CKernel
+import Cgroups
+import Glibc
+import Kernel
+
+extension RootFilesystem {
+    /// The container's part of the cgroup hierarchies.
+    ///
+    /// Where v1 hierarchies exist: a tmpfs with a directory for each, and cgroup2 as `unified` if the host has it beside
+    /// them. On a pure v2 host: cgroup2 itself. With a cgroup namespace the filesystems are mounted anew and show the
+    /// container's group as their root; without one, the group's directory is bound there.
+    mutating func mountCgroups(_ mount: MountPlan) throws {
+        let manager = plan.cgroup.manager
+        let hierarchies = manager.layout.hierarchies
+        guard hierarchies.contains(where: { $0.version == .v1 }) else {
+            guard let unified = manager.layout.unified else { return }
+            let target = try root.makeDirectories(mount.destination)
+            let tree = try cgroupTree(of: unified, manager.path, mount.options.set)
+            try Mounts.attach(tree, on: target.raw, subject: mount.destination)
+            return
+        }
+        let target = try root.makeDirectories(mount.destination)
+        let context = try FilesystemContext("tmpfs")
+        try context.set("source", "tmpfs")
+        try context.set("mode", "755")
+        let top = try context.create(mount.options.set.subtracting(.readOnly))
+        try Mounts.attach(top, on: target.raw, subject: mount.destination)
+        for hierarchy in hierarchies {
+            let name = directoryName(of: hierarchy)
+            try systemCall("mkdir", "\(mount.destination)/\(name)") { mkdirat(top.raw, name, 0o755) }
+            let place = OwnedFD(
+                adopting: try systemCall("openat", name) {
+                    ck_openat(top.raw, name, Int32(CK_O_PATH) | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)
+                })
+            let tree = try cgroupTree(of: hierarchy, manager.path, mount.options.set)
+            try Mounts.attach(tree, on: place.raw, subject: "\(mount.destination)/\(name)")
+            // `cpu,cpuacct` is found by each of its names.
+            if hierarchy.version == .v1, hierarchy.controllers.count > 1 {
+                for controller in hierarchy.controllers where controller.rawValue != name {
+                    symlinkat(name, top.raw, controller.rawValue)
+                }
+            }
+        }
+        try propagate(mount.options, top)
+        if mount.options.isReadOnly { addLateReadOnly(top) }
+    }
+
+    private func directoryName(of hierarchy: CgroupHierarchy) -> String {
+        if hierarchy.version == .v2 { return "unified" }
+        if let name = hierarchy.name { return name }
+        return hierarchy.controllers.map(\.rawValue).joined(separator: ",")
+    }
+
+    private func cgroupTree(
+        of hierarchy: CgroupHierarchy, _ path: String, _ attributes: MountAttributes
+    ) throws -> OwnedFD {
+        guard plan.namespaces.makesCgroup else {
+            let tree = try Mounts.clone(hierarchy.mountPoint + path, recursive: false)
+            try Mounts.change(tree.raw, set: attributes, subject: hierarchy.mountPoint)
+            return tree
+        }
+        if hierarchy.version == .v2 { return try FilesystemContext("cgroup2").create(attributes) }
+        let context = try FilesystemContext("cgroup")
+        if let name = hierarchy.name {
+            try context.set("none")
+            try context.set("name", name)
+        }
+        for controller in hierarchy.controllers { try context.set(controller.rawValue) }
+        return try context.create(attributes)
+    }
+}

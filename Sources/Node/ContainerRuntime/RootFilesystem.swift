@@ -1,0 +1,229 @@
+import CKernel
+import Cgroups
+import Glibc
+import Kernel
+
+/// The container's tree of mounts, being built in the container's mount namespace.
+///
+/// Everything is found from a descriptor of the root (`Root`) and mounted by descriptor, so that neither a symbolic link
+/// in an image nor a container that shares a volume can lead a mount elsewhere.
+struct RootFilesystem: ~Copyable {
+    let plan: ContainerPlan
+    let root: Root
+    /// Mounts that are made writable first and become read-only at the end: tmpfs, which devices go into.
+    private var lateReadOnly: [SharedFD] = []
+
+    /// Cuts the namespace off from the host's and mounts the root on itself.
+    init(_ plan: ContainerPlan) throws {
+        self.plan = plan
+        let shared = plan.rootPropagation?.kind == .shared
+        if shared {
+            // The whole tree stays connected to the host's, as `shared` asks, except where the root goes: what is
+            // mounted there must not appear on the host.
+            try Mounts.setPropagation(.shared, at: "/", recursive: true)
+            try Self.makeParentPrivate(of: plan.rootfs)
+        } else {
+            try Mounts.setPropagation(.slave, at: "/", recursive: true)
+        }
+        let tree = try Mounts.clone(plan.rootfs, recursive: true)
+        try Mounts.attach(tree, at: plan.rootfs)
+        if shared {
+            // pivot_root refuses a shared root; the final propagation is set after it.
+            try Mounts.change(tree.raw, propagation: .private, subject: plan.rootfs)
+        }
+        root = Root(adopting: tree, name: plan.rootfs)
+    }
+
+    private static func makeParentPrivate(of path: String) throws {
+        let parents = try MountInfo.read().filter { entry in
+            entry.mountPoint == "/" || path == entry.mountPoint || path.hasPrefix(entry.mountPoint + "/")
+        }
+        guard let parent = parents.max(by: { $0.mountPoint.utf8.count < $1.mountPoint.utf8.count }) else { return }
+        try Mounts.setPropagation(.private, at: parent.mountPoint, recursive: false)
+    }
+
+    /// Makes all mounts of the configuration, in order.
+    mutating func mountAll() throws {
+        for mount in plan.mounts {
+            try withContext("\(mount.path) (\(mount.destination))") {
+                switch mount.kind {
+                case .bind(let source): try bind(mount, source: source)
+                case .filesystem(let type, let source): try mountFilesystem(mount, type: type, source: source)
+                case .cgroup: try mountCgroups(mount)
+                }
+            }
+        }
+    }
+
+    // MARK: Bind mounts
+
+    private func bind(_ mount: MountPlan, source: String) throws {
+        let tree = try bindSource(mount, path: source)
+        try checkProcTarget(mount, tree)
+        try apply(mount.options, to: tree)
+        var info = stat()
+        try systemCall("fstat", source) { fstat(tree.raw, &info) }
+        if info.st_mode & S_IFMT == S_IFDIR {
+            let target = try root.makeDirectories(mount.destination)
+            try Mounts.attach(tree, on: target.raw, subject: mount.destination)
+        } else {
+            let target = try root.makeFile(mount.destination)
+            try Mounts.attach(tree, on: target.raw, subject: mount.destination)
+        }
+        try propagate(mount.options, tree)
+    }
+
+    /// A detached copy of what is to be bound.
+    private func bindSource(_ mount: MountPlan, path: String) throws -> OwnedFD {
+        if let opened = mount.source { return try opened.duplicate() }
+        return try Mounts.clone(path, recursive: mount.options.recursive)
+    }
+
+    /// Attributes, set before anybody can see the mount.
+    private func apply(_ options: MountOptions, to tree: borrowing OwnedFD, except: MountAttributes = []) throws {
+        let set = options.set.subtracting(except)
+        if !set.isEmpty || !options.clear.isEmpty {
+            try Mounts.change(tree.raw, set: set, clear: options.clear, subject: "mount attributes")
+        }
+        if !options.setRecursively.isEmpty || !options.clearRecursively.isEmpty {
+            try Mounts.change(
+                tree.raw, set: options.setRecursively, clear: options.clearRecursively, recursive: true,
+                subject: "recursive mount attributes")
+        }
+    }
+
+    func propagate(_ options: MountOptions, _ tree: borrowing OwnedFD) throws {
+        for propagation in options.propagation {
+            try Mounts.change(
+                tree.raw, propagation: propagation.kind, recursive: propagation.recursive, subject: "mount propagation")
+        }
+    }
+
+    // MARK: Filesystems
+
+    private mutating func mountFilesystem(_ mount: MountPlan, type: String, source: String) throws {
+        let target: OwnedFD
+        if type == "proc" || type == "sysfs" {
+            target = try plainDirectory(mount.destination, type: type)
+        } else {
+            if mount.isInside("/proc") {
+                throw RuntimeError("cannot be mounted because it is inside /proc; only some files there may be")
+            }
+            target = try root.makeDirectories(mount.destination)
+        }
+        // What options do not fit through fsconfig(2) goes the old way, in one string.
+        if mount.options.data.contains(where: { $0.utf8.count > FilesystemContext.maximumValue }) {
+            return try mountOldWay(mount, type: type, source: source, target: target)
+        }
+        let context = try FilesystemContext(type)
+        try context.set("source", source)
+        var options = mount.options.data
+        if type == "tmpfs", !options.contains(where: { $0.hasPrefix("mode=") }) {
+            options.append("mode=\(try Self.mode(of: target))")
+        }
+        for option in options {
+            if let equals = option.firstIndex(of: "=") {
+                try context.set(String(option[..<equals]), String(option[option.index(after: equals)...]))
+            } else {
+                try context.set(option)
+            }
+        }
+        for flag in mount.options.superblock { try context.set(flag) }
+        // Filesystems of which a container has an instance of its own are made read-only by the mount alone.
+        let virtual = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2"].contains(type)
+        if mount.options.isReadOnly && !virtual { try context.set("ro") }
+        let late: MountAttributes = type == "tmpfs" ? .readOnly : []
+        let made = try context.create(mount.options.set.subtracting(late))
+        if !mount.options.setRecursively.isEmpty { try apply(mount.options, to: made, except: late) }
+        try Mounts.attach(made, on: target.raw, subject: mount.destination)
+        try propagate(mount.options, made)
+        if mount.options.isReadOnly && !late.isEmpty { addLateReadOnly(made) }
+    }
+
+    private func mountOldWay(
+        _ mount: MountPlan, type: String, source: String, target: borrowing OwnedFD
+    ) throws {
+        try Mounts.mount(
+            type: type, source: source, on: target.raw, flags: 0, data: mount.options.data.joined(separator: ","),
+            subject: mount.destination)
+        // The mount covers its target: look again for what is on top of it now.
+        let made = try root.open(mount.destination, Int32(CK_O_PATH) | O_DIRECTORY)
+        try apply(mount.options, to: made)
+        try propagate(mount.options, made)
+    }
+
+    /// procfs and sysfs go on real directories only: behind a symbolic link, what is masked later would lie elsewhere
+    /// than where programs look.
+    private func plainDirectory(_ path: String, type: String) throws -> OwnedFD {
+        do throws(KernelError) {
+            return try root.open(path, Int32(CK_O_PATH) | O_DIRECTORY | O_NOFOLLOW, .withoutSymlinks)
+        } catch {
+            if error.errno == ELOOP || error.errno == ENOTDIR {
+                throw RuntimeError("filesystem \(type) must be mounted on ordinary directory: \(path) is something else")
+            }
+            guard error.errno == ENOENT else { throw error }
+        }
+        // Made by us where nothing was; a link that appears meanwhile is caught by the second look.
+        _ = try root.makeDirectories(path)
+        return try root.open(path, Int32(CK_O_PATH) | O_DIRECTORY | O_NOFOLLOW, .withoutSymlinks)
+    }
+
+    private static func mode(of directory: borrowing OwnedFD) throws -> String {
+        var info = stat()
+        let raw = directory.raw
+        try systemCall("fstat") { fstat(raw, &info) }
+        return String(info.st_mode & 0o7777, radix: 8)
+    }
+
+    /// Remembers a mount that becomes read-only at the end.
+    mutating func addLateReadOnly(_ mount: consuming OwnedFD) { lateReadOnly.append(SharedFD(mount)) }
+
+    // MARK: /proc
+
+    /// Files below /proc that LXCFS and the like put their own version over.
+    private static let allowedInProc: Set<String> = [
+        "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime",
+        "/proc/loadavg", "/proc/slabinfo", "/proc/net/dev", "/proc/sys/kernel/ns_last_pid",
+        "/proc/sys/crypto/fips_enabled",
+    ]
+
+    /// Nothing but a procfs may stand for /proc, and nothing may hide parts of it: programs in the container, and ours
+    /// when they enter it, trust what they read and write there.
+    private func checkProcTarget(_ mount: MountPlan, _ tree: borrowing OwnedFD) throws {
+        guard mount.isInside("/proc"), !Self.allowedInProc.contains(mount.destination) else { return }
+        var info = statfs()
+        var node = stat()
+        try systemCall("fstatfs") { fstatfs(tree.raw, &info) }
+        try systemCall("fstat") { fstat(tree.raw, &node) }
+        // PROC_ROOT_INO
+        if mount.destination == "/proc", info.f_type == CK_PROC_SUPER_MAGIC, node.st_ino == 1 { return }
+        throw RuntimeError("cannot be mounted because it is inside /proc; only a procfs may be mounted there")
+    }
+
+    // MARK: The end
+
+    /// Makes the container's root the process's root and lets go of the host's tree.
+    func pivot() throws {
+        let old = try File.open("/", Int32(CK_O_PATH) | O_DIRECTORY)
+        try systemCall("fchdir", plan.rootfs) { fchdir(root.directory.raw) }
+        try systemCall("pivot_root", plan.rootfs) { Int32(ck_pivot_root(".", ".")) }
+        try systemCall("fchdir", "the old root") { fchdir(old.raw) }
+        // The unmount must not travel back to the host.
+        try Mounts.setPropagation(.slave, at: ".", recursive: true)
+        try Mounts.detach(".")
+        try systemCall("chdir", "/") { chdir("/") }
+    }
+
+    /// What has to wait until everything is in place: read-only root and tmpfs, propagation of the root.
+    func finish() throws {
+        for mount in lateReadOnly { try Mounts.change(mount.raw, set: .readOnly, subject: "a read-only tmpfs") }
+        if plan.readonlyRoot {
+            try Mounts.change(root.directory.raw, set: .readOnly, subject: "the root filesystem")
+        }
+        if let propagation = plan.rootPropagation {
+            try Mounts.change(
+                root.directory.raw, propagation: propagation.kind, recursive: propagation.recursive,
+                subject: "the root filesystem")
+        }
+    }
+}

@@ -1,0 +1,143 @@
+import CKernel
+import Glibc
+import Kernel
+
+/// The program `martlet-runtime`: an OCI runtime with runc's command line.
+package enum RuntimeProgram {
+    /// Runs one call.
+    ///
+    /// - Parameter arguments: the program's, its own name first.
+    /// - Returns: the exit status: 0; 1 for an error (255 of `exec`); that of the container's process for `run` and
+    ///   `exec` in the foreground, 128 + N when signal N ended it.
+    package static func run(_ arguments: [String]) -> Int32 {
+        var log = RuntimeLog.standard
+        var failure: Int32 = 1
+        do {
+            let global = try Arguments(arguments.dropFirst(), flags: globalFlags)
+            if global.has("help") || global.positional.first == "help" || global.positional.isEmpty && !global.has("version") {
+                print(Help.overview)
+                return 0
+            }
+            if global.has("version") {
+                print(Help.version)
+                return 0
+            }
+            log = try makeLog(global)
+            let name = global.positional[0]
+            guard let verb = Verb.all.first(where: { $0.name == name }) else { throw unknownVerb(name) }
+            failure = verb.failureStatus
+            let own = try Arguments(global.positional.dropFirst(), flags: verb.flags + [helpFlag])
+            if own.has("help") {
+                print(Help.of(verb))
+                return 0
+            }
+            try refuseGlobals(global)
+            let store = StateStore(root: global.value("root") ?? defaultRoot)
+            return try verb.body(Invocation(store: store, log: log, arguments: own, commandLine: arguments))
+        } catch {
+            log.fail("\(error)")
+            return failure
+        }
+    }
+
+    /// Where containers are remembered unless `--root` says otherwise; it does not outlive a boot.
+    static let defaultRoot = "/run/martlet-runtime"
+
+    static let helpFlag = Flag("help", "h", help: "show this help")
+    static let globalFlags = [
+        Flag("root", value: "DIR", help: "directory for the state of containers (default: \(defaultRoot))"),
+        Flag("log", value: "FILE", help: "append errors and warnings to a file"),
+        Flag("log-format", value: "FORMAT", help: "text (default) or json"),
+        Flag("debug", help: "log more"),
+        Flag("systemd-cgroup", help: "not supported: cgroups are made directly"),
+        Flag("rootless", value: "BOOL", help: "auto or false; true is not supported"),
+        Flag("version", "v", help: "print the version"), helpFlag,
+    ]
+
+    private static func makeLog(_ global: Arguments) throws -> RuntimeLog {
+        let format = global.value("log-format") ?? "text"
+        guard let known = RuntimeLog.Format(rawValue: format) else {
+            throw RuntimeError("unknown log-format '\(format)': text and json are known")
+        }
+        return try RuntimeLog(path: global.value("log"), format: known, debug: global.has("debug"))
+    }
+
+    private static func refuseGlobals(_ global: Arguments) throws {
+        if global.has("systemd-cgroup") {
+            throw RuntimeError("--systemd-cgroup is not supported: leave it out, cgroups are made directly")
+        }
+        if let rootless = global.value("rootless"), rootless != "auto", rootless != "false" {
+            throw RuntimeError("--rootless=\(rootless) is not supported: this runtime needs root")
+        }
+    }
+
+    private static func unknownVerb(_ name: String) -> RuntimeError {
+        switch name {
+        case "checkpoint", "restore", "update", "events":
+            RuntimeError("'\(name)' is not supported by this runtime")
+        default: RuntimeError("no such command '\(name)'; 'martlet-runtime --help' lists them")
+        }
+    }
+}
+
+/// One call of a verb.
+struct Invocation {
+    let store: StateStore
+    let log: RuntimeLog
+    let arguments: Arguments
+    /// As the program got it, for executing itself again.
+    let commandLine: [String]
+
+    /// The container id, the first positional argument.
+    func containerID() throws -> ContainerID { try ContainerID(arguments.positional[0]) }
+}
+
+/// A verb of the command line; each has a file of its own.
+struct Verb: Sendable {
+    let name: String
+    let usage: String
+    let summary: String
+    let flags: [Flag]
+    /// The exit status of a call that failed.
+    var failureStatus: Int32 = 1
+    let body: @Sendable (Invocation) throws -> Int32
+
+    static let all = [
+        create, delete, exec, features, kill, list, pause, ps, resume, run, spec, start, state,
+    ]
+}
+
+/// Help texts.
+enum Help {
+    static var version: String {
+        "martlet-runtime version \(Version.number)\nspec: \(Validation.highestVersion)"
+    }
+
+    static var overview: String {
+        let verbs = Verb.all.map { "   \($0.name)\(String(repeating: " ", count: 12 - $0.name.count))\($0.summary)" }
+        return """
+            martlet-runtime - an OCI container runtime
+
+            USAGE:
+               martlet-runtime [global options] command [command options] [arguments...]
+
+            COMMANDS:
+            \(verbs.joined(separator: "\n"))
+
+            GLOBAL OPTIONS:
+            \(RuntimeProgram.globalFlags.map(\.helpLine).joined(separator: "\n"))
+            """
+    }
+
+    static func of(_ verb: Verb) -> String {
+        """
+        martlet-runtime \(verb.name) - \(verb.summary)
+
+        USAGE:
+           martlet-runtime \(verb.name) \(verb.usage)
+
+        OPTIONS:
+        \((verb.flags + [RuntimeProgram.helpFlag]).map(\.helpLine).joined(separator: "\n"))
+        """
+    }
+}

@@ -1,0 +1,112 @@
+import CKernel
+import Glibc
+import JSON
+import Kernel
+
+/// The directory of `--root`: one directory per container, 0700.
+struct StateStore {
+    let root: String
+
+    /// Where a container's files are: `state.json`, `seccomp.bpf`, and `start.sock` while it waits for `start`.
+    func directory(_ id: ContainerID) -> String { "\(root)/\(id)" }
+
+    func startSocket(_ id: ContainerID) -> String { "\(directory(id))/start.sock" }
+    private func recordPath(_ id: ContainerID) -> String { "\(directory(id))/state.json" }
+    private func filterPath(_ id: ContainerID) -> String { "\(directory(id))/seccomp.bpf" }
+
+    /// Makes the container's directory and locks it.
+    ///
+    /// - Throws: `RuntimeError` when there is one of this name.
+    func create(_ id: ContainerID) throws -> StateLock {
+        if mkdir(directory(id), 0o700) != 0 {
+            let number = errno
+            if number == EEXIST { throw RuntimeError("container with given ID already exists: \(id)") }
+            guard number == ENOENT else { throw KernelError("mkdir", directory(id), errno: number) }
+            try File.makeDirectories(root, mode: 0o700)
+            guard mkdir(directory(id), 0o700) == 0 else { throw KernelError("mkdir", directory(id), errno: errno) }
+        }
+        return try lock(id)
+    }
+
+    /// Keeps other calls that change this container waiting until the lock goes away.
+    func lock(_ id: ContainerID) throws -> StateLock {
+        do throws(KernelError) {
+            let directory = try File.open(directory(id), O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+            let raw = directory.raw
+            try systemCall("flock", self.directory(id)) { flock(raw, LOCK_EX) }
+            return StateLock(directory: directory)
+        } catch {
+            if error.errno == ENOENT || error.errno == ENOTDIR { throw RuntimeError.noContainer(id.description) }
+            throw error
+        }
+    }
+
+    /// Whether some call is changing the container right now.
+    func isLocked(_ id: ContainerID) -> Bool {
+        guard let directory = try? File.open(directory(id), O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else { return false }
+        return flock(directory.raw, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK
+    }
+
+    /// Replaces the record at once; a reader sees the old or the new one. It need not survive a crash of the machine,
+    /// because the container does not.
+    func write(_ record: ContainerRecord) throws {
+        let path = recordPath(record.id)
+        let temporary = path + ".new"
+        let file = try File.open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o600)
+        try file.writeAll(record.json.serialized(), subject: temporary)
+        try systemCall("rename", path) { rename(temporary, path) }
+    }
+
+    /// - Returns: nil for a container that is just being made (or whose making was cut off).
+    /// - Throws: `RuntimeError` when there is no such container.
+    func read(_ id: ContainerID) throws -> ContainerRecord? {
+        let path = recordPath(id)
+        let bytes: [UInt8]
+        do throws(KernelError) {
+            bytes = try File.read(path, limit: JSONLimits.standard.bytes)
+        } catch {
+            guard error.errno == ENOENT || error.errno == ENOTDIR else { throw error }
+            guard File.exists(directory(id)) else { throw RuntimeError.noContainer(id.description) }
+            return nil
+        }
+        return try withContext(path) { try ContainerRecord(JSONReader(try JSONValue.parse(bytes))) }
+    }
+
+    /// Like `read`, for verbs that need a whole container.
+    func require(_ id: ContainerID) throws -> ContainerRecord {
+        guard let record = try read(id), record.pid != 0 else {
+            throw RuntimeError("container \(id) is being created, or its creation was cut off; 'delete' removes it")
+        }
+        return record
+    }
+
+    /// Keeps the compiled filter for `exec`.
+    func write(filter: [UInt8], of id: ContainerID) throws {
+        let file = try File.open(filterPath(id), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o600)
+        try file.writeAll(filter, subject: filterPath(id))
+    }
+
+    func readFilter(_ id: ContainerID) throws -> [UInt8] {
+        // 4096 instructions of 8 bytes are the kernel's limit.
+        try File.read(filterPath(id), limit: 4096 * 8)
+    }
+
+    func remove(_ id: ContainerID) throws { try File.removeTree(directory(id)) }
+
+    /// The names of all containers, sorted. What is no container's directory is left out.
+    func list() throws -> [ContainerID] {
+        guard File.exists(root) else { return [] }
+        return try File.list(root).compactMap { try? ContainerID($0) }.filter { id in
+            var info = stat()
+            return lstat(directory(id), &info) == 0 && info.st_mode & S_IFMT == S_IFDIR
+        }.sorted { $0.description < $1.description }
+    }
+}
+
+/// Holds a container's state directory locked (flock) while it lives. A forked child shares the lock and has to close
+/// its descriptor.
+struct StateLock: ~Copyable {
+    private let directory: OwnedFD
+    init(directory: consuming OwnedFD) { self.directory = directory }
+    var raw: Int32 { directory.raw }
+}

@@ -1,0 +1,224 @@
+import Confinement
+import Glibc
+import JSON
+import Kernel
+import OCISpec
+
+/// Checks a configuration against the specification and against what this runtime honours. Whatever is not honoured is
+/// refused by its place; nothing is silently left out.
+struct Validation {
+    let spec: ContainerSpec
+
+    /// The versions of the specification that are accepted: 1.0.0 to 1.3.x.
+    static let lowestVersion = "1.0.0"
+    static let highestVersion = "1.3.0"
+    static let highestMinor = 3
+
+    /// - Throws: `RefusedField`.
+    static func check(_ spec: ContainerSpec) throws {
+        let validation = Validation(spec: spec)
+        try checkVersion(spec.ociVersion)
+        guard let process = spec.process else { throw RefusedField("process", "is missing") }
+        try validation.checkRoot()
+        try check(process, path: "process")
+        guard let linux = spec.linux else { throw RefusedField("linux", "is missing") }
+        try validation.checkUnsupported(linux)
+        try validation.checkNamespaces(linux)
+        try validation.checkNames(linux)
+        try validation.checkPaths(linux)
+        try SysctlCheck(linux: linux).run()
+    }
+
+    static func checkVersion(_ version: String) throws {
+        let core = version.prefix { $0 != "-" && $0 != "+" }
+        let parts = core.split(separator: ".", omittingEmptySubsequences: false).map { UInt32($0) }
+        guard parts.count == 3, let major = parts[0], let minor = parts[1], parts[2] != nil else {
+            throw RefusedField("ociVersion", "'\(version)' is not a version such as 1.2.0")
+        }
+        guard major == 1, minor <= highestMinor else {
+            throw RefusedField(
+                "ociVersion", "\(version) is not supported; \(lowestVersion) to 1.\(highestMinor).x are")
+        }
+    }
+
+    private func checkRoot() throws {
+        guard let root = spec.root else { throw RefusedField("root", "is missing") }
+        guard !root.path.isEmpty else { throw RefusedField("root.path", "is empty") }
+    }
+
+    /// Checks a process, of config.json or of `exec --process`.
+    static func check(_ process: ProcessSpec, path: String) throws {
+        guard let program = process.args.first, !program.isEmpty else {
+            throw RefusedField("\(path).args", "names no program")
+        }
+        guard process.cwd.hasPrefix("/") else {
+            throw RefusedField("\(path).cwd", "'\(process.cwd)' is not an absolute path")
+        }
+        for (index, entry) in process.env.enumerated() {
+            guard let equals = entry.firstIndex(of: "="), equals != entry.startIndex else {
+                throw RefusedField("\(path).env[\(index)]", "'\(entry.prefix(64))' is not NAME=value")
+            }
+        }
+        if let profile = process.apparmorProfile, !profile.isEmpty, profile != "unconfined" {
+            throw RefusedField("\(path).apparmorProfile", "AppArmor profiles are not supported")
+        }
+        if let label = process.selinuxLabel, !label.isEmpty {
+            throw RefusedField("\(path).selinuxLabel", "SELinux labels are not supported")
+        }
+        if process.scheduler != nil { throw RefusedField("\(path).scheduler") }
+        if process.ioPriority != nil { throw RefusedField("\(path).ioPriority") }
+        if process.execCPUAffinity != nil { throw RefusedField("\(path).execCPUAffinity") }
+        if let score = process.oomScoreAdj, !OOMScoreAdjustment.range.contains(Int(score)) {
+            throw RefusedField("\(path).oomScoreAdj", "\(score) is not between -1000 and 1000")
+        }
+        guard process.user.additionalGids.count <= 65536 else {
+            throw RefusedField("\(path).user.additionalGids", "more than 65536 groups")
+        }
+        if let mask = process.user.umask, mask > 0o777 {
+            throw RefusedField("\(path).user.umask", "is not between 0 and 0777")
+        }
+        var limits: Set<String> = []
+        for (index, limit) in process.rlimits.enumerated() where !limits.insert(limit.type).inserted {
+            throw RefusedField("\(path).rlimits[\(index)].type", "\(limit.type) is given twice")
+        }
+    }
+
+    private func checkUnsupported(_ linux: LinuxSpec) throws {
+        if linux.intelRdt != nil { throw RefusedField("linux.intelRdt") }
+        if linux.memoryPolicy != nil { throw RefusedField("linux.memoryPolicy") }
+        if let devices = linux.netDevices, !(devices.objectValue?.isEmpty ?? false) {
+            throw RefusedField("linux.netDevices")
+        }
+        if let label = linux.mountLabel, !label.isEmpty {
+            throw RefusedField("linux.mountLabel", "SELinux labels are not supported")
+        }
+        if let personality = linux.personality, !personality.flags.isEmpty {
+            throw RefusedField("linux.personality.flags")
+        }
+        if let seccomp = linux.seccomp {
+            if let path = seccomp.listenerPath, !path.isEmpty {
+                throw RefusedField("linux.seccomp.listenerPath", "seccomp notification is not supported")
+            }
+            if let metadata = seccomp.listenerMetadata, !metadata.isEmpty {
+                throw RefusedField("linux.seccomp.listenerMetadata", "seccomp notification is not supported")
+            }
+        }
+        if let rdma = linux.resources?.rdma, !(rdma.objectValue?.isEmpty ?? false) {
+            throw RefusedField("linux.resources.rdma")
+        }
+    }
+
+    private func checkNamespaces(_ linux: LinuxSpec) throws {
+        var seen: Set<NamespaceSpec.Kind> = []
+        for (index, namespace) in linux.namespaces.enumerated() {
+            let path = "linux.namespaces[\(index)]"
+            guard seen.insert(namespace.type).inserted else {
+                throw RefusedField(path, "the \(namespace.type.rawValue) namespace is given twice")
+            }
+            if let joined = namespace.path, !joined.hasPrefix("/") {
+                throw RefusedField("\(path).path", "'\(joined)' is not an absolute path")
+            }
+        }
+        guard let mount = linux.namespace(.mount) else {
+            throw RefusedField("linux.namespaces", "a mount namespace is required")
+        }
+        guard mount.path == nil else {
+            throw RefusedField("linux.namespaces", "joining a mount namespace by path is not supported: the container's "
+                + "root would replace that of everybody in it")
+        }
+        let user = linux.namespace(.user)
+        let hasMaps = !linux.uidMappings.isEmpty || !linux.gidMappings.isEmpty
+        if user == nil || user?.path != nil, hasMaps {
+            throw RefusedField("linux.uidMappings", "id mappings need a new user namespace in linux.namespaces")
+        }
+        if let user, user.path == nil {
+            guard !linux.uidMappings.isEmpty else { throw RefusedField("linux.uidMappings", "is missing") }
+            guard !linux.gidMappings.isEmpty else { throw RefusedField("linux.gidMappings", "is missing") }
+        }
+        for (clock, _) in linux.timeOffsets where clock != "monotonic" && clock != "boottime" {
+            throw RefusedField("linux.timeOffsets.\(clock)", "clocks with an offset are monotonic and boottime")
+        }
+        if !linux.timeOffsets.isEmpty {
+            guard let time = linux.namespace(.time), time.path == nil else {
+                throw RefusedField("linux.timeOffsets", "offsets need a new time namespace in linux.namespaces")
+            }
+        }
+    }
+
+    private func checkNames(_ linux: LinuxSpec) throws {
+        let names = [("hostname", spec.hostname), ("domainname", spec.domainname)]
+        for case (let field, let name?) in names where !name.isEmpty {
+            guard linux.namespace(.uts) != nil else {
+                throw RefusedField(field, "cannot be set without a uts namespace in linux.namespaces")
+            }
+            guard name.utf8.count <= 64 else { throw RefusedField(field, "is longer than 64 bytes") }
+        }
+        if let propagation = linux.rootfsPropagation, !propagation.isEmpty {
+            let options = try MountOptions([propagation], path: "linux.rootfsPropagation")
+            guard options.propagation.count == 1 else {
+                throw RefusedField("linux.rootfsPropagation", "'\(propagation)' is no kind of propagation")
+            }
+        }
+    }
+
+    private func checkPaths(_ linux: LinuxSpec) throws {
+        for (name, paths) in [("maskedPaths", linux.maskedPaths), ("readonlyPaths", linux.readonlyPaths)] {
+            for (index, path) in paths.enumerated() where !path.hasPrefix("/") {
+                throw RefusedField("linux.\(name)[\(index)]", "'\(path)' is not an absolute path")
+            }
+        }
+        for (index, device) in linux.devices.enumerated() {
+            guard device.path.hasPrefix("/"), device.path.split(separator: "/").last.map({ $0 != ".." }) ?? false else {
+                throw RefusedField("linux.devices[\(index)].path", "'\(device.path)' is not an absolute path of a file")
+            }
+            if let mode = device.fileMode, mode & ~0o170000 > 0o7777 {
+                throw RefusedField("linux.devices[\(index)].fileMode", "is more than permission bits")
+            }
+        }
+    }
+}
+
+/// Which sysctls belong to a namespace of the container's own: the others would change the host.
+struct SysctlCheck {
+    let linux: LinuxSpec
+
+    func run() throws {
+        for name in linux.sysctl.keys.sorted() {
+            let path = "linux.sysctl.\(name)"
+            guard let place = Self.place(of: name) else { throw RefusedField(path, "is no name of a sysctl") }
+            if let missing = missingNamespace(place) {
+                throw RefusedField(path, "the container has no \(missing) namespace of its own that it belongs to")
+            }
+        }
+    }
+
+    /// The path below /proc/sys. The first separator decides what the other character means: `net.ipv4.conf.eth0/1.tag`
+    /// is the interface eth0.1, as in sysctl(8).
+    static func place(of name: String) -> String? {
+        let separator = name.first { $0 == "." || $0 == "/" } ?? "."
+        let parts = name.split(separator: separator, omittingEmptySubsequences: false).map { part in
+            separator == "." ? String(part.map { $0 == "/" ? "." : $0 }) : String(part)
+        }
+        guard parts.count >= 2, parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }) else { return nil }
+        return parts.joined(separator: "/")
+    }
+
+    private func missingNamespace(_ place: String) -> String? {
+        let ipc = [
+            "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax",
+            "kernel/shmmni", "kernel/shm_rmid_forced",
+        ]
+        if ipc.contains(place) || place.hasPrefix("fs/mqueue/") { return owns(.ipc) ? nil : "ipc" }
+        if place.hasPrefix("net/") { return owns(.network) ? nil : "network" }
+        if place == "kernel/domainname" || place == "kernel/hostname" { return owns(.uts) ? nil : "uts" }
+        return "(any)"
+    }
+
+    /// True for a new namespace and for a joined one that is not the runtime's.
+    private func owns(_ kind: NamespaceSpec.Kind) -> Bool {
+        guard let namespace = linux.namespace(kind) else { return false }
+        guard let path = namespace.path else { return true }
+        let name = kind == .network ? "net" : kind.rawValue
+        return !NamespaceFiles.same(path, "/proc/self/ns/\(name)")
+    }
+}

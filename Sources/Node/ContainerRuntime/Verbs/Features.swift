@@ -1,0 +1,54 @@
+import Confinement
+import JSON
+import OCISpec
+
+extension Verb {
+    static let features = Verb(
+        name: "features", usage: "", summary: "print what this runtime supports, as JSON", flags: []
+    ) { call in
+        try call.arguments.require("features", atLeast: 0, atMost: 0)
+        print(String(decoding: Features.json.serialized(pretty: true), as: UTF8.self))
+        return 0
+    }
+}
+
+/// The features document of the OCI runtime specification.
+enum Features {
+    static var json: JSONValue {
+        [
+            "ociVersionMin": .string(Validation.lowestVersion), "ociVersionMax": .string(Validation.highestVersion),
+            "hooks": list([
+                "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
+            ]),
+            "mountOptions": list(MountOptions.knownNames),
+            "linux": [
+                "namespaces": list(NamespaceSpec.Kind.allCases.map(\.rawValue).sorted()),
+                "capabilities": list(CapabilitySet.known().names),
+                "cgroup": [
+                    "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
+                ],
+                "seccomp": seccomp,
+                "apparmor": ["enabled": false], "selinux": ["enabled": false],
+                "intelRdt": ["enabled": false], "memoryPolicy": [:],
+                "mountExtensions": ["idmap": ["enabled": false]], "netDevices": ["enabled": false],
+            ],
+            "annotations": [:], "potentiallyUnsafeConfigAnnotations": [],
+        ]
+    }
+
+    private static var seccomp: JSONValue {
+        let flags = ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"]
+        return [
+            "enabled": true,
+            "actions": list([
+                "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
+                "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
+            ]),
+            "operators": list(SeccompComparison.Operation.allCases.map(\.rawValue).sorted()),
+            "archs": list(SeccompArchitecture.allCases.filter { $0.token != 0 }.map(\.rawValue).sorted()),
+            "knownFlags": list(flags), "supportedFlags": list(flags),
+        ]
+    }
+
+    private static func list(_ texts: [String]) -> JSONValue { .array(texts.map { .string($0) }) }
+}

@@ -1,0 +1,38 @@
+import CStage
+import Glibc
+import Kernel
+import OCISpec
+
+extension Verb {
+    static let start = Verb(
+        name: "start", usage: "<container-id>", summary: "execute the program of a created container", flags: []
+    ) { call in
+        try call.arguments.require("start", atLeast: 1, atMost: 1)
+        let id = try call.containerID()
+        let lock = try call.store.lock(id)
+        let record = try call.store.require(id)
+        switch try call.store.status(record) {
+        case .created: break
+        case .stopped: throw RuntimeError("cannot start a container that has stopped")
+        case .creating: throw RuntimeError("cannot start a container that is being created")
+        case .running, .paused: throw RuntimeError("cannot start an already running container")
+        }
+        let path = call.store.startSocket(id)
+        let connection = try withContext("the container's process does not wait for its start any more") {
+            try UnixSocket.connect(path, kind: .packets)
+        }
+        try File.removeFile(path)
+        failpoint("runtime.started")
+        if let message = try Channel(socket: connection.raw).receive() {
+            throw RuntimeError(try ProcessPlan.explain(message, limits: record.process.rlimits))
+        }
+        do {
+            try Hooks.run(record.poststart, .poststart, state: record.state(.running))
+        } catch {
+            try? call.store.killAndWait(record)
+            throw error
+        }
+        _ = consume lock
+        return 0
+    }
+}

@@ -1,0 +1,178 @@
+import CKernel
+import Glibc
+import JSON
+import Kernel
+
+/// What is at a path in a container, as `docker cp` shows it.
+package struct ContainerPathStatus: Sendable, Equatable, Codable {
+    package enum Kind: String, Sendable, Codable {
+        case file, directory, link, device, fifo, socket
+    }
+
+    /// The last part of the path; `/` for the root.
+    package var name: String
+    package var kind: Kind
+    /// In bytes.
+    package var size: UInt64
+    /// Permission bits with setuid, setgid and sticky.
+    package var mode: UInt32
+    package var modified: Timestamp
+    /// What a symbolic link says; empty for anything else.
+    package var linkTarget: String
+}
+
+/// Copies between a container's root file system and a tar stream, for `martlet cp`.
+///
+/// The root is the task's `rootfs`, or `/proc/<pid>/root` of a running container, which shows its volumes as well. Every
+/// name is looked up by openat2(2) inside the root, so that a container that swaps names meanwhile leads nobody out.
+package struct ContainerFiles: Sendable {
+    /// The root on the host.
+    package let root: String
+    package let limits: ImageLimits
+    /// The longest path that is followed, in bytes.
+    private static let maximumPath = 4095
+
+    package init(root: String, limits: ImageLimits = .standard) {
+        self.root = root
+        self.limits = limits
+    }
+
+    /// Looks at a path; a symbolic link at its end is not followed.
+    ///
+    /// - Throws: `ImageError`: notFound, invalidArgument, system.
+    package func status(_ path: String) throws -> ContainerPathStatus {
+        try ImageError.explaining("looking at \(printable(path)) in the container") {
+            let root = try openRoot()
+            let found = try open(path, in: root.raw)
+            return try Self.status(found.raw, name: Self.name(of: path))
+        }
+    }
+
+    /// Writes a tar of a file or directory to `target`. Its entries begin with the last part of the path; of a path that
+    /// ends in `/.`, with `.`: the content of the directory.
+    ///
+    /// Sockets are left out. Devices and FIFOs are entries, their content is not read.
+    ///
+    /// - Returns: what the path is.
+    /// - Throws: `ImageError`: notFound, invalidArgument, limitExceeded, system.
+    @discardableResult
+    package func archive(
+        _ path: String, to target: Int32, progress: ImageProgressHandler? = nil
+    ) throws -> ContainerPathStatus {
+        try ImageError.explaining("copying \(printable(path)) out of the container") {
+            let root = try openRoot()
+            let found = try open(path, in: root.raw)
+            let status = try Self.status(found.raw, name: Self.name(of: path))
+            let start = try Self.entryPath(path, limits: limits)
+            let isContent = path.hasSuffix("/.") || path == "." || start.isRoot
+            let writer = TarWriter { try writeAll($0, to: target, subject: "the archive") }
+            var walk = TreeArchiver(root: root.raw, writer: writer, limits: limits) { done in
+                progress?(ImageProgress(phase: "reading", done: done, total: nil))
+            }
+            try walk.add(found, at: start, named: isContent ? [0x2e] : start.name)
+            try writer.finish()
+            return status
+        }
+    }
+
+    /// Unpacks a tar, plain or compressed, below an existing directory. Nothing outside the root is written whatever the
+    /// archive says; device nodes and the kernel's own file systems are refused.
+    ///
+    /// - Parameters:
+    ///   - owner: of everything that is written; nil for the owners in the archive.
+    ///   - replacingKinds: a directory and something else of the same name may replace each other.
+    /// - Throws: `ImageError`: notFound, invalidArgument (the path is no directory), invalidArchive, limitExceeded,
+    ///   unsupported, noSpace, system. Entries before the one at fault have been written then.
+    package func extract(
+        _ source: Int32, into path: String, owner: (uid: UInt32, gid: UInt32)? = nil, replacingKinds: Bool = false,
+        progress: ImageProgressHandler? = nil
+    ) throws {
+        try ImageError.explaining("copying into \(printable(path)) of the container") {
+            let root = try openRoot()
+            let base = try Self.entryPath(path, limits: limits)
+            do throws(KernelError) {
+                _ = try ByteName.open(base.bytes, in: root.raw, Int32(CK_O_PATH) | O_DIRECTORY)
+            } catch {
+                throw Self.explained(error, path)
+            }
+            let blob = HashingSource(
+                DescriptorSource(source, subject: "the archive", limit: limits.archiveBytes) { done in
+                    progress?(ImageProgress(phase: "reading", done: done, total: nil))
+                })
+            let decompressor = try Decompressor(blob, subject: "the archive")
+            let bounded = BoundedSource(
+                decompressor, compressed: { blob.count }, limits: limits, subject: "the archive")
+            let reader = TarReader(bounded, limits: limits, needsEndMark: true)
+            var policy = TreeWriter.Policy.copy
+            policy.owner = owner
+            policy.replacesKinds = replacingKinds
+            let writer = TreeWriter(
+                root: root.raw, base: base, policy: policy, limits: limits, subject: "the archive")
+            while let entry = try reader.next() { try writer.write(entry, from: reader) }
+            try writer.finish()
+            try reader.drain()
+        }
+    }
+}
+
+extension ContainerFiles {
+    private func openRoot() throws -> OwnedFD { try File.open(root, O_RDONLY | O_DIRECTORY) }
+
+    private static func entryPath(_ path: String, limits: ImageLimits) throws -> EntryPath {
+        guard !path.isEmpty, path.utf8.count <= maximumPath, !path.utf8.contains(0) else {
+            throw ImageError(.invalidArgument, "a path in a container has 1 to \(maximumPath) bytes and no NUL")
+        }
+        // In a container `..` of the root is the root, so it is in a path that a user types.
+        var parts: [Substring] = []
+        for part in path.split(separator: "/") where part != "." {
+            if part == ".." { _ = parts.popLast() } else { parts.append(part) }
+        }
+        return try EntryPath(Array(parts.joined(separator: "/").utf8), limits: limits)
+    }
+
+    private static func name(of path: String) -> String {
+        path.split(separator: "/").last { $0 != "." }.map(String.init) ?? "/"
+    }
+
+    /// A slash or `/.` at the end asks for the directory that a link leads to.
+    private func open(_ path: String, in root: Int32) throws -> OwnedFD {
+        let place = try Self.entryPath(path, limits: limits)
+        let follows = path.hasSuffix("/") || path.hasSuffix("/.")
+        let flags = Int32(CK_O_PATH) | (follows ? O_DIRECTORY : O_NOFOLLOW)
+        do throws(KernelError) {
+            return try ByteName.open(place.bytes, in: root, flags)
+        } catch {
+            throw Self.explained(error, path)
+        }
+    }
+
+    private static func explained(_ error: KernelError, _ path: String) -> any Error {
+        switch error.errno {
+        case ENOENT: ImageError(.notFound, "there is no '\(printable(path))' in the container")
+        case ENOTDIR: ImageError(.invalidArgument, "'\(printable(path))' in the container is no directory")
+        case ELOOP: ImageError(.invalidArgument, "'\(printable(path))' in the container leads through a loop of links")
+        default: error
+        }
+    }
+
+    private static func status(_ descriptor: Int32, name: String) throws -> ContainerPathStatus {
+        var info = stat()
+        try systemCall("fstat", name) { fstat(descriptor, &info) }
+        let kind: ContainerPathStatus.Kind =
+            switch info.type {
+            case S_IFDIR: .directory
+            case S_IFLNK: .link
+            case S_IFIFO: .fifo
+            case S_IFSOCK: .socket
+            case S_IFCHR, S_IFBLK: .device
+            default: .file
+            }
+        let target = kind == .link ? try TreeArchiver.linkTarget(of: descriptor, name: name) : []
+        let nanoseconds = Int64(info.st_mtim.tv_sec).multipliedReportingOverflow(by: 1_000_000_000)
+        return ContainerPathStatus(
+            name: name, kind: kind, size: UInt64(max(0, info.st_size)), mode: info.st_mode & 0o7777,
+            modified: Timestamp(
+                nanoseconds: nanoseconds.overflow ? 0 : nanoseconds.partialValue + Int64(info.st_mtim.tv_nsec)),
+            linkTarget: String(decoding: target, as: UTF8.self))
+    }
+}

@@ -1,0 +1,68 @@
+import Glibc
+import JSON
+import Kernel
+
+/// Why an operation on images was refused or failed. The message is one sentence that names the object, the reason and,
+/// where there is something to do, what to do next.
+package struct ImageError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// What kind of failure it is; the API chooses its status from it.
+    package enum Kind: Sendable, Equatable {
+        /// A name, digest, platform, path or user that does not have the form it must have.
+        case invalidArgument
+        /// An archive, manifest, configuration or layer that is malformed, ambiguous or hostile.
+        case invalidArchive
+        /// More bytes, entries, depth or compression than `ImageLimits` allows.
+        case limitExceeded
+        /// Something well-formed that Martlet does not read or write.
+        case unsupported
+        case notFound
+        /// A short id that stands for several images.
+        case ambiguous
+        /// The image is used, or known under further names.
+        case inUse
+        /// Content in the store that is no longer what its digest says; it has been put aside.
+        case corrupted
+        /// The file system is full (or its quota is used up); nothing was kept.
+        case noSpace
+        /// A system call failed.
+        case system
+    }
+
+    package let kind: Kind
+    package let message: String
+
+    package init(_ kind: Kind, _ message: String) {
+        self.kind = kind
+        self.message = message
+    }
+
+    package var description: String { message }
+}
+
+extension ImageError {
+    /// Runs one operation of the store and gives what it throws the shape of an `ImageError`.
+    ///
+    /// - Parameter operation: what is being done, to be read after "while": `importing an image`.
+    static func explaining<Result>(_ operation: @autoclosure () -> String, _ body: () throws -> Result) throws -> Result {
+        do {
+            return try body()
+        } catch let error as KernelError where error.errno == ENOSPC || error.errno == EDQUOT {
+            throw ImageError(
+                .noSpace, "no space left while \(operation()) (\(error)); nothing was kept, free some space and repeat")
+        } catch let error as KernelError {
+            throw ImageError(.system, "failed while \(operation()): \(error)")
+        } catch let error as JSONError {
+            throw ImageError(.invalidArchive, "failed while \(operation()): \(error)")
+        }
+    }
+}
+
+/// Bytes from outside as text for a message: control characters and what is not UTF-8 replaced, cut to 128 characters.
+func printable(_ bytes: some Sequence<UInt8>) -> String {
+    let text = String(decoding: Array(bytes.prefix(1024)), as: UTF8.self)
+    let clean = text.unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7f ? "\u{fffd}" : String($0) }
+    return clean.count > 128 ? clean.prefix(125).joined() + "..." : clean.joined()
+}
+
+/// Text from outside for a message.
+func printable(_ text: String) -> String { printable(text.utf8) }

@@ -1,0 +1,83 @@
+import CKernel
+import CNISpec
+import Glibc
+import Kernel
+
+/// The bridge that the pods of a node hang off. It is made here and not by the bridge plugin, so that it has our mark,
+/// a fixed hardware address (the plugin's changes with its members, and peers lose it for a while) and its guards
+/// before the first pod comes.
+struct BridgeDevice: Sendable {
+    let name: String
+    /// The gateway's address with the subnet's prefix.
+    let address: CIDR
+    /// Says whose it is, in the device's alias (`ip link` shows it).
+    let mark: String
+
+    private var folder: String { "/sys/class/net/\(name)" }
+    var exists: Bool { if_nametoindex(name) != 0 }
+
+    /// What stands under the name.
+    enum Owner: Equatable {
+        case nobody
+        case us
+        /// A bridge without alias, address and members: of a start of ours that was cut off, or of no use to anyone.
+        case abandoned
+        case someoneElse(String)
+    }
+
+    func owner() throws(KernelError) -> Owner {
+        guard exists else { return .nobody }
+        guard File.exists("\(folder)/bridge") else { return .someoneElse("a device that is no bridge") }
+        let alias = try File.text("\(folder)/ifalias", limit: 4096)
+        if alias == mark { return .us }
+        if !alias.isEmpty { return .someoneElse("a bridge marked '\(alias)'") }
+        let members = try File.list("\(folder)/brif")
+        let addresses = try HostNetwork.addresses().filter { $0.interface == name && !$0.network.address.isLinkLocal }
+        let used = !members.isEmpty || !addresses.isEmpty
+        return used ? .someoneElse("a bridge that somebody else made") : .abandoned
+    }
+
+    /// Whether it has its address.
+    func hasAddress() throws(KernelError) -> Bool {
+        try HostNetwork.addresses().contains { $0.interface == name && $0.network == address }
+    }
+
+    /// In bytes.
+    ///
+    /// - Throws: `KernelError` with ENODEV when there is no such device.
+    func mtu() throws(KernelError) -> Int {
+        var mtu: Int32 = 0
+        try systemCall("ioctl(SIOCGIFMTU)", name) { ck_interface_mtu(name, &mtu) }
+        return Int(mtu)
+    }
+
+    /// Makes it, or gives an abandoned one its properties, and brings it up.
+    func create(mtu: Int) throws(KernelError) {
+        if !exists { try systemCall("ioctl(SIOCBRADDBR)", name) { ck_bridge_add(name) } }
+        failpoint("network.after_bridge")
+        try File.writeControl("\(folder)/ifalias", mark)
+        // 02: locally administered. The rest only has to be stable and differ between bridges of a link.
+        let mac: [UInt8] = [0x02, 0x6d] + address.address.bytes
+        try systemCall("ioctl(SIOCSIFHWADDR)", name) { ck_interface_set_mac(name, mac) }
+        try systemCall("ioctl(SIOCSIFMTU)", name) { ck_interface_set_mtu(name, Int32(mtu)) }
+        let (ip, mask, broadcast) = (Self.raw(address.address), Self.raw(address.mask), Self.raw(address.last))
+        try systemCall("ioctl(SIOCSIFADDR)", name) { ck_interface_set_ipv4(name, ip, mask, broadcast) }
+        try guardAgainstPods()
+        try systemCall("ioctl(SIOCSIFFLAGS)", name) { ck_interface_up(name) }
+    }
+
+    /// No pod may give the host routes by router advertisements (CVE-2020-10749). Without IPv6 there are none.
+    func guardAgainstPods() throws(KernelError) {
+        let path = "/proc/sys/net/ipv6/conf/\(name)/accept_ra"
+        if File.exists(path) { try File.writeControl(path, "0") }
+    }
+
+    /// Deletes it; its members become free devices.
+    func delete() throws(KernelError) {
+        try systemCall("ioctl(SIOCSIFFLAGS)", name) { ck_interface_down(name) }
+        try systemCall("ioctl(SIOCBRDELBR)", name) { ck_bridge_delete(name) }
+    }
+
+    /// In network byte order, as ioctls want it.
+    private static func raw(_ address: IPAddress) -> UInt32 { UInt32(address.value).bigEndian }
+}

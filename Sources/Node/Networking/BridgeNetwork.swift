@@ -1,0 +1,506 @@
+import CNISpec
+import Glibc
+import JSON
+import Kernel
+import Synchronization
+
+/// How the pods of this node are connected.
+package struct BridgeNetworkConfiguration: Sendable, Equatable {
+    /// The network's name: in files, in the plugins' rules.
+    package var name = "martlet"
+    /// The bridge's device name.
+    package var bridge = "martlet0"
+    /// An IPv4 network of /8 to /29; its first address is the bridge's. The default is seldom used by others.
+    package var subnet = "10.213.0.0/16"
+    /// Bytes; nil for that of the device with the default route.
+    package var mtu: Int?
+    /// Pods reach other networks under the node's address.
+    package var masquerade = true
+    package var pluginDirectories = CNIHost.defaultPluginDirectories
+    /// Longest run of one plugin.
+    package var timeoutMilliseconds = 60_000
+    /// The node's data directory: `cni/cache` in it.
+    package var dataDirectory: String
+    /// The node's run directory: `netns` and `cni` in it.
+    package var runDirectory: String
+
+    package init(dataDirectory: String, runDirectory: String) {
+        self.dataDirectory = dataDirectory
+        self.runDirectory = runDirectory
+    }
+}
+
+/// How a pod can be reached.
+package struct EndpointAddresses: Sendable, Equatable {
+    package let interface: String
+    /// With the subnet's prefix.
+    package let address: CIDR
+    package let gateway: IPAddress?
+    package let mac: MACAddress?
+    package let ports: [PortMapping]
+}
+
+/// The node's own network: a bridge, an address for each pod, translation outwards, published ports; wired by Debian's
+/// CNI plugins bridge, host-local and portmap.
+///
+/// What belongs to the whole network is made here, once: the bridge, forwarding and four rules with the comment
+/// `martlet:<bridge>`. Outward translation is one rule for the subnet rather than the bridge plugin's `ipMasq`, which
+/// takes three times as long for each pod and leaves its chain behind when the namespace is gone before DEL.
+///
+/// Address leases are in the run directory: a lease is worth no more than the namespace that has the address, and both are
+/// gone after a reboot.
+///
+/// All functions block. Calls about one container must not overlap; others may.
+package final class BridgeNetwork: Sendable {
+    package let configuration: BridgeNetworkConfiguration
+    private let subnet: CIDR
+    let device: BridgeDevice
+    let host: CNIHost
+    private let state = Mutex(State())
+
+    private struct State {
+        /// Published ports by who has them; nil until the records were read.
+        var ports: [PortMapping: String]?
+        /// What this process attached: never garbage, however old the list of the living is that we are given.
+        var attached: Set<String> = []
+    }
+
+    /// The namespace's device.
+    private static let interface = "eth0"
+
+    var pinDirectory: String { "\(configuration.runDirectory)/netns" }
+    var stateDirectory: String { "\(configuration.runDirectory)/cni" }
+    var leaseDirectory: String { "\(stateDirectory)/ipam/\(configuration.name)" }
+    private var forwardRecord: String { "\(stateDirectory)/ip_forward.before" }
+
+    /// Checks the configuration; touches nothing.
+    package init(_ configuration: BridgeNetworkConfiguration) throws(NetworkError) {
+        guard CNINames.isName(configuration.name), configuration.name.utf8.count <= 32 else {
+            throw NetworkError(.configuration, "'\(configuration.name)' is no name for a network")
+        }
+        guard CNINames.isInterface(configuration.bridge) else {
+            throw NetworkError(
+                .configuration, "'\(configuration.bridge)' is no name for a bridge: at most 15 plain characters")
+        }
+        guard let subnet = CIDR(configuration.subnet), subnet.isNetwork, subnet.address.family == .v4,
+            (8...29).contains(subnet.prefixLength), let gateway = subnet.first.advanced(by: 1),
+            let address = CIDR(gateway, prefixLength: subnet.prefixLength)
+        else {
+            throw NetworkError(
+                .configuration,
+                "'\(configuration.subnet)' is no IPv4 network between /8 and /29, such as 10.213.0.0/16")
+        }
+        if subnet.first.isLoopback || subnet.first.isMulticast {
+            throw NetworkError(.configuration, "\(subnet) cannot be routed; choose a private network")
+        }
+        if let mtu = configuration.mtu, !(576...65535).contains(mtu) {
+            throw NetworkError(.configuration, "an MTU of \(mtu) is not between 576 and 65535")
+        }
+        self.configuration = configuration
+        self.subnet = subnet
+        device = BridgeDevice(
+            name: configuration.bridge, address: address, mark: "martlet \(configuration.dataDirectory)")
+        do throws(JSONError) {
+            let list = try Self.list(configuration, subnet, mtu: configuration.mtu, ports: true)
+            host = CNIHost(
+                list: list, pluginDirectories: configuration.pluginDirectories,
+                cacheDirectory: "\(configuration.dataDirectory)/cni/cache",
+                timeoutMilliseconds: configuration.timeoutMilliseconds)
+        } catch {
+            throw NetworkError(.configuration, error.description)
+        }
+    }
+
+    /// - Parameter ports: without any there is nothing to do for portmap: one program less to start.
+    private static func list(
+        _ configuration: BridgeNetworkConfiguration, _ subnet: CIDR, mtu: Int?, ports: Bool
+    ) throws(JSONError) -> NetworkConfigurationList {
+        let gateway = subnet.first.advanced(by: 1) ?? subnet.first
+        var bridge: JSONObject = [
+            "type": "bridge", "bridge": .string(configuration.bridge), "isGateway": true, "ipMasq": false,
+            "hairpinMode": true,
+            "ipam": [
+                "type": "host-local", "dataDir": .string("\(configuration.runDirectory)/cni/ipam"),
+                "ranges": [[["subnet": .string(subnet.description), "gateway": .string(gateway.description)]]],
+                "routes": [["dst": "0.0.0.0/0"]],
+            ],
+        ]
+        if let mtu { bridge["mtu"] = .integer(Int64(mtu)) }
+        var plugins = [try PluginConfiguration(JSONReader(.object(bridge)))]
+        if ports {
+            let portmap: JSONObject = ["type": "portmap", "snat": true, "capabilities": ["portMappings": true]]
+            plugins.append(try PluginConfiguration(JSONReader(.object(portmap))))
+        }
+        return NetworkConfigurationList(name: configuration.name, plugins: plugins)
+    }
+
+    /// The list for one pod: its device gets the bridge's MTU.
+    private func list(ports: Bool) throws(NetworkError) -> NetworkConfigurationList {
+        do {
+            return try Self.list(configuration, subnet, mtu: device.mtu(), ports: ports)
+        } catch {
+            throw NetworkError(.failed, "\(error)")
+        }
+    }
+
+    /// The configuration list of this network, as the plugins get it.
+    package var list: NetworkConfigurationList { host.list }
+}
+
+// MARK: - The network as a whole
+
+extension BridgeNetwork {
+    /// What stands in the way of this network on this machine; changes nothing.
+    package func conflicts() -> [NetworkError] {
+        var problems: [NetworkError] = []
+        let missing = ["bridge", "host-local", "portmap"].filter { host.program(of: $0) == nil }
+        if !missing.isEmpty {
+            let places = configuration.pluginDirectories.joined(separator: ", ")
+            problems.append(
+                NetworkError(
+                    .missingProgram,
+                    "no CNI plugin \(missing.joined(separator: ", ")) in \(places); "
+                        + "install Debian's package containernetworking-plugins"))
+        }
+        do throws(NetworkError) {
+            _ = try PacketFilter()
+        } catch {
+            problems.append(error)
+        }
+        do throws(KernelError) {
+            if let problem = try deviceConflict() { problems.append(problem) }
+        } catch {
+            problems.append(NetworkError(.failed, error.description))
+        }
+        return problems
+    }
+
+    private func deviceConflict() throws(KernelError) -> NetworkError? {
+        if case .someoneElse(let what) = try device.owner() {
+            return NetworkError(
+                .bridgeTaken, "\(device.name) is \(what) already; remove it or choose another name for our bridge")
+        }
+        if let other = try HostNetwork.conflict(with: subnet, except: device.name) {
+            return NetworkError(
+                .subnetTaken,
+                "the subnet \(subnet) overlaps \(other.network) on \(other.interface); choose another subnet")
+        }
+        return nil
+    }
+
+    /// Makes the network ready, or repairs it: bridge, forwarding, rules. Repeating it does no harm.
+    ///
+    /// - Throws: the first conflict; what the kernel or iptables refused.
+    package func prepare() throws(NetworkError) {
+        if let conflict = conflicts().first { throw conflict }
+        let filter = try PacketFilter()
+        do throws(KernelError) {
+            try File.makeDirectories(stateDirectory)
+            try prepareDevice()
+            try enableForwarding()
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
+        for rule in rules { try filter.ensure(rule) }
+    }
+
+    private func prepareDevice() throws(KernelError) {
+        if try device.owner() == .us, try !device.hasAddress() {
+            // Ours with another address: of another configuration, or a start of ours that was cut off.
+            guard try host.records().isEmpty else {
+                throw KernelError(
+                    "reconfigure", device.name, errno: EBUSY,
+                    hint: "pods are attached to it with another subnet; stop them first")
+            }
+            try device.delete()
+        }
+        if try device.owner() == .us { return try device.guardAgainstPods() }
+        let mtu = if let mtu = configuration.mtu { mtu } else { try HostNetwork.defaultMTU() }
+        try device.create(mtu: mtu)
+    }
+
+    private static let forwarding = "/proc/sys/net/ipv4/ip_forward"
+
+    /// What it was before is kept for `removeLeftovers`.
+    private func enableForwarding() throws(KernelError) {
+        if try File.text(Self.forwarding, limit: 16) != "0" { return }
+        if !File.exists(forwardRecord) { try File.replace(forwardRecord, with: Array("0".utf8)) }
+        try File.writeControl(Self.forwarding, "1")
+    }
+
+    private var ruleMark: String { "martlet:\(device.name)" }
+
+    /// The rules for the network as a whole.
+    private var rules: [PacketFilter.Rule] {
+        let comment = ["-m", "comment", "--comment", ruleMark]
+        // For ports published on 127.0.0.1 portmap sets route_localnet on the bridge; without this rule a pod could then
+        // send to the host's loopback addresses. Answers to published ports are not meant: they come to the
+        // bridge's own address.
+        var rules = [
+            PacketFilter.Rule(
+                table: "raw", chain: "PREROUTING",
+                words: ["-i", device.name, "-d", "127.0.0.0/8"] + comment + ["-j", "DROP"]),
+            // Where the policy is to drop (a docker daemon sets it), pods may still send, and receive answers and
+            // what came to a published port.
+            PacketFilter.Rule(
+                table: "filter", chain: "FORWARD", words: ["-i", device.name] + comment + ["-j", "ACCEPT"]),
+            PacketFilter.Rule(
+                table: "filter", chain: "FORWARD",
+                words: ["-o", device.name, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED,DNAT"] + comment
+                    + ["-j", "ACCEPT"]),
+        ]
+        if configuration.masquerade {
+            rules.append(
+                PacketFilter.Rule(
+                    table: "nat", chain: "POSTROUTING",
+                    words: ["-s", subnet.description, "!", "-o", device.name] + comment + ["-j", "MASQUERADE"]))
+        }
+        return rules
+    }
+}
+
+// MARK: - One pod
+
+extension BridgeNetwork {
+    /// Connects a pod.
+    ///
+    /// - Parameters:
+    ///   - id: the task's.
+    ///   - namespacePath: its pinned network namespace.
+    ///   - ports: to publish; IPv4 only.
+    /// - Throws: `NetworkError` of kind portTaken when a port is in use; otherwise what the plugins say. Nothing is left
+    ///   behind then, or it is on record for the garbage collection.
+    package func attach(
+        _ id: String, namespacePath: String, ports: [PortMapping] = []
+    ) throws(NetworkError) -> EndpointAddresses {
+        let list = try list(ports: !ports.isEmpty)
+        try reserve(ports, for: id)
+        let attachment = NetworkAttachment(
+            containerID: id, namespacePath: namespacePath, interface: Self.interface,
+            capabilities: CapabilityArguments(portMappings: ports))
+        do throws(CNIHostError) {
+            let result = try host.add(attachment, list: list)
+            return try addresses(in: result, ports)
+        } catch {
+            release(id)
+            throw NetworkError(.failed, error.description)
+        }
+    }
+
+    /// Disconnects a pod; one that is not connected is no error. May be repeated until it succeeds.
+    package func detach(_ id: String) throws(NetworkError) {
+        do throws(CNIHostError) {
+            try host.delete(NetworkAttachment(containerID: id, namespacePath: "", interface: Self.interface))
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
+        release(id)
+    }
+
+    /// The addresses of a pod that is connected; nil for one that is not.
+    package func addresses(of id: String) throws(NetworkError) -> EndpointAddresses? {
+        do {
+            guard let record = try host.record(containerID: id), record.isComplete, let result = record.result
+            else { return nil }
+            return try addresses(in: result, record.attachment.capabilities.portMappings)
+        } catch {
+            throw NetworkError(.failed, "\(error)")
+        }
+    }
+
+    /// Asks the plugins whether a pod is still connected as it was.
+    package func check(_ id: String) throws(NetworkError) {
+        do throws(CNIHostError) {
+            // Without the ports: portmap 1.1 asks for IPv6 rules that it never made, and always fails.
+            try host.check(
+                NetworkAttachment(containerID: id, namespacePath: "", interface: Self.interface),
+                capabilities: CapabilityArguments())
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
+        guard let ports = try addresses(of: id)?.ports, !ports.isEmpty else { return }
+        let network = configuration.name
+        let rules = try PacketFilter().rules(table: "nat")
+        guard rules.contains(where: { PacketFilter.container(of: $0, network: network) == id }) else {
+            throw NetworkError(.failed, "the ports of \(id) are no longer published: their rules were removed")
+        }
+    }
+
+    private func addresses(
+        in result: CNIResult, _ ports: [PortMapping]
+    ) throws(CNIHostError) -> EndpointAddresses {
+        let inside = { (address: CNIResult.Address) in
+            guard let index = address.interface else { return false }
+            return result.interfaces[index].sandbox != nil
+        }
+        guard let address = result.addresses.first(where: inside) ?? result.addresses.first else {
+            throw CNIHostError(
+                verb: .add, plugin: "", network: configuration.name, container: "", reason: "the result has no address")
+        }
+        let interface = address.interface.map { result.interfaces[$0] }
+        return EndpointAddresses(
+            interface: interface?.name ?? Self.interface, address: address.address, gateway: address.gateway,
+            mac: interface?.mac, ports: ports)
+    }
+
+    /// Takes the ports for a pod, all or none. The check by bind comes first: it may take a while to find who has one.
+    private func reserve(_ ports: [PortMapping], for id: String) throws(NetworkError) {
+        for port in ports {
+            guard port.hostPort > 0, port.containerPort > 0, port.hostAddress?.family != .v6 else {
+                throw NetworkError(
+                    .configuration, "a published port needs two numbers from 1 on and an IPv4 address, or none")
+            }
+            try PortCheck.requireFree(port)
+        }
+        let records: [CNIRecord]
+        do throws(KernelError) {
+            records = try state.withLock({ $0.ports == nil }) ? host.records() : []
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
+        let failure = state.withLock { state -> NetworkError? in
+            var taken = state.ports ?? [:]
+            if state.ports == nil {
+                for record in records {
+                    for port in record.attachment.capabilities.portMappings {
+                        taken[port] = record.attachment.containerID
+                    }
+                }
+            }
+            // What the same pod had before goes with its earlier ADD.
+            taken = taken.filter { $0.value != id }
+            for port in ports {
+                if let (_, owner) = taken.first(where: { Self.collide($0.key, port) }) {
+                    state.ports = taken
+                    return NetworkError(
+                        .portTaken,
+                        "port \(port.hostPort)/\(port.transport.rawValue) is published by task \(owner) already; "
+                            + "publish another port")
+                }
+            }
+            for port in ports { taken[port] = id }
+            state.ports = taken
+            state.attached.insert(id)
+            return nil
+        }
+        if let failure { throw failure }
+    }
+
+    private static func collide(_ left: PortMapping, _ right: PortMapping) -> Bool {
+        guard left.hostPort == right.hostPort, left.transport == right.transport else { return false }
+        guard let one = left.hostAddress, let two = right.hostAddress else { return true }
+        return one == two || one.isUnspecified || two.isUnspecified
+    }
+
+    private func release(_ id: String) {
+        state.withLock { state in
+            state.ports = state.ports?.filter { $0.value != id }
+            state.attached.remove(id)
+        }
+    }
+}
+
+// MARK: - What crashes leave
+
+extension BridgeNetwork {
+    /// Disconnects what is on record or holds an address but belongs to no living pod, and removes pinned namespaces and
+    /// rules of such pods. What this process attached itself is never touched.
+    ///
+    /// - Returns: the ids that were cleaned up, and what could not be.
+    package func collectGarbage(living: Set<String>) -> (removed: [String], problems: [String]) {
+        let kept = state.withLock { living.union($0.attached) }
+        var removed: Set<String> = []
+        var problems: [String] = []
+        do {
+            for record in try host.records() where !kept.contains(record.attachment.containerID) {
+                clean(record.attachment.containerID, &removed, &problems) { () throws(CNIHostError) in
+                    try host.delete(record)
+                }
+            }
+            for id in try leases() where !kept.contains(id) && !removed.contains(id) {
+                clean(id, &removed, &problems) { () throws(CNIHostError) in
+                    try host.delete(NetworkAttachment(containerID: id, namespacePath: "", interface: Self.interface))
+                }
+            }
+            try PacketFilter().removePluginRules(network: configuration.name) { !kept.contains($0) }
+            for id in try pins() where !kept.contains(id) {
+                try NetworkNamespace.remove(at: "\(pinDirectory)/\(id)")
+                removed.insert(id)
+            }
+        } catch {
+            problems.append("\(error)")
+        }
+        return (removed.sorted(), problems)
+    }
+
+    private func clean(
+        _ id: String, _ removed: inout Set<String>, _ problems: inout [String],
+        _ body: () throws(CNIHostError) -> Void
+    ) {
+        do throws(CNIHostError) {
+            try body()
+            release(id)
+            removed.insert(id)
+        } catch {
+            problems.append(error.description)
+        }
+    }
+
+    /// The containers that hold an address: host-local has one file per address with the id in its first line.
+    private func leases() throws(KernelError) -> Set<String> {
+        var ids: Set<String> = []
+        for name in try Self.entries(leaseDirectory) where IPAddress(name) != nil {
+            let text = try File.text("\(leaseDirectory)/\(name)", limit: 4096)
+            guard let id = text.split(whereSeparator: \.isNewline).first else { continue }
+            if CNINames.isName(String(id)) { ids.insert(String(id)) }
+        }
+        return ids
+    }
+
+    private func pins() throws(KernelError) -> [String] { try Self.entries(pinDirectory) }
+
+    private static func entries(_ directory: String) throws(KernelError) -> [String] {
+        do throws(KernelError) {
+            return try File.list(directory)
+        } catch {
+            if error.errno == ENOENT { return [] }
+            throw error
+        }
+    }
+
+    /// Takes the network away: every attachment, the bridge, the rules (the plugins' shared chains only when no other
+    /// program has entries in them), leases, pinned namespaces, the cache. Forwarding is switched off again if it was
+    /// off before and no other bridge needs it.
+    ///
+    /// - Returns: what could not be removed.
+    package func removeLeftovers() -> [String] {
+        state.withLock { $0 = State(ports: [:], attached: []) }
+        var problems = collectGarbage(living: []).problems
+        do {
+            let filter = try PacketFilter()
+            for table in ["raw", "filter", "nat"] {
+                for rule in try filter.rules(table: table) where rule.comment == ruleMark { try filter.remove(rule) }
+            }
+            try filter.removeUnusedPortmapChains()
+        } catch {
+            problems.append("\(error)")
+        }
+        do {
+            let owner = try device.owner()
+            if owner == .us || owner == .abandoned { try device.delete() }
+            try restoreForwarding()
+            for directory in [stateDirectory, pinDirectory, "\(configuration.dataDirectory)/cni"] {
+                try File.removeTree(directory)
+            }
+        } catch {
+            problems.append("\(error)")
+        }
+        return problems
+    }
+
+    private func restoreForwarding() throws(KernelError) {
+        guard File.exists(forwardRecord) else { return }
+        let others = try File.list("/sys/class/net").contains { File.exists("/sys/class/net/\($0)/bridge") }
+        if !others { try File.writeControl(Self.forwarding, "0") }
+    }
+}

@@ -1,0 +1,4 @@
+import ContainerRuntime
+import Glibc
+
+exit(RuntimeProgram.run(CommandLine.arguments))

@@ -1,0 +1,4 @@
+import Glibc
+import ShimCore
+
+exit(ShimProgram.run(CommandLine.arguments))

@@ -1,0 +1,171 @@
+import Client
+import Glibc
+import JSON
+import Kernel
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import StreamFrames
+
+/// A cluster's API as the verbs use it.
+struct ClusterAPI: Sendable {
+    let host: String
+
+    private func client() throws -> APIClient { APIClient(try ServerAddress(host)) }
+
+    private func target(_ path: String, _ query: [(String, String)]) -> String {
+        if query.isEmpty { return path }
+        return path + "?" + query.map { "\(escaped($0.0))=\(escaped($0.1))" }.joined(separator: "&")
+    }
+
+    func get<T: Decodable>(_ path: String, query: [(String, String)] = []) async throws -> T {
+        try await client().json(T.self, .GET, target(path, query))
+    }
+
+    func send<T: Decodable>(
+        _ method: String, _ path: String, query: [(String, String)] = [], body: (any Encodable)? = nil
+    ) async throws -> T {
+        let content = try body.map { try APIClient.Body.json($0) } ?? .none
+        return try await client().json(T.self, HTTPMethod(rawValue: method), target(path, query), body: content)
+    }
+
+    /// A request whose answer says nothing but its status.
+    func perform(
+        _ method: String, _ path: String, query: [(String, String)] = [], body: (any Encodable)? = nil
+    ) async throws {
+        let content = try body.map { try APIClient.Body.json($0) } ?? .none
+        let response = try await client().request(HTTPMethod(rawValue: method), target(path, query), body: content)
+        // 304: it was so already.
+        if response.status != 304 { _ = try await response.checked().bytes() }
+    }
+
+    /// Hands each line of an NDJSON answer on as it comes.
+    func lines<T: Decodable & Sendable>(
+        _ path: String, query: [(String, String)], _ each: (T) throws -> Void
+    ) async throws {
+        for try await line in try await client().lines(.GET, target(path, query)) {
+            try each(JSONCoding.decode(T.self, from: line))
+        }
+    }
+
+    /// Hands each frame of an answer's body on as it comes.
+    func frames(_ path: String, query: [(String, String)], _ each: (Frame) throws -> Void) async throws {
+        let response = try await client().request(.GET, target(path, query)).checked()
+        var decoder = FrameDecoder()
+        for try await piece in response.body {
+            decoder.append(piece.readableBytesView)
+            while let frame = try decoder.next() { try each(frame) }
+        }
+    }
+
+    func upgrade(_ path: String, query: [(String, String)]) async throws -> FrameStream<ResponseBody> {
+        try await client().upgrade(.POST, target(path, query)).frames
+    }
+
+    /// One header field of a HEAD request; nil when there is no such thing.
+    func head(_ path: String, query: [(String, String)], header: String) async throws -> String? {
+        let response = try await client().request(.HEAD, target(path, query))
+        if response.status == 404 { return nil }
+        return try await response.checked().headers.first(name: header)
+    }
+
+    /// Sends a file (`-`: standard input) and decodes the answer.
+    func upload<T: Decodable>(
+        _ method: String, _ path: String, query: [(String, String)], file: String, what: String
+    ) async throws -> T {
+        let source = try LocalFile(reading: file)
+        let body = APIClient.Body.stream(source.pieces(what), contentType: "application/x-tar")
+        return try await client().json(T.self, HTTPMethod(rawValue: method), target(path, query), body: body)
+    }
+
+    /// Sends bytes whose answer says nothing but its status.
+    func uploadWithoutAnswer(
+        _ method: String, _ path: String, query: [(String, String)], from source: LocalFile, what: String
+    ) async throws {
+        let body = APIClient.Body.stream(source.pieces(what), contentType: "application/x-tar")
+        try await client().send(HTTPMethod(rawValue: method), target(path, query), body: body)
+    }
+
+    /// Writes an answer's body to `sink`.
+    func download(_ path: String, query: [(String, String)], to sink: LocalFile, what: String) async throws {
+        let response = try await client().request(.GET, target(path, query)).checked()
+        var progress = Progress(what, total: nil)
+        var done: Int64 = 0
+        for try await piece in response.body {
+            let bytes = Array(piece.readableBytesView)
+            try await NIOThreadPool.singleton.runIfActive { try Descriptor.writeAll(sink.descriptor.raw, bytes, subject: sink.name) }
+            done += Int64(bytes.count)
+            progress.update(done)
+        }
+        progress.finish()
+    }
+}
+
+/// A file or pipe of this machine at one end of a transfer.
+struct LocalFile: Sendable {
+    let descriptor: SharedFD
+    let name: String
+    /// Bytes to come; nil when that is not known beforehand.
+    let size: Int64?
+
+    init(reading path: String) throws {
+        if path == "-" {
+            self.init(SharedFD(OwnedFD(adopting: try systemCall("dup", "standard input") { dup(0) })), name: "standard input")
+            return
+        }
+        let descriptor = SharedFD(try File.open(path, O_RDONLY))
+        var info = stat()
+        try systemCall("fstat", path) { fstat(descriptor.raw, &info) }
+        guard info.st_mode & S_IFMT != S_IFDIR else { throw CommandFailure("\(path) is a directory, not an archive") }
+        self.init(descriptor, name: path, size: info.st_mode & S_IFMT == S_IFREG ? Int64(info.st_size) : nil)
+    }
+
+    init(writing path: String) throws {
+        if path == "-" {
+            guard isatty(1) == 0 else { throw CommandFailure("standard output is a terminal: name a file with --output, or redirect") }
+            self.init(SharedFD(OwnedFD(adopting: try systemCall("dup", "standard output") { dup(1) })), name: "standard output")
+        } else {
+            self.init(SharedFD(try File.open(path, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)), name: path)
+        }
+    }
+
+    init(_ descriptor: SharedFD, name: String, size: Int64? = nil) {
+        self.descriptor = descriptor
+        self.name = name
+        self.size = size
+    }
+
+    /// The content as it is asked for, with progress on a terminal.
+    func pieces(_ what: String) -> Pieces { Pieces(file: self, what: what) }
+
+    struct Pieces: AsyncSequence, Sendable {
+        let file: LocalFile
+        let what: String
+
+        func makeAsyncIterator() -> Iterator { Iterator(file: file, progress: Progress(what, total: file.size)) }
+
+        struct Iterator: AsyncIteratorProtocol {
+            let file: LocalFile
+            var progress: Progress
+            var done: Int64 = 0
+
+            mutating func next() async throws -> ByteBuffer? {
+                let file = file
+                let chunk = try await NIOThreadPool.singleton.runIfActive { () -> [UInt8] in
+                    var chunk = [UInt8](repeating: 0, count: 256 << 10)
+                    let count = try systemCall("read", file.name) {
+                        chunk.withUnsafeMutableBytes { Glibc.read(file.descriptor.raw, $0.baseAddress, $0.count) }
+                    }
+                    return count == chunk.count ? chunk : Array(chunk[..<count])
+                }
+                guard !chunk.isEmpty else {
+                    progress.finish()
+                    return nil
+                }
+                done += Int64(chunk.count)
+                progress.update(done)
+                return ByteBuffer(bytes: chunk)
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+import ArgumentParser
+import JSON
+import Model
+import Wire
+
+struct Exec: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Run a program in a running container.", discussion: "Example: martlet exec -it web.1 sh")
+    @OptionGroup var connection: ConnectionOptions
+    @Flag(name: .shortAndLong, help: "Keep standard input open.") var interactive = false
+    @Flag(name: .shortAndLong, help: "A terminal.") var tty = false
+    @Option(name: .shortAndLong, help: "KEY=value.") var env: [String] = []
+    @Option(name: .shortAndLong, help: "The directory that the program starts in.") var workdir = ""
+    @Option(name: .shortAndLong, help: "USER[:GROUP].") var user = ""
+    @Argument var container: String
+    @Argument(parsing: .captureForPassthrough) var command: [String]
+
+    func run() async throws {
+        var request = ExecRequest(
+            command: command, environment: env, workingDirectory: workdir, user: user, terminal: tty, stdin: interactive)
+        if tty, let size = Terminal.size() {
+            request.columns = size.columns
+            request.rows = size.rows
+        }
+        let code: Int32
+        do {
+            let spec = String(decoding: try JSONCoding.encode(request), as: UTF8.self)
+            let session = try await FrameSession.open(
+                connection.cluster, "\(APIPaths.containers)/\(container)/exec", query: [("spec", spec)], terminal: tty,
+                stdin: interactive)
+            code = try await session.run()
+        } catch {
+            throw CommandFailure("\(error)", code: 125)
+        }
+        if code != 0 { throw CommandFailure("", code: code) }
+    }
+}
+
+struct Attach: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Connect to the streams of a running container; ctrl-p ctrl-q leaves a terminal.")
+    @OptionGroup var connection: ConnectionOptions
+    @Flag(help: "Do not send standard input.") var noStdin = false
+    @Argument var container: String
+
+    func run() async throws {
+        let code: Int32
+        do {
+            let view: ContainerView = try await connection.cluster.get("\(APIPaths.containers)/\(container)")
+            let stdin = view.spec.stdin && !noStdin
+            let session = try await FrameSession.open(
+                connection.cluster, "\(APIPaths.containers)/\(container)/attach", query: [("stdin", "\(stdin)")],
+                terminal: view.spec.terminal, stdin: stdin)
+            code = try await session.run()
+        } catch {
+            throw CommandFailure("\(error)", code: 125)
+        }
+        if code != 0 { throw CommandFailure("", code: code) }
+    }
+}

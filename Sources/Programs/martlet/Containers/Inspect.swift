@@ -1,0 +1,87 @@
+import ArgumentParser
+import JSON
+import Model
+import Wire
+
+struct Inspect: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Show everything about containers, as JSON.")
+    @OptionGroup var connection: ConnectionOptions
+    @Argument var containers: [String]
+
+    func run() async throws {
+        var views: [ContainerView] = []
+        for container in containers { views.append(try await connection.cluster.get("\(APIPaths.containers)/\(container)")) }
+        try printJSON(views)
+    }
+}
+
+struct Top: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "List the processes of a container.")
+    @OptionGroup var connection: ConnectionOptions
+    @OptionGroup var format: FormatOptions
+    @Argument var container: String
+
+    func run() async throws {
+        let list: ProcessList = try await connection.cluster.get("\(APIPaths.containers)/\(container)/top")
+        var table = Table()
+        table.columns = list.titles
+        table.rows = list.processes
+        table.objects = list.processes.map { row in
+            .object(zip(list.titles, row).reduce(into: .init()) { $0[$1.0] = .string($1.1) })
+        }
+        try table.print(format)
+    }
+}
+
+struct Stats: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Show what running containers use.", discussion: "Example: martlet stats --no-stream")
+    @OptionGroup var connection: ConnectionOptions
+    @OptionGroup var format: FormatOptions
+    @Flag(help: "Print one sample (over a second) and end.") var noStream = false
+    @Argument var containers: [String] = []
+
+    func run() async throws {
+        let cluster = connection.cluster
+        var before: [String: ContainerStats] = [:]
+        while true {
+            let names = try await names(cluster)
+            var table = Table("Name", "CPU", "Memory", "Limit", "Net in", "Net out", "Block in", "Block out", "Pids")
+            for name in names.sorted() {
+                let now: ContainerStats
+                do {
+                    now = try await cluster.get("\(APIPaths.containers)/\(name)/stats", query: [("stream", "false")])
+                } catch {
+                    // It ended between the listing and the question.
+                    if containers.isEmpty { continue }
+                    throw error
+                }
+                if let earlier = before[now.id.text] { try add(now, since: earlier, to: &table) }
+                before[now.id.text] = now
+            }
+            let first = table.rows.isEmpty && !names.isEmpty
+            if !first {
+                if !noStream && Output.isTerminal { Output.bytes(Array("\u{1B}[H\u{1B}[J".utf8), to: 1) }
+                try table.print(format)
+                if noStream { return }
+            }
+            try await Task.sleep(for: .seconds(1))
+        }
+    }
+
+    private func names(_ cluster: ClusterAPI) async throws -> [String] {
+        if !containers.isEmpty { return containers }
+        let views: [ContainerView] = try await cluster.get(APIPaths.containers, query: [("status", "running"), ("status", "paused")])
+        return views.map(\.name)
+    }
+
+    private func add(_ now: ContainerStats, since earlier: ContainerStats, to table: inout Table) throws {
+        let wall = Double(max(1, now.time.nanoseconds - earlier.time.nanoseconds))
+        let cpu = Double(now.cpuTotal - earlier.cpuTotal) * 100 / wall
+        try table.add(
+            now, now.name, cpu.rounded(toPlaces: 1) + "%", ByteSize.text(now.memoryUsage),
+            now.memoryLimit.map(ByteSize.text) ?? "none", ByteSize.text(now.networkReceived), ByteSize.text(now.networkSent),
+            ByteSize.text(now.blockRead), ByteSize.text(now.blockWritten),
+            "\(now.pids)" + (now.pidsLimit.map { "/\($0)" } ?? ""))
+    }
+}

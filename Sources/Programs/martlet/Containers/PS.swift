@@ -1,0 +1,83 @@
+import ArgumentParser
+import Model
+import Wire
+
+struct PS: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "ps", abstract: "List containers.",
+        discussion: "Example: martlet ps -a --format '{{.Name}} {{.Status}}'")
+    @OptionGroup var connection: ConnectionOptions
+    @OptionGroup var format: FormatOptions
+    @Flag(name: .shortAndLong, help: "Also those that do not run.") var all = false
+    @Flag(help: "Whole ids.") var noTrunc = false
+    @Option(help: "Only the instances of this service.") var service: String?
+    @Option(name: [.customShort("f"), .long], help: "KEY=VALUE with the keys name, label, status, node, service.")
+    var filter: [LabelArgument] = []
+
+    func run() async throws {
+        var query: [(String, String)] = [("all", "\(all || format.quiet && !filter.isEmpty)")]
+        if let service { query.append(("service", service)) }
+        for item in filter {
+            guard ["name", "label", "status", "node", "service"].contains(item.key) else {
+                throw ValidationError("no filter '\(item.key)': use name, label, status, node or service")
+            }
+            query.append((item.key, item.value))
+        }
+        let views: [ContainerView] = try await connection.cluster.get(APIPaths.containers, query: query)
+        try Self.table(views, whole: noTrunc).print(format)
+    }
+
+    static func table(_ views: [ContainerView], whole: Bool) throws -> Table {
+        var table = Table("Id", "Name", "Image", "Node", "Status", "Address", "Ports")
+        for view in views.sorted(by: { $0.createdAt > $1.createdAt }) {
+            try table.add(
+                view, whole ? view.id.text : String(view.id.text.prefix(12)), view.name, view.spec.image, view.nodeName,
+                view.statusText, view.status.addresses.first ?? "", view.portsText)
+        }
+        return table
+    }
+}
+
+extension ContainerView {
+    /// As a person reads it: `Up 3 minutes (healthy)`, `Exited (1) 5 seconds ago`.
+    var statusText: String {
+        if let unschedulable, task == nil { return "Waiting: \(unschedulable.message)" }
+        let note = status.message.isEmpty ? "" : ": \(status.message)"
+        switch status.phase {
+        case .assigned, .preparing: return "Preparing"
+        case .prepared: return "Created"
+        case .running: return "Up \(upTime)\(healthText)"
+        case .paused: return "Up \(upTime) (paused)"
+        case .stopping: return "Stopping"
+        case .exited: return exitText + (status.restartAt == nil ? "" : ", restarting")
+        case .failed: return "Failed\(note)" + (status.restartAt == nil ? "" : " (trying again)")
+        case .removed: return "Removed"
+        }
+    }
+
+    private var upTime: String { container.startedAt?.age() ?? "0 seconds" }
+
+    private var healthText: String {
+        switch container.health {
+        case .none: container.restarts > 0 ? ", \(container.restarts) restarts" : ""
+        case .starting: " (health: starting)"
+        case .healthy: " (healthy)"
+        case .unhealthy: " (unhealthy)"
+        }
+    }
+
+    private var exitText: String {
+        let reason = container.outOfMemory ? "out of memory" : container.reason
+        let code = container.exitCode.map { "(\($0)) " } ?? ""
+        let when = container.finishedAt?.ago() ?? ""
+        return "Exited \(code)\(when)" + (reason.isEmpty ? "" : ", \(reason)")
+    }
+
+    var portsText: String {
+        ports.map { port in
+            let address = port.hostAddress.isEmpty ? "" : "\(port.hostAddress):"
+            let transport = port.transport == .tcp ? "" : "/\(port.transport.rawValue)"
+            return "\(address)\(port.hostPort)->\(port.containerPort)\(transport)"
+        }.joined(separator: ", ")
+    }
+}

@@ -1,0 +1,93 @@
+import ArgumentParser
+import Model
+import StreamFrames
+import Wire
+
+struct Run: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Run a program in a new container.",
+        discussion: """
+            Examples:
+              martlet run --rm -it busybox sh
+              martlet run -d --name web -p 8080:80 busybox httpd -f
+            """)
+    @OptionGroup var connection: ConnectionOptions
+    @OptionGroup var options: PodOptions
+    @Flag(name: .shortAndLong, help: "In the background: print the id.") var detach = false
+    @Flag(name: .shortAndLong, help: "Keep standard input open.") var interactive = false
+    @Flag(name: .shortAndLong, help: "A terminal.") var tty = false
+    @Flag(name: .customLong("rm"), help: "Remove the container when it has ended.") var remove = false
+    @Option(help: "Unique in the cluster; made up when not given.") var name: String?
+    @Argument var image: String
+    @Argument(parsing: .captureForPassthrough, help: "The program and its arguments, instead of the image's.") var command: [String] = []
+
+    func run() async throws {
+        let cluster = connection.cluster
+        let pod = try options.pod(image: image, command: command, terminal: tty, stdin: interactive)
+        do {
+            let view: ContainerView = try await cluster.send(
+                "POST", APIPaths.containers,
+                body: CreateContainer(name: name, pod: pod, removeOnExit: remove, start: detach))
+            if detach {
+                Output.line(view.id.text)
+                return
+            }
+            let code = try await foreground(view, cluster)
+            if code != 0 { throw CommandFailure("", code: code) }
+        } catch let error as CommandFailure {
+            throw error
+        } catch {
+            throw CommandFailure("\(error)", code: 125)
+        }
+    }
+
+    /// Attaches first and starts then, so that not a byte is missed.
+    private func foreground(_ view: ContainerView, _ cluster: ClusterAPI) async throws -> Int32 {
+        let session: FrameSession
+        do {
+            session = try await FrameSession.open(
+                cluster, "\(APIPaths.containers)/\(view.id)/attach",
+                query: [("stdin", "\(interactive)"), ("stdout", "true"), ("stderr", "true")],
+                terminal: tty, stdin: interactive)
+            try await cluster.act(view.id.text, .start, ContainerAction())
+        } catch {
+            // What could not be attached or started must not stay behind as a container that nobody asked for.
+            if remove { try? await cluster.delete(APIPaths.containers, view.id.text, query: ["force": "true"]) }
+            throw error
+        }
+        let watcher = StartFailure(cluster: cluster, container: view.id.text)
+        let code = try await session.run(orFailing: watcher)
+        return code
+    }
+}
+
+/// A container that cannot be started never ends its stream: the cluster's own word for it does.
+struct StartFailure: Sendable {
+    let cluster: ClusterAPI
+    let container: String
+
+    func wait() async throws -> CommandFailure? {
+        let result: WaitResult = try await cluster.send(
+            "POST", "\(APIPaths.containers)/\(container)/wait", query: [("condition", "started")])
+        return result.exitCode == 0 ? nil : CommandFailure(result.message, code: Int32(clamping: result.exitCode))
+    }
+}
+
+struct Create: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Make a container without starting it.")
+    @OptionGroup var connection: ConnectionOptions
+    @OptionGroup var options: PodOptions
+    @Flag(name: .shortAndLong, help: "Keep standard input open.") var interactive = false
+    @Flag(name: .shortAndLong, help: "A terminal.") var tty = false
+    @Flag(name: .customLong("rm"), help: "Remove the container when it has ended.") var remove = false
+    @Option(help: "Unique in the cluster; made up when not given.") var name: String?
+    @Argument var image: String
+    @Argument(parsing: .captureForPassthrough) var command: [String] = []
+
+    func run() async throws {
+        let pod = try options.pod(image: image, command: command, terminal: tty, stdin: interactive)
+        let view: ContainerView = try await connection.cluster.send(
+            "POST", APIPaths.containers, body: CreateContainer(name: name, pod: pod, removeOnExit: remove, start: false))
+        Output.line(view.id.text)
+    }
+}

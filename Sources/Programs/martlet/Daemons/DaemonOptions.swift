@@ -1,0 +1,98 @@
+import Agent
+import ArgumentParser
+import Glibc
+import JSON
+import Kernel
+
+/// Where a cluster keeps things; several can live on one machine when these differ.
+struct PlaceOptions: ParsableArguments {
+    @Option(help: "State that outlives a reboot.") var dataDir = "/var/lib/martlet"
+    @Option(help: "Sockets and what a reboot may take.") var runDir = "/run/martlet"
+
+    var socket: String { "\(runDir)/martlet.sock" }
+
+    /// The file that names a daemon's process.
+    func pidFile(_ role: DaemonRole) -> String { "\(runDir)/\(role.rawValue).pid" }
+}
+
+enum DaemonRole: String, CaseIterable {
+    /// Master and agent in one process.
+    case up
+    case master
+    case agent
+}
+
+/// What an agent needs to know about its machine.
+struct NodeOptions: ParsableArguments {
+    @Option(help: "The node's name (the machine's host name).") var nodeName: String?
+    @Option(help: "A label of the node, KEY=value; set at its first start.") var nodeLabel: [LabelArgument] = []
+    @Option(help: "The bridge that pods hang on.") var bridge = "martlet0"
+    @Option(help: "The pods' addresses.") var subnet = "10.213.0.0/16"
+    @Option(help: "The parent of all pods' cgroups.") var cgroupParent = "martlet"
+}
+
+extension PlaceOptions {
+    /// Makes the process known, refusing a second one of the same place.
+    func claim(_ role: DaemonRole) throws {
+        try File.makeDirectories(runDir)
+        for other in DaemonRole.allCases {
+            guard let pid = runningDaemon(other) else { continue }
+            if other == role || other == .up || role == .up {
+                throw CommandFailure(
+                    "`martlet \(other.rawValue)` already runs as process \(pid) on \(runDir); end it with `martlet down`, "
+                        + "or give another --run-dir and --data-dir")
+            }
+        }
+        try File.replace(pidFile(role), with: Array("\(getpid()) \(try Proc.stat(getpid())?.startTime ?? 0)\n".utf8))
+    }
+
+    /// The living process that the file names: number and start time must both fit, since numbers are used again.
+    func runningDaemon(_ role: DaemonRole) -> pid_t? {
+        guard let words = try? File.text(pidFile(role)).split(separator: " "), words.count == 2, let pid = pid_t(words[0]),
+            let process = try? Proc.stat(pid), !process.hasEnded, "\(process.startTime)" == words[1]
+        else { return nil }
+        return pid
+    }
+}
+
+extension NodeOptions {
+    /// What is kept beside the state, so that `down` needs no flags.
+    private struct Remembered: Codable {
+        var bridge: String
+        var subnet: String
+        var cgroupParent: String
+    }
+
+    private static func file(_ place: PlaceOptions) -> String { "\(place.dataDir)/node.json" }
+
+    func remember(in place: PlaceOptions) throws {
+        try File.makeDirectories(place.dataDir)
+        let options = Remembered(bridge: bridge, subnet: subnet, cgroupParent: cgroupParent)
+        try File.replace(Self.file(place), with: JSONCoding.encode(options))
+    }
+
+    /// The last ones used on this place; the usual ones when there are none.
+    static func remembered(in place: PlaceOptions) throws -> NodeOptions {
+        var options = try NodeOptions.parse([])
+        guard File.exists(file(place)) else { return options }
+        let remembered = try JSONCoding.decode(Remembered.self, from: File.read(file(place)))
+        options.bridge = remembered.bridge
+        options.subnet = remembered.subnet
+        options.cgroupParent = remembered.cgroupParent
+        return options
+    }
+
+    /// Without the paths of the small programs, which only a running agent needs.
+    func agentConfiguration(_ place: PlaceOptions) -> AgentConfiguration {
+        var configuration = AgentConfiguration()
+        configuration.dataDirectory = place.dataDir
+        configuration.runDirectory = place.runDir
+        configuration.masterEndpoint = "unix:\(place.socket)"
+        configuration.nodeName = nodeName ?? ""
+        configuration.cgroupParent = cgroupParent
+        configuration.bridge = bridge
+        configuration.subnet = subnet
+        configuration.labels = nodeLabel.dictionary
+        return configuration
+    }
+}

@@ -1,0 +1,86 @@
+import Agent
+import Glibc
+import JSON
+import Kernel
+import Logging
+import Master
+import UnifiedAPI
+import UnixSignals
+
+/// Runs a master, an agent, or both, until a signal says to end. Pods go on.
+struct Daemons: Sendable {
+    let place: PlaceOptions
+    let node: NodeOptions
+    let logLevel: Logger.Level
+
+    func run(master: Bool, agent: Bool) async throws {
+        let level = logLevel
+        LoggingSystem.bootstrap { label in
+            var handler = StreamLogHandler.standardError(label: label)
+            handler.logLevel = level
+            return handler
+        }
+        raiseDescriptorLimit()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            defer { group.cancelAll() }
+            if master {
+                let daemon = try await MasterDaemon(masterConfiguration())
+                group.addTask { try await daemon.run() }
+            }
+            if agent {
+                let configuration = try agentConfiguration()
+                try node.remember(in: place)
+                let daemon = try await AgentDaemon(configuration)
+                group.addTask { try await daemon.run() }
+            }
+            group.addTask {
+                for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) { return }
+            }
+            // Whichever ends first: a signal, or a daemon that cannot go on and says why.
+            try await group.next()
+        }
+    }
+
+    private func masterConfiguration() -> MasterConfiguration {
+        var configuration = MasterConfiguration()
+        configuration.dataDirectory = place.dataDir
+        configuration.runDirectory = place.runDir
+        return configuration
+    }
+
+    private func agentConfiguration() throws -> AgentConfiguration {
+        var configuration = node.agentConfiguration(place)
+        configuration.shimProgram = try SmallProgram.find("martlet-shim")
+        configuration.runtimeProgram = try SmallProgram.find("martlet-runtime")
+        return configuration
+    }
+
+    /// A daemon with many streams needs more descriptors than a shell's soft limit.
+    private func raiseDescriptorLimit() {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(7), &limit) == 0 else { return }
+        limit.rlim_cur = limit.rlim_max
+        _ = setrlimit(__rlimit_resource_t(7), &limit)
+    }
+}
+
+/// The programs that come with this one: beside it, or in `../libexec/martlet`.
+enum SmallProgram {
+    /// - Throws: when it is missing or of another version.
+    static func find(_ name: String) throws -> String {
+        var buffer = [CChar](repeating: 0, count: 4096)
+        let count = readlink("/proc/self/exe", &buffer, buffer.count - 1)
+        let own = String(decoding: buffer.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let folder = own.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
+        let places = ["\(folder)/\(name)", "\(folder)/../libexec/martlet/\(name)"]
+        guard let path = places.first(where: { access($0, X_OK) == 0 }) else {
+            throw CommandFailure("no \(name) at \(places.joined(separator: " or ")): build or install all three programs")
+        }
+        let result = try Program(path, ["--version"], timeoutMilliseconds: 5000).run()
+        let text = String(decoding: result.output, as: UTF8.self)
+        guard text.contains(Version.number) else {
+            throw CommandFailure("\(path) is not of this version (\(Version.number)): build or install all three programs together")
+        }
+        return path
+    }
+}

@@ -1,0 +1,232 @@
+import ArgumentParser
+import Glibc
+import Kernel
+import Model
+
+/// The flags that describe a container, shared by `run`, `create` and the `service` verbs.
+struct PodOptions: ParsableArguments {
+    @Option(name: .shortAndLong, help: ArgumentHelp("KEY=value, or KEY to pass on yours.", valueName: "env"))
+    var env: [String] = []
+
+    @Option(help: "A file with a KEY=value on each line.")
+    var envFile: [String] = []
+
+    @Option(name: .shortAndLong, help: "SOURCE:TARGET[:ro]: a path of the node, or a named volume.")
+    var volume: [VolumeArgument] = []
+
+    @Option(help: "/TARGET[:size=64m,mode=1777]: memory.")
+    var tmpfs: [TmpfsArgument] = []
+
+    @Option(name: .shortAndLong, help: "The directory that the program starts in.")
+    var workdir = ""
+
+    @Option(name: .shortAndLong, help: "USER[:GROUP], names or numbers.")
+    var user = ""
+
+    @Option(name: .shortAndLong, help: "[ADDRESS:][PORT[-LAST]:]CONTAINERPORT[/udp]: publish a port of the container.")
+    var publish: [PublishedPort] = []
+
+    @Option(help: "no, on-failure[:N], always, unless-stopped.")
+    var restart: RestartArgument?
+
+    @Flag(help: "The root file system cannot be written.")
+    var readOnly = false
+
+    @Option(help: "A capability to add, or ALL.")
+    var capAdd: [String] = []
+
+    @Option(help: "A capability to drop, or ALL.")
+    var capDrop: [String] = []
+
+    @Option(help: "no-new-privileges[=false], seccomp=unconfined, seccomp=FILE.")
+    var securityOpt: [String] = []
+
+    @Option(name: .shortAndLong, help: "Memory limit, such as 64m.")
+    var memory: ByteSize?
+
+    @Option(help: "Memory plus swap; the same as --memory unless given; -1 for no limit on swap.")
+    var memorySwap: ByteSize?
+
+    @Option(help: "What the scheduler reserves when it is less than --memory.")
+    var memoryReservation: ByteSize?
+
+    @Option(help: "Processors, such as 0.5.")
+    var cpus: Cores?
+
+    @Option(help: "Weight among neighbours, 2 to 262144.")
+    var cpuShares: Int64?
+
+    @Option(help: "The most processes.")
+    var pidsLimit: Int64?
+
+    @Option(help: "Size of /dev/shm.")
+    var shmSize: ByteSize?
+
+    @Option(help: "bridge, host or none.")
+    var network: PodSpec.Network = .bridge
+
+    @Option(name: .shortAndLong, help: "KEY=value.")
+    var label: [LabelArgument] = []
+
+    @Option(help: "LABEL==VALUE or LABEL!=VALUE: on which nodes.")
+    var constraint: [ConstraintArgument] = []
+
+    @Option(help: "binpack, spread or random.")
+    var strategy: PlacementStrategy?
+
+    @Option(help: "The container's own host name.")
+    var hostname = ""
+
+    @Option(help: "Replaces the image's entrypoint; '' for none.")
+    var entrypoint: String?
+
+    @Option(help: "The signal that stops it.")
+    var stopSignal = ""
+
+    @Option(help: "Seconds between the stop signal and SIGKILL.")
+    var stopTimeout: Int?
+
+    @Option(help: "A device of the node: /dev/x[:/dev/y[:rwm]].")
+    var device: [String] = []
+
+    @Option(help: "A kernel parameter of the container's namespaces: KEY=value.")
+    var sysctl: [LabelArgument] = []
+
+    @Option(help: "NAME=SOFT[:HARD].")
+    var ulimit: [RLimitArgument] = []
+
+    @Option(help: "A shell command; exit code 0 means healthy.")
+    var healthCmd: String?
+
+    @Option(help: "A port of the container; a connection means healthy.")
+    var healthTcp: Int?
+
+    @Option(help: "PORT/PATH; an HTTP status from 200 to 399 means healthy.")
+    var healthHttp: String?
+
+    @Option(help: "Between two checks (30s).")
+    var healthInterval: Seconds?
+
+    @Option(help: "For one check (30s).")
+    var healthTimeout: Seconds?
+
+    @Option(help: "Failures in a row that stop the container (3).")
+    var healthRetries: Int?
+
+    @Option(help: "Failures within this time of the start do not count.")
+    var healthStartPeriod: Seconds?
+
+    /// What was given on the command line, over `base` (an existing spec when updating).
+    func pod(image: String, command: [String], terminal: Bool = false, stdin: Bool = false) throws -> PodSpec {
+        var container = ContainerSpec(image: image)
+        container.terminal = terminal
+        container.stdin = stdin
+        container.command = command.isEmpty ? nil : command
+        var pod = PodSpec(containers: [container])
+        try apply(to: &pod)
+        return pod
+    }
+
+    /// Changes in `pod` what was given.
+    func apply(to pod: inout PodSpec) throws {
+        var container = pod.containers[0]
+        container.environment = merge(container.environment, try environment())
+        container.mounts += volume.map(\.mount) + tmpfs.map(\.mount)
+        if !workdir.isEmpty { container.workingDirectory = workdir }
+        if !user.isEmpty { container.user = user }
+        if readOnly { container.readOnlyRoot = true }
+        container.capabilitiesAdded += capAdd
+        container.capabilitiesDropped += capDrop
+        try applySecurity(to: &container)
+        applyLimits(to: &container.limits)
+        container.labels.merge(label.dictionary) { $1 }
+        if let entrypoint { container.entrypoint = entrypoint.isEmpty ? [] : [entrypoint] }
+        if !stopSignal.isEmpty { container.stopSignal = stopSignal }
+        if let stopTimeout { container.stopGrace = stopTimeout }
+        container.devices += device
+        container.sysctls.merge(sysctl.dictionary) { $1 }
+        container.rlimits += ulimit.map(\.limit)
+        if let check = try healthCheck() { container.healthCheck = check }
+        pod.containers[0] = container
+        pod.network = network
+        pod.ports += publish.flatMap(\.mappings)
+        if !hostname.isEmpty { pod.hostname = hostname }
+        if let restart { pod.restart = restart.policy }
+        pod.constraints += constraint.map(\.constraint)
+        if let strategy { pod.strategy = strategy }
+    }
+
+    /// Later entries of the same key win.
+    private func merge(_ old: [String], _ new: [String]) -> [String] {
+        func key(_ entry: String) -> Substring { entry.prefix { $0 != "=" } }
+        let replaced = Set(new.map(key))
+        return old.filter { !replaced.contains(key($0)) } + new
+    }
+
+    private func environment() throws -> [String] {
+        var result: [String] = []
+        for path in envFile {
+            let lines = String(decoding: try File.read(path), as: UTF8.self).split(separator: "\n")
+            for line in lines where !line.hasPrefix("#") { result += passedOn(String(line)) }
+        }
+        return result + env.flatMap(passedOn)
+    }
+
+    /// `KEY` alone takes the caller's value, and is left out when there is none.
+    private func passedOn(_ entry: String) -> [String] {
+        if entry.contains("=") { return [entry] }
+        return getenv(entry).map { ["\(entry)=\(String(cString: $0))"] } ?? []
+    }
+
+    private func applySecurity(to container: inout ContainerSpec) throws {
+        for option in securityOpt {
+            let words = option.split(separator: "=", maxSplits: 1).map(String.init)
+            switch (words.first ?? "", words.count == 2 ? words[1] : nil) {
+            case ("no-new-privileges", nil), ("no-new-privileges", "true"): container.noNewPrivileges = true
+            case ("no-new-privileges", "false"): container.noNewPrivileges = false
+            case ("seccomp", "unconfined"): container.seccomp = .unconfined
+            case ("seccomp", let path?):
+                container.seccomp = .profile(json: String(decoding: try File.read(path), as: UTF8.self))
+            default:
+                throw ValidationError(
+                    "--security-opt \(option) is not supported: use no-new-privileges[=false] or seccomp=unconfined|FILE")
+            }
+        }
+    }
+
+    private func applyLimits(to limits: inout Limits) {
+        if let memory { limits.memory = memory.bytes }
+        if let memorySwap { limits.memorySwap = memorySwap.bytes }
+        if let memoryReservation { limits.memoryReservation = memoryReservation.bytes }
+        if let cpus { limits.cpu = cpus.nano }
+        if let cpuShares { limits.cpuShares = cpuShares }
+        if let pidsLimit { limits.pids = pidsLimit }
+        if let shmSize { limits.sharedMemory = shmSize.bytes }
+    }
+
+    private func healthCheck() throws -> HealthCheck? {
+        var probes: [HealthCheck.Probe] = []
+        if let healthCmd { probes.append(.command(["/bin/sh", "-c", healthCmd])) }
+        if let healthTcp { probes.append(.tcp(port: healthTcp)) }
+        if let healthHttp {
+            let words = healthHttp.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+            guard let port = Int(words[0]) else { throw ValidationError("--health-http takes PORT/PATH, not '\(healthHttp)'") }
+            probes.append(.http(port: port, path: "/" + (words.count == 2 ? words[1] : "")))
+        }
+        guard probes.count <= 1 else {
+            throw ValidationError("give one of --health-cmd, --health-tcp and --health-http")
+        }
+        guard let probe = probes.first else {
+            if healthInterval != nil || healthTimeout != nil || healthRetries != nil || healthStartPeriod != nil {
+                throw ValidationError("health options need --health-cmd, --health-tcp or --health-http")
+            }
+            return nil
+        }
+        return HealthCheck(
+            probe: probe, interval: healthInterval?.whole ?? 30, timeout: healthTimeout?.whole ?? 30,
+            retries: healthRetries ?? 3, startPeriod: healthStartPeriod?.whole ?? 0)
+    }
+}
+
+extension PodSpec.Network: ExpressibleByArgument {}
+extension PlacementStrategy: ExpressibleByArgument {}

@@ -1,0 +1,79 @@
+import JSON
+
+/// What a plugin prints when it fails (CNI specification, "Error").
+package struct CNIError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// Codes up to 99 are the specification's, higher ones the plugin's.
+    package let code: UInt32
+    package let message: String
+    package let details: String
+
+    /// 4: necessary environment variables are invalid.
+    package static let invalidEnvironment: UInt32 = 4
+    /// 7: the network configuration is invalid.
+    package static let invalidConfiguration: UInt32 = 7
+    /// 11: try again later.
+    package static let tryAgainLater: UInt32 = 11
+
+    package init(code: UInt32, message: String, details: String = "") {
+        self.code = code
+        self.message = message
+        self.details = details
+    }
+
+    /// Reads an error; message and details are cut to 1000 characters, and line breaks become spaces.
+    package init(_ reader: JSONReader) throws(JSONError) {
+        code = try reader.integer("code")
+        message = Self.line(try reader.optionalString("msg") ?? "")
+        details = Self.line(try reader.optionalString("details") ?? "")
+    }
+
+    private static func line(_ text: String) -> String {
+        String(text.split(whereSeparator: \.isNewline).joined(separator: " ").prefix(1000))
+    }
+
+    package func json(version: CNIVersion) -> JSONValue {
+        var object: JSONObject = [
+            "cniVersion": .string(version.rawValue), "code": JSONValue(UInt64(code)), "msg": .string(message),
+        ]
+        if !details.isEmpty { object["details"] = .string(details) }
+        return .object(object)
+    }
+
+    package var description: String {
+        "\(message.isEmpty ? "no message" : message)\(details.isEmpty ? "" : ": \(details)") (code \(code))"
+    }
+}
+
+/// What a plugin answers to VERSION.
+package struct VersionReply: Sendable, Equatable {
+    /// All versions it names, also those that are not known here.
+    package let supported: [String]
+
+    package init(supported: [String]) { self.supported = supported }
+
+    /// Reads an answer of at most 64 versions.
+    package init(_ reader: JSONReader) throws(JSONError) {
+        supported = try reader.elements("supportedVersions", atMost: 64).map { element throws(JSONError) in
+            try element.string()
+        }
+    }
+
+    package func json(version: CNIVersion) -> JSONValue {
+        [
+            "cniVersion": .string(version.rawValue),
+            "supportedVersions": .array(supported.map { .string($0) }),
+        ]
+    }
+
+    package func supports(_ version: CNIVersion) -> Bool { supported.contains(version.rawValue) }
+}
+
+/// Reading what a plugin printed.
+package enum PluginAnswer {
+    /// The JSON object in a plugin's output, of at most `CNILimits.bytes`.
+    package static func object(_ bytes: [UInt8]) throws(JSONError) -> JSONReader {
+        let reader = JSONReader(try JSONValue.parse(bytes, limits: CNILimits.json))
+        _ = try reader.members()
+        return reader
+    }
+}

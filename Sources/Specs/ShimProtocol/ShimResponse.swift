@@ -1,0 +1,175 @@
+package import JSON
+
+/// The shim's answer to what succeeded; a failure is an error frame.
+package struct ShimResponse: Codable, Sendable, Equatable {
+    /// Always true.
+    package var ok = true
+    /// `hello`: the shim's `ShimProtocol.version`.
+    package var version: Int?
+    /// `hello`: the shim's process.
+    package var pid: Int32?
+    /// `hello`: the task it was started for.
+    package var task: String?
+    /// `state`: all containers.
+    package var containers: [ShimContainerState]?
+    /// `state`: execs that run, and the latest that ended.
+    package var execs: [ShimExecState]?
+    /// The container after `create`, `start`, `signal`, `pause`, `resume`, `resize` and `attach`.
+    package var container: ShimContainerState?
+    /// The process after `exec`.
+    package var exec: ShimExecState?
+
+    package init(
+        version: Int? = nil, pid: Int32? = nil, task: String? = nil, containers: [ShimContainerState]? = nil,
+        execs: [ShimExecState]? = nil, container: ShimContainerState? = nil, exec: ShimExecState? = nil
+    ) {
+        self.version = version
+        self.pid = pid
+        self.task = task
+        self.containers = containers
+        self.execs = execs
+        self.container = container
+        self.exec = exec
+    }
+}
+
+/// Where a container is in its life.
+package enum ShimContainerStatus: String, Codable, Sendable, CaseIterable {
+    /// Its process waits for `start`.
+    case created
+    case running
+    case paused
+    /// Its process has ended and its exit record is announced.
+    case stopped
+
+    /// There is a process.
+    package var isAlive: Bool { self != .stopped }
+}
+
+/// A container as the shim knows it.
+package struct ShimContainerState: Codable, Sendable, Equatable {
+    package var container: String
+    package var start: Int
+    package var status: ShimContainerStatus
+    /// The container's first process, in the shim's pid namespace; the number of a stopped one may be another's by now.
+    package var pid: Int32
+    package var createdAt: Timestamp
+    package var startedAt: Timestamp?
+    /// There when it is stopped.
+    package var exit: ExitRecord?
+    /// Lines of output that could not be logged, since the disk was full, say; absent when there are none.
+    package var logLinesLost: UInt64?
+    /// Why the exit record is not on disk yet; the shim keeps trying.
+    package var recordError: String?
+
+    package init(
+        container: String, start: Int, status: ShimContainerStatus, pid: Int32, createdAt: Timestamp,
+        startedAt: Timestamp? = nil, exit: ExitRecord? = nil, logLinesLost: UInt64? = nil, recordError: String? = nil
+    ) {
+        self.container = container
+        self.start = start
+        self.status = status
+        self.pid = pid
+        self.createdAt = createdAt
+        self.startedAt = startedAt
+        self.exit = exit
+        self.logLinesLost = logLinesLost
+        self.recordError = recordError
+    }
+}
+
+/// A further process in a container.
+package struct ShimExecState: Codable, Sendable, Equatable {
+    package var container: String
+    package var execID: String
+    package var pid: Int32
+    package var startedAt: Timestamp
+    package var finishedAt: Timestamp?
+    /// There when it has ended: its code, or 128 and the signal.
+    package var exitCode: Int32?
+
+    package init(
+        container: String, execID: String, pid: Int32, startedAt: Timestamp, finishedAt: Timestamp? = nil,
+        exitCode: Int32? = nil
+    ) {
+        self.container = container
+        self.execID = execID
+        self.pid = pid
+        self.startedAt = startedAt
+        self.finishedAt = finishedAt
+        self.exitCode = exitCode
+    }
+}
+
+/// How one start of a container ended. It is durable at `ShimCreate.exitPath` before anybody is told, unless the disk
+/// refuses it (`ShimContainerState.recordError`).
+package struct ExitRecord: Codable, Sendable, Equatable {
+    package var container: String
+    package var start: Int
+    package var pid: Int32
+    /// The process's code, or 128 and the signal.
+    package var exitCode: Int32
+    /// The signal that ended it.
+    package var signal: Int32?
+    /// The kernel killed a process of the container for lack of memory during this start.
+    package var oomKilled: Bool
+    /// When its process was let go; when it was created, if it ended before that.
+    package var startedAt: Timestamp
+    package var finishedAt: Timestamp
+    /// What the code does not say, as a sentence.
+    package var reason: String?
+
+    package init(
+        container: String, start: Int, pid: Int32, exitCode: Int32, signal: Int32? = nil, oomKilled: Bool = false,
+        startedAt: Timestamp, finishedAt: Timestamp, reason: String? = nil
+    ) {
+        self.container = container
+        self.start = start
+        self.pid = pid
+        self.exitCode = exitCode
+        self.signal = signal
+        self.oomKilled = oomKilled
+        self.startedAt = startedAt
+        self.finishedAt = finishedAt
+        self.reason = reason
+    }
+}
+
+/// A change, or with kind `state` all there is.
+package struct ShimEvent: Codable, Sendable, Equatable {
+    /// What happened. An open set: readers ignore kinds they do not know.
+    package struct Kind: RawRepresentable, Codable, Sendable, Hashable {
+        package let rawValue: String
+        package init(rawValue: String) { self.rawValue = rawValue }
+
+        /// The first event of a connection; `containers` has them all.
+        package static let state = Kind(rawValue: "state")
+        package static let created = Kind(rawValue: "created")
+        package static let started = Kind(rawValue: "started")
+        package static let paused = Kind(rawValue: "paused")
+        package static let resumed = Kind(rawValue: "resumed")
+        package static let exited = Kind(rawValue: "exited")
+        package static let deleted = Kind(rawValue: "deleted")
+        /// A further process; `exec` has it.
+        package static let execStarted = Kind(rawValue: "exec_started")
+        package static let execExited = Kind(rawValue: "exec_exited")
+    }
+
+    package var event: Kind
+    package var at: Timestamp
+    package var containers: [ShimContainerState]?
+    /// The container after the change; of `deleted`, its last state.
+    package var container: ShimContainerState?
+    package var exec: ShimExecState?
+
+    package init(
+        _ event: Kind, at: Timestamp, containers: [ShimContainerState]? = nil, container: ShimContainerState? = nil,
+        exec: ShimExecState? = nil
+    ) {
+        self.event = event
+        self.at = at
+        self.containers = containers
+        self.container = container
+        self.exec = exec
+    }
+}

@@ -1,0 +1,166 @@
+import Model
+import Testing
+
+@Suite struct AdmissionOfPods {
+    let digest = "sha256:" + String(repeating: "1", count: 64)
+    let admission = Admission()
+
+    func admit(kind: Workload.Kind = .container, _ change: (inout PodSpec) -> Void) throws -> PodSpec {
+        var pod = PodSpec(containers: [ContainerSpec(image: "busybox")])
+        change(&pod)
+        return try admission.pod(pod, kind: kind) { $0 == "missing" ? nil : .init(digest: digest) }
+    }
+
+    /// The field that the refusal names.
+    func refusedField(_ change: (inout PodSpec) -> Void) -> String? {
+        do {
+            _ = try admit(change)
+            return nil
+        } catch let error as AdmissionError {
+            return error.field
+        } catch {
+            return "\(error)"
+        }
+    }
+
+    @Test func whatIsLeftOutIsFilledIn() throws {
+        let pod = try admit {
+            $0.containers[0].name = ""
+            $0.containers[0].capabilitiesAdded = ["net_admin", "CAP_SYS_TIME", "all"]
+        }
+        #expect(pod.containers[0].name == "main")
+        #expect(pod.containers[0].imageDigest == digest)
+        #expect(pod.containers[0].capabilitiesAdded == ["CAP_NET_ADMIN", "CAP_SYS_TIME", "ALL"])
+    }
+
+    @Test func aServiceIsKeptRunning() throws {
+        #expect(try admit(kind: .service) { _ in }.restart.condition == .always)
+        #expect(try admit { _ in }.restart.condition == .no)
+        #expect(try admit(kind: .service) { $0.restart = RestartPolicy(.onFailure) }.restart.condition == .onFailure)
+    }
+
+    @Test func anUnknownImageSaysHowToGetOne() {
+        #expect {
+            _ = try admit { $0.containers[0].image = "missing" }
+        } throws: { error in
+            guard let error = error as? AdmissionError else { return false }
+            return error.kind == .unknownImage && error.message.contains("martlet image import")
+                && error.message.contains("missing:latest")
+        }
+    }
+
+    @Test func refusalsNameTheField() {
+        let container = "$.pod.containers[0]"
+        #expect(refusedField { $0.containers = [] } == "$.pod.containers")
+        #expect(refusedField { $0.containers.append($0.containers[0]) } == "$.pod.containers")
+        #expect(refusedField { $0.hostname = "no_name" } == "$.pod.hostname")
+        #expect(refusedField { $0.containers[0].image = "Not An Image" } == "\(container).image")
+        #expect(refusedField { $0.containers[0].environment = ["A=1", "B\u{0}=2"] } == "\(container).environment[1]")
+        #expect(refusedField { $0.containers[0].environment = ["=x"] } == "\(container).environment[0]")
+        #expect(refusedField { $0.containers[0].workingDirectory = "tmp" } == "\(container).workingDirectory")
+        #expect(refusedField { $0.containers[0].capabilitiesDropped = ["FLY"] } == "\(container).capabilitiesDropped[0]")
+        #expect(refusedField { $0.containers[0].stopSignal = "SIGNO" } == "\(container).stopSignal")
+        #expect(refusedField { $0.containers[0].limits.memory = 1 << 20 } == "\(container).limits.memory")
+        #expect(
+            refusedField {
+                $0.containers[0].limits.memory = 64 << 20
+                $0.containers[0].limits.memorySwap = 32 << 20
+            } == "\(container).limits.memorySwap")
+        #expect(refusedField { $0.containers[0].limits.memorySwap = 64 << 20 } == "\(container).limits.memorySwap")
+        #expect(refusedField { $0.containers[0].limits.cpu = -1 } == "\(container).limits.cpu")
+        #expect(refusedField { $0.containers[0].limits.pids = 0 } == "\(container).limits.pids")
+        #expect(refusedField { $0.containers[0].sysctls = ["kernel.panic": "1"] } == "\(container).sysctls")
+        #expect(refusedField { $0.containers[0].sysctls = ["net/core": "1"] } == "\(container).sysctls")
+        #expect(refusedField { $0.containers[0].devices = ["/etc/passwd"] } == "\(container).devices[0]")
+        #expect(refusedField { $0.containers[0].devices = ["/dev/fuse:/dev/fuse:rx"] } == "\(container).devices[0]")
+        #expect(
+            refusedField { $0.containers[0].rlimits = [RLimit(name: "nofile", soft: 2, hard: 1)] }
+                == "\(container).rlimits[0]")
+        #expect(refusedField { $0.containers[0].labels = ["martlet.x": "1"] } == "\(container).labels")
+        #expect(refusedField { $0.restart = RestartPolicy(.always, maximumRetries: 3) } == "$.pod.restart.maximumRetries")
+        #expect(refusedField { $0.constraints = [Constraint(label: "", relation: .equal, value: "b")] } != nil)
+    }
+
+    @Test func mountsHaveUnambiguousTargets() {
+        let container = "$.pod.containers[0]"
+        func mounts(_ list: Mount...) -> String? { refusedField { $0.containers[0].mounts = list } }
+        #expect(mounts(Mount(.bind(path: "/srv"), target: "/data")) == nil)
+        #expect(mounts(Mount(.volume(name: "v"), target: "data")) == "\(container).mounts[0].target")
+        #expect(mounts(Mount(.volume(name: "v"), target: "/")) == "\(container).mounts[0].target")
+        #expect(mounts(Mount(.volume(name: "v"), target: "/a/../etc")) == "\(container).mounts[0].target")
+        #expect(mounts(Mount(.bind(path: "srv"), target: "/data")) == "\(container).mounts[0].source.bind.path")
+        #expect(mounts(Mount(.volume(name: "../x"), target: "/data")) == "\(container).mounts[0].source.volume.name")
+        #expect(mounts(Mount(.tmpfs(size: 1, mode: nil), target: "/t")) == "\(container).mounts[0].source.tmpfs.size")
+        #expect(mounts(Mount(.tmpfs(size: nil, mode: "9"), target: "/t")) == "\(container).mounts[0].source.tmpfs.mode")
+        #expect(
+            mounts(Mount(.volume(name: "v"), target: "/a"), Mount(.volume(name: "w"), target: "/a"))
+                == "\(container).mounts[1].target")
+    }
+
+    @Test func portsNeedABridgeAndARange() {
+        func ports(_ network: PodSpec.Network = .bridge, _ list: PortMapping...) -> String? {
+            refusedField {
+                $0.network = network
+                $0.ports = list
+            }
+        }
+        #expect(ports(.bridge, PortMapping(hostPort: 8080, hostPortEnd: 8090, containerPort: 80)) == nil)
+        #expect(ports(.bridge, PortMapping(hostPort: 0, containerPort: 80)) == nil)
+        #expect(ports(.none, PortMapping(hostPort: 1, containerPort: 80)) == "$.pod.ports")
+        #expect(ports(.host, PortMapping(hostPort: 1, containerPort: 80)) == "$.pod.ports")
+        #expect(ports(.bridge, PortMapping(hostPort: 9, hostPortEnd: 8, containerPort: 80)) == "$.pod.ports[0]")
+        #expect(ports(.bridge, PortMapping(hostPort: 70000, containerPort: 80)) == "$.pod.ports[0].hostPort")
+        #expect(ports(.bridge, PortMapping(hostPort: 1, containerPort: 0)) == "$.pod.ports[0].containerPort")
+        #expect(
+            ports(.bridge, PortMapping(hostAddress: "1.2.3", hostPort: 1, containerPort: 1))
+                == "$.pod.ports[0].hostAddress")
+        #expect(
+            ports(.bridge, PortMapping(hostPort: 8080, containerPort: 80), PortMapping(hostPort: 8080, containerPort: 81))
+                == "$.pod.ports[1]")
+    }
+
+    @Test func healthChecksAreBounded() {
+        func check(_ probe: HealthCheck.Probe, interval: Int = 1, network: PodSpec.Network = .bridge) -> String? {
+            refusedField {
+                $0.network = network
+                $0.containers[0].healthCheck = HealthCheck(probe: probe, interval: interval)
+            }
+        }
+        let path = "$.pod.containers[0].healthCheck"
+        #expect(check(.command(["true"])) == nil)
+        #expect(check(.command([])) == "\(path).probe.command")
+        #expect(check(.tcp(port: 0)) == "\(path).probe.tcp.port")
+        #expect(check(.tcp(port: 80), network: .none) == "\(path).probe.tcp")
+        #expect(check(.http(port: 80, path: "x")) == "\(path).probe.http.path")
+        #expect(check(.command(["true"]), interval: 0) == "\(path).interval")
+    }
+
+    @Test func policyRefusesWhatTheSubjectMayNot() {
+        var policy = AdmissionPolicy()
+        policy.bindMounts = false
+        policy.hostNetwork = false
+        let strict = Admission(policy: policy)
+        var pod = PodSpec(containers: [ContainerSpec(image: "a")])
+        pod.containers[0].mounts = [Mount(.bind(path: "/etc"), target: "/etc")]
+        #expect { _ = try strict.pod(pod, kind: .container) { _ in nil } } throws: {
+            ($0 as? AdmissionError)?.kind == .forbidden
+        }
+        pod.containers[0].mounts = []
+        pod.network = .host
+        #expect { _ = try strict.pod(pod, kind: .container) { _ in nil } } throws: {
+            ($0 as? AdmissionError)?.kind == .forbidden
+        }
+    }
+
+    @Test func removeOnExitAndRestartExcludeEachOther() throws {
+        var pod = PodSpec(containers: [ContainerSpec(image: "a")])
+        try admission.removeOnExit(pod)
+        pod.restart = RestartPolicy(.always)
+        #expect(throws: AdmissionError.self) { try admission.removeOnExit(pod) }
+    }
+
+    @Test(arguments: ["", "-a", "a b", "a/b", String(repeating: "a", count: 64), "ä"])
+    func namesAreShortAndPlain(name: String) {
+        #expect(throws: AdmissionError.self) { try admission.name(name) }
+    }
+}

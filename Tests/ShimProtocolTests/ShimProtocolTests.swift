@@ -1,0 +1,135 @@
+import JSON
+import ShimProtocol
+import Testing
+
+private let create = ShimCreate(
+    container: "c1", start: 2, bundle: "/b", terminal: true, stdin: true, stdinOnce: false, logPath: "/l",
+    logMaxBytes: 1 << 20, logMaxFiles: 3, exitPath: "/e", cgroups: ["/sys/fs/cgroup/memory/x"])
+private let exec = ShimExec(
+    container: "c1", execID: "e1", process: ["args": ["true"], "cwd": "/"], terminal: false, stdin: true,
+    deadlineSeconds: 30)
+private let time = Timestamp(nanoseconds: 1_700_000_000_000_000_001)
+
+@Suite struct ShimProtocolTests {
+    @Test(arguments: [
+        .hello, .state, .create(create), .start(container: "c1"),
+        .signal(container: "c1", signal: 15, all: true), .pause(container: "c1"), .resume(container: "c1"),
+        .delete(container: "c1", force: true), .exec(exec),
+        .attach(ShimAttach(container: "c1", stdin: true, stdout: true, stderr: false)),
+        .resize(container: "c1", columns: 80, rows: 24), .events, .shutdown,
+    ] as [ShimRequest])
+    func everyRequestRoundTrips(_ request: ShimRequest) throws {
+        let bytes = try JSONCoding.encode(request)
+        #expect(try JSONCoding.decode(ShimRequest.self, from: bytes, strict: true) == request)
+        #expect(try JSONValue.parse(bytes)["op"] == .string(request.operation))
+    }
+
+    @Test func theFormOnTheWireIsFixed() throws {
+        func text(_ value: some Encodable) throws -> String {
+            String(decoding: try JSONCoding.encode(value, sortedKeys: true), as: UTF8.self)
+        }
+        #expect(try text(ShimRequest.start(container: "c1")) == #"{"container":"c1","op":"start"}"#)
+        #expect(
+            try text(ShimRequest.create(ShimCreate(container: "c1", start: 1, bundle: "/b", exitPath: "/e")))
+                == #"{"bundle":"/b","cgroups":[],"container":"c1","exitPath":"/e","op":"create","start":1,"#
+                + #""stdin":false,"terminal":false}"#)
+        let record = ExitRecord(
+            container: "c1", start: 1, pid: 7, exitCode: 137, signal: 9, oomKilled: true, startedAt: time,
+            finishedAt: time)
+        #expect(
+            try text(record)
+                == #"{"container":"c1","exitCode":137,"finishedAt":"2023-11-14T22:13:20.000000001Z","#
+                + #""oomKilled":true,"pid":7,"signal":9,"start":1,"startedAt":"2023-11-14T22:13:20.000000001Z"}"#)
+        #expect(try text(ShimResponse(version: 1)) == #"{"ok":true,"version":1}"#)
+    }
+
+    @Test func anUnknownOperationIsRefusedByNameAndUnknownFieldsAreIgnored() throws {
+        let error = #expect(throws: JSONError.self) {
+            try JSONCoding.decode(ShimRequest.self, from: Array(#"{"op":"teleport"}"#.utf8))
+        }
+        #expect(error?.description == "$.op: this shim has no operation \"teleport\"")
+        let request = try JSONCoding.decode(
+            ShimRequest.self, from: Array(#"{"op":"delete","container":"c","later":[1]}"#.utf8))
+        #expect(request == .delete(container: "c", force: false))
+    }
+
+    @Test func aReaderKeepsUpWithEventsItDoesNotKnow() throws {
+        let event = try JSONCoding.decode(
+            ShimEvent.self, from: Array(#"{"event":"checkpointed","at":"2026-01-01T00:00:00Z","x":1}"#.utf8))
+        #expect(event.event == ShimEvent.Kind(rawValue: "checkpointed"))
+    }
+
+    @Test func statesRoundTrip() throws {
+        let state = ShimContainerState(
+            container: "c1", start: 1, status: .stopped, pid: 7, createdAt: time, startedAt: time,
+            exit: ExitRecord(
+                container: "c1", start: 1, pid: 7, exitCode: 0, startedAt: time, finishedAt: time, reason: "r"),
+            logLinesLost: 3, recordError: "full")
+        let response = ShimResponse(
+            containers: [state], execs: [ShimExecState(container: "c1", execID: "e", pid: 8, startedAt: time)])
+        #expect(try JSONCoding.decode(ShimResponse.self, from: JSONCoding.encode(response), strict: true) == response)
+        let event = ShimEvent(.exited, at: time, container: state)
+        #expect(try JSONCoding.decode(ShimEvent.self, from: JSONCoding.encode(event), strict: true) == event)
+    }
+}
+
+@Suite struct ShimOptionsTests {
+    @Test func theCommandLineRoundTrips() throws {
+        let options = ShimOptions(
+            socket: "/s/shim.sock", runtime: "/bin/runtime", runtimeRoot: "/r", taskID: "t1", pidFile: "/p",
+            cgroup: "martlet/shims", readyFD: 3)
+        #expect(try ShimOptions(arguments: options.arguments) == options)
+        let least = ShimOptions(socket: "/s", runtime: "/r", runtimeRoot: "/d", taskID: "t")
+        #expect(try ShimOptions(arguments: least.arguments.reversed().chunkedPairs()) == least)
+    }
+
+    @Test(arguments: [
+        ([], "option --socket is missing"), (["--socket"], "option --socket needs a value"),
+        (["--socket", ""], "option --socket needs a value"), (["--color", "red"], "option --color is not known"),
+        (["--socket", "/s", "--socket", "/t"], "option --socket is there twice"),
+        (["--socket", "s"], "--socket s is not an absolute path"),
+        (
+            ["--socket", "/s", "--runtime", "/r", "--runtime-root", "/d", "--task-id", "t", "--ready-fd", "2"],
+            "--ready-fd 2 is not a descriptor above 2"
+        ),
+    ])
+    func aWrongCommandLineIsRefusedInASentence(_ arguments: [String], _ text: String) {
+        let error = #expect(throws: ShimOptionsError.self) { try ShimOptions(arguments: arguments) }
+        #expect(error?.description == text)
+    }
+}
+
+extension [String] {
+    /// Turns `value name value name` back into `name value name value`.
+    fileprivate func chunkedPairs() -> [String] {
+        stride(from: 0, to: count, by: 2).flatMap { [self[$0 + 1], self[$0]] }
+    }
+}
+
+@Suite struct LogRecordTests {
+    private func text(_ record: LogRecord) -> String {
+        var bytes: [UInt8] = []
+        record.append(to: &bytes)
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    @Test func aRecordIsOneLine() {
+        let record = LogRecord(time: time, stream: .stderr, isPartial: false, bytes: Array("a b".utf8)[...])
+        #expect(text(record) == "2023-11-14T22:13:20.000000001Z stderr F a b\n")
+    }
+
+    @Test(arguments: ["", " ", "F", "x y z", "\u{0}\u{ff}"], [true, false])
+    func recordsRoundTrip(_ content: String, _ isPartial: Bool) {
+        let record = LogRecord(time: time, stream: .stdout, isPartial: isPartial, bytes: Array(content.utf8)[...])
+        #expect(LogRecord(line: Array(text(record).utf8).dropLast()) == record)
+        #expect(text(record).utf8.count - content.utf8.count <= LogRecord.prefixLimit)
+    }
+
+    @Test(arguments: [
+        "", "x", "2023-11-14T22:13:20Z", "2023-11-14T22:13:20Z stdout", "2023-11-14T22:13:20Z stdout F",
+        "2023-11-14T22:13:20Z stdlog F x", "2023-11-14T22:13:20Z stdout X x", "2023-11-14 stdout F x",
+    ])
+    func tornLinesAreNoRecords(_ line: String) {
+        #expect(LogRecord(line: Array(line.utf8)[...]) == nil)
+    }
+}

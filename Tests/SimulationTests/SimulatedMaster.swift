@@ -1,0 +1,145 @@
+import AgentCore
+import JSON
+import MasterCore
+import Model
+import Wire
+
+/// What the store holds; it outlives the masters.
+final class SimulatedStore {
+    private(set) var records: [String: StoreRecord] = [:]
+    private(set) var revision: Int64 = 0
+
+    var all: [StoreRecord] { records.values.sorted { $0.key < $1.key } }
+
+    /// All of it or nothing.
+    func commit(_ writes: [StoreWrite]) -> Result<Int64, StoreFailure> {
+        for write in writes where (records[write.key]?.modificationRevision ?? 0) != write.expectedRevision {
+            return .failure(.conflict("\(write.key) has changed"))
+        }
+        revision += 1
+        for write in writes {
+            records[write.key] = write.value.map {
+                StoreRecord(key: write.key, value: $0, modificationRevision: revision)
+            }
+        }
+        return .success(revision)
+    }
+}
+
+/// One process of the master: the real core over the store, and its connections.
+final class SimulatedMaster {
+    let world: World
+    private unowned let cluster: Cluster
+    private(set) var core: MasterCore
+    private(set) var isAlive = true
+    private var nextRequest = 1
+    private var waiting: [RequestID: (Result<MasterReply, APIProblem>) -> Void] = [:]
+    private var sessions: [NodeID: (agent: SimulatedAgent, session: SimulatedAgent.Session)] = [:]
+    private var wakeNumber = 0
+
+    init(cluster: Cluster) throws {
+        self.cluster = cluster
+        world = cluster.world
+        core = try MasterCore(records: cluster.store.all, revision: cluster.store.revision)
+        step(.start)
+        tick()
+    }
+
+    func crash() {
+        isAlive = false
+        world.note("master dies")
+        for (_, connection) in sessions.sorted(by: { $0.key < $1.key }) { connection.agent.disconnect() }
+        sessions = [:]
+    }
+
+    private func tick() {
+        world.after(1_000_000_000) { [weak self] in
+            guard let self, isAlive else { return }
+            step(.tick)
+            tick()
+        }
+    }
+
+    private func step(_ event: MasterEvent) {
+        guard isAlive else { return }
+        for effect in core.step(event, now: world.timestamp, random: &world.random) { carryOut(effect) }
+    }
+
+    private func carryOut(_ effect: MasterEffect) {
+        switch effect {
+        case .commit(let number, let writes): commit(number, writes)
+        case .assign(let node, let lines):
+            guard let (agent, session) = sessions[node] else { return }
+            agent.down(session) { $0.lines(lines) }
+        case .reply(let request, let result): waiting.removeValue(forKey: request)?(result)
+        case .wake(let moment):
+            wakeNumber += 1
+            let number = wakeNumber
+            world.at(moment) { [weak self] in
+                guard let self, number == wakeNumber else { return }
+                step(.tick)
+            }
+        case .changed, .event: break
+        }
+    }
+
+    private func commit(_ number: TransactionNumber, _ writes: [StoreWrite]) {
+        world.after(world.random.milliseconds(0...30)) { [weak self] in
+            guard let self, isAlive else { return }
+            if world.fault(0.02) {
+                return step(.commitFailed(number, world.random.chance(0.5) ? .full("simulated") : .unavailable("simulated")))
+            }
+            switch cluster.store.commit(writes) {
+            case .success(let revision):
+                // Durable, and its master dies before it hears of it.
+                if world.fault(0.003) { return cluster.crashMaster() }
+                step(.committed(number, revision: revision))
+            case .failure(let failure):
+                world.violate("a transaction of the only master is refused: \(failure)")
+            }
+        }
+    }
+
+    /// Sends a command; the answer may never come, when the master dies.
+    func send(_ command: MasterCommand, _ answer: @escaping (Result<MasterReply, APIProblem>) -> Void = { _ in }) {
+        nextRequest += 1
+        waiting[nextRequest] = answer
+        step(.command(nextRequest, command))
+    }
+
+    /// Asks for something that is answered from what is committed.
+    func query(_ query: MasterQuery, _ answer: @escaping (Result<MasterReply, APIProblem>) -> Void) {
+        nextRequest += 1
+        waiting[nextRequest] = answer
+        step(.query(nextRequest, query))
+    }
+
+    func register(_ registration: NodeRegistration, from agent: SimulatedAgent, _ session: SimulatedAgent.Session) {
+        send(.registerNode(registration)) { [weak self] result in
+            guard let self, session.isOpen, case .success = result else { return }
+            send(.connectNode(registration.node.id.text)) { [weak self] result in
+                guard let self, session.isOpen, case .success(.assignments(let node, let list)) = result else { return }
+                sessions[node] = (agent, session)
+                agent.down(session) { $0.synced(session, list) }
+            }
+        }
+    }
+
+    func sessionEnded(_ node: NodeID, _ session: SimulatedAgent.Session) {
+        guard sessions[node]?.session === session else { return }
+        sessions[node] = nil
+        step(.nodeDisconnected(node))
+    }
+
+    func report(
+        _ report: NodeReport, from agent: SimulatedAgent, _ session: SimulatedAgent.Session,
+        _ answer: @escaping (SimulatedAgent, Bool) -> Void
+    ) {
+        cluster.check(report, from: agent)
+        send(.report(agent.node.text, report)) { result in
+            guard session.isOpen else { return }
+            let succeeded = if case .success = result { true } else { false }
+            agent.down(session) { answer($0, succeeded) }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+import AgentCore
+import JSON
+import MasterCore
+import Model
+import Wire
+
+/// Somebody who asks for things at random, and remembers which were granted.
+final class SimulatedUser {
+    private let cluster: Cluster
+    private var world: World { cluster.world }
+    private var next = 1
+    private(set) var names: [String] = []
+    private(set) var services: [String] = []
+    private var isActive = true
+
+    init(_ cluster: Cluster) { self.cluster = cluster }
+
+    func stop() { isActive = false }
+
+    func act() {
+        world.after(world.random.milliseconds(20...1500)) { [weak self] in
+            guard let self, isActive else { return }
+            ask()
+            act()
+        }
+    }
+
+    private func ask() {
+        guard let master = cluster.master else { return }
+        switch Int.random(in: 0..<20, using: &world.random) {
+        case 0..<4: if names.count < 8 { master.send(.createContainer(newContainer())) { _ in } }
+        case 4..<6: if services.count < 3 { master.send(.createService(newService())) { _ in } }
+        case 6..<8: change(master)
+        case 8: if let name = services.randomElement(using: &world.random) {
+            services.removeAll { $0 == name }
+            master.send(.removeService(name, force: world.random.chance(0.5)))
+        }
+        case 9..<11: if let name = names.randomElement(using: &world.random) {
+            master.send(.removeContainer(name, force: world.random.chance(0.7))) { [weak self] result in
+                if case .success = result { self?.names.removeAll { $0 == name } }
+            }
+        }
+        default: act(on: master)
+        }
+    }
+
+    private func act(on master: SimulatedMaster) {
+        guard let name = names.randomElement(using: &world.random),
+            let verb = ContainerAction.Verb.allCases.randomElement(using: &world.random)
+        else { return }
+        let grace = world.random.chance(0.7) ? Int.random(in: 0...5, using: &world.random) : nil
+        world.note("user: \(verb.rawValue) \(name)")
+        master.send(.act(name, verb, ContainerAction(grace: verb == .stop || verb == .restart ? grace : nil)))
+    }
+
+    private func newContainer() -> CreateContainer {
+        let name = "c\(next)"
+        next += 1
+        names.append(name)
+        return CreateContainer(name: name, pod: pod(), start: world.random.chance(0.85))
+    }
+
+    private func newService() -> CreateService {
+        let name = "s\(next)"
+        next += 1
+        services.append(name)
+        let scale: Workload.Scale =
+            world.random.chance(0.2) ? .global : .replicated(Int.random(in: 0...4, using: &world.random))
+        var pod = pod()
+        pod.restart = RestartPolicy(.always)
+        return CreateService(
+            name: name, pod: pod, scale: scale,
+            update: UpdatePolicy(parallelism: Int.random(in: 1...2, using: &world.random), monitor: 1, onFailure: .continue))
+    }
+
+    private func change(_ master: SimulatedMaster) {
+        guard let name = services.randomElement(using: &world.random) else { return }
+        if world.random.chance(0.5) {
+            let count = Int.random(in: 0...4, using: &world.random)
+            master.send(.updateService(name, UpdateService(scale: .replicated(count))))
+        } else {
+            var pod = pod()
+            pod.restart = RestartPolicy(.always)
+            pod.containers[0].environment = ["N=\(next)"]
+            master.send(.updateService(name, UpdateService(pod: pod)))
+        }
+    }
+
+    private func pod() -> PodSpec {
+        var container = ContainerSpec(image: "busybox:latest")
+        container.stopGrace = Int.random(in: 1...4, using: &world.random)
+        if world.random.chance(0.2) {
+            container.healthCheck = HealthCheck(
+                probe: .tcp(port: 80), interval: 2, timeout: 1, retries: 3, startPeriod: 0)
+        }
+        let policies: [RestartPolicy] = [
+            RestartPolicy(.no), RestartPolicy(.onFailure), RestartPolicy(.onFailure, maximumRetries: 2),
+            RestartPolicy(.always), RestartPolicy(.unlessStopped),
+        ]
+        var ports: [PortMapping] = []
+        if world.random.chance(0.3) { ports = [PortMapping(hostPort: 8080, hostPortEnd: 8089, containerPort: 80)] }
+        return PodSpec(
+            containers: [container], ports: ports,
+            restart: policies.randomElement(using: &world.random) ?? RestartPolicy(.no))
+    }
+}

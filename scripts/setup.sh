@@ -1,0 +1,48 @@
+#!/bin/bash
+# Usage: setup.sh build|run|test|bench: checks what cannot be installed, then installs the Debian packages that are missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() { echo "martlet: $*" >&2; exit 1; }
+
+[ "$(id -u)" = 0 ] || fail "this needs root (namespaces, cgroups, mounts): run it as root or with sudo"
+[ "$(uname -m)" = x86_64 ] || [ "$(uname -m)" = aarch64 ] || fail "no support for $(uname -m) machines"
+
+command -v swift >/dev/null || fail "no Swift on the PATH: install Swift 6.3 or later from https://www.swift.org/install/linux/"
+version=$(swift --version 2>/dev/null | grep -oE 'Swift version [0-9]+\.[0-9]+' | head -n 1 | grep -oE '[0-9]+\.[0-9]+' || true)
+[ -n "$version" ] || fail "'swift --version' does not name a version: is the toolchain whole?"
+major=${version%%.*} minor=${version##*.}
+[ "$major" -gt 6 ] || { [ "$major" = 6 ] && [ "$minor" -ge 3 ]; } ||
+    fail "Swift $version is too old: Martlet needs 6.3 or later (https://www.swift.org/install/linux/)"
+
+# A first build writes about 2 GB for each configuration.
+need=4000000
+[ -d .build ] && need=1000000
+free=$(df -Pk . | awk 'NR == 2 { print $4 }')
+[ "$free" -ge "$need" ] || fail "too little disk: $((free / 1024)) MB free in $PWD, $((need / 1024)) MB needed"
+
+packages=(pkg-config libseccomp-dev libcap-dev libarchive-dev libsqlite3-dev)
+case "${1:-build}" in
+    build) ;;
+    run) packages+=(containernetworking-plugins iptables iproute2 curl) ;;
+    test) packages+=(containernetworking-plugins iptables iproute2 curl runc crun skopeo python3 jq attr) ;;
+    bench) packages+=(containernetworking-plugins iptables iproute2 curl runc crun docker.io containerd conmon python3 jq) ;;
+    *) fail "setup.sh: unknown purpose '$1'" ;;
+esac
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "Installing Debian packages: ${missing[*]}"
+    log=$(mktemp)
+    {
+        # A package that starts a service at installation must not do so here.
+        [ -e /usr/sbin/policy-rc.d ] || { printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; made=1; }
+        apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+        status=$?
+        [ -z "${made:-}" ] || rm -f /usr/sbin/policy-rc.d
+        [ "$status" = 0 ]
+    } >"$log" 2>&1 || { tail -n 15 "$log" >&2; fail "apt-get could not install: ${missing[*]} (the log: $log)"; }
+    rm -f "$log"
+fi

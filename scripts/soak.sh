@@ -1,0 +1,8 @@
+#!/bin/bash
+# make soak: the system and simulation tests with their loops at full count; the log is .build/soak.log.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+echo "Soak: one to three hours; the log is .build/soak.log"
+export MARTLET_SOAK=1 MARTLET_SIM_RUNS=${MARTLET_SIM_RUNS:-20000}
+scripts/test.sh 2>&1 | tee .build/soak.log
+exit "${PIPESTATUS[0]}"
