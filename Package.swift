@@ -99,9 +99,9 @@ let package = Package(
         layer("Node", "Images", ["Kernel", "CKernel", "CArchive", "JSON", "OCISpec", .product(name: "Crypto", package: "swift-crypto")]),
         layer("Node", "Networking", ["Kernel", "CKernel", "CNISpec", "JSON"]),
         layer("Node", "Volumes", ["Kernel", "CKernel", "JSON"]),
-        layer("Node", "Logs", ["Kernel", "CKernel", "ShimProtocol", "JSON"]),
+        layer("Node", "Logs", ["Kernel", "CKernel", "ShimProtocol", "JSON", "Reactor"]),
         // 4 parts: cluster
-        layer("Cluster", "Storage", ["JSON", "Kernel", .product(name: "GRDB", package: "GRDB.swift")]),
+        layer("Cluster", "Storage", ["Kernel", .product(name: "GRDB", package: "GRDB.swift")]),
         layer(
             "Cluster", "HTTPService",
             nio + [
@@ -127,13 +127,16 @@ let package = Package(
         layer(
             "Daemons", "Master",
             nio + [
-                "JSON", "Model", "Wire", "Scheduling", "Reconcile", "MasterCore", "Storage", "HTTPService", "Client", logging, "Kernel",
+                "JSON", "Model", "Wire", "MasterCore", "Storage", "HTTPService", "Client", logging, "Kernel",
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ]),
         // 6 faces
         layer(
             "API", "UnifiedAPI",
             nio + [
-                "JSON", "Model", "Wire", "Master", "HTTPService", "Client", "StreamFrames", logging,
+                "JSON", "Kernel", "Model", "Wire", "MasterCore", "Master", "HTTPService", "Client", "StreamFrames", logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
@@ -149,9 +152,46 @@ let package = Package(
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ]),
         // tests
+        tests("CgroupsTests", ["Cgroups", "DeviceNodes"]),
+        tests("ConfinementTests", ["Confinement", "CSeccomp", "CCapabilities"]),
+        tests("DeviceNodesTests", ["DeviceNodes"]),
         .testTarget(
             name: "RepositoryTests", dependencies: ["Kernel", "JSON"], path: "Tests/RepositoryTests",
             exclude: ["layers.json"], swiftSettings: settings),
+        tests("ReactorTests", ["Reactor", "Kernel", "CKernel"]),
+        tests("CNISpecTests", ["CNISpec", "JSON"]),
+        tests("NetworkingTests", ["Networking", "CNISpec", "JSON", "Kernel", "CKernel"]),
+        tests("LogsTests", ["Logs", "Reactor", "ShimProtocol", "JSON", "Kernel", "CKernel"]),
+        tests("JSONTests", ["JSON"]),
+        tests("StreamFramesTests", ["StreamFrames"]),
+        tests("ShimProtocolTests", ["ShimProtocol", "JSON"]),
+        tests("ModelTests", ["Model", "JSON"]),
+        tests("SchedulingTests", ["Scheduling", "Model", "JSON"]),
+        tests("ReconcileTests", ["Reconcile", "Model", "JSON"]),
+        tests("MasterCoreTests", ["MasterCore", "Model", "Wire", "JSON"]),
+        tests(
+            "UnifiedAPITests",
+            nio + [
+                "UnifiedAPI", "Master", "HTTPService", "Client", "StreamFrames", "JSON", "Kernel", "Model", "Wire", logging,
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+            ]),
+        tests("StorageTests", ["Storage", "Kernel", .product(name: "GRDB", package: "GRDB.swift")]),
+        tests(
+            "HTTPServiceTests",
+            nio + [
+                "HTTPService", "JSON", "Kernel", logging,
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ]),
+        tests(
+            "ClientTests",
+            nio + [
+                "Client", "HTTPService", "JSON", "StreamFrames", logging,
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+            ]),
         tests("SystemTests", ["Kernel", "CKernel", "JSON", "Model", "Wire"]),
     ],
     swiftLanguageModes: [.v6]

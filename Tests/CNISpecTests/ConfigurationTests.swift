@@ -46,7 +46,10 @@ func parse(_ text: String) throws -> JSONReader { JSONReader(try JSONValue.parse
         (#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "../x"}]}"#, "$.plugins[0].type:"),
         (#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "/bin/sh"}]}"#, "must be a plain file name"),
         (#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": ".."}]}"#, "must be a plain file name"),
-        (#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "x", "capabilities": {"mac": 1}}]}"#, "expected a boolean"),
+        (
+            #"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "x", "capabilities": {"mac": 1}}]}"#,
+            "expected a boolean"
+        ),
         (#"{"cniVersion": "1.0.0", "name": "n", "plugins": "x"}"#, "expected an array"),
         ("[]", "expected an object"), ("{", "$"),
     ])
@@ -103,9 +106,14 @@ func parse(_ text: String) throws -> JSONReader { JSONReader(try JSONValue.parse
 
     @Test func `names of devices, networks and arguments`() {
         for name in ["eth0", "a", "martlet0", "a23456789012345"] { #expect(CNINames.isInterface(name)) }
-        for name in ["", "a/b", ".", "..", "a b", "a:1", "a234567890123456", "é"] { #expect(!CNINames.isInterface(name)) }
+        for name in ["", "a/b", ".", "..", "a b", "a:1", "a234567890123456", "é"] {
+            #expect(!CNINames.isInterface(name))
+        }
         for name in ["a", "A.b_c-1"] { #expect(CNINames.isName(name)) }
-        for name in ["", ".a", "-a", "a/b", "a b", "é", String(repeating: "a", count: 101)] { #expect(!CNINames.isName(name)) }
-        #expect(CNINames.isArgumentValue("a=b c") && !CNINames.isArgumentValue("a;b") && !CNINames.isArgumentValue("a\nb"))
+        for name in ["", ".a", "-a", "a/b", "a b", "é", String(repeating: "a", count: 101)] {
+            #expect(!CNINames.isName(name))
+        }
+        #expect(
+            CNINames.isArgumentValue("a=b c") && !CNINames.isArgumentValue("a;b") && !CNINames.isArgumentValue("a\nb"))
     }
 }

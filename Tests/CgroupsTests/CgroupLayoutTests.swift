@@ -61,7 +61,9 @@ import Testing
         #expect(layout.home(of: .pids)?.mountPoint == #"/mnt/a b\c"#)
     }
 
-    @Test(arguments: ["", "\n\n", "x", "36 31", "36 31 0:33 / /p rw - cgroup", "36 31 0:33 / /p rw cgroup cgroup rw,pids"])
+    @Test(arguments: [
+        "", "\n\n", "x", "36 31", "36 31 0:33 / /p rw - cgroup", "36 31 0:33 / /p rw cgroup cgroup rw,pids",
+    ])
     func brokenLinesAreNoMounts(text: String) {
         #expect(Self.parse(text).hierarchies.isEmpty)
     }

@@ -12,7 +12,8 @@ import Testing
             "memory.events": "low 0\nhigh 0\nmax 4\noom 1\noom_kill 2\noom_group_kill 0\n",
             "pids.current": "3\n", "pids.max": "5\n",
             "io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n8:16 rbytes=9\n253:0 \n",
-            "cpu.pressure": "some avg10=1.25 avg60=0.00 avg300=0.00 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
+            "cpu.pressure":
+                "some avg10=1.25 avg60=0.00 avg300=0.00 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
             "hugetlb.2MB.current": "0\n", "hugetlb.2MB.events": "max 3\n", "hugetlb.2MB.rsvd.current": "0\n",
         ])
         let stats = try tree.manager.stats()
@@ -44,13 +45,15 @@ import Testing
             .cpu: ["cpu.stat": "nr_periods 1\nnr_throttled 1\nthrottled_time 55\n"],
             .memory: [
                 "memory.usage_in_bytes": "1000\n", "memory.limit_in_bytes": "9223372036854771712\n",
-                "memory.max_usage_in_bytes": "2000\n", "memory.failcnt": "8\n", "memory.memsw.usage_in_bytes": "1100\n",
+                "memory.max_usage_in_bytes": "2000\n", "memory.failcnt": "5\n", "memory.memsw.failcnt": "3\n",
+                "memory.memsw.usage_in_bytes": "1100\n",
                 "memory.stat": "cache 1\ntotal_cache 350\ntotal_inactive_file 1200\n",
                 "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 6\n",
             ],
             .pids: ["pids.current": "1\n", "pids.max": "max\n"],
             .blkio: [
-                "blkio.throttle.io_service_bytes_recursive": "254:0 Read 10\n254:0 Write 20\n254:0 Total 30\nTotal 30\n",
+                "blkio.throttle.io_service_bytes_recursive":
+                    "254:0 Read 10\n254:0 Write 20\n254:0 Total 30\nTotal 30\n",
                 "blkio.throttle.io_serviced_recursive": "254:0 Read 1\n254:0 Write 2\nTotal 3\n",
                 "blkio.bfq.io_service_bytes_recursive": "Total 0\n",
             ],
@@ -68,7 +71,8 @@ import Testing
     }
 
     @Test func whatTheHostLacksIsAbsent() throws {
-        let stats = try ControlTree.old([.freezer: [:]]).manager.stats()
+        let tree = try ControlTree.old([.freezer: [:]])
+        let stats = try withExtendedLifetime(tree) { try tree.manager.stats() }
         #expect(stats.cpu == nil && stats.memory == nil && stats.pids == nil && stats.devices == nil)
     }
 

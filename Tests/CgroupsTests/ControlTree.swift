@@ -10,7 +10,9 @@ final class ControlTree {
     /// - Parameters:
     ///   - hierarchies: the layout, by directory name; mount points are made below a temporary directory.
     ///   - files: the group's files by hierarchy, with their content before.
-    init(_ hierarchies: [(name: String, hierarchy: (String) -> CgroupHierarchy)], files: [String: [String: String]]) throws {
+    init(_ hierarchies: [(name: String, hierarchy: (String) -> CgroupHierarchy)], files: [String: [String: String]])
+        throws
+    {
         var template = Array("/tmp/martlet-cgroups-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw TreeError() }
         let root = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)

@@ -11,7 +11,7 @@ import Testing
 @testable import HTTPService
 
 /// Requests, answers and what the user reads when one fails.
-@Suite struct APIClientTests {
+@Suite(.timeLimit(.minutes(2))) struct APIClientTests {
     struct Thing: Codable, Sendable, Equatable {
         var name: String
     }

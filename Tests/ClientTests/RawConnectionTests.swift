@@ -8,7 +8,7 @@ import Testing
 @testable import HTTPService
 
 /// Upgraded connections, frames on them, and the master's relay between two of them.
-@Suite struct RawConnectionTests {
+@Suite(.timeLimit(.minutes(2))) struct RawConnectionTests {
     /// `/echo` sends back what it reads and then `bye`; `/flood` sends 20 MB; `/silent` waits for ever.
     static func routes(_ router: Router<ServiceContext>, cancelled: Signal = Signal()) {
         let name = RawConnection.framesProtocol

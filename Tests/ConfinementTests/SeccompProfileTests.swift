@@ -85,6 +85,19 @@ private func number(_ name: String) -> UInt32 { UInt32(bitPattern: seccomp_sysca
         #expect(run(program, SystemCall(number: number("chmod"), architecture: SystemCall.x8664)) == refused)
     }
 
+    @Test func rulesThatContradictEachOtherAreRefusedByName() throws {
+        let condition = [try SeccompComparison(index: 0, .equal, 7)]
+        let profile = SeccompProfile(
+            defaultAction: .errno(1),
+            rules: [SeccompRule(["dup2"], .errno(5), when: condition), SeccompRule(["dup2"], .allow, when: condition)])
+        let error = #expect(throws: SeccompError.self) { try profile.compile() }
+        #expect(error.map { "\($0)".contains("dup2") } == true)
+        let twice = SeccompProfile(
+            defaultAction: .errno(1),
+            rules: [SeccompRule(["dup2"], .allow, when: condition), SeccompRule(["dup2"], .allow)])
+        #expect(throws: Never.self) { try twice.compile() }
+    }
+
     @Test func callsNewerThanTheProfileDoNotExist() throws {
         let rules = [SeccompRule(["read", "openat2"], .allow)]
         let program = try SeccompProfile(defaultAction: .errno(1), rules: rules).compile()
@@ -115,6 +128,11 @@ private func number(_ name: String) -> UInt32 { UInt32(bitPattern: seccomp_sysca
     @Test func aCallingConventionThatIsNotCoveredKills() throws {
         let program = try SeccompProfile(defaultAction: .allow, rules: [SeccompRule(["getpid"], .errno(1))]).compile()
         #expect(run(program, SystemCall(number: 20, architecture: SystemCall.i386)) == 0)
+        let strict = try SeccompProfile(defaultAction: .errno(1), rules: [SeccompRule(["getpid"], .allow)]).compile()
+        #expect(run(strict, SystemCall(number: 39, architecture: SystemCall.x8664)) == allow)
+        #expect(run(strict, SystemCall(number: 20, architecture: SystemCall.i386)) == 0)
+        // x32 numbers on a kernel for x86-64 alone.
+        #expect(run(strict, SystemCall(number: 0x4000_0027, architecture: SystemCall.x8664)) == 0)
     }
 
     @Test func whatIsNotKnownIsRefusedByName() {

@@ -8,7 +8,7 @@ import Testing
 @testable import HTTPService
 
 /// Where a server listens, with which rights, and how it stops.
-@Suite struct ListenerTests {
+@Suite(.timeLimit(.minutes(2))) struct ListenerTests {
     static func listen(_ endpoint: Endpoint, limits: ServiceLimits = ServiceLimits()) async throws -> HTTPServer {
         let router = makeRouter()
         router.get("ping") { _, _ in Response.text("pong") }

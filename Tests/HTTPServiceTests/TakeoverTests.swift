@@ -6,7 +6,7 @@ import Testing
 @testable import HTTPService
 
 /// A connection that a route takes over after 101 carries raw bytes both ways, with nothing lost at the change.
-@Suite struct TakeoverTests {
+@Suite(.timeLimit(.minutes(2))) struct TakeoverTests {
     let ask = "POST /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
 
     /// `/echo` sends back what it reads, in brackets, and `bye` after the client's half-close.

@@ -12,16 +12,19 @@ final class GroupFixture {
     /// - Parameter layout: which of the host's hierarchies the group uses.
     init(_ layout: CgroupLayout) throws {
         parent = try CgroupManager(layout: layout, path: "/martlet-test-\(getpid())")
-        manager = try parent.child("group")
+        // Another name each time: what one test cannot remove is not in the way of the next.
+        var now = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        manager = try parent.child("group-\(now.tv_sec)-\(now.tv_nsec)")
         try manager.create()
     }
 
     deinit {
         // What a failed test left behind must not outlive it.
-        try? manager.kill()
-        for pid in started { waitpid(pid, nil, 0) }
-        try? manager.delete()
-        try? parent.delete()
+        try? manager.kill(timeoutMilliseconds: 2000)
+        for pid in started { waitpid(pid, nil, WNOHANG) }
+        try? manager.delete(timeoutMilliseconds: 2000)
+        try? parent.delete(timeoutMilliseconds: 0)
     }
 
     /// The host's own layout.

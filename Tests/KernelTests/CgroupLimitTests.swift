@@ -21,7 +21,7 @@ extension KernelSuite {
             let group = try GroupFixture(GroupFixture.host())
             _ = try apply(group) {
                 $0.memory.limit = 16 << 20
-                $0.memory.swap = 16 << 20
+                $0.memory.swap = 24 << 20
             }
             #expect(try group.manager.oomKillCount() == 0)
             let process = try group.start("head -c 64M /dev/zero | tail; sleep 0.1; echo $?")

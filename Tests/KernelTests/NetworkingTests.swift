@@ -2,6 +2,7 @@ import CNISpec
 import Glibc
 import Kernel
 import Networking
+import Reactor
 import Testing
 
 extension KernelSuite {
@@ -125,6 +126,32 @@ extension KernelSuite {
             }
         }
 
+        @Test func `a pod's traffic is counted by the process that is in it`() async throws {
+            try await PrivateMachine.run { machine in
+                let network = try machine.network()
+                try network.prepare()
+                let one = try machine.pin("one")
+                let address = try network.attach("one", namespacePath: one).address.address.description
+                let namespace = try File.open(one, O_RDONLY)
+                var spawn = Spawn("/bin/sleep", ["sleep", "1000"])
+                spawn.networkNamespace = namespace.raw
+                let process = try spawn.start()
+                defer { try? process.signal(SIGKILL) }
+                let before = try #require(try InterfaceCounters.of(process: process.pid).first)
+                let pod = try machine.listen(80, in: one)
+                #expect(try machine.talk(to: address, 80, listener: pod) != nil)
+                let after = try InterfaceCounters.of(process: process.pid)
+                #expect(after.map(\.name) == ["eth0"])
+                // At least the three segments of the handshake, of 40 bytes each.
+                #expect(after[0].receivedPackets >= before.receivedPackets + 2)
+                #expect(after[0].receivedBytes >= before.receivedBytes + 80)
+                #expect(after[0].sentPackets > before.sentPackets)
+                try process.signal(SIGKILL)
+                _ = try process.wait()
+                #expect(try InterfaceCounters.of(process: process.pid) == [])
+            }
+        }
+
         @Test func `detaching leaves nothing of the pod, and may be repeated`() async throws {
             try await PrivateMachine.run { machine in
                 let network = try machine.network()
@@ -145,7 +172,9 @@ extension KernelSuite {
                 try NetworkNamespace.remove(at: one)
                 try network.detach("one")
                 #expect(machine.leases() == [])
-                #expect(try machine.rules().filter { !$0.contains("HOSTPORT") } == before.filter { !$0.contains("HOSTPORT") })
+                #expect(
+                    try machine.rules().filter { !$0.contains("HOSTPORT") }
+                        == before.filter { !$0.contains("HOSTPORT") })
             }
         }
 
@@ -314,8 +343,12 @@ extension KernelSuite {
             for plugin in ["bridge", "host-local", "portmap"] {
                 if plugin != name { symlink("/usr/lib/cni/\(plugin)", "\(directory)/\(plugin)") }
             }
-            let file = try File.open("\(directory)/\(name)", O_WRONLY | O_CREAT, mode: 0o755)
-            try file.writeAll(Array("#!/bin/sh\n\(script)\n".utf8))
+            // By another process: see ETXTBSY in execve(2).
+            let path = "\(directory)/\(name)"
+            let write = Program(
+                "/bin/sh", ["-c", "cat > \"$0\" && chmod 755 \"$0\"", path],
+                environment: ["PATH=/usr/bin:/bin"], input: Array("#!/bin/sh\n\(script)\n".utf8))
+            try #require(try write.run().status == .exited(0))
             return directory
         }
 
@@ -433,20 +466,38 @@ extension KernelSuite {
             }
         }
 
-        @Test func `many pods at once get an address each, and all go again`() async throws {
+        @Test func `many pods at once get an address each and their ports, and all go again`() async throws {
             try await PrivateMachine.run { machine in
                 let network = try machine.network()
                 try network.prepare()
                 let before = try machine.devices()
-                var addresses: Set<String> = []
-                for index in 0..<20 {
-                    let pin = try machine.pin("pod\(index)")
-                    addresses.insert(try network.attach("pod\(index)", namespacePath: pin).address.description)
+                // The pool's threads are made by this one, so they are on the same machine.
+                let pool = try BlockingPool(threads: 8)
+                let addresses = try await withThrowingTaskGroup(of: String.self) { group in
+                    for index in 0..<30 {
+                        let mapping = PortMapping(hostPort: 8000 + UInt16(index), containerPort: 80)
+                        group.addTask {
+                            try await pool.run {
+                                let pin = try machine.pin("pod\(index)")
+                                return try network.attach("pod\(index)", namespacePath: pin, ports: [mapping])
+                                    .address.description
+                            }
+                        }
+                    }
+                    return try await group.reduce(into: Set<String>()) { $0.insert($1) }
                 }
-                #expect(addresses.count == 20)
-                for index in 0..<20 { try network.detach("pod\(index)") }
+                #expect(addresses.count == 30)
+                for index in [0, 29] {
+                    let pod = try machine.listen(80, in: "\(machine.run)/netns/pod\(index)")
+                    #expect(try machine.talk(to: "127.0.0.1", 8000 + UInt16(index), listener: pod) != nil)
+                }
+                try await withThrowingTaskGroup(of: Void.self) { group in
+                    for index in 0..<30 { group.addTask { try await pool.run { try network.detach("pod\(index)") } } }
+                    try await group.waitForAll()
+                }
                 #expect(machine.leases() == [])
                 #expect(try machine.devices() == before)
+                #expect(try machine.rules().filter { $0.contains("pod") } == [])
             }
         }
     }

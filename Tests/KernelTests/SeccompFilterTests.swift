@@ -109,7 +109,8 @@ extension KernelSuite {
         }
 
         @Test func aCapabilityOpensItsCalls() throws {
-            let program = try DefaultSeccompProfile.profile(capabilities: CapabilitySet([Capability.sysAdmin])).compile()
+            let program = try DefaultSeccompProfile.profile(capabilities: CapabilitySet([Capability.sysAdmin]))
+                .compile()
             var number: Int32 = 0
             #expect(underFilter(program) { number = outcome { mount("none", "/nowhere", "tmpfs", 0, nil) } })
             #expect(number == ENOENT)

@@ -23,14 +23,17 @@ extension KernelSuite {
 
         @Test func garbageEndsOnlyItsOwnConnection() throws {
             let shim = try ShimFixture()
-            #expect(try refusal(shim, Array("GET / HTTP/1.1\r\n\r\n".utf8))?.contains("frame kind 71 is not known") == true)
+            #expect(
+                try refusal(shim, Array("GET / HTTP/1.1\r\n\r\n".utf8))?.contains("frame kind 71 is not known") == true)
             #expect(try refusal(shim, [8, 1, 0, 0, 0, 0, 0, 0])?.contains("flags") == true)
             #expect(try refusal(shim, [8, 0, 0, 0, 0, 16, 0, 1])?.contains("instead of at most 1048576") == true)
             #expect(try refusal(shim, Frame.stdin([1]).encoded())?.contains("expected a control frame") == true)
             #expect(try refusal(shim, json: "{")?.contains("the request is not understood") == true)
             #expect(try refusal(shim, json: "{}")?.contains("$.op: the member is missing") == true)
             #expect(try refusal(shim, json: #"{"op":"explode"}"#)?.contains("no operation \"explode\"") == true)
-            #expect(try refusal(shim, json: #"{"op":"start","container":7}"#)?.contains("$.container: expected a string") == true)
+            #expect(
+                try refusal(shim, json: #"{"op":"start","container":7}"#)?.contains("$.container: expected a string")
+                    == true)
             #expect(try refusal(shim, json: #"{"op":"start","container":"none"}"#) == "there is no container none")
             let deep = String(repeating: "[", count: 100_000)
             #expect(try refusal(shim, json: deep)?.contains("deeper than") == true)
@@ -43,8 +46,12 @@ extension KernelSuite {
         @Test(arguments: ["", "-x", "../x", "a/b", ".", "a b", "ä", String(repeating: "x", count: 129), "a\0b"])
         func idsThatCouldMeanSomethingElseAreRefused(_ id: String) throws {
             let shim = try ShimFixture()
-            #expect(try shim.refusal(.create(ShimCreate(
-                container: id, start: 1, bundle: "/tmp", exitPath: "/tmp/x")))?.contains("is no container id") == true)
+            #expect(
+                try shim.refusal(
+                    .create(
+                        ShimCreate(
+                            container: id, start: 1, bundle: "/tmp", exitPath: "/tmp/x")))?.contains(
+                        "is no container id") == true)
         }
 
         @Test func requestsThatMakeNoSenseAreRefusedByName() throws {
@@ -83,7 +90,7 @@ extension KernelSuite {
 
         @Test func connectionsLeaveNothingBehind() throws {
             let shim = try ShimFixture()
-            _ = try shim.create("c1", try shim.bundle("yes"))  { $0.logPath = nil }
+            _ = try shim.create("c1", try shim.bundle("yes")) { $0.logPath = nil }
             try shim.request(.start(container: "c1"))
             #expect(try shim.eventually { try shim.request(.hello).ok && true })
             usleep(100_000)

@@ -112,7 +112,7 @@ final class ShimFixture {
         try File.replace("\(root)/bin/busybox", with: File.read(Self.busybox(), limit: 16 << 20), mode: 0o755)
         let applets = [
             "sh", "cat", "echo", "sleep", "seq", "head", "dd", "stty", "true", "false", "kill", "tail", "yes", "id",
-            "printf", "mkdir", "readlink", "wc", "tr", "nice",
+            "printf", "mkdir", "readlink", "wc", "tr", "nice", "grep", "ls", "env",
         ]
         for applet in applets { symlink("busybox", "\(root)/bin/\(applet)") }
         var configuration = Self.configuration(

@@ -33,8 +33,9 @@ extension KernelSuite {
             #expect(state?.map(\.status) == [.stopped] && state?.first?.exit == record)
 
             let records = try shim.records(shim.log("c1"))
-            #expect(Set(records.map { "\($0.stream) \($0.isPartial) \(String(decoding: $0.bytes, as: UTF8.self))" })
-                == ["stdout false out", "stderr false err", "stdout true rest"])
+            #expect(
+                Set(records.map { "\($0.stream) \($0.isPartial) \(String(decoding: $0.bytes, as: UTF8.self))" })
+                    == ["stdout false out", "stderr false err", "stdout true rest"])
 
             try shim.request(.delete(container: "c1", force: false))
             #expect(try events.event().event == .deleted)
@@ -55,14 +56,16 @@ extension KernelSuite {
 
         @Test func signalsReachTheProcess() throws {
             let shim = try ShimFixture()
-            _ = try shim.create("c1", try shim.bundle("trap 'echo got; exit 3' USR1; echo ready; while :; do sleep 0.1; done"))
+            _ = try shim.create(
+                "c1", try shim.bundle("trap 'echo got; exit 3' USR1; echo ready; while :; do sleep 0.1; done"))
             let client = try shim.open(.attach(ShimAttach(container: "c1")))
             try shim.request(.start(container: "c1"))
             #expect(try client.expect("ready"))
             try client.send(.signal(UInt8(SIGUSR1)))
             #expect(try client.output() == ShimOutput(stdout: "got\n", stderr: "", code: 3))
             #expect(try shim.refusal(.signal(container: "c1", signal: 15, all: false))?.contains("has ended") == true)
-            #expect(try shim.refusal(.signal(container: "c1", signal: 99, all: false))?.contains("99 is no signal") == true)
+            #expect(
+                try shim.refusal(.signal(container: "c1", signal: 99, all: false))?.contains("99 is no signal") == true)
         }
 
         @Test func createIsIdempotentForAStartNumberAndANewStartReplacesTheOld() throws {
@@ -70,9 +73,12 @@ extension KernelSuite {
             let bundle = try shim.bundle("echo one; exit 1")
             let first = try shim.create("c1", bundle)
             #expect(try shim.create("c1", bundle) == first)
-            #expect(try shim.refusal(.create(ShimCreate(
-                container: "c1", start: 2, bundle: bundle, exitPath: shim.exitPath("c1", 2))))?
-                .contains("has not ended") == true)
+            #expect(
+                try shim.refusal(
+                    .create(
+                        ShimCreate(
+                            container: "c1", start: 2, bundle: bundle, exitPath: shim.exitPath("c1", 2))))?
+                    .contains("has not ended") == true)
 
             let client = try shim.open(.attach(ShimAttach(container: "c1")))
             try shim.request(.start(container: "c1"))
@@ -88,9 +94,12 @@ extension KernelSuite {
             #expect(try again.output().code == 1)
             #expect(try shim.exitRecord("c1", 1).pid == first.pid)
             #expect(try shim.exitRecord("c1", 2).pid == second.pid)
-            #expect(try shim.refusal(.create(ShimCreate(
-                container: "c1", start: 1, bundle: bundle, exitPath: shim.exitPath("c1", 1))))?
-                .contains("start 2 is newer") == true)
+            #expect(
+                try shim.refusal(
+                    .create(
+                        ShimCreate(
+                            container: "c1", start: 1, bundle: bundle, exitPath: shim.exitPath("c1", 1))))?
+                    .contains("start 2 is newer") == true)
             // One log through all starts.
             #expect(try shim.records(shim.log("c1")).count == 2)
         }
@@ -127,8 +136,12 @@ extension KernelSuite {
             #expect(refusal?.contains("/bin/nothing-there") == true)
             try shim.request(.delete(container: "c1", force: true))
             #expect(try shim.request(.state).containers == [])
-            #expect(try shim.refusal(.create(ShimCreate(
-                container: "c2", start: 1, bundle: "/nowhere", exitPath: "/tmp/x")))?.contains("/nowhere") == true)
+            #expect(
+                try shim.refusal(
+                    .create(
+                        ShimCreate(
+                            container: "c2", start: 1, bundle: "/nowhere", exitPath: "/tmp/x")))?.contains("/nowhere")
+                    == true)
         }
 
         @Test func aProcessThatDiesBeforeItsStartIsRecordedAsThat() throws {
@@ -199,14 +212,40 @@ extension KernelSuite {
         @Test func aShimIsSmall() throws {
             let shim = try ShimFixture()
             _ = try shim.create("c1", try shim.bundle("seq 1 20000; exec sleep 100"))
+            let client = try shim.open(.attach(ShimAttach(container: "c1")))
             try shim.request(.start(container: "c1"))
-            #expect(try shim.eventually { try File.read(shim.log("c1"), limit: 16 << 20).count > 100_000 })
+            #expect(try client.expect("20000\n"))
+            client.halfClose()
+            usleep(100_000)
             let lines = try File.text("/proc/\(shim.pid)/smaps_rollup").split(separator: "\n")
             // The program's own pages are shared by all shims.
             let kilobytes = lines.filter { $0.hasPrefix("Anonymous:") }
                 .compactMap { $0.split(separator: " ").dropFirst().first.flatMap { Int($0) } }.reduce(0, +)
             #expect((1..<1024).contains(kilobytes))
             #expect(try File.list("/proc/\(shim.pid)/task").count == 1)
+        }
+
+        @Test func aContainerInheritsNothingFromWhoStartedTheShim() throws {
+            signal(SIGHUP, SIG_IGN)
+            signal(SIGUSR2, SIG_IGN)
+            let before = umask(0o077)
+            defer {
+                signal(SIGHUP, SIG_DFL)
+                signal(SIGUSR2, SIG_DFL)
+                umask(before)
+            }
+            let shim = try ShimFixture()
+            let output = try shim.run("c1", "umask; grep -E 'Sig(Ign|Blk)' /proc/self/status; ls /proc/self/fd; env")
+            let lines = output.stdout.split(separator: "\n").map(String.init)
+            // Descriptor 3 is the listing's own.
+            #expect(
+                lines.prefix(7) == [
+                    "0022", "SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000", "0", "1", "2", "3",
+                ])
+            #expect(
+                lines.dropFirst(7).allSatisfy { line in
+                    ["PATH=/bin", "HOME=/", "PWD=/", "SHLVL=1"].contains(line)
+                })
         }
 
         @Test func longPathsWork() throws {

@@ -233,7 +233,10 @@ extension KernelSuite {
         @Test func anExecGoesOnWhenItsClientIsGone() throws {
             let shim = try ShimFixture()
             try running(shim)
-            do { _ = try shim.open(exec(["/bin/sh", "-c", "cat; yes | head -c 1000000; sleep 0.2; exit 5"], stdin: true)) }
+            do {
+                _ = try shim.open(
+                    exec(["/bin/sh", "-c", "cat; yes | head -c 1000000; sleep 0.2; exit 5"], stdin: true))
+            }
             #expect(try shim.eventually { try shim.request(.state).execs?.first?.exitCode == 5 })
         }
 

@@ -2,8 +2,9 @@ import CNISpec
 import Glibc
 import JSON
 import Kernel
-@testable import Networking
 import Testing
+
+@testable import Networking
 
 /// A directory of plugins that are shell scripts, and a host that runs them. Every script first notes that it was called.
 final class ScriptedPlugins {
@@ -34,8 +35,7 @@ final class ScriptedPlugins {
             env > \(directory)/${0##*/}.$CNI_COMMAND.env
             \(script)
             """
-        let file = try File.open(path, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o755)
-        try file.writeAll(Array(text.utf8))
+        try writeProgram(path, text)
     }
 
     /// A plugin that answers ADD with one address.
@@ -59,8 +59,10 @@ final class ScriptedPlugins {
         try File.text("\(directory)/\(plugin).\(verb).env").split(separator: "\n").map { String($0) }
     }
 
-    func host(_ types: String..., version: String = "1.0.0", timeout: Int = 30_000, more: String = "") throws -> CNIHost {
-        let plugins = types.map { #"{"type": "\#($0)", "capabilities": {"portMappings": true}}"# }.joined(separator: ",")
+    func host(_ types: String..., version: String = "1.0.0", timeout: Int = 30_000, more: String = "") throws -> CNIHost
+    {
+        let plugins = types.map { #"{"type": "\#($0)", "capabilities": {"portMappings": true}}"# }.joined(
+            separator: ",")
         let list = try NetworkConfigurationList.parse(
             Array(#"{"cniVersion": "\#(version)", "name": "net"\#(more), "plugins": [\#(plugins)]}"#.utf8))
         return CNIHost(
@@ -68,8 +70,19 @@ final class ScriptedPlugins {
             timeoutMilliseconds: timeout)
     }
 
-    func attachment(_ id: String = "c1") -> NetworkAttachment { NetworkAttachment(containerID: id, namespacePath: namespace) }
+    func attachment(_ id: String = "c1") -> NetworkAttachment {
+        NetworkAttachment(containerID: id, namespacePath: namespace)
+    }
     var cached: [String] { (try? File.list("\(directory)/cache")) ?? [] }
+}
+
+/// Writes an executable file by another process: were it open for writing here, a child that some other test starts at
+/// that moment would keep it open until its own execve, and ours would fail with ETXTBSY.
+func writeProgram(_ path: String, _ text: String) throws {
+    let write = Program(
+        "/bin/sh", ["-c", "cat > \"$0\" && chmod 755 \"$0\"", path],
+        environment: ["PATH=/usr/bin:/bin"], input: Array(text.utf8))
+    try #require(try write.run().status == .exited(0))
 }
 
 @Suite struct CNIHostTests {
@@ -180,7 +193,8 @@ final class ScriptedPlugins {
         #expect(plugins.cached == [])
     }
 
-    @Test func `a plugin that is missing is named with where it was looked for; the others still get their DEL`() throws {
+    @Test func `a plugin that is missing is named with where it was looked for; the others still get their DEL`() throws
+    {
         try plugins.plugin("a", address: "10.0.0.2/24")
         let host = try plugins.host("a", "gone")
         let error = #expect(throws: CNIHostError.self) { try host.add(plugins.attachment()) }
@@ -213,7 +227,9 @@ final class ScriptedPlugins {
         #expect(plugins.calls == ["ADD a", "DEL a", "ADD b"])
     }
 
-    @Test func `CHECK asks with the recorded result; without ADD it is an error, with disableCheck it is not asked`() throws {
+    @Test func `CHECK asks with the recorded result; without ADD it is an error, with disableCheck it is not asked`()
+        throws
+    {
         try plugins.plugin("a", address: "10.0.0.2/24")
         let host = try plugins.host("a")
         #expect(throws: CNIHostError.self) { try host.check(plugins.attachment()) }

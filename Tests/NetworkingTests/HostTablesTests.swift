@@ -2,8 +2,9 @@ import CNISpec
 import Glibc
 import JSON
 import Kernel
-@testable import Networking
 import Testing
+
+@testable import Networking
 
 @Suite struct HostTablesTests {
     @Test func `the kernel's interface counters are read`() {
@@ -133,7 +134,9 @@ import Testing
         #expect(ipam?["ranges"] == [[["subnet": "10.213.0.0/16", "gateway": "10.213.0.1"]]])
     }
 
-    @Test(arguments: ["10.213.0.1/16", "10.213.0.0", "10.0.0.0/7", "10.0.0.0/30", "fd00::/64", "127.0.0.0/8", "224.0.0.0/8", "x"])
+    @Test(arguments: [
+        "10.213.0.1/16", "10.213.0.0", "10.0.0.0/7", "10.0.0.0/30", "fd00::/64", "127.0.0.0/8", "224.0.0.0/8", "x",
+    ])
     func `subnets that cannot serve are refused`(subnet: String) {
         let error = #expect(throws: NetworkError.self) { try BridgeNetwork(configuration { $0.subnet = subnet }) }
         #expect(error?.kind == .configuration)

@@ -1,8 +1,9 @@
 import CNISpec
 import Glibc
 import Kernel
-@testable import Networking
 import Testing
+
+@testable import Networking
 
 @Suite struct TaskFilesTests {
     @Test func `a pod's hosts file leads its name to its address`() throws {
@@ -38,7 +39,8 @@ import Testing
     }
 
     @Test func `zones, garbage and unspecified servers are left out`() {
-        let host = "nameserver fe80::1%eth0\nnameserver x\nnameserver 0.0.0.0\nnameserver\nnameserver 192.0.2.1 more\nnonsense"
+        let host =
+            "nameserver fe80::1%eth0\nnameserver x\nnameserver 0.0.0.0\nnameserver\nnameserver 192.0.2.1 more\nnonsense"
         #expect(TaskFiles(hostname: "a").resolverFile(hostFiles: [host]) == "nameserver 192.0.2.1\n")
     }
 

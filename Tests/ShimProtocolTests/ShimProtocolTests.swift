@@ -11,13 +11,14 @@ private let exec = ShimExec(
 private let time = Timestamp(nanoseconds: 1_700_000_000_000_000_001)
 
 @Suite struct ShimProtocolTests {
-    @Test(arguments: [
-        .hello, .state, .create(create), .start(container: "c1"),
-        .signal(container: "c1", signal: 15, all: true), .pause(container: "c1"), .resume(container: "c1"),
-        .delete(container: "c1", force: true), .exec(exec),
-        .attach(ShimAttach(container: "c1", stdin: true, stdout: true, stderr: false)),
-        .resize(container: "c1", columns: 80, rows: 24), .events, .shutdown,
-    ] as [ShimRequest])
+    @Test(
+        arguments: [
+            .hello, .state, .create(create), .start(container: "c1"),
+            .signal(container: "c1", signal: 15, all: true), .pause(container: "c1"), .resume(container: "c1"),
+            .delete(container: "c1", force: true), .exec(exec),
+            .attach(ShimAttach(container: "c1", stdin: true, stdout: true, stderr: false)),
+            .resize(container: "c1", columns: 80, rows: 24), .events, .shutdown,
+        ] as [ShimRequest])
     func everyRequestRoundTrips(_ request: ShimRequest) throws {
         let bytes = try JSONCoding.encode(request)
         #expect(try JSONCoding.decode(ShimRequest.self, from: bytes, strict: true) == request)

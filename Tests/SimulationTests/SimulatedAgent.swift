@@ -143,6 +143,8 @@ final class SimulatedAgent {
     ) {
         later(1...100) { agent in
             if let failure {
+                // As the executor does: nothing of a start that failed stays.
+                agent.machine.kill(task.task)
                 agent.step(.started(task.task, start: start, .failure(failure)))
                 return done(agent)
             }

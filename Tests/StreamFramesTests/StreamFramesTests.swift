@@ -25,17 +25,18 @@ private let examples: [Frame] = [
 ]
 
 @Suite struct StreamFramesTests {
-    @Test(arguments: [
-        (Frame.stdin([0x61]), [0, 0, 0, 0, 0, 0, 0, 1, 0x61]),
-        (.stdout([]), [1, 0, 0, 0, 0, 0, 0, 0]),
-        (.stderr([1, 2]), [2, 0, 0, 0, 0, 0, 0, 2, 1, 2]),
-        (.end(0), [3, 0, 0, 0, 0, 0, 0, 1, 0]),
-        (.resize(columns: 0x0102, rows: 0x0304), [4, 0, 0, 0, 0, 0, 0, 4, 1, 2, 3, 4]),
-        (.signal(9), [5, 0, 0, 0, 0, 0, 0, 1, 9]),
-        (.exit(-2), [6, 0, 0, 0, 0, 0, 0, 4, 0xFF, 0xFF, 0xFF, 0xFE]),
-        (.error("é"), [7, 0, 0, 0, 0, 0, 0, 2, 0xC3, 0xA9]),
-        (.control([0x7B, 0x7D]), [8, 0, 0, 0, 0, 0, 0, 2, 0x7B, 0x7D]),
-    ] as [(Frame, [UInt8])])
+    @Test(
+        arguments: [
+            (Frame.stdin([0x61]), [0, 0, 0, 0, 0, 0, 0, 1, 0x61]),
+            (.stdout([]), [1, 0, 0, 0, 0, 0, 0, 0]),
+            (.stderr([1, 2]), [2, 0, 0, 0, 0, 0, 0, 2, 1, 2]),
+            (.end(0), [3, 0, 0, 0, 0, 0, 0, 1, 0]),
+            (.resize(columns: 0x0102, rows: 0x0304), [4, 0, 0, 0, 0, 0, 0, 4, 1, 2, 3, 4]),
+            (.signal(9), [5, 0, 0, 0, 0, 0, 0, 1, 9]),
+            (.exit(-2), [6, 0, 0, 0, 0, 0, 0, 4, 0xFF, 0xFF, 0xFF, 0xFE]),
+            (.error("é"), [7, 0, 0, 0, 0, 0, 0, 2, 0xC3, 0xA9]),
+            (.control([0x7B, 0x7D]), [8, 0, 0, 0, 0, 0, 0, 2, 0x7B, 0x7D]),
+        ] as [(Frame, [UInt8])])
     func theWireFormatIsFixed(_ frame: Frame, _ bytes: [UInt8]) throws {
         #expect(frame.encoded() == bytes)
         #expect(try decode(bytes) == [frame])
@@ -74,12 +75,13 @@ private let examples: [Frame] = [
         #expect(failure(Frame.control([UInt8](repeating: 32, count: 1 << 20 + 1)).encoded()) != nil)
     }
 
-    @Test(arguments: [
-        [9], [255], [8, 1, 0, 0, 0, 0, 0, 0], [8, 0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1, 0, 1],
-        [1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF], [8, 0, 0, 0, 0, 0x10, 0, 1], [3, 0, 0, 0, 0, 0, 0, 0],
-        [3, 0, 0, 0, 0, 0, 0, 1, 3], [4, 0, 0, 0, 0, 0, 0, 3], [5, 0, 0, 0, 0, 0, 0, 2], [6, 0, 0, 0, 0, 0, 0, 8],
-        [7, 0, 0, 0, 0, 1, 0, 1],
-    ] as [[UInt8]])
+    @Test(
+        arguments: [
+            [9], [255], [8, 1, 0, 0, 0, 0, 0, 0], [8, 0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1, 0, 1],
+            [1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF], [8, 0, 0, 0, 0, 0x10, 0, 1], [3, 0, 0, 0, 0, 0, 0, 0],
+            [3, 0, 0, 0, 0, 0, 0, 1, 3], [4, 0, 0, 0, 0, 0, 0, 3], [5, 0, 0, 0, 0, 0, 0, 2], [6, 0, 0, 0, 0, 0, 0, 8],
+            [7, 0, 0, 0, 0, 1, 0, 1],
+        ] as [[UInt8]])
     func otherBytesAreRefusedFromTheHeaderAlone(_ bytes: [UInt8]) {
         #expect(failure(bytes) != nil)
     }

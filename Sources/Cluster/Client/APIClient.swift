@@ -99,7 +99,7 @@ package struct APIClient: Sendable {
     ///
     /// - Throws: `ClientError`, also when the answer is not 101.
     package func upgrade(
-        _ path: String, query: Query = [:], method: HTTPMethod = .POST, body: Body = .none,
+        _ method: HTTPMethod, _ path: String, query: Query = [:], body: Body = .none,
         as upgradeProtocol: String = RawConnection.framesProtocol, headers: HTTPHeaders = [:]
     ) async throws -> RawConnection {
         let (connection, head) = try await send(
@@ -111,6 +111,11 @@ package struct APIClient: Sendable {
                 status: answer.status)
         }
         return RawConnection(connection)
+    }
+
+    /// The same with POST and no body.
+    package func upgrade(_ path: String, query: Query = [:]) async throws -> RawConnection {
+        try await upgrade(.POST, path, query: query)
     }
 
     private func send(

@@ -191,7 +191,8 @@ private final class Inflow {
     func fail(_ error: any Error) { source.finish(error) }
 }
 
-/// Hands on the answer: its head by a promise, its body by the sequence; after a 101 it leaves the pipeline to raw bytes.
+/// Hands on the answer: its head by a promise, its body by the sequence; after a 101 it leaves the pipeline to raw
+/// bytes.
 private final class ResponseHandler: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPClientResponsePart
     typealias OutboundIn = HTTPClientRequestPart

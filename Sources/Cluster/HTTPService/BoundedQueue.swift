@@ -31,7 +31,8 @@ package final class BoundedQueue<Element: Sendable>: Sendable {
 
     /// Appends without waiting.
     ///
-    /// - Returns: false when the queue has ended, by `finish` or because the reader has fallen behind: do not offer more.
+    /// - Returns: false when the queue has ended, by `finish` or because the reader has fallen behind: do not offer
+    ///   more.
     @discardableResult
     package func offer(_ element: Element) -> Bool {
         let (accepted, waiting) = state.withLock { state in

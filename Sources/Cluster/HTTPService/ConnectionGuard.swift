@@ -9,8 +9,8 @@ struct FinishEvent: Sendable {
     let closing: Bool
 }
 
-/// First handler of a connection's pipeline; sees bytes. It bounds time and size of request heads, tells when the client
-/// has gone, and holds back the end of input while an upgrade is being decided.
+/// First handler of a connection's pipeline; sees bytes. It bounds time and size of request heads, tells when the
+/// client has gone, and holds back the end of input while an upgrade is being decided.
 ///
 /// The last is needed because NIO's decoder forgets bytes that it holds back when it sees the end of input.
 final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {

@@ -58,12 +58,14 @@ extension Request {
 
 /// The query of a request, `?a=1&b=2`, decoded once and strictly.
 package struct Query: Sendable {
-    private let values: [String: String]
+    private let values: [String: [String]]
 
-    /// - Parameter known: the keys that the route understands; any other is an error that names it.
+    /// - Parameters:
+    ///   - known: the keys that the route understands; any other is an error that names it.
+    ///   - lists: those of them that may be given several times.
     /// - Throws: `APIError` 400 for an unknown or repeated key or a broken escape.
-    package init(_ request: Request, known: Set<String>) throws(APIError) {
-        var values: [String: String] = [:]
+    package init(_ request: Request, known: Set<String>, lists: Set<String> = []) throws(APIError) {
+        var values: [String: [String]] = [:]
         for element in (request.uri.query ?? "").split(separator: "&") {
             let pair = element.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             guard let key = PercentEncoding.decode(pair[0]),
@@ -74,19 +76,23 @@ package struct Query: Sendable {
             guard known.contains(key) else {
                 throw .badRequest("the query parameter '\(key)' is not known here", code: "unknown-field")
             }
-            guard values.updateValue(value, forKey: key) == nil else {
+            guard values[key] == nil || lists.contains(key) else {
                 throw .badRequest("the query parameter '\(key)' is given twice")
             }
+            values[key, default: []].append(value)
         }
         self.values = values
     }
 
     /// The value, decoded; nil when it is not given.
-    package subscript(key: String) -> String? { values[key] }
+    package subscript(key: String) -> String? { values[key]?.first }
+
+    /// All values of a key that may be given several times.
+    package func list(_ key: String) -> [String] { values[key] ?? [] }
 
     /// Whether a flag is set: `?key`, `=1` and `=true` are yes, absence, `=0` and `=false` no.
     package func flag(_ key: String) throws(APIError) -> Bool {
-        switch values[key] {
+        switch self[key] {
         case nil, "0", "false": false
         case "", "1", "true": true
         case .some(let other): throw .badRequest("\(key)=\(other) in the query is neither true nor false")
@@ -95,7 +101,7 @@ package struct Query: Sendable {
 
     /// An integer in bounds; nil when it is not given.
     package func integer(_ key: String, in range: ClosedRange<Int64>) throws(APIError) -> Int64? {
-        guard let text = values[key] else { return nil }
+        guard let text = self[key] else { return nil }
         guard let value = Int64(text), range.contains(value) else {
             throw .badRequest(
                 "\(key)=\(text) in the query is not an integer from \(range.lowerBound) to \(range.upperBound)")

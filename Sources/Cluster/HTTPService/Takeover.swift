@@ -13,8 +13,8 @@ package struct RawStream: Sendable {
     /// Sends bytes, waiting while the client does not read. May be called from several tasks; every call's bytes stay
     /// together.
     ///
-    /// - Throws: an I/O error when the connection is gone; `CancellationError`. A write that is cancelled while it waits
-    ///   cuts the connection.
+    /// - Throws: an I/O error when the connection is gone; `CancellationError`. A write that is cancelled while it
+    ///   waits cuts the connection.
     package func write(_ bytes: ByteBuffer) async throws {
         try await connection.send(.body(bytes))
     }

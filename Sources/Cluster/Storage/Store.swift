@@ -19,7 +19,9 @@ package protocol Store: Sendable {
 
     /// Every change of keys that begin so, from the revision on, in order and without a gap; one batch a revision.
     ///
-    /// The stream ends with `StoreError.compacted` when `revision` is no longer in the history.
+    /// - Parameter revision: may lie in the future; changes before it are left out.
+    /// - Throws: `StoreError.compacted` when `revision` is no longer in the history. The stream itself ends with that
+    ///   error when its reader falls too far behind: read everything anew then.
     func watch(prefix: String, from revision: Int64) async throws -> AsyncThrowingStream<StoreBatch, any Error>
 
     /// A lease: keys that are put with it vanish when it is not kept alive for that many seconds.
@@ -31,7 +33,7 @@ package protocol Store: Sendable {
     /// Ends a lease and its keys.
     func revoke(_ lease: StoreLease) async throws
 
-    /// Forgets the history up to and including a revision.
+    /// Forgets the history up to and including a revision. The present stays.
     func compact(_ revision: Int64) async throws
 }
 
@@ -143,6 +145,9 @@ package enum StoreError: Error, Sendable, Equatable, CustomStringConvertible {
     case newerSchema(path: String, found: Int, known: Int)
     /// Not now; the outcome of a transaction is unknown.
     case unavailable(String)
+    /// The disk refused to read or write. What it holds is not known any more, so every later call fails alike: end the
+    /// process, and open the store again when the disk is sound.
+    case failed(path: String, String)
     /// That part of the history is gone: read everything anew. `oldest` is the first revision that can be watched.
     case compacted(oldest: Int64)
     case noSuchLease(Int64)
@@ -159,6 +164,8 @@ package enum StoreError: Error, Sendable, Equatable, CustomStringConvertible {
         case .newerSchema(let path, let found, let known):
             "the store \(path) was written by a newer version (schema \(found), known is \(known)): use that version"
         case .unavailable(let text): "the store does not answer: \(text)"
+        case .failed(let path, let text):
+            "the disk under the store \(path) failed: \(text); look at the kernel's log, then start again"
         case .compacted(let oldest): "the history before revision \(oldest) is gone"
         case .noSuchLease(let id): "there is no lease \(id)"
         case .invalid(let text): text
@@ -188,17 +195,34 @@ func validate(_ operations: [StoreOperation], limit: Int?) throws(StoreError) {
     if let limit, operations.count > limit {
         throw .invalid("a transaction has at most \(limit) operations, not \(operations.count)")
     }
-    var written: Set<String> = []
+    // Compared by bytes, as the store does: Swift takes the two ways of writing é for equal.
+    var written: Set<[UInt8]> = []
     for operation in operations {
-        guard (1...StoreLimits.key).contains(operation.key.utf8.count) else {
-            throw .invalid("a key has 1 to \(StoreLimits.key) bytes: '\(operation.key.prefix(80))'")
+        let key = Array(operation.key.utf8)
+        guard (1...StoreLimits.key).contains(key.count), !key.contains(0) else {
+            throw .invalid("a key has 1 to \(StoreLimits.key) bytes and no NUL: '\(operation.key.prefix(80))'")
         }
         if case .put(let key, let value, _) = operation, value.count > StoreLimits.value {
             throw .invalid("the value of '\(key)' has \(value.count) bytes; at most \(StoreLimits.value) are taken")
         }
         if case .get = operation { continue }
-        guard written.insert(operation.key).inserted else {
+        guard written.insert(key).inserted else {
             throw .invalid("a transaction writes '\(operation.key)' twice")
         }
     }
+}
+
+/// The first key after all that begin with `prefix`, in the order of bytes; nil when there is none.
+func keyAfter(prefix: String) -> String? {
+    var scalars = Array(prefix.unicodeScalars)
+    while let last = scalars.popLast() {
+        // UTF-8 keeps the order of scalars. Surrogates are none.
+        let next = last.value == 0xD7FF ? 0xE000 : last.value + 1
+        guard let scalar = Unicode.Scalar(next) else { continue }
+        scalars.append(scalar)
+        var result = ""
+        result.unicodeScalars.append(contentsOf: scalars)
+        return result
+    }
+    return nil
 }

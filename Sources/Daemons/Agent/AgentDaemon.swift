@@ -7,6 +7,7 @@ import Model
 import Networking
 import Reactor
 import ServiceLifecycle
+import Synchronization
 import Volumes
 import Wire
 
@@ -45,7 +46,8 @@ package final class AgentDaemon: Service {
             }
             let network = try Self.network(configuration)
             return try PodExecutor(
-                configuration, images: try ImageStore(root: paths.images), volumes: try VolumeStore(root: paths.volumes),
+                configuration, images: try ImageStore(root: paths.images), 
+                volumes: try VolumeStore(root: paths.volumes, refusedSources: [paths.data, paths.run]),
                 network: network, pool: pool, reactor: reactor, logger: logger)
         }
     }
@@ -57,12 +59,7 @@ package final class AgentDaemon: Service {
     }
 
     private static func network(_ configuration: AgentConfiguration) throws -> BridgeNetwork {
-        var bridge = BridgeNetworkConfiguration(
-            dataDirectory: configuration.dataDirectory, runDirectory: configuration.runDirectory)
-        bridge.bridge = configuration.bridge
-        bridge.subnet = configuration.subnet
-        if !configuration.pluginDirectories.isEmpty { bridge.pluginDirectories = configuration.pluginDirectories }
-        let network = try BridgeNetwork(bridge)
+        let network = try BridgeNetwork(configuration.network)
         try network.prepare()
         return network
     }
@@ -81,8 +78,9 @@ package final class AgentDaemon: Service {
             report: { giveReport.yield($0) })
         try await recover(core)
         let link = try makeLink(core)
+        executor.volumesMade.withLock { $0 = { link.inventoryChanged() } }
         let port = StreamPort(
-            table: table, executor: executor, node: { [identity] in identity.node },
+            table: table, executor: executor, transfers: try Transfers(reactor: reactor), node: { [identity] in identity.node },
             inventoryChanged: { link.inventoryChanged() }, logger: logger)
         let server = try await HTTPServer.listen(
             on: [.unix(path: configuration.paths.socket, group: nil)], router: port.router(), role: "agent",
@@ -109,7 +107,7 @@ package final class AgentDaemon: Service {
     }
 
     private func makeLink(_ core: CoreLoop) throws -> MasterLink {
-        let (configuration, executor, pool) = (configuration, executor, pool)
+        let (configuration, executor, pool, table) = (configuration, executor, pool, table)
         let path = configuration.paths.identity
         return try MasterLink(
             configuration.masterEndpoint, identity: identity, logger: logger,
@@ -118,7 +116,7 @@ package final class AgentDaemon: Service {
                     try NodeFacts(configuration: configuration).node(identity, features: executor.features)
                 }
             },
-            inventory: { await executor.inventory() },
+            inventory: { await executor.inventory(table.all) },
             save: { identity in try await pool.run { try identity.save(path) } },
             tell: { core.tell($0) })
     }

@@ -4,6 +4,7 @@ import JSON
 import Kernel
 import Logging
 import Model
+import NIOHTTP1
 import Synchronization
 import Wire
 
@@ -119,17 +120,17 @@ final class MasterLink: Sendable {
             posts.withLock { $0 = nil }
             continuation.finish()
         }
-        let lastLine = Mutex(ContinuousClock.now)
+        let lastLine = LastHeard()
         try await withThrowingTaskGroup(of: Void.self) { group in
             defer { group.cancelAll() }
-            group.addTask { try await self.watch { lastLine.withLock { $0 = .now } } }
+            group.addTask { try await self.watch { lastLine.note() } }
             group.addTask { try await self.deliver(queue) }
             group.addTask {
                 while true {
                     try await Task.sleep(for: Self.heartbeat)
                     continuation.yield(.heartbeat)
-                    if lastLine.withLock({ ContinuousClock.now - $0 }) > Self.silence {
-                        throw AgentError.silentMaster
+                    if lastLine.silence > Self.silence {
+                        throw ClientError(.timeout, "the master has been silent for more than 15 s")
                     }
                 }
             }
@@ -195,9 +196,10 @@ final class MasterLink: Sendable {
     }
 }
 
-/// The master has said nothing for too long.
-extension AgentError {
-    fileprivate static var silentMaster: ClientError {
-        ClientError(.timeout, "the master has been silent for more than 15 s")
-    }
+/// When the master last said anything.
+private final class LastHeard: Sendable {
+    private let moment = Mutex(ContinuousClock.now)
+
+    func note() { moment.withLock { $0 = .now } }
+    var silence: Duration { moment.withLock { ContinuousClock.now - $0 } }
 }

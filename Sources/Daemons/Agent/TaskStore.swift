@@ -5,6 +5,7 @@ import JSON
 import Kernel
 import Logging
 import Model
+import Wire
 
 /// The durable records of tasks, `DATA/tasks/<task>/task.json`. All functions block.
 struct TaskStore: Sendable {

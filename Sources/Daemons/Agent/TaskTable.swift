@@ -2,6 +2,7 @@ import AgentCore
 import JSON
 import Model
 import Synchronization
+import Wire
 
 /// The tasks of this node as the core last decided, for routes and for whoever waits for a change.
 final class TaskTable: Sendable {

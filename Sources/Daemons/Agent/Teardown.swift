@@ -6,6 +6,7 @@ import Logging
 import Model
 import Networking
 import ShimProtocol
+import Wire
 
 /// Ends what an agent left running on its node, without an agent: for `martlet down`.
 package struct Teardown: Sendable {
@@ -40,8 +41,8 @@ package struct Teardown: Sendable {
             for container in containers where container.status.isAlive {
                 if container.status == .paused { try await shim.call(.resume(container: container.container)) }
                 let spec = record.assignment.pod.containers.first
-                let signal = spec.map(\.stopSignal).flatMap { SignalName($0) }?.number ?? SIGTERM
-                try await shim.call(.signal(container: container.container, signal: signal, all: false))
+                let signal = spec.map(\.stopSignal).flatMap { SignalName($0) }?.number ?? Int(SIGTERM)
+                try await shim.call(.signal(container: container.container, signal: Int32(signal), all: false))
                 if try await !ends(shim, within: .seconds(spec?.stopGrace ?? 10)) {
                     try await shim.call(.signal(container: container.container, signal: SIGKILL, all: true))
                     guard try await ends(shim, within: .seconds(10)) else {
@@ -104,5 +105,16 @@ package struct Teardown: Sendable {
         let folders = [configuration.dataDirectory, configuration.runDirectory].map { $0 + "/" }
         let mounts = try MountInfo.read().filter { mount in folders.contains { mount.mountPoint.hasPrefix($0) } }
         for mount in mounts.reversed() { try Mounts.detach(mount.mountPoint) }
+    }
+}
+
+extension AgentConfiguration {
+    /// The network that this node's pods are on.
+    package var network: BridgeNetworkConfiguration {
+        var network = BridgeNetworkConfiguration(dataDirectory: dataDirectory, runDirectory: runDirectory)
+        network.bridge = bridge
+        network.subnet = subnet
+        if !pluginDirectories.isEmpty { network.pluginDirectories = pluginDirectories }
+        return network
     }
 }

@@ -14,7 +14,7 @@ final class WakeTimer: Sendable {
         timer = SharedFD(
             OwnedFD(
                 adopting: try systemCall("timerfd_create") {
-                    timerfd_create(CLOCK_REALTIME, Int32(TFD_CLOEXEC.rawValue) | Int32(TFD_NONBLOCK.rawValue))
+                    timerfd_create(CLOCK_REALTIME, Int32(TFD_CLOEXEC) | Int32(TFD_NONBLOCK))
                 }))
     }
 
@@ -25,7 +25,7 @@ final class WakeTimer: Sendable {
         let nanoseconds = max(1, moment.nanoseconds)
         time.it_value = timespec(tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
         // TFD_TIMER_CANCEL_ON_SET, see timerfd_create(2): a clock that jumps ends the wait.
-        let flags = Int32(TFD_TIMER_ABSTIME.rawValue) | 2
+        let flags = Int32(TFD_TIMER_ABSTIME) | 2
         _ = timerfd_settime(timer.raw, flags, &time, nil)
     }
 

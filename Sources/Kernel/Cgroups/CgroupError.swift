@@ -2,6 +2,7 @@ import Kernel
 
 /// Why a control group could not be made, limited, frozen, emptied or removed.
 package struct CgroupError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// What sort of failure it is, for callers that act on it.
     package enum Kind: Sendable, Equatable {
         /// The path of the group is not acceptable.
         case invalidPath
@@ -19,17 +20,20 @@ package struct CgroupError: Error, Sendable, Equatable, CustomStringConvertible 
         case timedOut
     }
 
+    /// The sort of failure.
     package let kind: Kind
     /// `memory`, `cgroup` for what belongs to no controller.
     package let controller: String
     /// The file, directory or field.
     package let subject: String
+    /// What is wrong with it.
     package let reason: String
     /// The error number, or 0 where no system call failed.
     package let errno: Int32
     /// What to do next; may be empty.
     package let hint: String
 
+    /// Puts an error together; see the properties.
     package init(
         _ kind: Kind, controller: String = "cgroup", _ subject: String, _ reason: String, errno: Int32 = 0,
         hint: String = ""
@@ -51,6 +55,7 @@ package struct CgroupError: Error, Sendable, Equatable, CustomStringConvertible 
 
 /// Something that was asked for and holds only in part, for the log.
 package struct CgroupNotice: Sendable, Equatable, CustomStringConvertible {
+    /// Why it holds only in part.
     package enum Kind: Sendable, Equatable {
         /// The kernel does not account swap: memory is limited, memory and swap together are not.
         case swapAccountingAbsent
@@ -58,10 +63,13 @@ package struct CgroupNotice: Sendable, Equatable, CustomStringConvertible {
         case ignored
     }
 
+    /// The sort of shortfall.
     package let kind: Kind
+    /// The controller that the field belongs to.
     package let controller: String
     /// The field of the specification, such as `memory.swap`.
     package let field: String
+    /// What holds instead, and why.
     package let reason: String
 
     package var description: String { "cgroup controller \(controller): \(field): \(reason)" }

@@ -38,17 +38,22 @@ package enum CgroupController: String, Sendable, Hashable, CaseIterable {
 
 /// One mounted tree of control groups.
 package struct CgroupHierarchy: Sendable, Equatable {
+    /// The interface: v1 of one or more controllers, or v2, the unified one.
     package enum Version: Sendable, Equatable {
         case v1
         case v2
     }
 
+    /// Where it is mounted: an absolute path.
     package let mountPoint: String
+    /// Which interface it has.
     package let version: Version
+    /// The controllers bound to it; none for a named v1 hierarchy and for a bare cgroup2.
     package let controllers: [CgroupController]
     /// The name of a v1 hierarchy without controllers (`systemd`); nil for others.
     package let name: String?
 
+    /// Describes a hierarchy; nothing is looked up.
     package init(
         mountPoint: String, version: Version, controllers: [CgroupController], name: String? = nil
     ) {
@@ -64,6 +69,7 @@ package struct CgroupLayout: Sendable, Equatable {
     /// Those of v1 in mount order, then the unified one.
     package let hierarchies: [CgroupHierarchy]
 
+    /// A layout of these hierarchies, whatever the host has.
     package init(_ hierarchies: [CgroupHierarchy]) {
         self.hierarchies = hierarchies.filter { $0.version == .v1 } + hierarchies.filter { $0.version == .v2 }
     }

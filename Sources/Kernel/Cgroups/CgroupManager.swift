@@ -7,6 +7,7 @@ import Kernel
 /// Each controller's limits go to the hierarchy that has it, v1 or v2. Where cgroup2 is mounted the group always has a
 /// directory there too, with controllers or without, because killing, freezing and device programs need none.
 package struct CgroupManager: Sendable, Equatable {
+    /// The hierarchies that the group lives in.
     package let layout: CgroupLayout
     /// Below each hierarchy's mount point: `/martlet/x`.
     package let path: String

@@ -105,7 +105,9 @@ extension CgroupManager {
             memory.kernelUsage = directory.number("memory.kmem.usage_in_bytes")
             memory.cache = memory.details["total_cache"] ?? memory.details["cache"] ?? 0
             inactive = memory.details["total_inactive_file"] ?? memory.details["inactive_file"] ?? 0
-            memory.failures = directory.number("memory.failcnt") ?? 0
+            // Where memory and swap together have the same limit, that one is met first.
+            memory.failures =
+                (directory.number("memory.failcnt") ?? 0) &+ (directory.number("memory.memsw.failcnt") ?? 0)
             memory.oomKills = Self.oldOOMKills(directory, depth: 0)
         }
         memory.workingSet = memory.usage > inactive ? memory.usage - inactive : 0

@@ -7,6 +7,7 @@ package struct Capability: Sendable, Hashable, CustomStringConvertible {
     /// 0 to 63; those of today end at 40.
     package let number: Int
 
+    /// From a number; nil outside 0 to 63.
     package init?(number: Int) {
         guard (0..<64).contains(number) else { return nil }
         self.number = number
@@ -49,6 +50,7 @@ package struct Capability: Sendable, Hashable, CustomStringConvertible {
         "CHECKPOINT_RESTORE",
     ]
 
+    // Those that the default seccomp profile asks about; see capabilities(7).
     package static let dacReadSearch = Capability(unchecked: 2)
     package static let sysModule = Capability(unchecked: 16)
     package static let sysRawIO = Capability(unchecked: 17)
@@ -72,10 +74,12 @@ package struct CapabilitySet: OptionSet, Sendable, Hashable {
 
     package init(rawValue: UInt64) { self.rawValue = rawValue }
 
+    /// The set of these.
     package init(_ capabilities: some Sequence<Capability>) {
         rawValue = capabilities.reduce(0) { $0 | 1 << UInt64($1.number) }
     }
 
+    /// Whether it is a member.
     package func contains(_ capability: Capability) -> Bool { rawValue >> UInt64(capability.number) & 1 == 1 }
 
     /// The members, in the order of their numbers.
@@ -101,14 +105,21 @@ package struct CapabilitySet: OptionSet, Sendable, Hashable {
 
 /// The five sets of a process.
 package struct CapabilitySets: Sendable, Equatable {
+    /// What can ever be gained by execve(2).
     package var bounding: CapabilitySet = []
+    /// What permission checks see.
     package var effective: CapabilitySet = []
+    /// What files may let through execve(2).
     package var inheritable: CapabilitySet = []
+    /// What may be made effective.
     package var permitted: CapabilitySet = []
+    /// What stays over execve(2) without files that say so.
     package var ambient: CapabilitySet = []
 
+    /// Five empty sets.
     package init() {}
 
+    /// These five sets, unchecked.
     package init(
         bounding: CapabilitySet, effective: CapabilitySet, inheritable: CapabilitySet, permitted: CapabilitySet,
         ambient: CapabilitySet

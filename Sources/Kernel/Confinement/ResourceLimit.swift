@@ -5,6 +5,7 @@ import Kernel
 package struct ResourceLimitError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The limit's name, as it was given.
     package let name: String
+    /// What is wrong with it.
     package let reason: String
 
     package var description: String { "resource limit \(name): \(reason)" }
@@ -18,6 +19,7 @@ package struct ResourceLimit: Sendable, Equatable {
     package let resource: Int32
     /// `UInt64.max` is no limit.
     package let soft: UInt64
+    /// As `soft`, and at least as much.
     package let hard: UInt64
 
     /// - Throws: `ResourceLimitError` for a name Linux does not have, and for a soft limit above the hard one.

@@ -12,6 +12,7 @@ package struct SeccompProgram: Sendable, Equatable {
     /// Names of the profile that this libseccomp does not know: left out, so that they meet the default action.
     package let skipped: [String]
 
+    /// Takes a program that was compiled before.
     package init(bytes: [UInt8], flags: UInt32, skipped: [String] = []) {
         self.bytes = bytes
         self.flags = flags
@@ -23,58 +24,104 @@ package struct SeccompProgram: Sendable, Equatable {
 }
 
 extension SeccompProfile {
+    /// The most instructions the kernel takes (BPF_MAXINSNS).
+    package static let maximumInstructions = 4096
+
     /// Compiles the profile with libseccomp.
     ///
-    /// Before libseccomp's code stand a few instructions that answer ENOSYS to system calls newer than every one the
-    /// profile names, so that programs fall back to older ones, which a denial would keep them from.
+    /// Each architecture is compiled for itself, which takes libseccomp a third of the time that all together take, and
+    /// a few instructions in front lead to the right part. There, system calls newer than every one the profile names
+    /// are answered with ENOSYS, so that programs fall back to older ones, which a denial would keep them from.
     /// - Throws: `SeccompError` naming the rule, architecture or limit that cannot be had.
     package func compile() throws(SeccompError) -> SeccompProgram {
-        guard let context = seccomp_init(defaultAction.code) else {
-            throw SeccompError("default action", "libseccomp refuses it", errno: EINVAL)
+        var skipped: [String] = []
+        var calls: [Call] = []
+        for rule in rules {
+            for name in rule.names {
+                let number = seccomp_syscall_resolve_name(name)
+                if number == __NR_SCMP_ERROR {
+                    skipped.append(name)
+                } else {
+                    calls.append(Call(name: name, number: number, rule: rule))
+                }
+            }
         }
-        defer { seccomp_release(context) }
         var covered = [SeccompArchitecture.native]
-        for architecture in architectures where !covered.contains(architecture) {
+        // x32 before the architecture whose word it shares, which would take its calls.
+        for architecture in [.x32].filter(architectures.contains) + architectures
+        where !covered.contains(architecture) { covered.append(architecture) }
+        var parts: [Part] = []
+        for architecture in covered {
             let token = architecture.token
             guard token != 0 else {
                 throw SeccompError("architecture \(architecture.rawValue)", "this libseccomp does not know it")
             }
-            let result = seccomp_arch_add(context, token)
-            guard result == 0 || result == -EEXIST else {
-                throw SeccompError("architecture \(architecture.rawValue)", "cannot be added", errno: -result)
-            }
-            covered.append(architecture)
+            parts.append(
+                Part(
+                    architecture: architecture, token: token, newest: newest(token, calls),
+                    code: try translate(calls, architecture, token)))
         }
-        // A binary tree by number: the depth of a check grows with the logarithm of the number of rules.
-        let result = seccomp_attr_set(context, SCMP_FLTATR_CTL_OPTIMIZE, 2)
-        guard result == 0 else { throw SeccompError("optimization", "cannot be set", errno: -result) }
-        var skipped: [String] = []
-        for rule in rules {
-            for name in rule.names where try !Self.add(rule, name, to: context, unless: defaultAction) {
-                skipped.append(name)
-            }
-        }
-        var bytes = Self.newerCallsStub(self, covered)
-        bytes += try Self.export(context)
-        guard bytes.count / 8 <= 4096 else {
-            throw SeccompError("program", "has \(bytes.count / 8) instructions, at most 4096: give fewer conditions")
+        let bytes = Self.joined(parts)
+        guard bytes.count / 8 <= Self.maximumInstructions else {
+            throw SeccompError(
+                "program",
+                "has \(bytes.count / 8) instructions, at most \(Self.maximumInstructions) are possible: "
+                    + "give fewer conditions or architectures")
         }
         return SeccompProgram(bytes: bytes, flags: flags.rawValue, skipped: skipped)
     }
 
-    /// Adds a rule for one system call.
-    ///
-    /// - Returns: false when no architecture has a call of that name.
-    private static func add(
-        _ rule: SeccompRule, _ name: String, to context: scmp_filter_ctx, unless defaultAction: SeccompAction
-    ) throws(SeccompError) -> Bool {
+    /// A system call that a rule names, by its number on the native architecture (negative where it has none there).
+    private struct Call {
+        let name: String
+        let number: Int32
+        let rule: SeccompRule
+    }
+
+    /// The program of one architecture.
+    private struct Part {
+        let architecture: SeccompArchitecture
+        let token: UInt32
+        /// The highest number that is named, or nil when newer calls need no answer of their own.
+        let newest: UInt32?
+        let code: [UInt8]
+    }
+
+    /// The highest number that a rule names on an architecture; nil without any, and where the default action is ENOSYS
+    /// or lets calls through.
+    private func newest(_ token: UInt32, _ calls: [Call]) -> UInt32? {
+        guard !defaultAction.lets, defaultAction != .errno(UInt16(ENOSYS)) else { return nil }
+        let highest = calls.reduce(-1) { max($0, seccomp_syscall_resolve_name_arch(token, $1.name)) }
+        return highest < 0 ? nil : UInt32(highest)
+    }
+
+    /// libseccomp's program for one architecture.
+    private func translate(
+        _ calls: [Call], _ architecture: SeccompArchitecture, _ token: UInt32
+    ) throws(SeccompError) -> [UInt8] {
+        guard let context = seccomp_init(defaultAction.code) else {
+            throw SeccompError("default action", "libseccomp refuses it", errno: EINVAL)
+        }
+        defer { seccomp_release(context) }
+        if architecture != .native {
+            var result = seccomp_arch_add(context, token)
+            if result == 0 { result = seccomp_arch_remove(context, SeccompArchitecture.native.token) }
+            guard result == 0 else {
+                throw SeccompError("architecture \(architecture.rawValue)", "cannot be added", errno: -result)
+            }
+        }
+        // A binary tree by number: the kernel runs the filter for every call once when it is loaded.
+        let result = seccomp_attr_set(context, SCMP_FLTATR_CTL_OPTIMIZE, 2)
+        guard result == 0 else { throw SeccompError("optimization", "cannot be set", errno: -result) }
         // libseccomp refuses a rule that says the same as the default.
-        if rule.action == defaultAction { return true }
-        let number = seccomp_syscall_resolve_name(name)
-        if number == __NR_SCMP_ERROR { return false }
-        let indexes = rule.comparisons.map(\.index)
-        let alternatives = Set(indexes).count != indexes.count
-        let groups = alternatives ? rule.comparisons.map { [$0] } : [rule.comparisons]
+        for call in calls where call.rule.action != defaultAction { try Self.add(call, to: context) }
+        return try Self.export(context)
+    }
+
+    private static func add(_ call: Call, to context: scmp_filter_ctx) throws(SeccompError) {
+        let comparisons = call.rule.comparisons
+        let alternatives = comparisons.count > 1 && Set(comparisons.map(\.index)).count != comparisons.count
+        let groups = alternatives ? comparisons.map { [$0] } : [comparisons]
         for group in groups {
             let conditions = group.map { comparison in
                 scmp_arg_cmp(
@@ -82,17 +129,19 @@ extension SeccompProfile {
                     datum_b: comparison.valueTwo)
             }
             let result = seccomp_rule_add_array(
-                context, rule.action.code, number, UInt32(conditions.count), conditions)
-            // An equal rule given twice is no error.
-            guard result == 0 || result == -EEXIST else {
-                throw SeccompError("rule for \(name)", "libseccomp refuses it", errno: -result)
+                context, call.rule.action.code, call.number, UInt32(conditions.count), conditions)
+            guard result != -EEXIST else {
+                throw SeccompError("rule for \(call.name)", "another rule with the same conditions says otherwise")
+            }
+            guard result == 0 else {
+                throw SeccompError("rule for \(call.name)", "libseccomp refuses it", errno: -result)
             }
         }
-        return true
     }
 
     private static func export(_ context: scmp_filter_ctx) throws(SeccompError) -> [UInt8] {
         do throws(KernelError) {
+            // Close-on-exec.
             let file = OwnedFD(adopting: try systemCall("memfd_create") { memfd_create("seccomp", 1) })
             let result = seccomp_export_bpf(context, file.raw)
             guard result == 0 else { throw KernelError("seccomp_export_bpf", errno: -result) }
@@ -103,42 +152,48 @@ extension SeccompProfile {
         }
     }
 
-    /// Code that returns ENOSYS for numbers above the highest one that the profile names, per architecture.
-    private static func newerCallsStub(_ profile: SeccompProfile, _ covered: [SeccompArchitecture]) -> [UInt8] {
-        let missing = SeccompAction.errno(UInt16(ENOSYS))
-        guard !profile.defaultAction.lets, profile.defaultAction != missing else { return [] }
-        func highest(_ architecture: SeccompArchitecture) -> UInt32? {
-            var highest: Int32 = -1
-            for rule in profile.rules {
-                for name in rule.names {
-                    highest = max(highest, seccomp_syscall_resolve_name_arch(architecture.token, name))
-                }
-            }
-            return highest < 0 ? nil : UInt32(highest)
+    /// Puts the parts behind one another: the native one first, which also answers for architectures that are not
+    /// covered, as libseccomp does.
+    private static func joined(_ parts: [Part]) -> [UInt8] {
+        let blocks = parts.map { part in
+            (part.newest.map { limit in newerCalls(than: limit, part) } ?? []).flatMap(\.bytes) + part.code
         }
-        var code: [Instruction] = []
-        for architecture in covered where architecture != .x32 {
-            guard let limit = highest(architecture) else { continue }
-            var body = [Instruction(0x20, 0)]  // load the number
-            if architecture == .x8664 {
-                // x32 has the same architecture word and a high bit in its numbers.
-                let bit: UInt32 = 0x4000_0000
-                let other = covered.contains(.x32) ? highest(.x32) : nil
-                body.append(Instruction(0x35, bit, 0, other == nil ? 0 : 2))
-                if let other {
-                    body.append(Instruction(0x25, other, 2, 0))
-                    body.append(Instruction(0x05, 2))
-                } else {
-                    body[1] = Instruction(0x35, bit, 2, 0)
-                }
+        if blocks.count == 1 { return blocks[0] }
+        var starts = [0]
+        for block in blocks { starts.append(starts[starts.count - 1] + block.count / 8) }
+        // Three words for each other part; x32 has the native architecture word and a bit in its numbers.
+        var dispatch: [Instruction] = []
+        let length = parts.dropFirst().reduce(0) { $0 + ($1.architecture == .x32 ? 5 : 3) }
+        for (index, part) in parts.enumerated().dropFirst() {
+            dispatch.append(Instruction(0x20, 4))
+            if part.architecture == .x32 {
+                dispatch.append(Instruction(0x15, SeccompArchitecture.x8664.token, 0, 3))
+                dispatch.append(Instruction(0x20, 0))
+                dispatch.append(Instruction(0x35, x32Bit, 0, 1))
+            } else {
+                dispatch.append(Instruction(0x15, part.token, 0, 1))
             }
-            body.append(Instruction(0x25, limit, 0, 1))
-            body.append(Instruction(0x06, missing.code))
-            code.append(Instruction(0x20, 4))  // load the architecture
-            code.append(Instruction(0x15, architecture.token, 0, UInt8(body.count)))
-            code += body
+            let distance = length - dispatch.count - 1 + starts[index]
+            dispatch.append(Instruction(0x05, UInt32(distance)))
         }
-        return code.flatMap(\.bytes)
+        return dispatch.flatMap(\.bytes) + blocks.joined()
+    }
+
+    private static let x32Bit: UInt32 = 0x4000_0000
+
+    /// Code that returns ENOSYS above a number.
+    private static func newerCalls(than limit: UInt32, _ part: Part) -> [Instruction] {
+        // The native part also sees what is not covered; libseccomp's code behind deals with that.
+        var code = [Instruction(0x20, 4), Instruction(0x15, part.token, 0, 3)]
+        if part.architecture == .x32 { code = [] }
+        code.append(Instruction(0x20, 0))
+        if part.architecture == .x8664 {
+            code[1] = Instruction(0x15, part.token, 0, 4)
+            code.append(Instruction(0x35, x32Bit, 2, 0))
+        }
+        code.append(Instruction(0x25, limit, 0, 1))
+        code.append(Instruction(0x06, SeccompAction.errno(UInt16(ENOSYS)).code))
+        return code
     }
 }
 

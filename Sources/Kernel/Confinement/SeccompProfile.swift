@@ -5,10 +5,12 @@ import Glibc
 package struct SeccompError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The part of the profile: an action, a flag, a system call.
     package let subject: String
+    /// What is wrong with it.
     package let reason: String
     /// The error number of libseccomp, or 0.
     package let errno: Int32
 
+    /// Puts an error together; see the properties.
     package init(_ subject: String, _ reason: String, errno: Int32 = 0) {
         self.subject = subject
         self.reason = reason
@@ -132,7 +134,9 @@ package struct SeccompFlags: OptionSet, Sendable, Hashable {
 
     package init(rawValue: UInt32) { self.rawValue = rawValue }
 
+    /// SECCOMP_FILTER_FLAG_TSYNC: all threads of the process.
     package static let synchronizeThreads = SeccompFlags(rawValue: 1)
+    /// SECCOMP_FILTER_FLAG_LOG: what is not allowed goes to the audit log.
     package static let log = SeccompFlags(rawValue: 2)
     /// Leaves speculative store bypass alone; the default, because the mitigation costs more than it protects here.
     package static let allowSpeculation = SeccompFlags(rawValue: 4)
@@ -184,7 +188,9 @@ package struct SeccompComparison: Sendable, Hashable {
 
     /// 0 to 5.
     package let index: UInt32
+    /// How it is compared.
     package let operation: Operation
+    /// With what; for `maskedEqual`, the mask.
     package let value: UInt64
     /// Used by `maskedEqual` only.
     package let valueTwo: UInt64
@@ -207,11 +213,14 @@ package struct SeccompComparison: Sendable, Hashable {
 
 /// What happens to some system calls.
 package struct SeccompRule: Sendable, Hashable {
+    /// System calls.
     package var names: [String]
+    /// What happens to them.
     package var action: SeccompAction
     /// All must hold; but conditions on the same argument are alternatives, as in other OCI runtimes.
     package var comparisons: [SeccompComparison]
 
+    /// A rule for these calls.
     package init(_ names: [String], _ action: SeccompAction, when comparisons: [SeccompComparison] = []) {
         self.names = names
         self.action = action
@@ -225,9 +234,13 @@ package struct SeccompProfile: Sendable, Equatable {
     package var defaultAction: SeccompAction
     /// Beside the native one, which is always covered.
     package var architectures: [SeccompArchitecture]
+    /// How the kernel loads it.
     package var flags: SeccompFlags
+    /// Of rules without conditions for one call the first holds, and it outdoes those with conditions; two with the
+    /// same conditions and other actions are an error when compiled.
     package var rules: [SeccompRule]
 
+    /// A profile of these parts; it is checked when it is compiled.
     package init(
         defaultAction: SeccompAction, architectures: [SeccompArchitecture] = [],
         flags: SeccompFlags = .allowSpeculation, rules: [SeccompRule]

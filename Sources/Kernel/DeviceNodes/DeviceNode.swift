@@ -11,6 +11,7 @@ package struct DeviceError: Error, Sendable, Equatable, CustomStringConvertible 
     /// The error number, or 0 where no system call failed.
     package let errno: Int32
 
+    /// Puts an error together; see the properties.
     package init(_ subject: String, _ reason: String, errno: Int32 = 0) {
         self.subject = subject
         self.reason = reason
@@ -24,6 +25,7 @@ package struct DeviceError: Error, Sendable, Equatable, CustomStringConvertible 
 
 /// A device node: where it lies, what it is, who may use it.
 package struct DeviceNode: Sendable, Equatable {
+    /// The type of file.
     package enum Kind: String, Sendable, Equatable, CaseIterable {
         case char = "c"
         case block = "b"
@@ -51,14 +53,20 @@ package struct DeviceNode: Sendable, Equatable {
 
     /// The path; `create` uses its last component only.
     package var path: String
+    /// The type of file.
     package var kind: Kind
+    /// The driver.
     package var major: UInt32
+    /// The driver's device.
     package var minor: UInt32
     /// Permission bits, without the file type.
     package var mode: mode_t
+    /// The owner.
     package var uid: uid_t
+    /// The owner's group.
     package var gid: gid_t
 
+    /// A node as described; nothing is made or looked up.
     package init(
         _ path: String, _ kind: Kind, major: UInt32 = 0, minor: UInt32 = 0, mode: mode_t = 0o666, uid: uid_t = 0,
         gid: gid_t = 0
@@ -74,6 +82,7 @@ package struct DeviceNode: Sendable, Equatable {
 
     /// The largest numbers that mknod(2) can carry: 12 and 20 bits.
     package static let maximumMajor: UInt32 = 0xfff
+    /// See `maximumMajor`.
     package static let maximumMinor: UInt32 = 0xfffff
 
     /// The nodes that every container has in /dev.

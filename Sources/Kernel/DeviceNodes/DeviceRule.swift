@@ -5,9 +5,13 @@ package struct DeviceAccess: OptionSet, Sendable, Hashable, CustomStringConverti
     package init(rawValue: UInt8) { self.rawValue = rawValue }
 
     // The values are the kernel's BPF_DEVCG_ACC_* bits, see linux/bpf.h.
+    /// `m`: making a node.
     package static let mknod = DeviceAccess(rawValue: 1)
+    /// `r`: opening for reading.
     package static let read = DeviceAccess(rawValue: 2)
+    /// `w`: opening for writing.
     package static let write = DeviceAccess(rawValue: 4)
+    /// `rwm`.
     package static let all: DeviceAccess = [.mknod, .read, .write]
 
     /// From letters in any order, each at most once; nil for anything else. Empty text is no access.
@@ -54,14 +58,18 @@ package enum DeviceClass: String, Sendable, Hashable, CaseIterable {
 ///
 /// A list of rules is read in order and the last one that matches decides, separately for each kind of access.
 package struct DeviceRule: Sendable, Hashable, CustomStringConvertible {
+    /// Whether it allows; else it denies.
     package var allow: Bool
+    /// Which class of devices.
     package var device: DeviceClass
     /// The major number; nil for every one.
     package var major: UInt32?
     /// The minor number; nil for every one.
     package var minor: UInt32?
+    /// The kinds of access it decides; without any it says nothing.
     package var access: DeviceAccess
 
+    /// A rule; without numbers and access it is for everything of its class.
     package init(
         allow: Bool, _ device: DeviceClass, major: UInt32? = nil, minor: UInt32? = nil, access: DeviceAccess = .all
     ) {

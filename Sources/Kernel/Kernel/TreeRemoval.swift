@@ -142,7 +142,8 @@ package enum Tree {
         how.resolve = UInt64(CK_RESOLVE_NO_XDEV | CK_RESOLVE_NO_SYMLINKS)
         let raw = ck_openat2(directory, name, &how)
         guard raw >= 0 else {
-            let hint = errno == EXDEV ? "something is mounted at \(String(cString: name)) below it; unmount it first" : ""
+            let hint =
+                errno == EXDEV ? "something is mounted at \(String(cString: name)) below it; unmount it first" : ""
             throw KernelError("openat2", subject, errno: errno, hint: hint)
         }
         return OwnedFD(adopting: Int32(raw))

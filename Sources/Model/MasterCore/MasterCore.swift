@@ -191,3 +191,33 @@ package struct MasterCore: Sendable {
     /// Whether nothing is on its way to the store.
     package var isSettled: Bool { outstanding == nil && queue.isEmpty }
 }
+
+extension MasterCore {
+    /// Numbers for the metrics, from the present state.
+    package struct Tally: Sendable {
+        package var nodes = 0
+        package var readyNodes = 0
+        package var workloads: [Workload.Kind: Int] = [:]
+        package var tasks: [TaskStatus.Phase: Int] = [:]
+        /// Instances for which no node is found.
+        package var waiting = 0
+        package var storeRevision: Int64 = 0
+        /// Events of this master process.
+        package var events = 0
+    }
+
+    package var tally: Tally {
+        var tally = Tally()
+        tally.nodes = state.nodes.count
+        tally.readyNodes = memory.values.filter(\.ready).count
+        for workload in state.workloads.values { tally.workloads[workload.kind, default: 0] += 1 }
+        for task in state.tasks.values { tally.tasks[task.status.phase, default: 0] += 1 }
+        tally.waiting = waiting.count
+        tally.storeRevision = state.storeRevision
+        tally.events = nextSequence - 1
+        return tally
+    }
+
+    /// The cluster's id; nil before it is made.
+    package var clusterID: String? { state.cluster?.id }
+}

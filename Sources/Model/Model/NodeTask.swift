@@ -39,11 +39,12 @@ package struct NodeTask: Sendable, Hashable, Codable {
         self.createdAt = createdAt
     }
 
-    /// Whether its containers ended and nothing will start them again without the user: the node has acted on the
-    /// newest generation, and no restart is due.
+    /// Whether its containers ended and nothing will start them again without the user: no restart is due, and the
+    /// node has acted on the newest start that is still wanted.
     package var endedForGood: Bool {
         switch status.phase {
-        case .exited, .failed: status.restartAt == nil && status.generation >= generation
+        case .exited, .failed:
+            status.restartAt == nil && (status.generation >= generation || desired == .stopped || desired == .removed)
         case .removed: true
         default: false
         }

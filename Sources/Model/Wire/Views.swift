@@ -16,6 +16,8 @@ package struct ContainerView: Sendable, Codable {
     package var nodeName: String
     package var revision: Int
     package var desired: DesiredState
+    /// Counts the user's starts; `status.generation` follows it.
+    package var generation: Int
     package var status: TaskStatus
     package var container: ContainerStatus
     package var spec: ContainerSpec
@@ -34,7 +36,7 @@ package struct ContainerView: Sendable, Codable {
     package init(
         id: ContainerID, name: String, kind: Workload.Kind, instance: InstanceID, workload: WorkloadID,
         workloadName: String, slot: Int, task: TaskID?, node: NodeID?, nodeName: String, revision: Int,
-        desired: DesiredState, status: TaskStatus, container: ContainerStatus, spec: ContainerSpec,
+        desired: DesiredState, generation: Int, status: TaskStatus, container: ContainerStatus, spec: ContainerSpec,
         network: PodSpec.Network, hostname: String, restart: RestartPolicy, constraints: [Constraint],
         ports: [PortMapping], labels: [String: String], removeOnExit: Bool, unschedulable: Condition?,
         createdAt: Timestamp
@@ -51,6 +53,7 @@ package struct ContainerView: Sendable, Codable {
         self.nodeName = nodeName
         self.revision = revision
         self.desired = desired
+        self.generation = generation
         self.status = status
         self.container = container
         self.spec = spec

@@ -26,16 +26,25 @@ extension StateStore {
     }
 }
 
+extension StateStore {
+    /// Who made a container: `root`, or a number.
+    func owner(_ id: ContainerID) -> String {
+        var info = stat()
+        guard stat(directory(id), &info) == 0 else { return "" }
+        return info.st_uid == 0 ? "root" : String(info.st_uid)
+    }
+}
+
 extension ContainerRecord {
     /// What `state` and `list` show: the specification's state and what runc adds.
-    func shown(_ status: RuntimeState.Status) -> JSONObject {
+    func shown(_ status: RuntimeState.Status, owner: String) -> JSONObject {
         var object = JSONObject()
         for member in state(status).json.objectValue?.members ?? [] where member.key != "annotations" {
             object[member.key] = member.value
         }
         object["rootfs"] = .string(rootfs)
         object["created"] = .string(created.description)
-        object["owner"] = ""
+        object["owner"] = .string(owner)
         if !annotations.isEmpty {
             var table = JSONObject()
             for key in annotations.keys.sorted() { table[key] = annotations[key].map { .string($0) } }

@@ -24,7 +24,7 @@ extension StateStore {
 
     /// Kills a container and waits until its first process has ended.
     func killAndWait(_ record: ContainerRecord) throws {
-        if let process = try Proc.open(record.pid, startedAt: record.startTime) {
+        if record.pid != 0, let process = try Proc.open(record.pid, startedAt: record.startTime) {
             // A frozen process dies only when it is thawed (cgroup v1).
             if try record.cgroup.manager.isFrozen() { try record.cgroup.manager.kill() }
             let child = ChildProcess(pid: record.pid, pidfd: process)

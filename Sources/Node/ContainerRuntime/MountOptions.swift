@@ -17,8 +17,6 @@ struct MountOptions: Equatable {
     var superblock: [String] = []
     /// Everything else: options of the filesystem, `key=value` or `key`.
     var data: [String] = []
-    /// `tmpcopyup`: what the mount hides is copied into it.
-    var copyUp = false
 
     struct Propagation: Equatable {
         let kind: MountPropagation
@@ -36,7 +34,6 @@ extension MountOptions {
         case propagation(MountPropagation, recursive: Bool)
         case superblock(String)
         case bind(recursive: Bool)
-        case copyUp
         case nothing
         case refused(String)
     }
@@ -51,7 +48,7 @@ extension MountOptions {
     private static let effects: [String: Effect] = {
         var table: [String: Effect] = [
             "defaults": .nothing, "bind": .bind(recursive: false), "rbind": .bind(recursive: true),
-            "tmpcopyup": .copyUp,
+            "tmpcopyup": .refused("it is not supported; mount a tmpfs without it"),
             "private": .propagation(.private, recursive: false), "rprivate": .propagation(.private, recursive: true),
             "slave": .propagation(.slave, recursive: false), "rslave": .propagation(.slave, recursive: true),
             "shared": .propagation(.shared, recursive: false), "rshared": .propagation(.shared, recursive: true),
@@ -60,8 +57,8 @@ extension MountOptions {
             "sync": .superblock("sync"), "async": .superblock("async"), "dirsync": .superblock("dirsync"),
             "lazytime": .superblock("lazytime"), "nolazytime": .superblock("nolazytime"),
             "mand": .superblock("mand"), "nomand": .superblock("nomand"),
-            "iversion": .superblock("iversion"), "noiversion": .nothing,
-            "silent": .superblock("silent"), "loud": .nothing, "acl": .nothing, "noacl": .nothing,
+            "iversion": .refused("it belongs to no filesystem that a container may have of its own"),
+            "noiversion": .nothing, "silent": .nothing, "loud": .nothing,
             "idmap": .refused("id-mapped mounts are not supported"),
             "ridmap": .refused("id-mapped mounts are not supported"),
             "remount": .refused("remounting is not supported"),
@@ -108,7 +105,6 @@ extension MountOptions {
             case .bind(let recursive):
                 bind = true
                 if recursive { self.recursive = true }
-            case .copyUp: copyUp = true
             case .nothing: break
             case .refused(let reason): throw RefusedField("\(path)[\(index)] (\(option))", reason)
             }

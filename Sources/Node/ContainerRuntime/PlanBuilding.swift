@@ -129,14 +129,10 @@ extension MountPlan {
             if let unknown = options.data.first {
                 throw RefusedField("\(path).options", "'\(unknown)' is no option of a bind mount")
             }
-            if options.copyUp { throw RefusedField("\(path).options", "tmpcopyup belongs to tmpfs") }
             return
         }
         guard !type.isEmpty, type != "none" else {
             throw RefusedField("\(path).type", "is missing, and no option says bind")
-        }
-        if options.copyUp {
-            throw RefusedField("\(path).options", "tmpcopyup is not supported; mount a tmpfs without it")
         }
         if type == "cgroup" {
             kind = .cgroup

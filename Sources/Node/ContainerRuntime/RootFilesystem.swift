@@ -103,6 +103,7 @@ struct RootFilesystem: ~Copyable {
 
     private mutating func mountFilesystem(_ mount: MountPlan, type: String, source: String) throws {
         let target: OwnedFD
+        let existed = root.exists(mount.destination)
         if type == "proc" || type == "sysfs" {
             target = try plainDirectory(mount.destination, type: type)
         } else {
@@ -118,7 +119,8 @@ struct RootFilesystem: ~Copyable {
         let context = try FilesystemContext(type)
         try context.set("source", source)
         var options = mount.options.data
-        if type == "tmpfs", !options.contains(where: { $0.hasPrefix("mode=") }) {
+        // What the image has there decides, unless the configuration does.
+        if type == "tmpfs", existed, !options.contains(where: { $0.hasPrefix("mode=") }) {
             options.append("mode=\(try Self.mode(of: target))")
         }
         for option in options {

@@ -109,7 +109,8 @@ final class ArchiveMembers {
         guard member.digest == descriptor.digest, member.size == descriptor.size else {
             throw ImageError(
                 .invalidArchive,
-                "the content \(descriptor.digest) of \(descriptor.size) bytes is in fact \(member.digest) of \(member.size)")
+                "the content \(descriptor.digest) of \(descriptor.size) bytes is in fact \(member.digest) of \(member.size)"
+            )
         }
         return member
     }

@@ -167,7 +167,7 @@ extension ContainerFiles {
             case S_IFCHR, S_IFBLK: .device
             default: .file
             }
-        let target = kind == .link ? try TreeArchiver.linkTarget(of: descriptor, name: name) : []
+        let target = kind == .link ? try ByteName.linkTarget(of: descriptor) : []
         let nanoseconds = Int64(info.st_mtim.tv_sec).multipliedReportingOverflow(by: 1_000_000_000)
         return ContainerPathStatus(
             name: name, kind: kind, size: UInt64(max(0, info.st_size)), mode: info.st_mode & 0o7777,

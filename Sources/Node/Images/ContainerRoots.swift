@@ -123,7 +123,7 @@ extension ImageStore {
         do {
             let source = try File.open(lower, O_RDONLY | O_DIRECTORY)
             let target = try File.open(new, O_RDONLY | O_DIRECTORY)
-            try DirectoryMetadata.copy(from: source.raw, to: target.raw)
+            try FileMetadata.copy(from: source.raw, to: target.raw)
         }
         try systemCall("rename", path) { rename(new, path) }
     }

@@ -103,7 +103,8 @@ private struct UserDatabase {
         let isLetter = { (byte: UInt8) in
             (0x41...0x5a).contains(byte) || (0x61...0x7a).contains(byte) || byte == UInt8(ascii: "_")
         }
-        let isFurther = { (byte: UInt8) in isLetter(byte) || (0x30...0x39).contains(byte) || ".-@$".utf8.contains(byte) }
+        let isFurther = { (byte: UInt8) in isLetter(byte) || (0x30...0x39).contains(byte) || ".-@$".utf8.contains(byte)
+        }
         guard isLetter(first), bytes.count <= 256, bytes.allSatisfy(isFurther) else {
             throw invalid(text, "a name begins with a letter or _ and has only letters, digits and . _ - @ $")
         }

@@ -11,7 +11,8 @@ enum Compression: String, Sendable {
     /// A plain tar begins with a name, so the marks are as long as the formats allow: `BZh` alone may be a name.
     init(prefix: [UInt8]) {
         let marks: [(Compression, [UInt8])] = [
-            (.gzip, [0x1f, 0x8b, 0x08]), (.xz, [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]), (.zstd, [0x28, 0xb5, 0x2f, 0xfd]),
+            (.gzip, [0x1f, 0x8b, 0x08]), (.xz, [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]),
+            (.zstd, [0x28, 0xb5, 0x2f, 0xfd]),
         ]
         if let mark = marks.first(where: { prefix.starts(with: $0.1) }) {
             self = mark.0

@@ -210,7 +210,8 @@ extension ImageConfig {
             guard list.count <= 8192 else { throw refused(name, "has more than 8,192 elements") }
             guard list.allSatisfy({ !$0.utf8.contains(0) }) else { throw refused(name, "contains a NUL") }
         }
-        guard environment.allSatisfy({ $0.utf8.first != UInt8(ascii: "=") && $0.utf8.contains(UInt8(ascii: "=")) }) else {
+        guard environment.allSatisfy({ $0.utf8.first != UInt8(ascii: "=") && $0.utf8.contains(UInt8(ascii: "=")) })
+        else {
             throw refused("the environment", "has an entry that is not KEY=value")
         }
         guard volumes.allSatisfy({ $0.utf8.count <= 4095 && $0.utf8.first == UInt8(ascii: "/") }) else {
@@ -222,7 +223,9 @@ extension ImageConfig {
         }
     }
 
-    private func refused(_ name: String, _ fault: String) -> ImageError { ImageError(.invalidArgument, "\(name) \(fault)") }
+    private func refused(_ name: String, _ fault: String) -> ImageError {
+        ImageError(.invalidArgument, "\(name) \(fault)")
+    }
 
     /// `80`, `80/tcp` or `8000-8010/udp`.
     private static func isPort(_ text: String) -> Bool {

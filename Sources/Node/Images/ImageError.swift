@@ -43,7 +43,8 @@ extension ImageError {
     /// Runs one operation of the store and gives what it throws the shape of an `ImageError`.
     ///
     /// - Parameter operation: what is being done, to be read after "while": `importing an image`.
-    static func explaining<Result>(_ operation: @autoclosure () -> String, _ body: () throws -> Result) throws -> Result {
+    static func explaining<Result>(_ operation: @autoclosure () -> String, _ body: () throws -> Result) throws -> Result
+    {
         do {
             return try body()
         } catch let error as KernelError where error.errno == ENOSPC || error.errno == EDQUOT {
@@ -57,12 +58,8 @@ extension ImageError {
     }
 }
 
-/// Bytes from outside as text for a message: control characters and what is not UTF-8 replaced, cut to 128 characters.
-func printable(_ bytes: some Sequence<UInt8>) -> String {
-    let text = String(decoding: Array(bytes.prefix(1024)), as: UTF8.self)
-    let clean = text.unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7f ? "\u{fffd}" : String($0) }
-    return clean.count > 128 ? clean.prefix(125).joined() + "..." : clean.joined()
-}
+/// Bytes from outside as text for a message, see `ByteName.text`.
+func printable(_ bytes: some Sequence<UInt8>) -> String { ByteName.text(bytes) }
 
 /// Text from outside for a message.
-func printable(_ text: String) -> String { printable(text.utf8) }
+func printable(_ text: String) -> String { ByteName.text(text.utf8) }

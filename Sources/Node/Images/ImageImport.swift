@@ -63,7 +63,8 @@ extension ImageStore {
         let config = try JSONCoding.encode(document, sortedKeys: true)
         let configDigest = try stage(config, in: work, to: &content)
         let manifest = ImageManifest(
-            config: Descriptor(mediaType: MediaType.config, digest: configDigest, size: UInt64(config.count)), layers: layers)
+            config: Descriptor(mediaType: MediaType.config, digest: configDigest, size: UInt64(config.count)),
+            layers: layers)
         let bytes = try JSONCoding.encode(manifest)
         let digest = try stage(bytes, in: work, to: &content)
         content.images.append(

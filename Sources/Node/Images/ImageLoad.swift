@@ -82,7 +82,8 @@ extension ImageStore {
             }
             let configDigest = try stage(image.configBytes, in: work, to: &content)
             guard configDigest == image.manifest.config.digest else {
-                throw ImageError(.invalidArchive, "the configuration \(image.manifest.config.digest) is \(configDigest)")
+                throw ImageError(
+                    .invalidArchive, "the configuration \(image.manifest.config.digest) is \(configDigest)")
             }
             let bytes = try image.manifestBytes ?? JSONCoding.encode(image.manifest)
             let digest = try stage(bytes, in: work, to: &content)
@@ -136,14 +137,16 @@ extension ImageStore {
         }
         let entries = try JSONCoding.decode([DockerEntry].self, from: value)
         guard entries.count <= limits.images else {
-            throw ImageError(.limitExceeded, "the archive has \(entries.count) images, over the \(limits.images) allowed")
+            throw ImageError(
+                .limitExceeded, "the archive has \(entries.count) images, over the \(limits.images) allowed")
         }
         return try entries.map { entry in
             let bytes = try members.document(entry.config)
             let names = try (entry.repoTags ?? []).map { try Self.archiveName($0) }
             let paths = entry.layers ?? []
             guard paths.count <= limits.layers else {
-                throw ImageError(.limitExceeded, "an image has \(paths.count) layers, over the \(limits.layers) allowed")
+                throw ImageError(
+                    .limitExceeded, "an image has \(paths.count) layers, over the \(limits.layers) allowed")
             }
             let config = try ImageConfigDocument(
                 bytes, layers: paths.count, name: "'\(printable(entry.config))'", limits: limits)
@@ -174,7 +177,8 @@ extension ImageStore {
         let source = DescriptorSource(file.raw, subject: "layer \(member.digest)")
         let compression = try Decompressor(source, subject: "layer \(member.digest)").compression
         guard UnpackedLayer.isKept(compression) else {
-            throw ImageError(.unsupported, "layer \(member.digest) is compressed with \(compression); gzip and zstd are read")
+            throw ImageError(
+                .unsupported, "layer \(member.digest) is compressed with \(compression); gzip and zstd are read")
         }
         return compression
     }
@@ -272,7 +276,8 @@ extension ImageStore {
             guard actual == MediaType.compression(ofLayer: layer.mediaType) else {
                 throw ImageError(
                     .invalidArchive,
-                    "layer \(layer.digest) is announced as '\(printable(layer.mediaType))', but its compression is \(actual)")
+                    "layer \(layer.digest) is announced as '\(printable(layer.mediaType))', but its compression is \(actual)"
+                )
             }
             return member
         }
@@ -285,7 +290,8 @@ extension ImageStore {
     /// tag as well as a name, and is taken for neither.
     private static func name(of descriptor: Descriptor) throws -> ImageReference? {
         if let name = descriptor.annotations?[Annotation.containerdName] { return try archiveName(name) }
-        guard let name = descriptor.annotations?[Annotation.referenceName], name.contains(where: { $0 == ":" || $0 == "/" })
+        guard let name = descriptor.annotations?[Annotation.referenceName],
+            name.contains(where: { $0 == ":" || $0 == "/" })
         else { return nil }
         return try archiveName(name)
     }

@@ -85,11 +85,13 @@ struct ImageManifest: Codable, Sendable, Equatable {
                 .unsupported, "manifest \(digest) is no image: its configuration is '\(printable(config.mediaType))'")
         }
         guard layers.count <= limits.layers else {
-            throw ImageError(.limitExceeded, "manifest \(digest) has \(layers.count) layers, over the \(limits.layers) allowed")
+            throw ImageError(
+                .limitExceeded, "manifest \(digest) has \(layers.count) layers, over the \(limits.layers) allowed")
         }
         for layer in layers where MediaType.compression(ofLayer: layer.mediaType) == nil {
             throw ImageError(
-                .unsupported, "manifest \(digest) has a layer of type '\(printable(layer.mediaType))', which is not read here")
+                .unsupported,
+                "manifest \(digest) has a layer of type '\(printable(layer.mediaType))', which is not read here")
         }
     }
 }
@@ -135,10 +137,12 @@ enum Document {
         let isManifest = object["layers"] != nil || object["config"] != nil || object["fsLayers"] != nil
         guard isIndex != isManifest, isIndex == types.contains(MediaType.index) else {
             throw ImageError(
-                .invalidArchive, "\(name) is ambiguous: it must have either manifests, or config and layers, as its type says")
+                .invalidArchive,
+                "\(name) is ambiguous: it must have either manifests, or config and layers, as its type says")
         }
         if let announced, !types.contains(announced) {
-            throw ImageError(.unsupported, "\(name) has the media type '\(printable(announced))', which is not read here")
+            throw ImageError(
+                .unsupported, "\(name) has the media type '\(printable(announced))', which is not read here")
         }
         guard let own = object["mediaType"], own != .null else { return }
         guard let type = own.stringValue, types.contains(type), announced == nil || announced == type else {

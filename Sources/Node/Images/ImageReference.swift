@@ -36,7 +36,8 @@ package struct ImageReference: Sendable, Hashable, Comparable, CustomStringConve
         if let colon = rest[lastPart...].firstIndex(of: ":") {
             let tag = String(rest[rest.index(after: colon)...])
             guard Self.isTag(tag) else {
-                throw Self.invalid(text, "a tag is 1 to 128 letters, digits, _, . and -, and does not begin with . or -")
+                throw Self.invalid(
+                    text, "a tag is 1 to 128 letters, digits, _, . and -, and does not begin with . or -")
             }
             self.tag = tag
             rest = rest[..<colon]
@@ -62,7 +63,9 @@ package struct ImageReference: Sendable, Hashable, Comparable, CustomStringConve
         }
         if domain == "index.docker.io" { domain = Self.defaultDomain }
         if domain == Self.defaultDomain, !path.contains("/") { path = Self.officialPrefix + path }
-        guard isDomain(domain) else { throw invalid(text, "'\(printable(domain))' is no domain name with optional port") }
+        guard isDomain(domain) else {
+            throw invalid(text, "'\(printable(domain))' is no domain name with optional port")
+        }
         guard path.split(separator: "/", omittingEmptySubsequences: false).allSatisfy(isPathComponent) else {
             throw invalid(
                 text, "each part of the path must be lower-case letters and digits, separated by one of . _ __ or by -")

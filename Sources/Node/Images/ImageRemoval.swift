@@ -38,7 +38,9 @@ extension ImageStore {
                 let isUsed = inUse.contains(image.digest) || state.mounted.values.contains(image.digest)
                 var catalog = state.catalog
                 if isByName, let name, image.names.count > 1 || isUsed {
-                    guard image.names.count > 1 || force else { throw Self.used(reference, "remove its tasks first, or force") }
+                    guard image.names.count > 1 || force else {
+                        throw Self.used(reference, "remove its tasks first, or force")
+                    }
                     catalog.untag(name)
                     try catalog.write(to: catalogPath)
                     state.catalog = catalog
@@ -53,6 +55,7 @@ extension ImageStore {
                 catalog.remove(image.digest)
                 try catalog.write(to: catalogPath)
                 state.catalog = catalog
+                failpoint("images.before_discard")
                 try discard(blobs: image.blobs, chains: image.chain, inUse: inUse, state: state, into: trash)
                 return image.names.map { .untagged($0) } + [.deleted(image.digest)]
             }

@@ -77,11 +77,11 @@ extension ImageStore {
                 progress?(ImageProgress(phase: "writing", done: done, total: total))
             }
         }
-        try writer.add("oci-layout", JSONCoding.encode(["imageLayoutVersion": "1.0.0"]))
-        try writer.add("index.json", JSONCoding.encode(Self.index(images, descriptors)))
+        try writer.add("oci-layout", JSONCoding.encode(["imageLayoutVersion": "1.0.0"], sortedKeys: true))
+        try writer.add("index.json", JSONCoding.encode(Self.index(images, descriptors), sortedKeys: true))
         if format == .docker {
-            try writer.add("manifest.json", JSONCoding.encode(Self.dockerManifest(images)))
-            try writer.add("repositories", JSONCoding.encode(Self.repositories(images)))
+            try writer.add("manifest.json", JSONCoding.encode(Self.dockerManifest(images), sortedKeys: true))
+            try writer.add("repositories", JSONCoding.encode(Self.repositories(images), sortedKeys: true))
         }
         try writer.finish()
     }
@@ -130,7 +130,9 @@ extension ImageStore {
         var names: [Digest: [String]] = [:]
         var records: [Digest: ImageRecord] = [:]
         for image in images {
-            if records.updateValue(image.record, forKey: image.record.digest) == nil { order.append(image.record.digest) }
+            if records.updateValue(image.record, forKey: image.record.digest) == nil {
+                order.append(image.record.digest)
+            }
             if let name = image.name { names[image.record.digest, default: []].append(name.familiar) }
         }
         return .array(

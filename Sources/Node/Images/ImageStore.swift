@@ -97,7 +97,7 @@ extension ImageStore {
         let name: ImageReference
         do {
             name = try ImageReference(reference)
-        } catch where isShort && reference.utf8.count == 64 {
+        } catch  where isShort && reference.utf8.count == 64 {
             return try short(reference, in: catalog)
         }
         if let digest = name.digest {
@@ -114,7 +114,9 @@ extension ImageStore {
     }
 
     private static func short(_ prefix: String, in catalog: ImageCatalog) throws -> ImageRecord {
-        let found = catalog.images.values.filter { $0.digest.hex.hasPrefix(prefix) || $0.configDigest.hex.hasPrefix(prefix) }
+        let found = catalog.images.values.filter {
+            $0.digest.hex.hasPrefix(prefix) || $0.configDigest.hex.hasPrefix(prefix)
+        }
         guard let image = found.first else { throw ImageError(.notFound, "there is no image '\(prefix)' on this node") }
         guard found.count == 1 else {
             throw ImageError(.ambiguous, "'\(prefix)' stands for \(found.count) images; give more digits")
@@ -178,14 +180,17 @@ extension ImageStore {
         let trash = try WorkingDirectory(in: blobs.temporaryDirectory)
         return try state.withLock { state in
             do {
+                failpoint("images.before_commit")
                 for file in content.files { try blobs.adopt(file.path, as: file.digest) }
                 for layer in content.layers { try snapshots.adopt(layer.place, as: layer.chain) }
                 if !content.files.isEmpty { try blobs.synchronize() }
                 if !content.layers.isEmpty { try snapshots.synchronize() }
+                failpoint("images.before_catalog")
                 var catalog = state.catalog
                 for image in content.images { catalog.insert(image) }
                 try catalog.write(to: catalogPath)
                 state.catalog = catalog
+                failpoint("images.after_catalog")
             } catch {
                 _ = try? discard(
                     blobs: content.files.map(\.digest), chains: content.layers.map(\.chain), inUse: [], state: state,

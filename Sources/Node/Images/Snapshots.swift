@@ -49,9 +49,10 @@ struct SnapshotStore: Sendable {
         try File.makeDirectories("\(place)/fs", mode: 0o755)
         let target = try File.open("\(place)/fs", O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
         let root = target.raw
-        let lowers = try parents.map { path throws in SharedFD(try File.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)) }
+        let lowers = try parents.map { path throws in SharedFD(try File.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW))
+        }
         if let below = lowers.first {
-            try DirectoryMetadata.copy(from: below.raw, to: root)
+            try FileMetadata.copy(from: below.raw, to: root)
         } else {
             try systemCall("fchmod", place) { fchmod(root, 0o755) }
         }

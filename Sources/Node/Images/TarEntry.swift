@@ -1,3 +1,5 @@
+import Kernel
+
 /// One entry of a tar archive as its headers describe it. Names are bytes: they need not be UTF-8, and Swift strings
 /// that are canonically equivalent compare as equal though they name different files.
 struct TarEntry: Sendable, Equatable {
@@ -11,11 +13,7 @@ struct TarEntry: Sendable, Equatable {
         var count: UInt64
     }
 
-    /// An extended attribute.
-    struct Attribute: Sendable, Equatable {
-        var name: [UInt8]
-        var value: [UInt8]
-    }
+    typealias Attribute = ExtendedAttribute
 
     var kind: Kind
     /// The name as it stands in the archive.

@@ -1,3 +1,5 @@
+import Kernel
+
 /// The records of a pax extended header (POSIX.1-2017, pax, "pax Extended Header") as far as they say something about an
 /// entry. Records that Martlet has no use for (access time, comments, names of users) are passed over.
 struct TarExtendedHeader {

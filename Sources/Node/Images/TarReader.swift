@@ -182,7 +182,8 @@ extension TarReader {
             header.attributes.isEmpty
         else {
             throw ImageError(
-                .invalidArchive, "a global pax header sets names, sizes or attributes, which readers understand differently")
+                .invalidArchive,
+                "a global pax header sets names, sizes or attributes, which readers understand differently")
         }
     }
 
@@ -296,7 +297,8 @@ extension TarReader {
             if segment.count > 0 { segments.append(segment) }
         }
         guard isSound, stored == remaining else {
-            throw ImageError(.invalidArchive, "the sparse file '\(printable(name))' has a map that does not fit its data")
+            throw ImageError(
+                .invalidArchive, "the sparse file '\(printable(name))' has a map that does not fit its data")
         }
         return segments
     }

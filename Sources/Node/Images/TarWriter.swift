@@ -1,3 +1,5 @@
+import Kernel
+
 /// Writes tar in the POSIX (pax) format: plain ustar headers, with an extended header only in front of entries that need
 /// one, so that old readers understand all that they can.
 final class TarWriter {
@@ -87,7 +89,8 @@ extension TarWriter {
     private static func split(_ path: [UInt8]) -> (prefix: ArraySlice<UInt8>, name: ArraySlice<UInt8>)? {
         if path.count <= 100 { return ([], path[...]) }
         let from = path.count - 101
-        guard from < path.count - 1, let slash = path[max(from, 1)..<(path.count - 1)].firstIndex(of: UInt8(ascii: "/")),
+        guard from < path.count - 1,
+            let slash = path[max(from, 1)..<(path.count - 1)].firstIndex(of: UInt8(ascii: "/")),
             slash <= 155
         else { return nil }
         return (path[..<slash], path[(slash + 1)...])
@@ -98,11 +101,15 @@ extension TarWriter {
     /// What the header block cannot hold, as pax records.
     private static func extendedRecords(_ entry: TarEntry) throws -> [UInt8] {
         var records: [UInt8] = []
-        if split(entry.path) == nil || !entry.path.allSatisfy({ $0 < 0x80 }) { append("path", entry.path, to: &records) }
+        if split(entry.path) == nil || !entry.path.allSatisfy({ $0 < 0x80 }) {
+            append("path", entry.path, to: &records)
+        }
         if entry.target.count > 100 || !entry.target.allSatisfy({ $0 < 0x80 }) {
             append("linkpath", entry.target, to: &records)
         }
-        if entry.kind == .regular, entry.size >= octalLimit { append("size", Array("\(entry.size)".utf8), to: &records) }
+        if entry.kind == .regular, entry.size >= octalLimit {
+            append("size", Array("\(entry.size)".utf8), to: &records)
+        }
         if entry.uid >= 1 << 21 { append("uid", Array("\(entry.uid)".utf8), to: &records) }
         if entry.gid >= 1 << 21 { append("gid", Array("\(entry.gid)".utf8), to: &records) }
         let (seconds, nanoseconds) = entry.modified

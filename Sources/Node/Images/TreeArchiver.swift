@@ -35,9 +35,11 @@ struct TreeArchiver {
         var pending: [(path: EntryPath, name: [UInt8])] = []
         if try Self.status(found.raw, path).isDirectory { pending.append((path, name)) }
         while let (directoryPath, directoryName) = pending.popLast() {
-            guard let directory = try Self.openIfThere(directoryPath, in: root, O_RDONLY | O_DIRECTORY) else { continue }
+            guard let directory = try Self.openIfThere(directoryPath, in: root, O_RDONLY | O_DIRECTORY) else {
+                continue
+            }
             var below: [(path: EntryPath, name: [UInt8])] = []
-            for child in try Self.names(in: directory.raw, limit: limits.layerEntries).sorted(by: {
+            for child in try ByteName.list(directory.raw, limit: limits.layerEntries).sorted(by: {
                 $0.lexicographicallyPrecedes($1)
             }) {
                 let childPath = directoryPath.appending(child)
@@ -67,7 +69,7 @@ struct TreeArchiver {
         var info = stat()
         try systemCall("fstat", printable(name)) { fstat(descriptor, &info) }
         guard var entry = Self.entry(info, name: name) else { return }
-        if entry.kind == .symbolicLink { entry.target = try Self.linkTarget(of: descriptor, name: printable(name)) }
+        if entry.kind == .symbolicLink { entry.target = try ByteName.linkTarget(of: descriptor) }
         if entry.kind != .directory, info.st_nlink > 1 {
             let identity = FileIdentity(device: info.st_dev, inode: info.st_ino)
             if let first = linked[identity] {
@@ -81,7 +83,7 @@ struct TreeArchiver {
         guard entry.kind == .regular || entry.kind == .directory else { return try writer.begin(entry) }
         // The O_PATH descriptor is known to be a regular file or a directory; its entry in /proc opens just that.
         let readable = try File.open("/proc/self/fd/\(descriptor)", O_RDONLY | O_NONBLOCK | O_NOCTTY)
-        entry.attributes = try ExtendedAttributes.read(readable.raw).filter {
+        entry.attributes = try ExtendedAttribute.all(of: readable.raw).filter {
             let name = String(decoding: $0.name, as: UTF8.self)
             return !name.contains("=") && (name == "security.capability" || name.hasPrefix("user."))
         }
@@ -146,36 +148,5 @@ struct TreeArchiver {
             if error.errno == ENOENT || error.errno == ENOTDIR { return nil }
             throw error
         }
-    }
-
-    /// What a symbolic link that is open with O_PATH says.
-    static func linkTarget(of descriptor: Int32, name: String) throws -> [UInt8] {
-        var buffer = [CChar](repeating: 0, count: 4096)
-        let count = try systemCall("readlinkat", name) { readlinkat(descriptor, "", &buffer, buffer.count) }
-        return buffer[..<count].map { UInt8(bitPattern: $0) }
-    }
-
-    /// The names in an open directory, without `.` and `..`.
-    static func names(in directory: Int32, limit: Int) throws -> [[UInt8]] {
-        let copy = try systemCall("fcntl(F_DUPFD_CLOEXEC)") { ck_fcntl(directory, F_DUPFD_CLOEXEC, 3) }
-        guard let stream = fdopendir(copy) else {
-            let number = errno
-            close(copy)
-            throw KernelError("fdopendir", errno: number)
-        }
-        defer { closedir(stream) }
-        var result: [[UInt8]] = []
-        while let entry = readdir(stream) {
-            // SAFETY: d_name is a C string inside the entry, which is valid until the next call of readdir.
-            let name = UnsafeRawPointer(entry).advanced(by: MemoryLayout<dirent>.offset(of: \.d_name) ?? 19)
-            let length = strlen(name.assumingMemoryBound(to: CChar.self))
-            let bytes = Array(UnsafeRawBufferPointer(start: name, count: length))
-            if bytes == [0x2e] || bytes == [0x2e, 0x2e] { continue }
-            result.append(bytes)
-            guard result.count <= limit else {
-                throw ImageError(.limitExceeded, "a directory has more than the \(limit) entries allowed")
-            }
-        }
-        return result
     }
 }

@@ -121,11 +121,14 @@ final class TreeWriter {
     private func explained(_ error: KernelError, _ path: EntryPath) -> any Error {
         switch error.errno {
         case ENOSPC where lackedRoomForAttributes:
-            ImageError(.invalidArchive, "the extended attributes of '\(path)' in \(subject) are too large for this file system")
+            ImageError(
+                .invalidArchive, "the extended attributes of '\(path)' in \(subject) are too large for this file system"
+            )
         case ENOTDIR:
             ImageError(.invalidArchive, "'\(path)' in \(subject) lies below something that is no directory")
         case ELOOP:
-            ImageError(.invalidArchive, "'\(path)' in \(subject) leads through a loop of symbolic links or a magic link")
+            ImageError(
+                .invalidArchive, "'\(path)' in \(subject) leads through a loop of symbolic links or a magic link")
         default: error
         }
     }
@@ -213,7 +216,7 @@ extension TreeWriter {
                     if error.errno == ENOENT { continue }
                     break
                 }
-                return try DirectoryMetadata.copy(from: found.raw, to: directory)
+                return try FileMetadata.copy(from: found.raw, to: directory)
             }
         }
         let owner = policy.owner ?? (0, 0)
@@ -276,7 +279,8 @@ extension TreeWriter {
     private func replace(_ name: [UInt8], in directory: Int32, _ path: EntryPath) throws {
         guard policy.replacesKinds else {
             throw ImageError(
-                .invalidArgument, "'\(path)' exists in the container and is a directory where the copy is none, or reverse")
+                .invalidArgument,
+                "'\(path)' exists in the container and is a directory where the copy is none, or reverse")
         }
         try remove(name, of: directory)
     }
@@ -303,7 +307,9 @@ extension TreeWriter {
         try applyMetadata(entry, to: raw)
     }
 
-    private static func write(_ piece: UnsafeRawBufferPointer, to file: Int32, at start: UInt64, _ path: EntryPath) throws {
+    private static func write(_ piece: UnsafeRawBufferPointer, to file: Int32, at start: UInt64, _ path: EntryPath)
+        throws
+    {
         var rest = piece
         var offset = off_t(start)
         while !rest.isEmpty {
@@ -355,7 +361,8 @@ extension TreeWriter {
         _ entry: TarEntry, _ name: [UInt8], in directory: Int32, _ existing: stat?, _ path: EntryPath
     ) throws {
         guard !entry.target.isEmpty, entry.target.count <= limits.pathBytes, !entry.target.contains(0) else {
-            throw ImageError(.invalidArchive, "the symbolic link '\(path)' in \(subject) has no target, or too long a one")
+            throw ImageError(
+                .invalidArchive, "the symbolic link '\(path)' in \(subject) has no target, or too long a one")
         }
         try clear(name, in: directory, existing, path)
         try systemCall("symlinkat", path.description) {
@@ -443,7 +450,8 @@ extension TreeWriter {
     private func set(_ attribute: TarEntry.Attribute, on descriptor: Int32) throws {
         let name = String(decoding: attribute.name, as: UTF8.self)
         guard !name.hasPrefix("trusted.overlay."), !name.hasPrefix("user.overlay.") else {
-            throw ImageError(.invalidArchive, "\(subject) sets the attribute \(printable(name)), which is overlayfs's own")
+            throw ImageError(
+                .invalidArchive, "\(subject) sets the attribute \(printable(name)), which is overlayfs's own")
         }
         let isOptional = name.hasPrefix("user.") || name.hasPrefix("system.posix_acl_")
         guard isOptional || name == "security.capability" else { return }
@@ -454,4 +462,9 @@ extension TreeWriter {
         lackedRoomForAttributes = errno == ENOSPC || errno == E2BIG
         throw KernelError("fsetxattr", name, errno: lackedRoomForAttributes ? ENOSPC : errno)
     }
+}
+
+extension stat {
+    /// Overlayfs's mark for a name that is gone: a character device 0:0.
+    var isWhiteout: Bool { type == S_IFCHR && st_rdev == 0 }
 }

@@ -47,8 +47,8 @@ package struct EndpointAddresses: Sendable, Equatable {
 /// `martlet:<bridge>`. Outward translation is one rule for the subnet rather than the bridge plugin's `ipMasq`, which
 /// takes three times as long for each pod and leaves its chain behind when the namespace is gone before DEL.
 ///
-/// Address leases are in the run directory: a lease is worth no more than the namespace that has the address, and both are
-/// gone after a reboot.
+/// Address leases are in the run directory: a lease is worth no more than the namespace that has the address, and both
+/// are gone after a reboot.
 ///
 /// All functions block. Calls about one container must not overlap; others may.
 package final class BridgeNetwork: Sendable {
@@ -233,8 +233,8 @@ extension BridgeNetwork {
     /// The rules for the network as a whole.
     private var rules: [PacketFilter.Rule] {
         let comment = ["-m", "comment", "--comment", ruleMark]
-        // For ports published on 127.0.0.1 portmap sets route_localnet on the bridge; without this rule a pod could then
-        // send to the host's loopback addresses. Answers to published ports are not meant: they come to the
+        // For ports published on 127.0.0.1 portmap sets route_localnet on the bridge; without this rule a pod could
+        // then send to the host's loopback addresses. Answers to published ports are not meant: they come to the
         // bridge's own address.
         var rules = [
             PacketFilter.Rule(
@@ -268,8 +268,8 @@ extension BridgeNetwork {
     ///   - id: the task's.
     ///   - namespacePath: its pinned network namespace.
     ///   - ports: to publish; IPv4 only.
-    /// - Throws: `NetworkError` of kind portTaken when a port is in use; otherwise what the plugins say. Nothing is left
-    ///   behind then, or it is on record for the garbage collection.
+    /// - Throws: `NetworkError` of kind portTaken when a port is in use; otherwise what the plugins say. Nothing is
+    ///   left behind then, or it is on record for the garbage collection.
     package func attach(
         _ id: String, namespacePath: String, ports: [PortMapping] = []
     ) throws(NetworkError) -> EndpointAddresses {
@@ -403,8 +403,8 @@ extension BridgeNetwork {
 // MARK: - What crashes leave
 
 extension BridgeNetwork {
-    /// Disconnects what is on record or holds an address but belongs to no living pod, and removes pinned namespaces and
-    /// rules of such pods. What this process attached itself is never touched.
+    /// Disconnects what is on record or holds an address but belongs to no living pod, and removes pinned namespaces
+    /// and rules of such pods. What this process attached itself is never touched.
     ///
     /// - Returns: the ids that were cleaned up, and what could not be.
     package func collectGarbage(living: Set<String>) -> (removed: [String], problems: [String]) {

@@ -26,7 +26,7 @@ package struct NetworkAttachment: Sendable, Equatable {
     }
 }
 
-/// What is remembered of an attachment, so that DEL and CHECK get what ADD got, whatever the configuration says by then.
+/// What is remembered of an attachment, so that DEL and CHECK get what ADD got, whatever the configuration says then.
 package struct CNIRecord: Sendable, Equatable {
     package var list: NetworkConfigurationList
     package var attachment: NetworkAttachment
@@ -75,8 +75,8 @@ package struct CNIRecord: Sendable, Equatable {
 
 /// The records of attachments in a directory, one file each: `<network>-<container>-<interface>.json`.
 ///
-/// They are replaced by rename, so that a crash of ours leaves the old or the new one, but not flushed to disk: a crash of
-/// the machine takes the namespaces and rules with it that they describe. A file that cannot be read is set aside
+/// They are replaced by rename, so that a crash of ours leaves the old or the new one, but not flushed to disk: a crash
+/// of the machine takes the namespaces and rules with it that they describe. A file that cannot be read is set aside
 /// as `….corrupt`.
 struct CNICache: Sendable {
     let directory: String

@@ -70,7 +70,9 @@ package struct CNIHost: Sendable {
     /// arguments; if that fails too, the record stays for `delete` or the garbage collection.
     ///
     /// - Parameter list: used instead of the host's own; of the same name.
-    package func add(_ attachment: NetworkAttachment, list: NetworkConfigurationList? = nil) throws(CNIHostError) -> CNIResult {
+    package func add(_ attachment: NetworkAttachment, list: NetworkConfigurationList? = nil) throws(CNIHostError)
+        -> CNIResult
+    {
         let list = list ?? self.list
         try validate(attachment, .add)
         if let left = try load(attachment, .add) { try delete(left) }
@@ -145,8 +147,8 @@ package struct CNIHost: Sendable {
         }
     }
 
-    /// Asks every plugin in order whether the attachment still is what ADD made it. Returns without asking when the list
-    /// says that its plugins cannot tell.
+    /// Asks every plugin in order whether the attachment still is what ADD made it. Returns without asking when the
+    /// list says that its plugins cannot tell.
     ///
     /// - Parameter capabilities: used instead of those on record, for plugins whose CHECK mistakes one.
     package func check(

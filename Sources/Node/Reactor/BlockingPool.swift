@@ -117,7 +117,9 @@ private final class PoolCore: Sendable {
             if state.closed { return (.closed, false) }
             let free = state.threads - state.running
             let grows = free <= state.queue.count && state.threads < threadLimit
-            guard grows || state.queue.count < queueLimit + max(0, free) else { return (.full(queue: queueLimit), false) }
+            guard grows || state.queue.count < queueLimit + max(0, free) else {
+                return (.full(queue: queueLimit), false)
+            }
             state.queue.append(job)
             if grows { state.threads += 1 }
             return (nil, grows)

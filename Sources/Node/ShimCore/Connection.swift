@@ -105,7 +105,10 @@ final class Connection {
 
     /// The rest of the connection is a process's stdio.
     func become(_ session: StreamSession) {
-        guard !isClosed else { return session.disconnected() }
+        guard !isClosed else {
+            session.io.detach(self)
+            return session.disconnected()
+        }
         role = .stream(session)
         processFrames()
         updateEvents()

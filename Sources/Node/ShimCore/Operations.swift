@@ -73,7 +73,8 @@ extension Shim {
             }
             if old.isAlive || old.spec.start > spec.start {
                 let why = old.isAlive ? "has not ended" : "is newer"
-                connection.fail("cannot create start \(spec.start) of \(spec.container): start \(old.spec.start) \(why)")
+                connection.fail(
+                    "cannot create start \(spec.start) of \(spec.container): start \(old.spec.start) \(why)")
                 return done()
             }
             // What is left of the start before. If it cannot be deleted, the runtime's create says why.

@@ -8,8 +8,8 @@ import StreamFrames
 /// The stdio of one process of a container: reads its output for the log and the clients, feeds its input.
 ///
 /// Back-pressure goes both ways. While one client has more than `ShimLimits.clientHighWater` bytes waiting, nothing is
-/// read from the process, which then blocks in write(2). While the process does not read its input, nothing is read from
-/// the clients that send it.
+/// read from the process, which then blocks in write(2). While the process does not read its input, nothing is read
+/// from the clients that send it.
 final class ProcessIO {
     /// A client and what it wants.
     private struct Listener {

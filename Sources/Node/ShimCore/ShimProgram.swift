@@ -3,6 +3,9 @@ import Glibc
 import Kernel
 import ShimProtocol
 
+/// PR_SET_CHILD_SUBREAPER of linux/prctl.h.
+private let setChildSubreaper: Int32 = 36
+
 /// The program `martlet-shim`, see `ShimProtocol`.
 package enum ShimProgram {
     /// Runs the shim.
@@ -10,6 +13,10 @@ package enum ShimProgram {
     /// - Parameter arguments: the command line, the program's name first.
     /// - Returns: the exit code: 0 after an ordered end, 1 for a failure, 2 for a wrong command line.
     package static func run(_ arguments: [String]) -> Int32 {
+        if arguments.dropFirst() == ["--version"] {
+            let text = Array("martlet-shim version \(Version.number)\n".utf8)
+            return (try? Descriptor.writeAll(1, text)) == nil ? 1 : 0
+        }
         let options: ShimOptions
         do throws(ShimOptionsError) {
             options = try ShimOptions(arguments: Array(arguments.dropFirst()))
@@ -35,9 +42,8 @@ package enum ShimProgram {
         // There is one shim for every pod, idle nearly always: memory of a burst goes back to the kernel at once.
         mallopt(M_MMAP_THRESHOLD, 32 << 10)
         mallopt(M_TRIM_THRESHOLD, 64 << 10)
-        // A handler, not SIG_IGN: what is ignored stays ignored in the containers' processes.
-        signal(SIGPIPE) { _ in }
-        try systemCall("prctl(PR_SET_CHILD_SUBREAPER)") { ck_prctl(36 /* PR_SET_CHILD_SUBREAPER */, 1, 0, 0, 0) }
+        inheritNothing()
+        try systemCall("prctl(PR_SET_CHILD_SUBREAPER)") { ck_prctl(setChildSubreaper, 1, 0, 0, 0) }
         try systemCall("chdir", "/") { chdir("/") }
         if let fd = options.readyFD {
             try systemCall("fcntl(F_SETFD)", "descriptor \(fd)") { ck_fcntl(fd, F_SETFD, FD_CLOEXEC) }
@@ -46,6 +52,15 @@ package enum ShimProgram {
         let shim = try Shim(options)
         if let pidFile = options.pidFile { try File.replace(pidFile, with: Array("\(getpid())\n".utf8)) }
         return shim
+    }
+
+    /// Containers inherit our dispositions of signals and our umask where their configuration says nothing: these shall
+    /// not depend on who started us.
+    private static func inheritNothing() {
+        for number in Int32(1)...64 { signal(number, SIG_DFL) }
+        // A handler, not SIG_IGN, which would pass through execve.
+        signal(SIGPIPE) { _ in }
+        umask(0o022)
     }
 
     private static func report(_ text: String, to fd: Int32?) {

@@ -19,14 +19,14 @@ struct ClusterAPI: Sendable {
     }
 
     func get<T: Decodable>(_ path: String, query: [(String, String)] = []) async throws -> T {
-        try await client().json(T.self, .GET, target(path, query))
+        try await client().json(.GET, target(path, query))
     }
 
     func send<T: Decodable>(
         _ method: String, _ path: String, query: [(String, String)] = [], body: (any Encodable)? = nil
     ) async throws -> T {
         let content = try body.map { try APIClient.Body.json($0) } ?? .none
-        return try await client().json(T.self, HTTPMethod(rawValue: method), target(path, query), body: content)
+        return try await client().json(HTTPMethod(rawValue: method), target(path, query), body: content)
     }
 
     /// A request whose answer says nothing but its status.
@@ -75,7 +75,7 @@ struct ClusterAPI: Sendable {
     ) async throws -> T {
         let source = try LocalFile(reading: file)
         let body = APIClient.Body.stream(source.pieces(what), contentType: "application/x-tar")
-        return try await client().json(T.self, HTTPMethod(rawValue: method), target(path, query), body: body)
+        return try await client().json(HTTPMethod(rawValue: method), target(path, query), body: body)
     }
 
     /// Sends bytes whose answer says nothing but its status.

@@ -8,7 +8,8 @@ final class DecodingNode: Decoder {
     /// Strict only: a keyed container was made, so members nobody asked for are mistakes.
     private var isKeyed = false
     private var allKnown = false
-    private var asked: Set<String> = []
+    /// By position of the member.
+    private var asked: [Bool] = []
     private var children: [JSONPathChild: DecodingNode] = [:]
     private var order: [DecodingNode] = []
 
@@ -64,13 +65,25 @@ final class DecodingNode: Decoder {
     // MARK: Unknown members
 
     func knowAll() { allKnown = true }
-    func ask(_ key: String) { if strict { asked.insert(key) } }
+
+    /// The member of `object`, which is this node's value, noted as asked for.
+    func member(_ key: String, of object: JSONObject) -> JSONValue? {
+        guard let position = object.position(of: key) else { return nil }
+        ask(position, of: object)
+        return object.members[position].value
+    }
+
+    func ask(_ position: Int, of object: JSONObject) {
+        guard strict else { return }
+        if asked.isEmpty { asked = [Bool](repeating: false, count: object.count) }
+        asked[position] = true
+    }
 
     /// The first member that no container asked for.
     func firstUnknown() -> JSONError? {
         if allKnown { return nil }
         if isKeyed, case .object(let object) = value {
-            for member in object.members where !asked.contains(member.key) {
+            for (position, member) in object.members.enumerated() where asked.isEmpty || !asked[position] {
                 return JSONError(.unknownField, "the field is not known", at: path + [.key(member.key)])
             }
         }
@@ -99,41 +112,52 @@ final class DecodingNode: Decoder {
 
     func decode<T: Decodable>(_ type: T.Type) throws -> T {
         // The common leaves without the detour through their own init(from:).
-        if type == String.self, let result = try string() as? T { return result }
-        if type == Int.self, let result = try integer(Int.self) as? T { return result }
+        if type == String.self, let result = try value.string(path) as? T { return result }
+        if type == Int.self, let result = try value.integer(Int.self, path) as? T { return result }
         if type == JSONValue.self, let result = value as? T {
             allKnown = true
             return result
         }
         return try T(from: self)
     }
+}
 
-    func string() throws -> String {
-        guard case .string(let text) = value else { throw mismatch("a string") }
+/// The leaves; `path` is only made when there is an error.
+extension JSONValue {
+    typealias Path = [JSONPathElement]
+
+    private func mismatch(_ expected: String, _ path: Path) -> JSONError {
+        JSONError(.type, "expected \(expected), found \(typeName)", at: path)
+    }
+
+    fileprivate func string(_ path: @autoclosure () -> Path) throws -> String {
+        guard case .string(let text) = self else { throw mismatch("a string", path()) }
         return text
     }
 
-    func bool() throws -> Bool {
-        guard case .bool(let bool) = value else { throw mismatch("a boolean") }
+    fileprivate func bool(_ path: @autoclosure () -> Path) throws -> Bool {
+        guard case .bool(let bool) = self else { throw mismatch("a boolean", path()) }
         return bool
     }
 
-    func double() throws -> Double {
-        guard let number = value.doubleValue else { throw mismatch("a number") }
+    fileprivate func double(_ path: @autoclosure () -> Path) throws -> Double {
+        guard let number = doubleValue else { throw mismatch("a number", path()) }
         return number
     }
 
-    func float() throws -> Float {
-        let number = Float(try double())
-        guard number.isFinite else { throw error(.type, "the number is out of the range of 32 bits") }
+    fileprivate func float(_ path: @autoclosure () -> Path) throws -> Float {
+        let number = Float(try double(path()))
+        guard number.isFinite else {
+            throw JSONError(.type, "the number is out of the range of 32 bits", at: path())
+        }
         return number
     }
 
-    func integer<T: FixedWidthInteger>(_: T.Type) throws -> T {
-        switch value.integer(as: T.self) {
+    fileprivate func integer<T: FixedWidthInteger>(_: T.Type, _ path: @autoclosure () -> Path) throws -> T {
+        switch integer(as: T.self) {
         case .value(let number): return number
-        case .outOfRange: throw error(.type, JSONValue.rangeMessage(T.self))
-        case .otherType: throw mismatch("an integer")
+        case .outOfRange: throw JSONError(.type, JSONValue.rangeMessage(T.self), at: path())
+        case .otherType: throw mismatch("an integer", path())
         }
     }
 }
@@ -145,45 +169,43 @@ private struct KeyedReading<Key: CodingKey>: KeyedDecodingContainerProtocol {
     var codingPath: [any CodingKey] { node.codingPath }
 
     var allKeys: [Key] {
-        object.keys.compactMap { text in
-            guard let key = Key(stringValue: text) else { return nil }
-            node.ask(text)
+        object.members.enumerated().compactMap { position, member in
+            guard let key = Key(stringValue: member.key) else { return nil }
+            node.ask(position, of: object)
             return key
         }
     }
 
-    func contains(_ key: Key) -> Bool {
-        node.ask(key.stringValue)
-        return object[key.stringValue] != nil
-    }
+    func contains(_ key: Key) -> Bool { node.member(key.stringValue, of: object) != nil }
 
     func decodeNil(forKey key: Key) throws -> Bool { try value(key).isNull }
 
     private func value(_ key: Key) throws -> JSONValue {
-        node.ask(key.stringValue)
-        guard let value = object[key.stringValue] else {
-            throw JSONError(.missing, "the member is missing", at: node.path + [.key(key.stringValue)])
+        guard let value = node.member(key.stringValue, of: object) else {
+            throw JSONError(.missing, "the member is missing", at: path(key))
         }
         return value
     }
 
+    private func path(_ key: Key) -> [JSONPathElement] { node.path + [.key(key.stringValue)] }
+
     private func child(_ key: Key) throws -> DecodingNode { node.child(key.stringValue, try value(key)) }
 
     func decode<T: Decodable>(_ type: T.Type, forKey key: Key) throws -> T { try child(key).decode(type) }
-    func decode(_ type: Bool.Type, forKey key: Key) throws -> Bool { try child(key).bool() }
-    func decode(_ type: String.Type, forKey key: Key) throws -> String { try child(key).string() }
-    func decode(_ type: Double.Type, forKey key: Key) throws -> Double { try child(key).double() }
-    func decode(_ type: Float.Type, forKey key: Key) throws -> Float { try child(key).float() }
-    func decode(_ type: Int.Type, forKey key: Key) throws -> Int { try child(key).integer(type) }
-    func decode(_ type: Int8.Type, forKey key: Key) throws -> Int8 { try child(key).integer(type) }
-    func decode(_ type: Int16.Type, forKey key: Key) throws -> Int16 { try child(key).integer(type) }
-    func decode(_ type: Int32.Type, forKey key: Key) throws -> Int32 { try child(key).integer(type) }
-    func decode(_ type: Int64.Type, forKey key: Key) throws -> Int64 { try child(key).integer(type) }
-    func decode(_ type: UInt.Type, forKey key: Key) throws -> UInt { try child(key).integer(type) }
-    func decode(_ type: UInt8.Type, forKey key: Key) throws -> UInt8 { try child(key).integer(type) }
-    func decode(_ type: UInt16.Type, forKey key: Key) throws -> UInt16 { try child(key).integer(type) }
-    func decode(_ type: UInt32.Type, forKey key: Key) throws -> UInt32 { try child(key).integer(type) }
-    func decode(_ type: UInt64.Type, forKey key: Key) throws -> UInt64 { try child(key).integer(type) }
+    func decode(_ type: Bool.Type, forKey key: Key) throws -> Bool { try value(key).bool(path(key)) }
+    func decode(_ type: String.Type, forKey key: Key) throws -> String { try value(key).string(path(key)) }
+    func decode(_ type: Double.Type, forKey key: Key) throws -> Double { try value(key).double(path(key)) }
+    func decode(_ type: Float.Type, forKey key: Key) throws -> Float { try value(key).float(path(key)) }
+    func decode(_ type: Int.Type, forKey key: Key) throws -> Int { try value(key).integer(type, path(key)) }
+    func decode(_ type: Int8.Type, forKey key: Key) throws -> Int8 { try value(key).integer(type, path(key)) }
+    func decode(_ type: Int16.Type, forKey key: Key) throws -> Int16 { try value(key).integer(type, path(key)) }
+    func decode(_ type: Int32.Type, forKey key: Key) throws -> Int32 { try value(key).integer(type, path(key)) }
+    func decode(_ type: Int64.Type, forKey key: Key) throws -> Int64 { try value(key).integer(type, path(key)) }
+    func decode(_ type: UInt.Type, forKey key: Key) throws -> UInt { try value(key).integer(type, path(key)) }
+    func decode(_ type: UInt8.Type, forKey key: Key) throws -> UInt8 { try value(key).integer(type, path(key)) }
+    func decode(_ type: UInt16.Type, forKey key: Key) throws -> UInt16 { try value(key).integer(type, path(key)) }
+    func decode(_ type: UInt32.Type, forKey key: Key) throws -> UInt32 { try value(key).integer(type, path(key)) }
+    func decode(_ type: UInt64.Type, forKey key: Key) throws -> UInt64 { try value(key).integer(type, path(key)) }
 
     func nestedContainer<NestedKey: CodingKey>(
         keyedBy type: NestedKey.Type, forKey key: Key
@@ -195,14 +217,11 @@ private struct KeyedReading<Key: CodingKey>: KeyedDecodingContainerProtocol {
         try child(key).unkeyedContainer()
     }
 
-    func superDecoder() throws -> any Decoder {
-        node.ask(AnyKey.super.stringValue)
-        return node.child(AnyKey.super.stringValue, object[AnyKey.super.stringValue] ?? .null)
-    }
+    func superDecoder() throws -> any Decoder { superDecoder(of: AnyKey.super.stringValue) }
+    func superDecoder(forKey key: Key) throws -> any Decoder { superDecoder(of: key.stringValue) }
 
-    func superDecoder(forKey key: Key) throws -> any Decoder {
-        node.ask(key.stringValue)
-        return node.child(key.stringValue, object[key.stringValue] ?? .null)
+    private func superDecoder(of key: String) -> any Decoder {
+        node.child(key, node.member(key, of: object) ?? .null)
     }
 }
 
@@ -215,42 +234,50 @@ private struct UnkeyedReading: UnkeyedDecodingContainer {
     var count: Int? { elements.count }
     var isAtEnd: Bool { currentIndex >= elements.count }
 
-    private func current() throws -> DecodingNode {
+    private func value() throws -> JSONValue {
         guard !isAtEnd else {
             throw JSONError(
                 .missing, "the array has only \(elements.count) elements", at: node.path + [.index(currentIndex)])
         }
-        return node.child(currentIndex, elements[currentIndex])
+        return elements[currentIndex]
     }
 
     /// Steps on only when `body` succeeds.
     private mutating func next<T>(_ body: (DecodingNode) throws -> T) throws -> T {
-        let result = try body(try current())
+        let result = try body(node.child(currentIndex, try value()))
+        currentIndex += 1
+        return result
+    }
+
+    /// The same for a value without parts; `body` also gets a way to its path.
+    private mutating func leaf<T>(_ body: (JSONValue, () -> [JSONPathElement]) throws -> T) throws -> T {
+        let (node, index) = (node, currentIndex)
+        let result = try body(try value()) { node.path + [.index(index)] }
         currentIndex += 1
         return result
     }
 
     mutating func decodeNil() throws -> Bool {
-        guard try current().value.isNull else { return false }
+        guard try value().isNull else { return false }
         currentIndex += 1
         return true
     }
 
     mutating func decode<T: Decodable>(_ type: T.Type) throws -> T { try next { try $0.decode(type) } }
-    mutating func decode(_ type: Bool.Type) throws -> Bool { try next { try $0.bool() } }
-    mutating func decode(_ type: String.Type) throws -> String { try next { try $0.string() } }
-    mutating func decode(_ type: Double.Type) throws -> Double { try next { try $0.double() } }
-    mutating func decode(_ type: Float.Type) throws -> Float { try next { try $0.float() } }
-    mutating func decode(_ type: Int.Type) throws -> Int { try next { try $0.integer(type) } }
-    mutating func decode(_ type: Int8.Type) throws -> Int8 { try next { try $0.integer(type) } }
-    mutating func decode(_ type: Int16.Type) throws -> Int16 { try next { try $0.integer(type) } }
-    mutating func decode(_ type: Int32.Type) throws -> Int32 { try next { try $0.integer(type) } }
-    mutating func decode(_ type: Int64.Type) throws -> Int64 { try next { try $0.integer(type) } }
-    mutating func decode(_ type: UInt.Type) throws -> UInt { try next { try $0.integer(type) } }
-    mutating func decode(_ type: UInt8.Type) throws -> UInt8 { try next { try $0.integer(type) } }
-    mutating func decode(_ type: UInt16.Type) throws -> UInt16 { try next { try $0.integer(type) } }
-    mutating func decode(_ type: UInt32.Type) throws -> UInt32 { try next { try $0.integer(type) } }
-    mutating func decode(_ type: UInt64.Type) throws -> UInt64 { try next { try $0.integer(type) } }
+    mutating func decode(_ type: Bool.Type) throws -> Bool { try leaf { try $0.bool($1()) } }
+    mutating func decode(_ type: String.Type) throws -> String { try leaf { try $0.string($1()) } }
+    mutating func decode(_ type: Double.Type) throws -> Double { try leaf { try $0.double($1()) } }
+    mutating func decode(_ type: Float.Type) throws -> Float { try leaf { try $0.float($1()) } }
+    mutating func decode(_ type: Int.Type) throws -> Int { try leaf { try $0.integer(type, $1()) } }
+    mutating func decode(_ type: Int8.Type) throws -> Int8 { try leaf { try $0.integer(type, $1()) } }
+    mutating func decode(_ type: Int16.Type) throws -> Int16 { try leaf { try $0.integer(type, $1()) } }
+    mutating func decode(_ type: Int32.Type) throws -> Int32 { try leaf { try $0.integer(type, $1()) } }
+    mutating func decode(_ type: Int64.Type) throws -> Int64 { try leaf { try $0.integer(type, $1()) } }
+    mutating func decode(_ type: UInt.Type) throws -> UInt { try leaf { try $0.integer(type, $1()) } }
+    mutating func decode(_ type: UInt8.Type) throws -> UInt8 { try leaf { try $0.integer(type, $1()) } }
+    mutating func decode(_ type: UInt16.Type) throws -> UInt16 { try leaf { try $0.integer(type, $1()) } }
+    mutating func decode(_ type: UInt32.Type) throws -> UInt32 { try leaf { try $0.integer(type, $1()) } }
+    mutating func decode(_ type: UInt64.Type) throws -> UInt64 { try leaf { try $0.integer(type, $1()) } }
 
     mutating func nestedContainer<NestedKey: CodingKey>(
         keyedBy type: NestedKey.Type
@@ -272,18 +299,18 @@ private struct SingleReading: SingleValueDecodingContainer {
 
     func decodeNil() -> Bool { node.value.isNull }
     func decode<T: Decodable>(_ type: T.Type) throws -> T { try node.decode(type) }
-    func decode(_ type: Bool.Type) throws -> Bool { try node.bool() }
-    func decode(_ type: String.Type) throws -> String { try node.string() }
-    func decode(_ type: Double.Type) throws -> Double { try node.double() }
-    func decode(_ type: Float.Type) throws -> Float { try node.float() }
-    func decode(_ type: Int.Type) throws -> Int { try node.integer(type) }
-    func decode(_ type: Int8.Type) throws -> Int8 { try node.integer(type) }
-    func decode(_ type: Int16.Type) throws -> Int16 { try node.integer(type) }
-    func decode(_ type: Int32.Type) throws -> Int32 { try node.integer(type) }
-    func decode(_ type: Int64.Type) throws -> Int64 { try node.integer(type) }
-    func decode(_ type: UInt.Type) throws -> UInt { try node.integer(type) }
-    func decode(_ type: UInt8.Type) throws -> UInt8 { try node.integer(type) }
-    func decode(_ type: UInt16.Type) throws -> UInt16 { try node.integer(type) }
-    func decode(_ type: UInt32.Type) throws -> UInt32 { try node.integer(type) }
-    func decode(_ type: UInt64.Type) throws -> UInt64 { try node.integer(type) }
+    func decode(_ type: Bool.Type) throws -> Bool { try node.value.bool(node.path) }
+    func decode(_ type: String.Type) throws -> String { try node.value.string(node.path) }
+    func decode(_ type: Double.Type) throws -> Double { try node.value.double(node.path) }
+    func decode(_ type: Float.Type) throws -> Float { try node.value.float(node.path) }
+    func decode(_ type: Int.Type) throws -> Int { try node.value.integer(type, node.path) }
+    func decode(_ type: Int8.Type) throws -> Int8 { try node.value.integer(type, node.path) }
+    func decode(_ type: Int16.Type) throws -> Int16 { try node.value.integer(type, node.path) }
+    func decode(_ type: Int32.Type) throws -> Int32 { try node.value.integer(type, node.path) }
+    func decode(_ type: Int64.Type) throws -> Int64 { try node.value.integer(type, node.path) }
+    func decode(_ type: UInt.Type) throws -> UInt { try node.value.integer(type, node.path) }
+    func decode(_ type: UInt8.Type) throws -> UInt8 { try node.value.integer(type, node.path) }
+    func decode(_ type: UInt16.Type) throws -> UInt16 { try node.value.integer(type, node.path) }
+    func decode(_ type: UInt32.Type) throws -> UInt32 { try node.value.integer(type, node.path) }
+    func decode(_ type: UInt64.Type) throws -> UInt64 { try node.value.integer(type, node.path) }
 }

@@ -38,7 +38,7 @@ package enum JSONCoding {
 
     /// Encodes to a value.
     package static func value<T: Encodable>(_ value: T) throws -> JSONValue {
-        let node = EncodingNode(path: [])
+        let node = EncodingNode()
         do {
             try node.encode(value)
         } catch let error as EncodingError {

@@ -18,6 +18,7 @@ package struct JSONError: Error, Sendable, Equatable, CustomStringConvertible {
         case unknownField
     }
 
+    /// The kind of mistake.
     package let kind: Kind
     /// One plain sentence without the path.
     package let message: String
@@ -34,6 +35,7 @@ package struct JSONError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The place as text: `$.containers[0].memory`. `$` is the whole text.
     package var path: String { JSONPathElement.text(reversed.reversed()) }
 
+    /// Path and message, as users read it.
     package var description: String { "\(path): \(message)" }
 
     /// The same error seen from one level further out.
@@ -92,6 +94,7 @@ package struct JSONLimits: Sendable, Equatable {
     /// Length of one string or key, in bytes of UTF-8 after escapes are resolved.
     package var stringBytes: Int
 
+    /// Bounds of one's own; what is left out is as in `standard`.
     package init(bytes: Int = 4 << 20, depth: Int = 64, stringBytes: Int = 2 << 20) {
         self.bytes = bytes
         self.depth = depth

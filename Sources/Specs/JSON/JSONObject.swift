@@ -5,7 +5,9 @@
 package struct JSONObject: Sendable, ExpressibleByDictionaryLiteral {
     /// One member.
     package struct Member: Sendable, Equatable {
+        /// The member's name.
         package let key: String
+        /// The member's value.
         package var value: JSONValue
     }
 
@@ -15,6 +17,7 @@ package struct JSONObject: Sendable, ExpressibleByDictionaryLiteral {
     private var positions: [String: Int] = [:]
     private static let linearSearch = 12
 
+    /// An object without members.
     package init() {}
 
     /// The last value wins where a key is given twice.
@@ -24,6 +27,7 @@ package struct JSONObject: Sendable, ExpressibleByDictionaryLiteral {
 
     /// How many members there are.
     package var count: Int { members.count }
+    /// Whether there are no members.
     package var isEmpty: Bool { members.isEmpty }
     /// The keys in order.
     package var keys: [String] { members.map(\.key) }
@@ -43,6 +47,8 @@ package struct JSONObject: Sendable, ExpressibleByDictionaryLiteral {
             }
         }
     }
+
+    mutating func reserveCapacity(_ count: Int) { members.reserveCapacity(count) }
 
     /// Appends a member; false, and nothing changed, when the key is there already.
     mutating func insertNew(_ key: String, _ value: JSONValue) -> Bool {

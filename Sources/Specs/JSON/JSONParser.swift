@@ -44,6 +44,7 @@ struct JSONParser {
             depth -= 1
             return object
         }
+        object.reserveCapacity(4)
         while true {
             skipWhiteSpace()
             guard position < bytes.count, bytes[position] == UInt8(ascii: "\"") else {
@@ -77,6 +78,7 @@ struct JSONParser {
             depth -= 1
             return elements
         }
+        elements.reserveCapacity(4)
         while true {
             do throws(JSONError) {
                 elements.append(try value())
@@ -186,15 +188,19 @@ struct JSONParser {
         let start = position
         position += 1
         let content = position
+        var all: UInt8 = 0
         while position < bytes.count {
             let byte = bytes[position]
             if byte == UInt8(ascii: "\"") {
-                let text = try text(UnsafeBufferPointer(rebasing: bytes[content..<position]), start)
+                let buffer = UnsafeBufferPointer(rebasing: bytes[content..<position])
                 position += 1
-                return text
+                // Nothing in ASCII is to be validated.
+                if all < 0x80, buffer.count <= limits.stringBytes { return String(decoding: buffer, as: UTF8.self) }
+                return try text(buffer, start)
             }
             if byte == UInt8(ascii: "\\") { return try escapedString(from: content, start) }
             if byte < 0x20 { throw controlCharacter(byte) }
+            all |= byte
             position += 1
         }
         throw JSONError(.syntax, "the string that starts at \(place(start)) has no end")

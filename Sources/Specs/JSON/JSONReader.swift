@@ -104,28 +104,44 @@ package struct JSONReader: Sendable {
         return reader
     }
 
+    /// A member that is a string.
     package func string(_ key: String) throws(JSONError) -> String { try required(key).string() }
+    /// The same, nil when it is absent.
     package func optionalString(_ key: String) throws(JSONError) -> String? { try optional(key)?.string() }
+    /// A member that is a boolean.
     package func bool(_ key: String) throws(JSONError) -> Bool { try required(key).bool() }
+    /// The same, nil when it is absent.
     package func optionalBool(_ key: String) throws(JSONError) -> Bool? { try optional(key)?.bool() }
+    /// A member that is a number.
     package func double(_ key: String) throws(JSONError) -> Double { try required(key).double() }
+    /// The same, nil when it is absent.
     package func optionalDouble(_ key: String) throws(JSONError) -> Double? { try optional(key)?.double() }
 
+    /// A member that is an integer within the range of its type.
     package func integer<T: FixedWidthInteger>(_ key: String, as _: T.Type = T.self) throws(JSONError) -> T {
         try required(key).integer()
     }
+    /// The same, nil when it is absent.
     package func optionalInteger<T: FixedWidthInteger>(
         _ key: String, as _: T.Type = T.self
     ) throws(JSONError) -> T? {
         try optional(key)?.integer()
     }
+    /// A member that is a signed 64-bit integer.
     package func int64(_ key: String) throws(JSONError) -> Int64 { try integer(key) }
+    /// The same, nil when it is absent.
     package func optionalInt64(_ key: String) throws(JSONError) -> Int64? { try optionalInteger(key) }
+    /// A member that is an unsigned 64-bit integer.
     package func uint64(_ key: String) throws(JSONError) -> UInt64 { try integer(key) }
+    /// The same, nil when it is absent.
     package func optionalUInt64(_ key: String) throws(JSONError) -> UInt64? { try optionalInteger(key) }
+    /// A member that is a signed 32-bit integer.
     package func int32(_ key: String) throws(JSONError) -> Int32 { try integer(key) }
+    /// The same, nil when it is absent.
     package func optionalInt32(_ key: String) throws(JSONError) -> Int32? { try optionalInteger(key) }
+    /// A member that is an unsigned 32-bit integer.
     package func uint32(_ key: String) throws(JSONError) -> UInt32 { try integer(key) }
+    /// The same, nil when it is absent.
     package func optionalUInt32(_ key: String) throws(JSONError) -> UInt32? { try optionalInteger(key) }
 
     /// One of an enumeration's raw values; the error lists them all.

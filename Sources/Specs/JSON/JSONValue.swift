@@ -89,6 +89,7 @@ extension JSONValue {
     package var arrayValue: [JSONValue]? { if case .array(let value) = self { value } else { nil } }
     /// The members, or nil for another type.
     package var objectValue: JSONObject? { if case .object(let value) = self { value } else { nil } }
+    /// Whether this is null.
     package var isNull: Bool { if case .null = self { true } else { false } }
 
     /// A member of an object; nil when this is no object or has no such member.

@@ -4,8 +4,10 @@ import Glibc
 ///
 /// As text and in JSON it is RFC 3339 in UTC with as many fraction digits as it needs, at most nine.
 package struct Timestamp: Sendable, Hashable, Comparable {
+    /// Nanoseconds after 1970; negative before.
     package let nanoseconds: Int64
 
+    /// The moment so many nanoseconds after 1970.
     package init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
 
     /// The wall clock's time now.

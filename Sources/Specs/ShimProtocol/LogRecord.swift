@@ -3,14 +3,17 @@ package import JSON
 /// One line of a container's log file.
 ///
 /// `<RFC 3339 time> <stdout|stderr> <F|P> <bytes>\n`. `F` is a whole line, whose own line break is the record's. `P` is
-/// a piece without a line break: output longer than `pieceLimit` is cut into such pieces, and output that ends without a
-/// line break ends with one. So the bytes of all records, with a line break after every `F`, are the output exactly.
+/// a piece without a line break: a line longer than `pieceLimit` is cut into such pieces, and output that ends without
+/// a line break ends with one. So the bytes of a stream's records, with a line break after every `F`, are the output.
 package struct LogRecord: Sendable, Equatable {
+    /// Where output came from; of a terminal, always stdout.
     package enum Stream: String, Sendable, CaseIterable {
         case stdout, stderr
     }
 
+    /// When the shim read the output.
     package var time: Timestamp
+    /// Where it came from.
     package var stream: Stream
     /// Marked `P`: no line break follows these bytes.
     package var isPartial: Bool

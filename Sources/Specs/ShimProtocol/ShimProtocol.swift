@@ -5,8 +5,8 @@
 /// the same connection carries frames in both directions until the exit frame; after `events` the shim sends a control
 /// frame with a `ShimEvent` for every change. After any other answer the shim closes.
 ///
-/// Versions: `hello` tells the shim's. Within a version, fields may be added, so readers ignore unknown ones; an op that
-/// a shim does not know is refused by name.
+/// Versions: `hello` tells the shim's. Within a version, fields may be added, so readers ignore unknown ones; an op
+/// that a shim does not know is refused by name.
 ///
 /// Start: the agent makes the socket's directory (0700) and starts `martlet-shim` as `ShimOptions.arguments` has it, in
 /// a session of its own, stdio on /dev/null, with the write end of a pipe as descriptor `--ready-fd`. The shim writes
@@ -115,6 +115,7 @@ package struct ShimOptions: Sendable, Equatable {
 
 /// Why a shim's command line is refused.
 package struct ShimOptionsError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// One sentence.
     package let description: String
     init(_ description: String) { self.description = description }
 }

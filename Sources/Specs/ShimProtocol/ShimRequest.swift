@@ -100,6 +100,7 @@ package struct ShimCreate: Codable, Sendable, Equatable {
 
 /// A process to run in a container.
 package struct ShimExec: Codable, Sendable, Equatable {
+    /// The container's id.
     package var container: String
     /// Names the process within the container; the same characters as a container's id, at most 64. One that is in use
     /// is refused.
@@ -128,9 +129,13 @@ package struct ShimExec: Codable, Sendable, Equatable {
 
 /// A container's stdio to join.
 package struct ShimAttach: Codable, Sendable, Equatable {
+    /// The container's id.
     package var container: String
+    /// Sends input, and may end it.
     package var stdin: Bool
+    /// Gets standard output, and a terminal's.
     package var stdout: Bool
+    /// Gets standard error.
     package var stderr: Bool
 
     package init(container: String, stdin: Bool = false, stdout: Bool = true, stderr: Bool = true) {

@@ -48,12 +48,17 @@ package enum ShimContainerStatus: String, Codable, Sendable, CaseIterable {
 
 /// A container as the shim knows it.
 package struct ShimContainerState: Codable, Sendable, Equatable {
+    /// The container's id.
     package var container: String
+    /// The number of its start within its task.
     package var start: Int
+    /// Where it is in its life.
     package var status: ShimContainerStatus
     /// The container's first process, in the shim's pid namespace; the number of a stopped one may be another's by now.
     package var pid: Int32
+    /// When the runtime had made it.
     package var createdAt: Timestamp
+    /// When its process was let go.
     package var startedAt: Timestamp?
     /// There when it is stopped.
     package var exit: ExitRecord?
@@ -80,10 +85,15 @@ package struct ShimContainerState: Codable, Sendable, Equatable {
 
 /// A further process in a container.
 package struct ShimExecState: Codable, Sendable, Equatable {
+    /// The container's id.
     package var container: String
+    /// The name given at its start.
     package var execID: String
+    /// The process, in the shim's pid namespace.
     package var pid: Int32
+    /// When it was started.
     package var startedAt: Timestamp
+    /// There when it has ended.
     package var finishedAt: Timestamp?
     /// There when it has ended: its code, or 128 and the signal.
     package var exitCode: Int32?
@@ -104,8 +114,11 @@ package struct ShimExecState: Codable, Sendable, Equatable {
 /// How one start of a container ended. It is durable at `ShimCreate.exitPath` before anybody is told, unless the disk
 /// refuses it (`ShimContainerState.recordError`).
 package struct ExitRecord: Codable, Sendable, Equatable {
+    /// The container's id.
     package var container: String
+    /// The number of its start within its task.
     package var start: Int
+    /// The process, in the shim's pid namespace.
     package var pid: Int32
     /// The process's code, or 128 and the signal.
     package var exitCode: Int32
@@ -115,6 +128,7 @@ package struct ExitRecord: Codable, Sendable, Equatable {
     package var oomKilled: Bool
     /// When its process was let go; when it was created, if it ended before that.
     package var startedAt: Timestamp
+    /// When its process was reaped.
     package var finishedAt: Timestamp
     /// What the code does not say, as a sentence.
     package var reason: String?
@@ -139,27 +153,40 @@ package struct ExitRecord: Codable, Sendable, Equatable {
 package struct ShimEvent: Codable, Sendable, Equatable {
     /// What happened. An open set: readers ignore kinds they do not know.
     package struct Kind: RawRepresentable, Codable, Sendable, Hashable {
+        /// The name on the wire.
         package let rawValue: String
+        /// A kind by its name on the wire.
         package init(rawValue: String) { self.rawValue = rawValue }
 
         /// The first event of a connection; `containers` has them all.
         package static let state = Kind(rawValue: "state")
+        /// The runtime has made the container.
         package static let created = Kind(rawValue: "created")
+        /// Its process was let go.
         package static let started = Kind(rawValue: "started")
+        /// All its processes are frozen.
         package static let paused = Kind(rawValue: "paused")
+        /// They go on.
         package static let resumed = Kind(rawValue: "resumed")
+        /// Its process has ended and the exit record is written.
         package static let exited = Kind(rawValue: "exited")
+        /// It is gone from runtime and shim.
         package static let deleted = Kind(rawValue: "deleted")
         /// A further process; `exec` has it.
         package static let execStarted = Kind(rawValue: "exec_started")
+        /// A further process has ended.
         package static let execExited = Kind(rawValue: "exec_exited")
     }
 
+    /// What happened.
     package var event: Kind
+    /// When the shim noticed.
     package var at: Timestamp
+    /// Of `state`: all containers.
     package var containers: [ShimContainerState]?
     /// The container after the change; of `deleted`, its last state.
     package var container: ShimContainerState?
+    /// Of the exec kinds: the process.
     package var exec: ShimExecState?
 
     package init(

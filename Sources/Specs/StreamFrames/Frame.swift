@@ -1,7 +1,7 @@
 /// One piece of a stream between client, master, agent and shim.
 ///
-/// On the wire: kind (1 byte), flags (1 byte, 0), stream (2 bytes, 0), length of the payload (4 bytes), payload; numbers
-/// are big-endian. Flags and stream are reserved: a reader refuses other values than 0. A stream ends with `exit` or
+/// On the wire: kind (1 byte), flags (1 byte, 0), stream (2 bytes, 0), length of the payload (4 bytes), payload;
+/// numbers are big-endian. Flags and stream are reserved: a reader refuses other values than 0. A stream ends with `exit` or
 /// `error`; a connection that closes before one of them was cut off.
 package enum Frame: Sendable, Equatable {
     /// Bytes for the process's standard input.

@@ -1,5 +1,6 @@
 /// What is wrong with a peer's bytes. The connection cannot go on after it.
 package struct FrameError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// One sentence.
     package let description: String
 
     init(_ description: String) { self.description = description }
@@ -14,11 +15,13 @@ package struct FrameDecoder: Sendable {
     private var start = 0
     private var failure: FrameError?
 
+    /// A decoder at the start of a stream.
     package init() {}
 
     /// Bytes that are held and not yet part of a returned frame.
     package var bufferedBytes: Int { buffer.count - start }
 
+    /// Takes the next bytes of the stream, any number of them.
     package mutating func append(_ bytes: some Sequence<UInt8>) {
         if start == buffer.count {
             buffer.removeAll(keepingCapacity: buffer.capacity <= Frame.dataLimit * 2)

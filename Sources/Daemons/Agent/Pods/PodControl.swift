@@ -1,8 +1,10 @@
 import AgentCore
+import Cgroups
 import Kernel
 import Model
 import Reactor
 import ShimProtocol
+import Wire
 
 extension PodExecutor {
     package func signal(_ assignment: TaskAssignment, signal: String) async throws(ExecutorFailure) {

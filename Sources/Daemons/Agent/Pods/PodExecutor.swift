@@ -35,6 +35,8 @@ package final class PodExecutor: Executor {
     let jobs: AsyncStream<Job>
     let giveJob: AsyncStream<Job>.Continuation
     let live = Mutex<[TaskID: LiveTask]>([:])
+    /// Called when a volume was made on its first use.
+    let volumesMade = Mutex<(@Sendable () -> Void)?>(nil)
     private let listener = Mutex<(@Sendable (AgentEvent) -> Void)?>(nil)
 
     /// What is kept in memory of a task whose shim lives.
@@ -86,6 +88,8 @@ package final class PodExecutor: Executor {
     }
 
     func tell(_ event: AgentEvent) { listener.withLock { $0 }?(event) }
+
+    func volumesChanged() { volumesMade.withLock { $0 }?() }
 
     func cgroup(of task: TaskID) throws(CgroupError) -> CgroupManager {
         try CgroupManager(layout: cgroups, path: "/\(configuration.cgroupParent)/\(task)")

@@ -1,12 +1,11 @@
 import AgentCore
-import CKernel
 import CNISpec
 import Glibc
 import Images
 import Kernel
 import Model
 import Networking
-import Volumes
+import Reactor
 import Wire
 
 extension PodExecutor {
@@ -33,6 +32,7 @@ extension PodExecutor {
             files.address = endpoint?.address.address
             files.isHostNetwork = assignment.pod.network == .host
             try files.write(to: task.files)
+            try File.makeDirectories(task.logs)
             let pod = PodFile(
                 bootID: bootID, image: image, mounts: mounts,
                 addresses: [endpoint?.address.address.description].compactMap { $0 }, hostname: hostname)
@@ -60,38 +60,6 @@ extension PodExecutor {
         guard assignment.pod.network == .bridge else { return nil }
         return try network.attach(
             task.id.text, namespacePath: task.namespace, ports: try assignment.ports.map { try $0.published() })
-    }
-
-    /// Volumes, and what is bound from the node, each under a path that nobody else can change.
-    private func makeMounts(_ container: Model.ContainerSpec, _ task: TaskPaths) throws -> [PodFile.HostMount] {
-        var mounts: [PodFile.HostMount] = []
-        for (index, mount) in container.mounts.enumerated() {
-            let source: String
-            switch mount.source {
-            case .tmpfs: continue
-            case .volume(let name): source = try volumePath(name)
-            case .bind(let path): source = try pin(path, at: "\(task.directory)/mounts/\(index)")
-            }
-            mounts.append(PodFile.HostMount(source: source, target: mount.target, readOnly: mount.readOnly))
-        }
-        return mounts
-    }
-
-    /// Opens a path of the node once, and mounts what was opened at `place`: a link that changes later leads nowhere else.
-    private func pin(_ path: String, at place: String) throws -> String {
-        let source = try volumes.openBindSource(path)
-        var info = stat()
-        let raw = source.raw
-        try systemCall("fstat", path) { fstat(raw, &info) }
-        if info.st_mode & S_IFMT == S_IFDIR {
-            try File.makeDirectories(place)
-        } else {
-            try File.makeDirectories(String(place[..<(place.lastIndex(of: "/") ?? place.endIndex)]))
-            _ = try File.open(place, O_WRONLY | O_CREAT | O_NOFOLLOW)
-        }
-        try Mounts.attach(try Mounts.clone(of: raw, recursive: true, subject: path), at: place)
-        try Mounts.setPropagation(.private, at: place, recursive: true)
-        return place
     }
 }
 

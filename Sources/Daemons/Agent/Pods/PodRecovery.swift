@@ -1,7 +1,11 @@
 import AgentCore
+import Cgroups
 import JSON
 import Kernel
+import Logging
 import Model
+import Networking
+import Reactor
 import ShimProtocol
 import Wire
 

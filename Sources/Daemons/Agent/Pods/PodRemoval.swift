@@ -1,9 +1,16 @@
 import AgentCore
 import CKernel
+import Cgroups
 import Glibc
+import Images
 import Kernel
+import Logging
 import Model
+import Networking
+import Reactor
 import ShimProtocol
+import Synchronization
+import Wire
 
 extension PodExecutor {
     package func remove(_ assignment: TaskAssignment) async throws(ExecutorFailure) {
@@ -41,7 +48,7 @@ extension PodExecutor {
             }
             try await pool.run { try ShimLauncher.kill(task) }
         }
-        try await pool.run { try Tree.remove(task.shim) }
+        try await pool.run { _ = try Tree.remove(task.shim) }
     }
 
     /// Has the runtime forget a container whose shim is gone.

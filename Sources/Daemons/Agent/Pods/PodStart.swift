@@ -1,10 +1,16 @@
 import AgentCore
+import Cgroups
 import Glibc
+import Images
 import JSON
 import Kernel
+import Logging
 import Model
 import OCISpec
+import Reactor
 import ShimProtocol
+import Synchronization
+import Wire
 
 extension PodExecutor {
     package func start(
@@ -93,7 +99,8 @@ extension PodExecutor {
         guard let pod = try PodFile.read(task), pod.bootID == bootID else {
             throw ExecutorFailure("the task is not prepared", isTransient: true)
         }
-        let user = try resolveUser(spec.user.isEmpty ? pod.image.user : spec.user, task)
+        let user = try Images.resolveUser(
+            spec.user.isEmpty ? pod.image.user : spec.user, root: task.rootfs)
         let builder = SpecBuilder(
             assignment: assignment, container: spec, pod: pod, user: user, paths: task,
             cgroup: "/\(configuration.cgroupParent)/\(task.id)",

@@ -5,6 +5,7 @@ import JSON
 import Kernel
 import Model
 import Networking
+import Reactor
 import Wire
 
 extension PodExecutor {

@@ -1,9 +1,10 @@
 import AgentCore
-import Glibc
+import Images
 import JSON
 import Kernel
 import Model
 import OCISpec
+import Reactor
 import ShimProtocol
 import StreamFrames
 import Wire
@@ -80,9 +81,9 @@ extension PodExecutor {
         if !request.workingDirectory.isEmpty { process.cwd = request.workingDirectory }
         var environment = process.env
         if !request.user.isEmpty {
-            let user = try resolveUser(request.user, task)
+            let user = try Images.resolveUser(request.user, root: task.rootfs)
             let bounding = process.capabilities?.bounding ?? []
-            process.user = UserSpec(uid: user.uid, gid: user.gid, additionalGids: user.additionalGroups)
+            process.user = UserSpec(uid: user.uid, gid: user.gid, additionalGids: user.groups)
             process.capabilities?.effective = user.uid == 0 ? bounding : []
             process.capabilities?.permitted = user.uid == 0 ? bounding : []
             environment = SpecBuilder.merge(environment, ["HOME=\(user.home)"], home: user.home)

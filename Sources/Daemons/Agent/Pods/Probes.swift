@@ -2,6 +2,7 @@ import AgentCore
 import Model
 import NIOCore
 import NIOPosix
+import Reactor
 import ShimProtocol
 import StreamFrames
 import Wire

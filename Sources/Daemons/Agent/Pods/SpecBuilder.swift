@@ -2,17 +2,11 @@ import AgentCore
 import Cgroups
 import Confinement
 import DeviceNodes
+import Images
 import JSON
 import Model
 import OCISpec
-
-/// Who a container's process runs as.
-struct ContainerUser: Sendable, Equatable {
-    var uid: UInt32
-    var gid: UInt32
-    var additionalGroups: [UInt32]
-    var home: String
-}
+import Wire
 
 /// Writes the OCI configuration of one start: what the user asked for, the image's defaults, and ours.
 struct SpecBuilder: Sendable {
@@ -87,7 +81,7 @@ struct SpecBuilder: Sendable {
     private func process(_ capabilities: CapabilitySet) throws(ExecutorFailure) -> ProcessSpec {
         var process = ProcessSpec(args: try arguments(), cwd: workingDirectory)
         process.terminal = container.terminal
-        process.user = UserSpec(uid: user.uid, gid: user.gid, additionalGids: user.additionalGroups)
+        process.user = UserSpec(uid: user.uid, gid: user.gid, additionalGids: user.groups)
         process.env = environment(terminal: container.terminal)
         process.noNewPrivileges = container.noNewPrivileges
         process.capabilities = Self.capabilities(capabilities, isRoot: user.uid == 0)
@@ -108,10 +102,10 @@ struct SpecBuilder: Sendable {
     private func grantedCapabilities() throws(ExecutorFailure) -> CapabilitySet {
         var set = CapabilitySet.containerDefaults
         func named(_ names: [String]) throws(ExecutorFailure) -> (all: Bool, set: CapabilitySet) {
-            var result: [Capability] = []
+            var result: [Confinement.Capability] = []
             for name in names where name.uppercased() != "ALL" {
                 let full = name.uppercased().hasPrefix("CAP_") ? name.uppercased() : "CAP_" + name.uppercased()
-                guard let capability = Capability(name: full) else {
+                guard let capability = Confinement.Capability(name: full) else {
                     throw ExecutorFailure("capability \(name) is not known to this node's kernel")
                 }
                 result.append(capability)

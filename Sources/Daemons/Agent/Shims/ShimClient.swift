@@ -58,7 +58,7 @@ struct ShimClient: Sendable {
     ) async throws -> Result {
         let channel = try await connect()
         return try await channel.executeThenClose { inbound, outbound in
-            var connection = ShimConnection(
+            let connection = ShimConnection(
                 frames: inbound.makeAsyncIterator(), outbound: outbound, channel: channel.channel, socket: socket)
             try await connection.send(.control(JSONCoding.encode(request)))
             switch try await connection.next() {

@@ -1,8 +1,12 @@
 import AgentCore
 import JSON
 import Kernel
+import Logging
 import Model
+import Reactor
 import ShimProtocol
+import StreamFrames
+import Synchronization
 
 extension PodExecutor {
     /// Follows a shim's events until it is taken down or lost.
@@ -10,7 +14,8 @@ extension PodExecutor {
         while !Task.isCancelled {
             do {
                 try await shim(of: task).session(.events) { _, connection in
-                    while case .control(let bytes)? = try await connection.next() {
+                    while let frame = try await connection.next() {
+                        guard case .control(let bytes) = frame else { break }
                         note(try JSONCoding.decode(ShimEvent.self, from: bytes), task)
                     }
                 }

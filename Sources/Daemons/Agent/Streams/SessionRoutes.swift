@@ -1,5 +1,4 @@
 import AgentCore
-import Client
 import HTTPService
 import Hummingbird
 import JSON
@@ -46,16 +45,16 @@ extension StreamPort {
             try await failing { () throws(ExecutorFailure) in
                 try await executor.signal(record.assignment, signal: name)
             }
-            return Hummingbird.Response.empty
+            return Response.empty
         }
     }
 
     /// Opens a session, answers 101 and runs it.
     private func takeOver(
         _ request: Request, _ context: ServiceContext, _ open: () async throws(ExecutorFailure) -> StreamSession
-    ) async throws -> Hummingbird.Response {
+    ) async throws -> Response {
         let session = try await failing(open)
-        return try context.takeOver(request, as: RawConnection.framesProtocol) { raw in
+        return try context.takeOver(request, as: ClientStream.upgradeProtocol) { raw in
             let stream = ClientStream(raw)
             do {
                 try await session.run(stream)

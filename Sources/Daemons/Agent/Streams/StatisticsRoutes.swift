@@ -1,5 +1,4 @@
 import AgentCore
-import Client
 import HTTPService
 import Hummingbird
 import JSON
@@ -13,7 +12,7 @@ extension StreamPort {
             let query = try Query(request, known: ["stream", "interval"])
             let interval = try query.integer("interval", in: 1...60) ?? 1
             guard try query.flag("stream") else {
-                return try Hummingbird.Response.json(try await executor.stats(try live(context)))
+                return try Response.json(try await executor.stats(try live(context)))
             }
             let record = try await ready(context, live: true)
             let task = record.assignment.task
@@ -26,7 +25,7 @@ extension StreamPort {
         }
         group.get("tasks/{task}/top") { request, context in
             _ = try Query(request, known: [])
-            return try Hummingbird.Response.json(try await executor.processes(try live(context)))
+            return try Response.json(try await executor.processes(try live(context)))
         }
     }
 

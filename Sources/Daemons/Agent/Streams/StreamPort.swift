@@ -1,13 +1,10 @@
 import AgentCore
-import Client
 import HTTPService
 import Hummingbird
 import JSON
 import Kernel
 import Logging
 import Model
-import NIOCore
-import StreamFrames
 import Wire
 
 /// The agent's stream port: what clients read and write of this node's tasks, images and volumes, by way of the master.
@@ -16,6 +13,7 @@ import Wire
 struct StreamPort: Sendable {
     let table: TaskTable
     let executor: PodExecutor
+    let transfers: Transfers
     let node: @Sendable () -> NodeID
     let inventoryChanged: @Sendable () -> Void
     let logger: Logger
@@ -28,7 +26,7 @@ struct StreamPort: Sendable {
         let router = makeRouter()
         let group = router.group(RouterPath(Self.prefix))
         group.get("ping") { _, _ in
-            try Hummingbird.Response.json(["node": node().text, "version": Version.number])
+            try Response.json(["node": node().text, "version": Version.number])
         }
         addSessions(to: group)
         addLogs(to: group)
@@ -84,28 +82,4 @@ struct StreamPort: Sendable {
         let why = record.message.isEmpty ? "" : ": \(record.message)"
         throw APIError.conflict("container \(name) is not running\(why)")
     }
-}
-
-/// A client's connection as frames.
-struct ClientStream: ByteStream {
-    private let reader: Reader
-    private let frames: FrameStream<RawInbound>
-
-    init(_ raw: RawStream) {
-        frames = FrameStream(
-            reading: raw.inbound, write: { try await raw.write($0) }, finish: { raw.finish() })
-        reader = Reader(frames.makeAsyncIterator())
-    }
-
-    /// `@unchecked Sendable`: one task at a time receives, see `ByteStream`.
-    private final class Reader: @unchecked Sendable {
-        private var iterator: FrameStream<RawInbound>.Iterator
-
-        init(_ iterator: FrameStream<RawInbound>.Iterator) { self.iterator = iterator }
-
-        func next() async throws -> Frame? { try await iterator.next() }
-    }
-
-    func receive() async throws -> Frame? { try await reader.next() }
-    func send(_ frame: Frame) async throws { try await frames.send(frame) }
 }

@@ -22,7 +22,7 @@ extension Verb {
         for id in try call.store.list() {
             // One that goes away meanwhile, or is just being made, is left out.
             guard let record = try? call.store.read(id), let status = try? call.store.status(record) else { continue }
-            containers.append(record.shown(status))
+            containers.append(record.shown(status, owner: call.store.owner(id)))
         }
         if format == "json" {
             print(String(decoding: JSONValue.array(containers.map { .object($0) }).serialized(), as: UTF8.self))

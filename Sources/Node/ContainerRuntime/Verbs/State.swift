@@ -8,7 +8,7 @@ extension Verb {
         try call.arguments.require("state", atLeast: 1, atMost: 1)
         let id = try call.containerID()
         guard let record = try call.store.read(id) else { throw RuntimeError.noContainer(id.description) }
-        let shown = JSONValue.object(record.shown(try call.store.status(record)))
+        let shown = JSONValue.object(record.shown(try call.store.status(record), owner: call.store.owner(id)))
         print(String(decoding: shown.serialized(pretty: true), as: UTF8.self))
         return 0
     }

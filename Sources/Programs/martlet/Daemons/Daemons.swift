@@ -21,16 +21,17 @@ struct Daemons: Sendable {
             return handler
         }
         raiseDescriptorLimit()
+        // Before anything listens: what is missing is said at once.
+        let agentConfiguration = agent ? try agentConfiguration() : nil
         try await withThrowingTaskGroup(of: Void.self) { group in
             defer { group.cancelAll() }
             if master {
-                let daemon = try await MasterDaemon(masterConfiguration())
+                let daemon = try await MasterDaemon(masterConfiguration(), faces: [UnifiedAPI.face])
                 group.addTask { try await daemon.run() }
             }
-            if agent {
-                let configuration = try agentConfiguration()
+            if let configuration = agentConfiguration {
                 try node.remember(in: place)
-                let daemon = try await AgentDaemon(configuration)
+                let daemon = try await AgentDaemon(configuration, logger: Logger(label: "martlet.agent"))
                 group.addTask { try await daemon.run() }
             }
             group.addTask {

@@ -1,0 +1,103 @@
+import HTTPService
+import HTTPTypes
+import Hummingbird
+import JSON
+import Master
+import MasterCore
+import Model
+import Wire
+
+extension UnifiedAPI {
+    private static let path = APIPaths.nodes
+
+    /// What operators do with nodes.
+    var nodeOperations: [Operation] {
+        [
+            Operation(
+                .get, Self.path, "List nodes; with `watch`, follow them as lines.",
+                query: [.flag("watch", "First all, then every change.")], answer: .json([NodeView].self), statuses: [200]
+            ) { call in
+                guard try call.query.flag("watch") else { return try .json(try await nodeViews()) }
+                let watch = try await master.watchNodes()
+                return .lines(call.context) { writer in
+                    try await follow(watch, writer, id: { $0.node.id.text }, shows: { _ in true })
+                }
+            },
+            Operation(
+                .get, "\(Self.path)/{node}", "Inspect a node.", answer: .json(NodeView.self), statuses: [200, 404, 409]
+            ) { call in
+                let reply = try await master.query(.node(call.name("node")))
+                guard case .node(let view) = reply else { throw APIProblem.unexpected }
+                return try .json(view)
+            },
+            Operation(
+                .patch, "\(Self.path)/{node}", "Set labels and availability.", body: .json(UpdateNode.self),
+                answer: .json(NodeView.self), statuses: [200, 404, 409, 413, 507]
+            ) { call in
+                let wish = try await call.body(UpdateNode.self)
+                let reply = try await master.perform(.updateNode(call.name("node"), wish))
+                guard case .node(let view) = reply else { throw APIProblem.unexpected }
+                return try .json(view)
+            },
+            Operation(
+                .delete, "\(Self.path)/{node}", "Forget a node that is gone.",
+                query: [.flag("force", "Give its tasks up.")], statuses: [204, 404, 409, 507]
+            ) { call in
+                _ = try await master.perform(
+                    .removeNode(call.name("node"), force: try call.query.flag("force")))
+                return Response.empty
+            },
+        ]
+    }
+
+    /// What agents do. Their bodies are read leniently, so that versions can mix.
+    var agentOperations: [Operation] {
+        [
+            Operation(
+                .post, Self.path, "An agent says who and what it is.", body: .json(NodeRegistration.self),
+                answer: .json(NodeRegistered.self), statuses: [200, 409, 413, 507]
+            ) { call in
+                let wish = try JSONCoding.decode(NodeRegistration.self, from: await call.request.jsonBytes(call.context))
+                guard case .registered(let node) = try await master.perform(.registerNode(wish)) else {
+                    throw APIProblem.unexpected
+                }
+                return try .json(node)
+            },
+            Operation(
+                .get, "\(Self.path)/{node}/tasks", "What the node is to run; with `watch`, its agent's desired state as lines.",
+                query: [.flag("watch", "First all, then every change; ends an older watch of this node.")],
+                answer: .json([TaskAssignment].self), statuses: [200, 404, 409]
+            ) { call in
+                try await tasks(call)
+            },
+            Operation(
+                .post, "\(Self.path)/{node}/status", "An agent reports what it observed.", body: .json(NodeReport.self),
+                statuses: [204, 404, 413, 507]
+            ) { call in
+                let report = try JSONCoding.decode(NodeReport.self, from: await call.request.jsonBytes(call.context))
+                _ = try await master.perform(.report(call.name("node"), report))
+                return Response.empty
+            },
+        ]
+    }
+
+    private func tasks(_ call: Call) async throws -> Response {
+        let name = try call.name("node")
+        guard try call.query.flag("watch") else {
+            guard case .assignments(_, let list) = try await master.query(.assignments(name)) else {
+                throw APIProblem.unexpected
+            }
+            return try .json(list)
+        }
+        let (node, watch) = try await master.watchTasks(of: name)
+        return .lines(call.context) { writer in
+            do {
+                try await follow(watch, writer, id: { $0.task.text }, shows: { _ in true })
+                await master.nodeLeft(node)
+            } catch {
+                await master.nodeLeft(node)
+                throw error
+            }
+        }
+    }
+}

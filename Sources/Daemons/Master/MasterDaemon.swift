@@ -1,0 +1,54 @@
+import HTTPService
+import Kernel
+import Logging
+import ServiceLifecycle
+import Storage
+
+/// The master of a cluster: store, decisions and API in one service.
+package final class MasterDaemon: Service {
+    private let master: ClusterMaster
+    private let server: HTTPServer
+    private let logger: Logger
+
+    /// Where the API is served.
+    package var endpoints: [Endpoint] { server.endpoints }
+
+    /// Opens the store, reads it whole and begins to listen; clients are answered once `run` is called.
+    ///
+    /// - Throws: an error whose text is a sentence for the operator: another master has the store or the socket, the
+    ///   store is damaged, a directory cannot be made.
+    package init(
+        _ configuration: MasterConfiguration, faces: [MasterFace], logger: Logger = Logger(label: "martlet.master")
+    ) async throws {
+        self.logger = logger
+        try File.makeDirectories(configuration.dataDirectory, mode: 0o700)
+        try File.makeDirectories(configuration.storeDirectory, mode: 0o700)
+        try File.makeDirectories(configuration.runDirectory, mode: 0o750)
+        let store = try SQLiteStore(path: configuration.storePath)
+        master = try await ClusterMaster(store: store, logger: logger)
+        let router = makeRouter()
+        for face in faces { face(router, master) }
+        var endpoints: [Endpoint] = [.unix(path: configuration.socket, group: configuration.group)]
+        if let tcp = configuration.tcp { endpoints.append(.tcp(host: tcp.host, port: tcp.port)) }
+        server = try await HTTPServer.listen(
+            on: endpoints, router: router, role: "master", limits: configuration.limits, logger: logger)
+    }
+
+    /// Serves until the task is cancelled or the service group shuts down. Pods go on.
+    ///
+    /// - Throws: `MasterFailure` when the master must not go on, because somebody else writes to its store.
+    package func run() async throws {
+        logger.info("the master serves", metadata: ["endpoints": "\(server.endpoints.map(\.description))"])
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            defer { group.cancelAll() }
+            group.addTask { try await self.master.run() }
+            group.addTask { try await self.server.run() }
+            try await group.next()
+        }
+    }
+}
+
+/// Why a master ends by itself.
+package struct MasterFailure: Error, Sendable, CustomStringConvertible {
+    package let description: String
+}

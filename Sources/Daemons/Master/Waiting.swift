@@ -1,0 +1,116 @@
+import MasterCore
+import Model
+import Wire
+
+/// What a client can wait for.
+package enum WaitCondition: String, Sendable, CaseIterable {
+    /// It ran, or it failed to.
+    case started
+    /// It ended, and nothing starts it again but its user.
+    case stopped
+    case paused
+    /// Nothing of it is left.
+    case removed
+}
+
+extension ClusterMaster {
+    /// Returns when the container is as it is waited for, or will never be.
+    ///
+    /// - Throws: `APIProblem`; `CancellationError`.
+    package func wait(for ref: String, _ condition: WaitCondition) async throws -> WaitResult {
+        let (present, changes) = try await watchContainer(ref)
+        var last = present
+        if let result = last.result(of: condition) { return result }
+        for try await line in changes {
+            switch line.change {
+            case .put:
+                guard let view = line.object else { continue }
+                last = view
+                if let result = view.result(of: condition) { return result }
+            case .delete:
+                let ended = WaitResult(
+                    exitCode: last.container.exitCode ?? 0, outOfMemory: last.container.outOfMemory,
+                    message: condition == .removed ? "" : "the container was removed")
+                return ended
+            case .synced, .heartbeat: continue
+            }
+        }
+        try Task.checkCancellation()
+        throw APIProblem(.unavailable, "the master stopped watching the container \(present.name); ask again")
+    }
+
+    /// Where the container's task is, once it has a node.
+    ///
+    /// - Throws: `APIProblem`: there is no such container; no node fits, and why.
+    package func locate(_ ref: String) async throws -> TaskLocation {
+        let (present, changes) = try await watchContainer(ref)
+        if present.task == nil, present.unschedulable == nil, present.desired != .stopped {
+            for try await line in changes {
+                if line.change == .delete { break }
+                guard let view = line.object else { continue }
+                if view.task != nil || view.unschedulable != nil { break }
+            }
+        }
+        guard case .location(let location) = try await query(.location(present.id.text)) else {
+            throw APIProblem.unexpected
+        }
+        guard location.task != nil else {
+            let reason = location.waiting.isEmpty ? "it has never been started" : "it waits for a node: \(location.waiting)"
+            throw APIProblem(.conflict, "the container \(location.name) runs nowhere: \(reason)")
+        }
+        guard location.node != nil else {
+            throw APIProblem(.conflict, "the node of the container \(location.name) is gone")
+        }
+        return location
+    }
+}
+
+extension ContainerView {
+    /// The node has acted on the user's last wish to start it.
+    private var isUpToDate: Bool { status.generation >= generation }
+
+    /// The answer for somebody who waits; nil: not yet.
+    fileprivate func result(of condition: WaitCondition) -> WaitResult? {
+        switch condition {
+        case .started: startResult
+        case .stopped: stopResult
+        case .paused: pauseResult
+        case .removed: nil
+        }
+    }
+
+    private var startResult: WaitResult? {
+        switch status.phase {
+        case .running, .paused: return isUpToDate ? WaitResult(exitCode: 0) : nil
+        case .exited where isUpToDate && container.start > 0:
+            return WaitResult(exitCode: 0, outOfMemory: container.outOfMemory)
+        case .failed where isUpToDate || status.restartAt == nil && desired == .prepared:
+            return WaitResult(exitCode: container.exitCode ?? 125, message: status.message)
+        default:
+            guard desired == .stopped || desired == .removed else { return nil }
+            return WaitResult(exitCode: 125, message: "it was stopped before it started")
+        }
+    }
+
+    private var stopResult: WaitResult? {
+        if task == nil { return desired == .stopped ? WaitResult(exitCode: 0, message: "it was never started") : nil }
+        let wantsNoMore = desired == .stopped || desired == .removed
+        guard status.restartAt == nil, isUpToDate || wantsNoMore else { return nil }
+        switch status.phase {
+        case .exited:
+            return WaitResult(
+                exitCode: container.exitCode ?? 0, outOfMemory: container.outOfMemory, message: container.reason)
+        case .failed: return WaitResult(exitCode: container.exitCode ?? 125, message: status.message)
+        case .prepared, .assigned: return wantsNoMore ? WaitResult(exitCode: 0, message: "it was never started") : nil
+        default: return nil
+        }
+    }
+
+    private var pauseResult: WaitResult? {
+        switch status.phase {
+        case .paused: WaitResult(exitCode: 0)
+        case .exited, .failed, .removed: WaitResult(exitCode: container.exitCode ?? 125, message: "it ended")
+        default: nil
+        }
+    }
+}

@@ -1,0 +1,75 @@
+import JSON
+import MasterCore
+import Model
+import Wire
+
+/// What there is now, and every change after it, without a gap or a repetition.
+package struct Watch<Object: Sendable & Codable>: Sendable {
+    package let present: [Object]
+    package let changes: AsyncThrowingStream<WatchLine<Object>, any Error>
+}
+
+extension ClusterMaster {
+    package func watchContainers() async throws(APIProblem) -> Watch<ContainerView> {
+        let watches = watches
+        return try await ask({ .query($0, .containers(ContainerFilter())) }) { reply in
+            guard case .containers(let views) = reply else { return .failure(.unexpected) }
+            return .success(Watch(present: views, changes: watches.containers(only: nil)))
+        }
+    }
+
+    package func watchServices() async throws(APIProblem) -> Watch<ServiceView> {
+        let watches = watches
+        return try await ask({ .query($0, .services) }) { reply in
+            guard case .services(let views) = reply else { return .failure(.unexpected) }
+            return .success(Watch(present: views, changes: watches.services()))
+        }
+    }
+
+    package func watchNodes() async throws(APIProblem) -> Watch<NodeView> {
+        let watches = watches
+        return try await ask({ .query($0, .nodes) }) { reply in
+            guard case .nodes(let views) = reply else { return .failure(.unexpected) }
+            return .success(Watch(present: views, changes: watches.nodes()))
+        }
+    }
+
+    /// One container by its reference.
+    func watchContainer(_ ref: String) async throws(APIProblem) -> (
+        present: ContainerView, changes: AsyncThrowingStream<WatchLine<ContainerView>, any Error>
+    ) {
+        let watches = watches
+        return try await ask({ .query($0, .container(ref)) }) { reply in
+            guard case .container(let view) = reply else { return .failure(.unexpected) }
+            return .success((view, watches.containers(only: view.id)))
+        }
+    }
+
+    /// A node's tasks, for its agent; the node counts as connected until `nodeLeft`.
+    package func watchTasks(of node: String) async throws(APIProblem) -> (node: NodeID, watch: Watch<TaskAssignment>) {
+        let watches = watches
+        return try await ask({ .command($0, .connectNode(node)) }) { reply in
+            guard case .assignments(let id, let list) = reply else { return .failure(.unexpected) }
+            return .success((id, Watch(present: list, changes: watches.tasks(of: id))))
+        }
+    }
+
+    /// The watch of a node's tasks has ended.
+    package func nodeLeft(_ node: NodeID) { step(.nodeDisconnected(node)) }
+
+    /// The history since `since`, and what happens after it; nil elements are signs of life.
+    package func followEvents(
+        since: Timestamp?
+    ) async throws(APIProblem) -> (history: [Event], following: AsyncThrowingStream<Event?, any Error>) {
+        let watches = watches
+        return try await ask({ .query($0, .events(since: since, until: nil)) }) { reply in
+            guard case .events(let history) = reply else { return .failure(.unexpected) }
+            return .success((history, watches.events()))
+        }
+    }
+}
+
+extension APIProblem {
+    /// A reply of another kind than the question's: a mistake of ours.
+    package static let unexpected = APIProblem(.internal, "the master answered something else than it was asked")
+}

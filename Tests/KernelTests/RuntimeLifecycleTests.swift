@@ -1,0 +1,233 @@
+import Glibc
+import JSON
+import Kernel
+import OCISpec
+import Testing
+
+extension KernelSuite {
+    /// From `create` to `delete`, as engines drive an OCI runtime.
+    @Suite(.serialized) struct RuntimeLifecycle {
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `a container is created, started, ends and is deleted`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            let bundle = try fixture.bundle("echo ran > /tmp/mark; exit 3") { $0.annotations = ["a.b/c": "d"] }
+            try fixture.must("create", "--bundle", bundle, "--pid-file", "\(fixture.directory)/pid", "c1")
+
+            let created = try fixture.state("c1")
+            #expect(created.status == .created)
+            #expect(created.bundle == bundle)
+            #expect(created.annotations == ["a.b/c": "d"])
+            #expect(try File.text("\(fixture.directory)/pid") == "\(created.pid)")
+            #expect(!File.exists("\(bundle)/rootfs/tmp/mark"), "the program does not run before start")
+
+            try fixture.must("start", "c1")
+            #expect(fixture.wait(created.pid) == 3)
+            #expect(try File.text("\(bundle)/rootfs/tmp/mark") == "ran")
+            #expect(try fixture.state("c1").status == .stopped)
+            #expect(try fixture.call(["start", "c1"]).code == 1, "what has stopped is not started again")
+
+            try fixture.must("delete", "c1")
+            let gone = try fixture.call(["state", "c1"])
+            #expect(gone.code == 1)
+            #expect(gone.stderr.contains("does not exist"))
+            #expect(try fixture.traces() == [])
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `run passes the exit status on and cleans up`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            #expect(try fixture.run("exit 0").code == 0)
+            #expect(try fixture.run("exit 7").code == 7)
+            #expect(try fixture.run("kill -KILL $$; sleep 1") { $0.linux?.namespaces.removeFirst() }.code == 137)
+            #expect(try fixture.traces() == [])
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `a running container is deleted only with force`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            try fixture.start("c1")
+            let pid = try fixture.state("c1").pid
+            let refused = try fixture.call(["delete", "c1"])
+            #expect(refused.code == 1)
+            #expect(refused.stderr.contains("not stopped"))
+            #expect(try fixture.state("c1").status == .running)
+            try fixture.must("delete", "--force", "c1")
+            #expect(fixture.wait(pid) == 137)
+            #expect(try fixture.traces() == [])
+            #expect(try fixture.call(["delete", "c1"]).stderr.contains("does not exist"))
+            try fixture.must("delete", "--force", "c1")
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `a created container is deleted without force`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            try fixture.must("create", "--bundle", try fixture.bundle(), "c1")
+            try fixture.must("delete", "c1")
+            fixture.reap()
+            #expect(try fixture.traces() == [])
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `signals reach the first process`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            try fixture.start("c1", "trap 'exit 42' USR1; echo ready > /tmp/ready; while :; do sleep 0.01; done")
+            let state = try fixture.state("c1")
+            for _ in 0..<500 where !File.exists("\(state.bundle)/rootfs/tmp/ready") { usleep(10_000) }
+            try fixture.must("kill", "c1", "SIGUSR1")
+            #expect(fixture.wait(state.pid) == 42)
+            let late = try fixture.call(["kill", "c1", "TERM"])
+            #expect(late.code == 1)
+            #expect(late.stderr.contains("container not running"))
+            #expect(try fixture.call(["kill", "c1", "NOSUCH"]).code == 1)
+            #expect(try fixture.call(["kill", "c2", "TERM"]).stderr.contains("does not exist"))
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `all processes of a container without a pid namespace are killed`(
+            _ runtime: RuntimeFixture.Runtime
+        ) throws {
+            let fixture = try RuntimeFixture(runtime)
+            let bundle = try fixture.bundle("sleep 1000 & echo $! > /tmp/other; exec sleep 1000") { spec in
+                spec.linux?.namespaces.removeAll { $0.type == .pid }
+            }
+            try fixture.must("create", "--bundle", bundle, "c1")
+            try fixture.must("start", "c1")
+            for _ in 0..<500 where (try? File.text("\(bundle)/rootfs/tmp/other"))?.isEmpty ?? true { usleep(10_000) }
+            let first = try fixture.state("c1").pid
+            let other = try #require(pid_t(try File.text("\(bundle)/rootfs/tmp/other")))
+            try fixture.must("kill", "--all", "c1", "KILL")
+            #expect(fixture.wait(first) == 137)
+            #expect(fixture.wait(other) == 137)
+            try fixture.must("delete", "c1")
+            #expect(try fixture.traces() == [])
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `a paused container stands still until it is resumed`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            try fixture.start("c1", "n=0; while :; do n=$((n+1)); echo $n > /tmp/n; done")
+            let count = "\(try fixture.state("c1").bundle)/rootfs/tmp/n"
+            for _ in 0..<500 where !File.exists(count) { usleep(10_000) }
+            try fixture.must("pause", "c1")
+            #expect(try fixture.state("c1").status == .paused)
+            let before = try File.text(count)
+            usleep(100_000)
+            #expect(try File.text(count) == before)
+            #expect(try fixture.call(["exec", "c1", "true"]).stderr.contains("paused"))
+            try fixture.must("resume", "c1")
+            #expect(try fixture.state("c1").status == .running)
+            for _ in 0..<500 where try File.text(count) == before { usleep(10_000) }
+            #expect(try File.text(count) != before)
+            try fixture.must("pause", "c1")
+            try fixture.must("delete", "--force", "c1")
+            fixture.reap()
+            #expect(try fixture.traces() == [])
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `containers are listed`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            try fixture.must("create", "--bundle", try fixture.bundle(), "one")
+            try fixture.start("two")
+            #expect(try fixture.must("list", "--quiet").lines == ["one", "two"])
+            let table = try fixture.must("list").lines
+            #expect(table.first?.split(separator: " ") == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"])
+            #expect(table.count == 3)
+            let list = try JSONValue.parse(try fixture.must("list", "--format", "json").stdout).arrayValue ?? []
+            #expect(list.map { $0["id"]?.stringValue } == ["one", "two"])
+            #expect(list.map { $0["status"]?.stringValue } == ["created", "running"])
+            #expect(list.allSatisfy { $0["owner"]?.stringValue == "root" })
+            let processes = try JSONValue.parse(try fixture.must("ps", "--format", "json", "two").stdout)
+            #expect(processes.arrayValue?.compactMap(\.intValue) == [Int64(try fixture.state("two").pid)])
+            #expect(try fixture.must("ps", "two").stdout.contains("sleep 1000"))
+        }
+
+        @Test func `an id is taken once, and is a plain name`() throws {
+            let fixture = try RuntimeFixture()
+            let bundle = try fixture.bundle()
+            try fixture.must("create", "--bundle", bundle, "c1")
+            let twice = try fixture.call(["create", "--bundle", try fixture.bundle(), "c1"])
+            #expect(twice.code == 1)
+            #expect(twice.stderr.contains("already exists"))
+            #expect(try fixture.state("c1").status == .created, "the first one is not touched")
+            for id in ["", ".", "..", "a/b", "../c", ".a", "a b", "ä", "a\u{7}", String(repeating: "x", count: 256)] {
+                let refused = try fixture.call(["create", "--bundle", bundle, id])
+                #expect(refused.code == 1, "\(id)")
+                #expect(refused.stderr.contains("invalid container id"), "\(id): \(refused.stderr)")
+            }
+        }
+
+        @Test(arguments: [
+            ("nosuch", "executable file not found in $PATH"), ("/bin/nosuch", "no such file or directory"),
+            ("/etc/plain", "permission denied"), ("/etc", "permission denied"),
+        ])
+        func `a program that cannot be executed is named, and nothing is left`(
+            program: String, reason: String
+        ) throws {
+            let fixture = try RuntimeFixture()
+            let bundle = try fixture.bundle { $0.process?.args = [program] }
+            try File.replace("\(bundle)/rootfs/etc/plain", with: [], mode: 0o644)
+            for verb in ["run", "create"] {
+                let output = try fixture.call([verb, "--bundle", bundle, "c1"])
+                #expect(output.code == 1)
+                #expect(output.stderr.contains("\"\(program)\"") && output.stderr.contains(reason), "\(output.stderr)")
+                #expect(output.stderr.split(separator: "\n").count == 1, "one line")
+                #expect(try fixture.traces() == [])
+            }
+        }
+
+        @Test func `a program that the kernel refuses is reported by start`() throws {
+            let fixture = try RuntimeFixture()
+            let bundle = try fixture.bundle { $0.process?.args = ["/bin/broken"] }
+            try File.replace("\(bundle)/rootfs/bin/broken", with: Array("\u{7f}ELF".utf8), mode: 0o755)
+            try fixture.must("create", "--bundle", bundle, "c1")
+            let output = try fixture.call(["start", "c1"])
+            #expect(output.code == 1)
+            #expect(output.stderr.contains("exec /bin/broken: Exec format error"), "\(output.stderr)")
+            fixture.reap()
+            #expect(try fixture.state("c1").status == .stopped)
+        }
+
+        @Test func `a recycled process number is not taken for the container`() throws {
+            let fixture = try RuntimeFixture()
+            try fixture.start("c1")
+            let path = "\(fixture.root)/c1/state.json"
+            let pid = try fixture.state("c1").pid
+            guard case .object(var record) = try JSONValue.parse(try File.read(path)) else { return }
+            let start = try #require(record["startTime"]?.intValue)
+            record["startTime"] = .integer(start - 1)
+            try File.replace(path, with: JSONValue.object(record).serialized())
+            #expect(try fixture.state("c1").status == .stopped)
+            #expect(try fixture.call(["kill", "c1", "KILL"]).stderr.contains("container not running"))
+            #expect(kill(pid, 0) == 0, "the stranger is not signalled")
+            record["startTime"] = .integer(start)
+            try File.replace(path, with: JSONValue.object(record).serialized())
+        }
+
+        @Test func `errors go to the log in the wanted format`() throws {
+            let fixture = try RuntimeFixture()
+            let log = "\(fixture.directory)/log"
+            let output = try fixture.call(["--log", log, "--log-format", "json", "state", "nosuch"])
+            #expect(output.code == 1)
+            let entry = try JSONValue.parse(try File.read(log))
+            #expect(entry["level"] == "error")
+            #expect(entry["msg"]?.stringValue?.contains("does not exist") == true)
+            #expect(Timestamp(rfc3339: entry["time"]?.stringValue ?? "") != nil)
+            #expect(output.stderr.contains("does not exist"))
+        }
+
+        @Test(arguments: ["runtime.before_cgroup", "runtime.after_clone", "runtime.created"])
+        func `a runtime that is killed while it creates leaves what delete removes`(_ mark: String) throws {
+            let fixture = try RuntimeFixture()
+            let bundle = try fixture.bundle("sleep 1000")
+            fixture.environment.append("MARTLET_FAILPOINT=\(mark)")
+            #expect(try fixture.call(["create", "--bundle", bundle, "c1"]).code == 137)
+            fixture.environment.removeLast()
+            usleep(50_000)
+            fixture.reap()
+            try fixture.must("delete", "--force", "c1")
+            fixture.reap()
+            #expect(try fixture.traces() == [])
+        }
+    }
+}
