@@ -192,6 +192,17 @@ let package = Package(
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
+        tests("OCISpecTests", ["OCISpec", "JSON"]),
+        tests("AgentCoreTests", ["AgentCore", "Model", "Wire", "JSON"]),
+        tests("SimulationTests", ["AgentCore", "MasterCore", "Model", "Wire", "JSON"]),
+        tests("ImagesTests", ["Images", "Kernel"]),
+        tests("VolumesTests", ["Volumes", "Kernel"]),
+        tests(
+            "KernelTests",
+            [
+                "CKernel", "Kernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "CNISpec", "StreamFrames",
+                "ShimProtocol", "ContainerRuntime", "ShimCore", "Reactor", "Images", "Networking", "Volumes",
+            ]),
         tests("SystemTests", ["Kernel", "CKernel", "JSON", "Model", "Wire"]),
     ],
     swiftLanguageModes: [.v6]

@@ -34,7 +34,8 @@ long ck_send_descriptors(int socket, const void *data, size_t length, const int 
     return sendmsg(socket, &message, flags | MSG_NOSIGNAL);
 }
 
-long ck_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity, int *count, int flags) {
+long ck_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity,
+                            int *count, int flags) {
     struct iovec part = { data, length };
     union control control = {0};
     struct msghdr message = {

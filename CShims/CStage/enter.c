@@ -40,8 +40,10 @@ static void join_all(const struct cs_entry *entry, int socket) {
 
 // Root of the user namespace, by raw calls: glibc's wrappers would look for threads that this process does not have.
 static void become_root(const struct cs_entry *entry) {
-    if (syscall(SYS_setresgid, 0, 0, 0) < 0) give_up(entry->socket, "become gid 0 of the user namespace (does it map 0?)");
-    if (syscall(SYS_setresuid, 0, 0, 0) < 0) give_up(entry->socket, "become uid 0 of the user namespace (does it map 0?)");
+    if (syscall(SYS_setresgid, 0, 0, 0) < 0)
+        give_up(entry->socket, "become gid 0 of the user namespace (does it map 0?)");
+    if (syscall(SYS_setresuid, 0, 0, 0) < 0)
+        give_up(entry->socket, "become uid 0 of the user namespace (does it map 0?)");
     if (syscall(SYS_setgroups, 0, NULL) < 0 && errno != EPERM) give_up(entry->socket, "setgroups");
     prctl(PR_SET_DUMPABLE, 0);
 }

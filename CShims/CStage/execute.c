@@ -86,14 +86,15 @@ static void set_capabilities(const struct cs_process *process) {
         { (uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(process->inheritable >> 32) },
     };
     if (syscall(SYS_capset, &header, data) < 0) fail(process, "capset", NULL);
-    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0) fail(process, "clear the ambient capabilities", NULL);
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+        fail(process, "clear the ambient capabilities", NULL);
     for (unsigned long number = 0; number < 64; number++)
         if ((process->ambient & (1ULL << number)) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0) < 0)
             fail(process, "raise an ambient capability (it must be permitted and inheritable)", NULL);
 }
 
-// Closed now, not by execve: a working directory or program given as /proc/self/fd/N must not be one of ours. The socket
-// stays, close-on-exec.
+// Closed now, not by execve: a working directory or program given as /proc/self/fd/N must not be one of ours. The
+// socket stays, close-on-exec.
 static void close_others(const struct cs_process *process) {
     unsigned int first = 3 + (unsigned int)process->keep_descriptors, socket = (unsigned int)process->socket;
     int failed = 0;
@@ -115,7 +116,8 @@ _Noreturn void cs_execute(const struct cs_process *process) {
     }
     close_others(process);
     if (process->mask >= 0) syscall(SYS_umask, process->mask);
-    if (process->personality >= 0 && syscall(SYS_personality, process->personality) < 0) fail(process, "personality", NULL);
+    if (process->personality >= 0 && syscall(SYS_personality, process->personality) < 0)
+        fail(process, "personality", NULL);
 
     // Root may be kept out of the directory (a network filesystem), or the user may: whoever can enters it.
     int entered = enter_directory(process) == 0;
@@ -123,7 +125,8 @@ _Noreturn void cs_execute(const struct cs_process *process) {
     set_identity(process);
     if (!entered && enter_directory(process) < 0) fail(process, "chdir to", process->directory);
     if (process->set_capabilities) set_capabilities(process);
-    if (process->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) fail(process, "prctl(PR_SET_NO_NEW_PRIVS)", NULL);
+    if (process->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        fail(process, "prctl(PR_SET_NO_NEW_PRIVS)", NULL);
     if (process->filter) {
         struct sock_fprog program = { process->filter_length, (struct sock_filter *)process->filter };
         if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, process->filter_flags, &program) < 0)

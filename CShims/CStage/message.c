@@ -39,14 +39,17 @@ int cs_receive(int socket, struct cs_message *message, int *descriptor) {
     };
     *descriptor = -1;
     ssize_t received;
-    do received = recvmsg(socket, &header, MSG_CMSG_CLOEXEC); while (received < 0 && errno == EINTR);
-    // A peer that ended with messages of ours unread resets the connection: for us that is its end.
-    if (received < 0 && errno == ECONNRESET) return 0;
+    // A peer that ended with messages of ours unread makes one call fail with ECONNRESET; what it had sent is still
+    // there, and then its end.
+    do {
+        received = recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
+    } while (received < 0 && (errno == EINTR || errno == ECONNRESET));
     if (received <= 0) return (int)received;
     struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
     if (rights && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS)
         memcpy(descriptor, CMSG_DATA(rights), sizeof *descriptor);
-    if (received != sizeof *message || message->length > CS_TEXT_SIZE || (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
+    int cut = header.msg_flags & (MSG_TRUNC | MSG_CTRUNC);
+    if (received != sizeof *message || message->length > CS_TEXT_SIZE || cut) {
         if (*descriptor >= 0) close(*descriptor);
         *descriptor = -1;
         errno = EPROTO;

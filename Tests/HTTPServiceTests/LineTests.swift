@@ -83,7 +83,8 @@ import Testing
                 }
             }
         } _: { server in
-            let curl = try Spawn("/usr/bin/curl", ["curl", "-sS", "--unix-socket", server.path, "http://x/wait"]).start()
+            let curl = try Spawn("/usr/bin/curl", ["curl", "-sS", "--unix-socket", server.path, "http://x/wait"])
+                .start()
             await waiting.wait()
             try curl.signal(SIGKILL)
             await cancelled.wait()

@@ -228,7 +228,7 @@ import Testing
 
     @Test func aHeaderThatIsNotCompletedIs408() async throws {
         var limits = ServiceLimits()
-        limits.headTimeout = .milliseconds(200)
+        limits.headTimeout = .seconds(3)
         let text = try await withServer(limits: limits, routes: Self.routes) { server in
             try await server.exchange("GET / HTTP/1.1\r\nHost:")
         }
@@ -237,7 +237,7 @@ import Testing
 
     @Test func aJSONBodyThatDoesNotComeIs408() async throws {
         var limits = ServiceLimits()
-        limits.jsonBodyTimeout = .milliseconds(200)
+        limits.jsonBodyTimeout = .milliseconds(500)
         let text = try await withServer(limits: limits, routes: Self.routes) { server in
             try await server.exchange("POST /things HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n{")
         }
@@ -246,7 +246,7 @@ import Testing
 
     @Test func anIdleConnectionIsClosed() async throws {
         var limits = ServiceLimits()
-        limits.headTimeout = .milliseconds(200)
+        limits.headTimeout = .seconds(3)
         limits.idleTimeout = .milliseconds(200)
         try await withServer(limits: limits, routes: Self.routes) { server in
             #expect(try await server.exchange("") == "")

@@ -48,7 +48,7 @@ struct TestServer: Sendable {
     /// Sends text as it stands, closes the sending side when asked to, and reads until the server closes.
     func exchange(_ text: String, finish: Bool = false) async throws -> String {
         try await connect { client in
-            try await client.send(text)
+            if !text.isEmpty { try await client.send(text) }
             if finish { client.finish() }
             return try await client.rest()
         }

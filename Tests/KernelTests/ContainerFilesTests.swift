@@ -133,7 +133,9 @@ extension KernelSuite {
                 expectRefusal(.unsupported) { try files.extract(file.raw, into: path) }
             }
             let magic = try fixture.file(tar)
-            #expect(throws: ImageError.self) { try files.extract(magic.raw, into: "/proc/self/root/\(fixture.canaryPath)") }
+            #expect(throws: ImageError.self) {
+                try files.extract(magic.raw, into: "/proc/self/root/\(fixture.canaryPath)")
+            }
             #expect(try File.read("/proc/sys/kernel/core_pattern") == before)
             try fixture.expectCanaryUntouched()
         }

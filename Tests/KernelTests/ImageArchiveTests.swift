@@ -1,5 +1,4 @@
 import Glibc
-import JSON
 import Kernel
 import Testing
 
@@ -51,7 +50,8 @@ extension KernelSuite {
             let oci = try fixture.save(["app"], .oci)
             let policy = ["--insecure-policy", "copy"]
             let sources = [
-                "docker-archive:\(docker):docker.io/library/app:latest", "oci-archive:\(oci)", "oci-archive:\(oci):latest",
+                "docker-archive:\(docker):docker.io/library/app:latest", "oci-archive:\(oci)",
+                "oci-archive:\(oci):latest",
             ]
             for source in sources {
                 for kind in ["docker-archive", "oci-archive"] {
@@ -231,14 +231,17 @@ extension KernelSuite {
             let attestation = #"{\#(arm),"platform":{"os":"unknown","architecture":"unknown"}}"#
             let inner = Self.index((platforms + [attestation]).joined(separator: ","))
             let nested = try layout.add(Array(inner.utf8), type: MediaType.index)
-            let outer = Self.index(#"{\#(nested),"annotations":{"io.containerd.image.name":"docker.io/library/multi:1"}}"#)
+            let outer = Self.index(
+                #"{\#(nested),"annotations":{"io.containerd.image.name":"docker.io/library/multi:1"}}"#)
             let archive = try layout.finish(index: outer)
             let file = try fixture.file(archive)
             let image = try #require(fixture.store.load(file.raw, platform: Platform("linux/amd64")).first)
             #expect(image.names.map(\.familiar) == ["multi:1"])
             #expect(try File.text("\(fixture.mount(image))/rootfs/file") == "amd")
             let again = try fixture.file(archive)
-            let message = expectRefusal(.unsupported) { try fixture.store.load(again.raw, platform: Platform("linux/riscv64")) }
+            let message = expectRefusal(.unsupported) {
+                try fixture.store.load(again.raw, platform: Platform("linux/riscv64"))
+            }
             #expect(message.contains("linux/amd64"), "\(message)")
         }
 
@@ -258,38 +261,62 @@ extension KernelSuite {
             let cases: [(ImageError.Kind, (inout LayoutBuilder, String) throws -> String)] = [
                 // Both an index and a manifest.
                 (.invalidArchive, { _, image in Self.index("{\(image)}", extra: #","layers":[]"#) }),
-                (.invalidArchive, { _, image in Self.index("{\(image)}", extra: #","mediaType":"\#(MediaType.manifest)""#) }),
+                (
+                    .invalidArchive,
+                    { _, image in Self.index("{\(image)}", extra: #","mediaType":"\#(MediaType.manifest)""#) }
+                ),
                 (.unsupported, { _, image in #"{"schemaVersion":1,"manifests":[{\#(image)}]}"# }),
                 (.invalidArchive, { _, _ in #"{"schemaVersion":2}"# }),
                 // Something that is no image.
-                (.unsupported, { layout, _ in
-                    Self.index("{\(try layout.add(Array("{}".utf8), type: "application/json"))}")
-                }),
+                (
+                    .unsupported,
+                    { layout, _ in
+                        Self.index("{\(try layout.add(Array("{}".utf8), type: "application/json"))}")
+                    }
+                ),
                 // A manifest announced as an index, and the reverse.
-                (.invalidArchive, { _, image in
-                    Self.index("{\(image)}".replacing(MediaType.manifest, with: MediaType.index))
-                }),
+                (
+                    .invalidArchive,
+                    { _, image in
+                        Self.index("{\(image)}".replacing(MediaType.manifest, with: MediaType.index))
+                    }
+                ),
                 // Content that is not there, is larger, or is another.
-                (.invalidArchive, { _, image in
-                    Self.index("{\(image)}".replacing(#""digest":"sha256:"#, with: #""digest":"sha256:00"#))
-                }),
-                (.invalidArchive, { _, image in
-                    Self.index("{\(image.replacing(#""size":"#, with: #""size":1"#))}")
-                }),
-                (.invalidArchive, { layout, _ in
-                    let digest = Digest.of([1, 2, 3])
-                    try layout.tar.addFile("blobs/sha256/\(digest.hex)", [3, 2, 1])
-                    return Self.index(#"{"mediaType":"\#(MediaType.manifest)","digest":"\#(digest)","size":3}"#)
-                }),
-                (.invalidArchive, { layout, _ in
-                    Self.index(
-                        "{\(try layout.addImage("y", architecture: "amd64", manifestExtra: #","manifests":[]"#))}")
-                }),
-                (.unsupported, { layout, _ in
-                    let config = try layout.add(Array("{}".utf8), type: "application/vnd.example+json")
-                    let manifest = #"{"schemaVersion":2,"config":{\#(config)},"layers":[]}"#
-                    return Self.index("{\(try layout.add(Array(manifest.utf8), type: MediaType.manifest))}")
-                }),
+                (
+                    .invalidArchive,
+                    { _, image in
+                        Self.index("{\(image)}".replacing(#""digest":"sha256:"#, with: #""digest":"sha256:00"#))
+                    }
+                ),
+                (
+                    .invalidArchive,
+                    { _, image in
+                        Self.index("{\(image.replacing(#""size":"#, with: #""size":1"#))}")
+                    }
+                ),
+                (
+                    .invalidArchive,
+                    { layout, _ in
+                        let digest = Digest.of([1, 2, 3])
+                        try layout.tar.addFile("blobs/sha256/\(digest.hex)", [3, 2, 1])
+                        return Self.index(#"{"mediaType":"\#(MediaType.manifest)","digest":"\#(digest)","size":3}"#)
+                    }
+                ),
+                (
+                    .invalidArchive,
+                    { layout, _ in
+                        Self.index(
+                            "{\(try layout.addImage("y", architecture: "amd64", manifestExtra: #","manifests":[]"#))}")
+                    }
+                ),
+                (
+                    .unsupported,
+                    { layout, _ in
+                        let config = try layout.add(Array("{}".utf8), type: "application/vnd.example+json")
+                        let manifest = #"{"schemaVersion":2,"config":{\#(config)},"layers":[]}"#
+                        return Self.index("{\(try layout.add(Array(manifest.utf8), type: MediaType.manifest))}")
+                    }
+                ),
             ]
             for (number, (kind, build)) in cases.enumerated() {
                 let fixture = try ImageFixture()

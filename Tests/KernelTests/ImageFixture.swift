@@ -78,7 +78,8 @@ final class ImageFixture {
     }
 
     @discardableResult
-    func importTar(_ tar: [UInt8], name: String? = "test:1", config: ImageConfig = ImageConfig()) throws -> ImageRecord {
+    func importTar(_ tar: [UInt8], name: String? = "test:1", config: ImageConfig = ImageConfig()) throws -> ImageRecord
+    {
         let file = try file(tar)
         return try store.importTar(file.raw, name: name, config: config)
     }

@@ -250,7 +250,27 @@ extension KernelSuite {
             try fixture.expectStoreEmpty()
         }
 
-        @Test(arguments: ["gzip", "xz", "zstd", "bzip2"]) func aTruncatedCompressedArchiveIsRefused(tool: String) throws {
+        @Test(arguments: ["gzip", "xz", "zstd", "bzip2"]) func aDamagedCompressedArchiveIsRefused(tool: String) throws {
+            let fixture = try ImageFixture()
+            let noise = try runTool("/usr/bin/head", ["-c", "200000", "/dev/urandom"])
+            let tar = try TarBuilder.make { try $0.addFile("noise", noise) }
+            let options = tool == "zstd" ? ["-c", "--check"] : ["-c"]
+            var packed = try runTool("/usr/bin/\(tool)", options, input: tar)
+            packed[packed.count / 2] ^= 1
+            expectRefusal(.invalidArchive) { try fixture.importTar(packed) }
+            try fixture.expectStoreEmpty()
+        }
+
+        @Test func aGzipStreamOfSeveralMembersIsRead() throws {
+            let fixture = try ImageFixture()
+            let tar = try TarBuilder.make { try $0.addFile("file", [UInt8](repeating: 5, count: 100_000)) }
+            let parts = [Array(tar[..<50_000]), [], Array(tar[50_000...])]
+            let packed = try parts.flatMap { try runTool("/usr/bin/gzip", ["-c"], input: $0) }
+            #expect(try statusOf("\(fixture.layer(fixture.importTar(packed)))/file").st_size == 100_000)
+        }
+
+        @Test(arguments: ["gzip", "xz", "zstd", "bzip2"]) func aTruncatedCompressedArchiveIsRefused(tool: String) throws
+        {
             let fixture = try ImageFixture()
             var random = SystemRandomNumberGenerator()
             let noise = (0..<200_000).map { _ in UInt8.random(in: 0...255, using: &random) }

@@ -77,7 +77,8 @@ extension KernelSuite {
                 try $0.add(.regular, composed, data: "one")
                 try $0.add(.regular, decomposed, data: "two")
                 try $0.add(invalid, [0x78])
-                try $0.add(.regular, String(repeating: "d/", count: 80) + String(repeating: "n", count: 255), data: "deep")
+                try $0.add(
+                    .regular, String(repeating: "d/", count: 80) + String(repeating: "n", count: 255), data: "deep")
             }
             let layer = try fixture.layer(try fixture.importTar(tar))
             let directory = try File.open(layer, O_RDONLY | O_DIRECTORY)
@@ -100,7 +101,8 @@ extension KernelSuite {
                 """
             try runTool("/usr/bin/python3", ["-c", script, place])
             for format in ["gnu", "pax", "pax --sparse-version=0.0", "pax --sparse-version=0.1"] {
-                let options = ["-cS", "-C", place, "-f", "-"] + "--format=\(format)".split(separator: " ").map(String.init)
+                let options =
+                    ["-cS", "-C", place, "-f", "-"] + "--format=\(format)".split(separator: " ").map(String.init)
                 let tar = try runTool("/usr/bin/tar", options + ["holes"])
                 #expect(tar.count < 4 << 20, "\(format) is not sparse")
                 let layer = try fixture.layer(try fixture.importTar(tar, name: "sparse"))
@@ -112,7 +114,9 @@ extension KernelSuite {
         @Test func whiteoutsHideWhatLiesBelow() throws {
             let fixture = try ImageFixture()
             let below = try TarBuilder.make {
-                for name in ["kept", "gone", "opaque/old", "again/old", "late/old"] { try $0.add(.regular, name, data: "below") }
+                for name in ["kept", "gone", "opaque/old", "again/old", "late/old"] {
+                    try $0.add(.regular, name, data: "below")
+                }
                 try $0.add(.directory, "gonedir/")
                 try $0.add(.regular, "gonedir/file", data: "below")
             }
@@ -154,7 +158,8 @@ extension KernelSuite {
             let root = try fixture.mount(image) + "/rootfs"
             #expect(try statusOf(root).st_mode & 0o7777 == 0o750)
             let tmp = try statusOf("\(root)/tmp")
-            #expect(tmp.st_mode & 0o7777 == 0o1777 && tmp.st_uid == 12 && tmp.st_gid == 13 && tmp.st_mtim.tv_sec == 5000)
+            #expect(
+                tmp.st_mode & 0o7777 == 0o1777 && tmp.st_uid == 12 && tmp.st_gid == 13 && tmp.st_mtim.tv_sec == 5000)
             #expect(try statusOf("\(root)/tmp/private").st_mode & 0o7777 == 0o700)
             #expect(try statusOf("\(root)/fresh").st_mode & 0o7777 == 0o755)
         }

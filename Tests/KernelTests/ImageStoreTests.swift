@@ -12,7 +12,9 @@ extension KernelSuite {
             try TarBuilder.make { try $0.add(.regular, "file", data: text) }
         }
 
-        @Test(arguments: ["none", "gzip", "xz", "zstd", "bzip2"]) func anImportCanBeInspectedAndMounted(tool: String) throws {
+        @Test(arguments: ["none", "gzip", "xz", "zstd", "bzip2"]) func anImportCanBeInspectedAndMounted(tool: String)
+            throws
+        {
             let fixture = try ImageFixture()
             let tar = try Self.tar("hello")
             let archive = tool == "none" ? tar : try runTool("/usr/bin/\(tool)", ["-c"], input: tar)
@@ -71,7 +73,8 @@ extension KernelSuite {
             try fixture.store.tag(first.digest.description, as: "app:old")
             try fixture.store.tag("app:old", as: "app")
             #expect(try fixture.store.resolve("app").digest == first.digest)
-            #expect(try fixture.store.resolve(first.digest.description).names.map(\.familiar) == ["app:latest", "app:old"])
+            #expect(
+                try fixture.store.resolve(first.digest.description).names.map(\.familiar) == ["app:latest", "app:old"])
             let reopened = try fixture.reopen()
             #expect(try reopened.resolve("app").digest == first.digest)
             #expect(reopened.list().count == 2)

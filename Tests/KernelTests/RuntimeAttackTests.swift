@@ -40,7 +40,10 @@ extension KernelSuite {
             try File.replace("\(bundle)/rootfs/bin/evil", with: Array(script.utf8), mode: 0o755)
             let loop = """
                 while :; do for p in /proc/[0-9]*; do
-                    case $(readlink $p/exe) in */busybox|"") ;; *) echo owned 2>/dev/null > $p/exe && echo wrote > /tmp/won;; esac
+                    case $(readlink $p/exe) in
+                    */busybox|"") ;;
+                    *) echo owned 2>/dev/null > $p/exe && echo wrote > /tmp/won;;
+                    esac
                 done; done
                 """
             try fixture.must("exec", "--detach", "c1", "sh", "-c", loop)
@@ -125,7 +128,9 @@ extension KernelSuite {
             #expect(output.stderr.contains("/dev/pts"), "\(output.stderr)")
         }
 
-        @Test func `a mount destination that is swapped for a link stays inside (CVE-2021-30465, CVE-2024-45310)`() throws {
+        @Test func `a mount destination that is swapped for a link stays inside (CVE-2021-30465, CVE-2024-45310)`()
+            throws
+        {
             let fixture = try RuntimeFixture()
             let canary = try canary(fixture)
             let volume = "\(fixture.directory)/volume"
@@ -171,7 +176,9 @@ extension KernelSuite {
             let fixture = try RuntimeFixture()
             try fixture.must("create", "--bundle", try fixture.bundle(), "c1")
             var info = stat()
-            for (path, mode) in [("", mode_t(0o700)), ("/c1", 0o700), ("/c1/state.json", 0o600), ("/c1/start.sock", 0o600)] {
+            for (path, mode) in [
+                ("", mode_t(0o700)), ("/c1", 0o700), ("/c1/state.json", 0o600), ("/c1/start.sock", 0o600),
+            ] {
                 #expect(stat(fixture.root + path, &info) == 0)
                 #expect(info.st_mode & 0o777 == mode, "\(path)")
             }

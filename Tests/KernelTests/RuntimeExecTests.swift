@@ -121,7 +121,9 @@ extension KernelSuite {
             try fixture.start("c1")
             let program = try RuntimeFixture.program("martlet-runtime")
             let extra = SharedFD(try File.open("/dev/zero", O_RDONLY))
-            for (flags, expected) in [([], ["0", "1", "2", "3"]), (["--preserve-fds", "1"], ["0", "1", "2", "3", "4"])] {
+            for (flags, expected) in [
+                ([], ["0", "1", "2", "3"]), (["--preserve-fds", "1"], ["0", "1", "2", "3", "4"]),
+            ] {
                 let path = "\(fixture.directory)/out"
                 let out = SharedFD(try File.open(path, O_RDWR | O_CREAT | O_TRUNC))
                 let arguments = [program, "--root", fixture.root, "exec"] + flags + ["c1", "ls", "/proc/self/fd"]

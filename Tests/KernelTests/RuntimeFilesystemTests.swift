@@ -25,7 +25,8 @@ extension KernelSuite {
             let source = "\(fixture.directory)/source"
             try File.makeDirectories(source, mode: 0o755)
             try File.replace("\(source)/file", with: Array("content".utf8), mode: 0o644)
-            let output = try fixture.run("mount; cat /mnt/ro/file /mnt/one; stat -c %a /mnt/tmpfs /run/new/place") { spec in
+            let output = try fixture.run("mount; cat /mnt/ro/file /mnt/one; stat -c %a /mnt/tmpfs /run/new/place") {
+                spec in
                 spec.mounts += [
                     MountSpec(
                         destination: "/mnt/ro", type: "bind", source: source,
@@ -51,7 +52,8 @@ extension KernelSuite {
         }
 
         @Test(arguments: RuntimeFixture.Runtime.allCases)
-        func `a read-only bind mount leaves its submounts alone unless asked`(_ runtime: RuntimeFixture.Runtime) throws {
+        func `a read-only bind mount leaves its submounts alone unless asked`(_ runtime: RuntimeFixture.Runtime) throws
+        {
             // Recursive options are younger than the runc at hand.
             let recursive = runtime == .ours
             let fixture = try RuntimeFixture(runtime)
@@ -82,7 +84,8 @@ extension KernelSuite {
                 """
             let output = try fixture.run(script) { spec in
                 spec.linux?.devices = [
-                    DeviceSpec(path: "/dev/extra", type: .character, major: 1, minor: 11, fileMode: 0o600, uid: 7, gid: 8),
+                    DeviceSpec(
+                        path: "/dev/extra", type: .character, major: 1, minor: 11, fileMode: 0o600, uid: 7, gid: 8),
                     DeviceSpec(path: "/dev/pipe", type: .fifo, major: 0, minor: 0),
                     DeviceSpec(path: "/dev/kmsg", type: .character, major: 1, minor: 11, fileMode: 0o666),
                 ]
@@ -125,7 +128,8 @@ extension KernelSuite {
         @Test(arguments: RuntimeFixture.Runtime.allCases)
         func `a read-only root still has its writable mounts`(_ runtime: RuntimeFixture.Runtime) throws {
             let fixture = try RuntimeFixture(runtime)
-            let output = try fixture.run("touch /x; echo $?; touch /dev/shm/x; echo $?; touch /dev/x; echo $?") { spec in
+            let output = try fixture.run("touch /x; echo $?; touch /dev/shm/x; echo $?; touch /dev/x; echo $?") {
+                spec in
                 spec.root?.readonly = true
                 spec.mounts[1].options.append("ro")
             }
@@ -207,7 +211,8 @@ extension KernelSuite {
                 let output = try fixture.run("true") { spec in
                     spec.mounts.append(
                         MountSpec(
-                            destination: destination, type: type, source: source, options: type == "bind" ? ["bind"] : []))
+                            destination: destination, type: type, source: source,
+                            options: type == "bind" ? ["bind"] : []))
                 }
                 #expect(output.code == 1)
                 #expect(output.stderr.contains("inside /proc"), "\(destination): \(output.stderr)")

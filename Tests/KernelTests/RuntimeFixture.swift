@@ -61,9 +61,9 @@ final class RuntimeFixture {
         for id in (try? File.list(root)) ?? [] {
             // A pid namespace ends when all its processes are reaped, and that is for us to do.
             _ = try? call(["kill", "--all", id, "KILL"])
-            for _ in 0..<500 where (try? state(id).status) == .running {
+            _ = eventually {
                 reap()
-                usleep(10_000)
+                return (try? state(id).status) != .running
             }
             _ = try? call(["delete", "--force", id])
         }
@@ -107,7 +107,8 @@ final class RuntimeFixture {
 
     private static let applets = [
         "sh", "cat", "echo", "sleep", "ls", "true", "false", "kill", "id", "env", "mount", "grep", "stat", "ps", "pwd",
-        "hostname", "stty", "mkdir", "readlink", "touch", "dd", "tr", "head", "wc", "test", "mv", "ln", "rm", "ip", "tty",
+        "hostname", "stty", "mkdir", "readlink", "touch", "dd", "tr", "head", "wc", "test", "mv", "ln", "rm", "ip",
+        "tty",
         "printf", "mknod", "chmod", "date", "umount",
     ]
 
@@ -198,6 +199,16 @@ final class RuntimeFixture {
             usleep(10_000)
         }
         return nil
+    }
+
+    /// Waits until a condition holds; false when it does not within ten seconds.
+    @discardableResult
+    func eventually(_ condition: () throws -> Bool) rethrows -> Bool {
+        for _ in 0..<1000 {
+            if try condition() { return true }
+            usleep(10_000)
+        }
+        return false
     }
 
     /// Reaps every child of ours that has ended.

@@ -9,7 +9,8 @@ extension KernelSuite {
     @Suite(.serialized) struct RuntimeHooks {
         private func hook(_ script: String, timeout: Int64? = nil) throws -> HookSpec {
             HookSpec(
-                path: try RuntimeFixture.busybox(), args: ["sh", "-c", script], env: ["PATH=/usr/bin:/bin", "MARK=yes"],
+                path: try RuntimeFixture.busybox(), args: ["sh", "-c", script],
+                env: ["PATH=/usr/bin:/bin", "MARK=yes"],
                 timeout: timeout)
         }
 
@@ -24,7 +25,8 @@ extension KernelSuite {
                 hooks.createRuntime = [try note("createRuntime"), try note("createRuntime2")]
                 hooks.createContainer = [try note("createContainer")]
                 hooks.startContainer = [
-                    HookSpec(path: "/bin/busybox", args: ["sh", "-c", "/bin/cat >> /log/hooks; /bin/echo >> /log/hooks"])
+                    HookSpec(
+                        path: "/bin/busybox", args: ["sh", "-c", "/bin/cat >> /log/hooks; /bin/echo >> /log/hooks"])
                 ]
                 hooks.poststart = [try note("poststart")]
                 hooks.poststop = [try note("poststop")]
@@ -75,7 +77,9 @@ extension KernelSuite {
                 hooks.startContainer = [
                     HookSpec(
                         path: "/bin/busybox",
-                        args: ["sh", "-c", "/bin/busybox grep -E 'Uid|CapEff|CapBnd|NoNew' /proc/self/status >&2; exit 1"])
+                        args: [
+                            "sh", "-c", "/bin/busybox grep -E 'Uid|CapEff|CapBnd|NoNew' /proc/self/status >&2; exit 1",
+                        ])
                 ]
                 spec.hooks = hooks
             }
@@ -92,7 +96,8 @@ extension KernelSuite {
             let fixture = try RuntimeFixture()
             let bundle = try fixture.bundle("sleep 1000") { spec in
                 let failing = [
-                    HookSpec(path: kind == "startContainer" ? "/bin/busybox" : try RuntimeFixture.busybox(),
+                    HookSpec(
+                        path: kind == "startContainer" ? "/bin/busybox" : try RuntimeFixture.busybox(),
                         args: ["sh", "-c", "echo told you so >&2; exit 5"])
                 ]
                 var hooks = HooksSpec()

@@ -40,7 +40,9 @@ extension KernelSuite {
             let fixture = try RuntimeFixture(runtime)
             try fixture.start("one")
             let first = try fixture.state("one").pid
-            let names: [(NamespaceSpec.Kind, String)] = [(.pid, "pid"), (.network, "net"), (.ipc, "ipc"), (.uts, "uts")]
+            let names: [(NamespaceSpec.Kind, String)] = [
+                (.pid, "pid"), (.network, "net"), (.ipc, "ipc"), (.uts, "uts"),
+            ]
             try fixture.start("two") { spec in
                 spec.hostname = nil
                 spec.linux?.namespaces =
@@ -94,12 +96,13 @@ extension KernelSuite {
             try fixture.must("create", "--bundle", bundle, "c1")
             try fixture.must("start", "c1")
             let pid = try fixture.state("c1").pid
-            for _ in 0..<500 where !File.exists("\(bundle)/rootfs/tmp/mine") { usleep(10_000) }
+            fixture.eventually { File.exists("\(bundle)/rootfs/tmp/mine") }
             var info = stat()
             #expect(stat("\(bundle)/rootfs/tmp/mine", &info) == 0)
             #expect(info.st_uid == 100_000 && info.st_gid == 200_000)
             #expect(try Proc.status(pid)?["Uid"]?.hasPrefix("100000\t") == true)
-            let inside = try fixture.must("exec", "c1", "sh", "-c", "id -u; readlink /proc/self/ns/user; stat -c %u /tmp")
+            let inside = try fixture.must(
+                "exec", "c1", "sh", "-c", "id -u; readlink /proc/self/ns/user; stat -c %u /tmp")
             #expect(inside.lines == ["0", namespace("\(pid)", "user"), "0"])
             #expect(namespace("\(pid)", "user") != namespace("self", "user"))
         }

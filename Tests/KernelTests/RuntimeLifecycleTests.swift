@@ -72,7 +72,7 @@ extension KernelSuite {
             let fixture = try RuntimeFixture(runtime)
             try fixture.start("c1", "trap 'exit 42' USR1; echo ready > /tmp/ready; while :; do sleep 0.01; done")
             let state = try fixture.state("c1")
-            for _ in 0..<500 where !File.exists("\(state.bundle)/rootfs/tmp/ready") { usleep(10_000) }
+            fixture.eventually { File.exists("\(state.bundle)/rootfs/tmp/ready") }
             try fixture.must("kill", "c1", "SIGUSR1")
             #expect(fixture.wait(state.pid) == 42)
             let late = try fixture.call(["kill", "c1", "TERM"])
@@ -92,7 +92,7 @@ extension KernelSuite {
             }
             try fixture.must("create", "--bundle", bundle, "c1")
             try fixture.must("start", "c1")
-            for _ in 0..<500 where (try? File.text("\(bundle)/rootfs/tmp/other"))?.isEmpty ?? true { usleep(10_000) }
+            fixture.eventually { (try? File.text("\(bundle)/rootfs/tmp/other"))?.isEmpty == false }
             let first = try fixture.state("c1").pid
             let other = try #require(pid_t(try File.text("\(bundle)/rootfs/tmp/other")))
             try fixture.must("kill", "--all", "c1", "KILL")
@@ -107,7 +107,7 @@ extension KernelSuite {
             let fixture = try RuntimeFixture(runtime)
             try fixture.start("c1", "n=0; while :; do n=$((n+1)); echo $n > /tmp/n; done")
             let count = "\(try fixture.state("c1").bundle)/rootfs/tmp/n"
-            for _ in 0..<500 where !File.exists(count) { usleep(10_000) }
+            fixture.eventually { File.exists(count) }
             try fixture.must("pause", "c1")
             #expect(try fixture.state("c1").status == .paused)
             let before = try File.text(count)
@@ -116,8 +116,7 @@ extension KernelSuite {
             #expect(try fixture.call(["exec", "c1", "true"]).stderr.contains("paused"))
             try fixture.must("resume", "c1")
             #expect(try fixture.state("c1").status == .running)
-            for _ in 0..<500 where try File.text(count) == before { usleep(10_000) }
-            #expect(try File.text(count) != before)
+            #expect(try fixture.eventually { try File.text(count) != before })
             try fixture.must("pause", "c1")
             try fixture.must("delete", "--force", "c1")
             fixture.reap()

@@ -110,7 +110,8 @@ extension KernelSuite {
         func `a filter decides over system calls`(_ runtime: RuntimeFixture.Runtime) throws {
             let fixture = try RuntimeFixture(runtime)
             for noNewPrivileges in [true, false] {
-                let output = try fixture.run("mkdir /tmp/a; echo $?; chmod 700 /tmp; grep Seccomp: /proc/self/status") { spec in
+                let output = try fixture.run("mkdir /tmp/a; echo $?; chmod 700 /tmp; grep Seccomp: /proc/self/status") {
+                    spec in
                     spec.process?.noNewPrivileges = noNewPrivileges
                     spec.process?.user.uid = 1000
                     var filter = SeccompSpec(defaultAction: "SCMP_ACT_ALLOW")

@@ -5,8 +5,8 @@ import OCISpec
 import Testing
 
 extension KernelSuite {
-    /// Configurations that are wrong, or ask for what this runtime does not do: one sentence with the place, and nothing
-    /// left behind.
+    /// Configurations that are wrong, or ask for what this runtime does not do: one sentence with the place, and
+    /// nothing left behind.
     @Suite(.serialized) struct RuntimeRefusals {
         struct Case: CustomTestStringConvertible, Sendable {
             let place: String
@@ -38,7 +38,8 @@ extension KernelSuite {
             Case("RLIMIT_CORE") { $0.process?.rlimits = [RlimitSpec(type: "RLIMIT_CORE", hard: 1, soft: 2)] },
             Case("process.rlimits[1]") { spec in
                 spec.process?.rlimits = [
-                    RlimitSpec(type: "RLIMIT_CORE", hard: 1, soft: 1), RlimitSpec(type: "RLIMIT_CORE", hard: 1, soft: 1),
+                    RlimitSpec(type: "RLIMIT_CORE", hard: 1, soft: 1),
+                    RlimitSpec(type: "RLIMIT_CORE", hard: 1, soft: 1),
                 ]
             },
             Case("linux") { $0.linux = nil },
@@ -87,7 +88,9 @@ extension KernelSuite {
                 $0.mounts.append(MountSpec(destination: "/mnt", type: "bind", source: "/tmp", options: ["idmap"]))
             },
             Case("mounts[6]") { $0.mounts.append(MountSpec(destination: "/mnt", type: "nosuchfs")) },
-            Case("mounts[6]") { $0.mounts.append(MountSpec(destination: "/mnt", type: "tmpfs", options: ["nosuch=1"])) },
+            Case("mounts[6]") {
+                $0.mounts.append(MountSpec(destination: "/mnt", type: "tmpfs", options: ["nosuch=1"]))
+            },
             Case("mounts[6]") {
                 $0.mounts.append(MountSpec(destination: "/mnt", type: "bind", source: "/nowhere", options: ["bind"]))
             },
@@ -115,7 +118,10 @@ extension KernelSuite {
             let bundle = try fixture.bundle()
             let path = "\(bundle)/config.json"
             let deep = String(repeating: "[", count: 100_000)
-            for text in ["", "{", "[]", "null", "{\"ociVersion\":1}", "{\"a\":1,\"a\":2}", deep, "{\"ociVersion\":\"1.0.2\u{0}\"}"] {
+            for text in [
+                "", "{", "[]", "null", "{\"ociVersion\":1}", "{\"a\":1,\"a\":2}", deep,
+                "{\"ociVersion\":\"1.0.2\u{0}\"}",
+            ] {
                 try File.replace(path, with: Array(text.utf8))
                 let output = try fixture.call(["create", "--bundle", bundle, "c1"])
                 #expect(output.code == 1)
@@ -160,7 +166,8 @@ extension KernelSuite {
                 unlink("\(bundle)/config.json")
                 let made = try Program(maker.path(), ["spec", "--bundle", bundle], environment: ours.environment).run()
                 #expect(made.status == .exited(0))
-                #expect(try Program(maker.path(), ["spec", "--bundle", bundle]).run().status == .exited(1), "not over it")
+                #expect(
+                    try Program(maker.path(), ["spec", "--bundle", bundle]).run().status == .exited(1), "not over it")
                 var spec = try ContainerSpec(parsing: File.read("\(bundle)/config.json"))
                 spec.process?.terminal = false
                 spec.process?.args = ["sh", "-c", "echo hello"]

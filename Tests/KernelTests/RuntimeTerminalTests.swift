@@ -116,7 +116,7 @@ extension KernelSuite {
                 program, [program, "--root", fixture.root, "run", "--bundle", bundle, "c1"],
                 environment: fixture.environment, descriptors: [0, 1, 2]
             ).start()
-            for _ in 0..<500 where !File.exists("\(bundle)/rootfs/tmp/ready") { usleep(10_000) }
+            fixture.eventually { File.exists("\(bundle)/rootfs/tmp/ready") }
             try child.signal(SIGTERM)
             #expect(try child.wait() == .exited(44))
             #expect(try fixture.traces() == [])

@@ -39,7 +39,8 @@ extension KernelSuite {
             chown("\(data)/file", 10, 11)
             link("\(data)/file", "\(data)/again")
             symlink("/etc/passwd", "\(data)/link")
-            mkfifo("\(data)/fifo", 0o620)
+            mkfifo("\(data)/fifo", 0o600)
+            chmod("\(data)/fifo", 0o620)
             try File.replace("\(data)/sub/deep", with: [])
             try runTool("/usr/bin/truncate", ["-s", "64M", "\(data)/sparse"])
             setxattr("\(data)/file", "user.note", "kept", 4, 0)
@@ -139,10 +140,11 @@ extension KernelSuite {
             try systemCall("mount") {
                 mount("\(directory)/martlet", "\(directory)/elsewhere", nil, UInt(MS_BIND), nil)
             }
+            try File.replace("\(directory)/martlet/file", with: [])
             try File.replace("\(directory)/run/agent.sock", with: [])
             let own = [
                 "martlet", "martlet/volumes", "martlet/volumes/v/_data", "alias/volumes", "run", "run/agent.sock",
-                "elsewhere/volumes", "elsewhere", "moved/../martlet",
+                "elsewhere/volumes", "elsewhere", "elsewhere/file", "moved/../martlet",
             ]
             for path in own {
                 let kind = Self.refusal { _ = try fixture.store.openBindSource("\(directory)/\(path)").path }

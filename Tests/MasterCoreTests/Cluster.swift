@@ -48,7 +48,8 @@ struct Cluster {
                     effects += commit(number, writes)
                 }
             case .reply(let request, let result): replies[request] = result
-            case .assign(let node, let lines): for line in lines { assigned[node, default: [:]][TaskID(line.id)] = line.object }
+            case .assign(let node, let lines):
+                for line in lines { assigned[node, default: [:]][TaskID(line.id)] = line.object }
             case .event(let event): events.append(event)
             case .changed(let changes):
                 for case .container(let line) in changes { containerLines.append(line) }
@@ -87,7 +88,9 @@ struct Cluster {
 
     /// A new master on the same store.
     mutating func restart() throws {
-        let records = store.map { StoreRecord(key: $0.key, value: $0.value.value, modificationRevision: $0.value.revision) }
+        let records = store.map {
+            StoreRecord(key: $0.key, value: $0.value.value, modificationRevision: $0.value.revision)
+        }
         core = try MasterCore(records: records, revision: storeRevision)
         pending = []
         step(.start)
@@ -141,7 +144,8 @@ struct Cluster {
         let node = Node(
             id: NodeID(name), name: name, labels: labels, platform: Platform(os: "linux", architecture: "amd64"),
             capacity: Resources(cpu: 4_000_000_000, memory: memory), address: "127.0.0.1",
-            streamEndpoint: "unix:/run/\(name).sock", agentVersion: "1", kernelVersion: "6", bootID: "b", createdAt: now)
+            streamEndpoint: "unix:/run/\(name).sock", agentVersion: "1", kernelVersion: "6", bootID: "b", createdAt: now
+        )
         try perform(.registerNode(NodeRegistration(node: node)))
         guard case .assignments(_, let list) = try perform(.connectNode(name)) else { throw Unexpected() }
         assigned[node.id] = Dictionary(uniqueKeysWithValues: list.map { ($0.task, $0) })

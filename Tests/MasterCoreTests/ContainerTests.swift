@@ -41,9 +41,10 @@ import Wire
         #expect(cluster.assigned[NodeID("n1")]?.isEmpty == true)
         #expect(cluster.pending.count == 1)
         let keys = cluster.pending[0].1.map(\.key)
-        #expect(["workloads/", "revisions/", "instances/", "tasks/"].allSatisfy { prefix in
-            keys.contains { $0.hasPrefix(prefix) }
-        })
+        #expect(
+            ["workloads/", "revisions/", "instances/", "tasks/"].allSatisfy { prefix in
+                keys.contains { $0.hasPrefix(prefix) }
+            })
         cluster.releaseCommits()
         #expect(cluster.replies[request] != nil)
         #expect(cluster.assigned[NodeID("n1")]?.count == 1)
@@ -55,7 +56,9 @@ import Wire
         cluster.holdsCommits = true
         let before = cluster.commits
         let requests = (0..<20).map { index in
-            cluster.send(.createContainer(CreateContainer(name: "c\(index)", pod: PodSpec(containers: [ContainerSpec(image: "web")]))))
+            cluster.send(
+                .createContainer(
+                    CreateContainer(name: "c\(index)", pod: PodSpec(containers: [ContainerSpec(image: "web")]))))
         }
         cluster.releaseCommits()
         #expect(cluster.commits - before == 2)
@@ -68,7 +71,8 @@ import Wire
         cluster.holdsCommits = true
         let request = cluster.send(
             .createContainer(
-                CreateContainer(name: "web", pod: cluster.pod { $0.ports = [PortMapping(hostPort: 80, containerPort: 80)] })))
+                CreateContainer(
+                    name: "web", pod: cluster.pod { $0.ports = [PortMapping(hostPort: 80, containerPort: 80)] })))
         cluster.failCommits(.full("no space left"))
         guard case .failure(let problem)? = cluster.replies[request] else {
             Issue.record("it was said to be done")
@@ -80,7 +84,8 @@ import Wire
         // The name and the port are free again.
         try cluster.perform(
             .createContainer(
-                CreateContainer(name: "web", pod: cluster.pod { $0.ports = [PortMapping(hostPort: 80, containerPort: 80)] })))
+                CreateContainer(
+                    name: "web", pod: cluster.pod { $0.ports = [PortMapping(hostPort: 80, containerPort: 80)] })))
         #expect(try cluster.container("web").ports.map(\.hostPort) == [80])
     }
 
@@ -152,8 +157,9 @@ import Wire
         try cluster.perform(.createContainer(CreateContainer(name: "web", pod: cluster.pod())))
         #expect(cluster.problem(.act("web", .kill, ContainerAction()))?.code == .conflict)
         cluster.obey()
-        guard case .passThrough(let location, let signal) = try cluster.perform(
-            .act("web", .kill, ContainerAction(signal: "HUP")))
+        guard
+            case .passThrough(let location, let signal) = try cluster.perform(
+                .act("web", .kill, ContainerAction(signal: "HUP")))
         else {
             Issue.record("SIGHUP was taken as an end")
             return
@@ -250,7 +256,8 @@ import Wire
         try cluster.perform(.createContainer(CreateContainer(name: "web", pod: cluster.pod())))
         #expect(cluster.problem(.createContainer(CreateContainer(name: "web", pod: cluster.pod())))?.code == .conflict)
         try cluster.perform(.createService(CreateService(name: "api", pod: cluster.pod(), scale: .replicated(0))))
-        #expect(cluster.problem(.createContainer(CreateContainer(name: "api.1", pod: cluster.pod())))?.code == .conflict)
+        #expect(
+            cluster.problem(.createContainer(CreateContainer(name: "api.1", pod: cluster.pod())))?.code == .conflict)
     }
 
     @Test func anAmbiguousIdNamesCandidates() throws {

@@ -19,7 +19,8 @@ import Wire
         #expect(try cluster.container("web").nodeName == "n1")
         try cluster.perform(.report("n1", NodeReport()))
         #expect(try ready(&cluster))
-        #expect(cluster.events.filter { $0.kind == "node" }.map(\.action) == ["register", "ready", "unreachable", "ready"])
+        #expect(
+            cluster.events.filter { $0.kind == "node" }.map(\.action) == ["register", "ready", "unreachable", "ready"])
     }
 
     func ready(_ cluster: inout Cluster) throws -> Bool {
@@ -96,7 +97,8 @@ import Wire
             cluster.problem(.registerNode(NodeRegistration(node: node, clusterID: "other")))?.message
                 .contains("belongs to the cluster other") == true)
         node.id = NodeID("n9")
-        #expect(cluster.problem(.registerNode(NodeRegistration(node: node)))?.message.contains("has the name n1") == true)
+        #expect(
+            cluster.problem(.registerNode(NodeRegistration(node: node)))?.message.contains("has the name n1") == true)
         node.name = "n9"
         node.streamEndpoint = "tcp://somewhere"
         #expect(cluster.problem(.registerNode(NodeRegistration(node: node)))?.code == .badRequest)
@@ -152,7 +154,8 @@ import Wire
 @Suite struct TheStoresRecords {
     @Test func unknownFieldsAreLeftAloneAndDamageIsNamed() throws {
         let fine = StoreRecord(
-            key: "cluster", value: Array(#"{"schema":1,"object":{"id":"c","createdAt":"2026-01-01T00:00:00Z","new":1}}"#.utf8),
+            key: "cluster",
+            value: Array(#"{"schema":1,"object":{"id":"c","createdAt":"2026-01-01T00:00:00Z","new":1}}"#.utf8),
             modificationRevision: 1)
         _ = try MasterCore(records: [fine], revision: 1)
         let damaged = StoreRecord(key: "tasks/x", value: Array("{".utf8), modificationRevision: 1)

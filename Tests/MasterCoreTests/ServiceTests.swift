@@ -72,7 +72,8 @@ import Wire
         try cluster.perform(
             .createService(
                 CreateService(
-                    name: "web", pod: cluster.pod(), scale: .replicated(2), update: UpdatePolicy(onFailure: .rollback))))
+                    name: "web", pod: cluster.pod(), scale: .replicated(2), update: UpdatePolicy(onFailure: .rollback)))
+        )
         cluster.obey()
         let broken = cluster.pod { $0.containers[0].command = ["/nope"] }
         try cluster.perform(.updateService("web", UpdateService(pod: broken)))

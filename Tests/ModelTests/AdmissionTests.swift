@@ -58,7 +58,8 @@ import Testing
         #expect(refusedField { $0.containers[0].environment = ["A=1", "B\u{0}=2"] } == "\(container).environment[1]")
         #expect(refusedField { $0.containers[0].environment = ["=x"] } == "\(container).environment[0]")
         #expect(refusedField { $0.containers[0].workingDirectory = "tmp" } == "\(container).workingDirectory")
-        #expect(refusedField { $0.containers[0].capabilitiesDropped = ["FLY"] } == "\(container).capabilitiesDropped[0]")
+        #expect(
+            refusedField { $0.containers[0].capabilitiesDropped = ["FLY"] } == "\(container).capabilitiesDropped[0]")
         #expect(refusedField { $0.containers[0].stopSignal = "SIGNO" } == "\(container).stopSignal")
         #expect(refusedField { $0.containers[0].limits.memory = 1 << 20 } == "\(container).limits.memory")
         #expect(
@@ -77,7 +78,8 @@ import Testing
             refusedField { $0.containers[0].rlimits = [RLimit(name: "nofile", soft: 2, hard: 1)] }
                 == "\(container).rlimits[0]")
         #expect(refusedField { $0.containers[0].labels = ["martlet.x": "1"] } == "\(container).labels")
-        #expect(refusedField { $0.restart = RestartPolicy(.always, maximumRetries: 3) } == "$.pod.restart.maximumRetries")
+        #expect(
+            refusedField { $0.restart = RestartPolicy(.always, maximumRetries: 3) } == "$.pod.restart.maximumRetries")
         #expect(refusedField { $0.constraints = [Constraint(label: "", relation: .equal, value: "b")] } != nil)
     }
 
@@ -115,7 +117,8 @@ import Testing
             ports(.bridge, PortMapping(hostAddress: "1.2.3", hostPort: 1, containerPort: 1))
                 == "$.pod.ports[0].hostAddress")
         #expect(
-            ports(.bridge, PortMapping(hostPort: 8080, containerPort: 80), PortMapping(hostPort: 8080, containerPort: 81))
+            ports(
+                .bridge, PortMapping(hostPort: 8080, containerPort: 80), PortMapping(hostPort: 8080, containerPort: 81))
                 == "$.pod.ports[1]")
     }
 

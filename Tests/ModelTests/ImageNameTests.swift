@@ -25,7 +25,9 @@ import Testing
 }
 
 @Suite struct SignalNames {
-    @Test(arguments: [("SIGTERM", 15), ("term", 15), ("KILL", 9), ("9", 9), ("RTMIN+1", 35), ("SIGRTMAX", 64), ("IOT", 6)])
+    @Test(arguments: [
+        ("SIGTERM", 15), ("term", 15), ("KILL", 9), ("9", 9), ("RTMIN+1", 35), ("SIGRTMAX", 64), ("IOT", 6),
+    ])
     func areNumbers(text: String, number: Int) {
         #expect(SignalName(text)?.number == number)
     }

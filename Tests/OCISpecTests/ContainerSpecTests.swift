@@ -55,14 +55,18 @@ import Testing
         (#"{"ociVersion":"1.0.0","process":{"args":[],"cwd":"/","user":{"uid":-1}}}"#, "$.process.user.uid"),
         (#"{"ociVersion":"1.0.0","process":{"args":[],"cwd":"/","user":{"uid":4294967295}}}"#, "$.process.user.uid"),
         (#"{"ociVersion":"1.0.0","process":{"args":[],"cwd":"/","user":{"uid":4294967296}}}"#, "$.process.user.uid"),
-        (#"{"ociVersion":"1.0.0","process":{"args":[],"cwd":"/","user":{"additionalGids":["1"]}}}"#,
-            "$.process.user.additionalGids[0]"),
+        (
+            #"{"ociVersion":"1.0.0","process":{"args":[],"cwd":"/","user":{"additionalGids":["1"]}}}"#,
+            "$.process.user.additionalGids[0]"
+        ),
         (#"{"ociVersion":"1.0.0","mounts":[{"source":"x"}]}"#, "$.mounts[0].destination"),
         (#"{"ociVersion":"1.0.0","hooks":{"poststop":[{"path":"x"}]}}"#, "$.hooks.poststop[0].path"),
         (#"{"ociVersion":"1.0.0","hooks":{"poststop":[{"path":"/x","timeout":0}]}}"#, "$.hooks.poststop[0].timeout"),
         (#"{"ociVersion":"1.0.0","linux":{"namespaces":[{"type":"nosuch"}]}}"#, "$.linux.namespaces[0].type"),
-        (#"{"ociVersion":"1.0.0","linux":{"timeOffsets":{"boottime":{"nanosecs":1000000000}}}}"#,
-            "$.linux.timeOffsets.boottime.nanosecs"),
+        (
+            #"{"ociVersion":"1.0.0","linux":{"timeOffsets":{"boottime":{"nanosecs":1000000000}}}}"#,
+            "$.linux.timeOffsets.boottime.nanosecs"
+        ),
         (#"{"ociVersion":"1.0.0","root":{"path":"a\u0000b"}}"#, "$.root.path"),
     ])
     func `errors name the place`(text: String, path: String) throws {

@@ -8,14 +8,14 @@ struct StyleTests {
 
     @Test("swift format has nothing to say")
     func formatting() throws {
-        let path = try #require(getenv("PATH").map { String(cString: $0) })
-        let swift = try #require(
-            path.split(separator: ":").map { "\($0)/swift" }.first { access($0, X_OK) == 0 }, "no swift on the PATH")
+        let path = try #require(getenv("PATH").flatMap { String(validatingCString: $0) })
+        let found = path.split(separator: ":").map { folder -> String in "\(folder)/swift" }.first { access($0, X_OK) == 0 }
+        let swift = try #require(found, "no swift on the PATH")
         let folders = ["Sources", "Tests", "plugins", "Package.swift"].map { "\(tree.root)/\($0)" }
         let lint = Program(
             swift, ["format", "lint", "--strict", "--parallel", "--recursive"] + folders,
             environment: ["PATH=\(path)", "HOME=/root"], timeoutMilliseconds: 300_000)
-        let result = try lint.run()
+        let result: ProgramResult = try lint.run()
         #expect(result.status == .exited(0), "run `make format`:\n\(result.errorText)")
     }
 

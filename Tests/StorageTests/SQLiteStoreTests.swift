@@ -32,13 +32,13 @@ import Testing
     }
 
     /// Opens a store whose former owner in this process may be about to go.
-    static func reopened(_ path: String) async throws -> SQLiteStore {
-        for _ in 0..<200 {
-            do { return try SQLiteStore(path: path) } catch StoreError.locked {
+    static func reopened(_ path: String, history: Int64 = 1000) async throws -> SQLiteStore {
+        for _ in 0..<500 {
+            do { return try SQLiteStore(path: path, history: history) } catch StoreError.locked {
                 try await Task.sleep(for: .milliseconds(10))
             }
         }
-        return try SQLiteStore(path: path)
+        return try SQLiteStore(path: path, history: history)
     }
 
     @Test func aSecondMasterIsRefused() async throws {

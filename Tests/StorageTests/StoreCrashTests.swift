@@ -22,7 +22,7 @@ import Testing
     /// Kills its own process within 20 to 150 ms. Until then it writes pairs of keys in one
     /// transaction each, and notes in a file those that were acknowledged.
     static func writeUntilKilled(_ directory: String) async throws {
-        let store = try SQLiteStore(path: directory + "/martlet.db", history: 1_000_000)
+        let store = try await SQLiteStoreTests.reopened(directory + "/martlet.db", history: 1_000_000)
         let acknowledged = try File.open(directory + "/acknowledged", O_WRONLY | O_CREAT | O_APPEND)
         var thread = pthread_t()
         pthread_create(
@@ -45,7 +45,7 @@ import Testing
 
     static func check(_ directory: String, round: Int) async throws {
         let noted = try File.text(directory + "/acknowledged", limit: 16 << 20).split(separator: "\n")
-        let store = try SQLiteStore(path: directory + "/martlet.db", history: 1_000_000)
+        let store = try await SQLiteStoreTests.reopened(directory + "/martlet.db", history: 1_000_000)
         let left = try await store.range(prefix: "left/").entries
         let right = try await store.range(prefix: "right/").entries
         let present = Dictionary(uniqueKeysWithValues: left.map { ($0.key, $0) })

@@ -1,6 +1,8 @@
 import Glibc
 import Kernel
+import Model
 import Testing
+import Wire
 
 extension SystemSuite {
     @Suite("Cycles: what was before is after", .serialized)

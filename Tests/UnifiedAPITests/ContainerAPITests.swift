@@ -84,7 +84,8 @@ import Wire
                 decoder.append(try await logs.bytes())
                 #expect(try decoder.next() == .stdout(Array("hello\n".utf8)))
 
-                let session = try await client.upgrade(.POST, "\(APIPaths.containers)/web/attach", query: ["stdin": "true"])
+                let session = try await client.upgrade(
+                    .POST, "\(APIPaths.containers)/web/attach", query: ["stdin": "true"])
                 let frames = session.frames
                 let large = [UInt8](repeating: 9, count: 60_000)
                 try await frames.send(.stdin(large))
@@ -100,7 +101,8 @@ import Wire
                 #expect(refusal.status == 409)
                 #expect(refusal.message == "the container is paused")
 
-                let stat = try await client.request(.HEAD, "\(APIPaths.containers)/web/archive", query: ["path": "/etc"])
+                let stat = try await client.request(
+                    .HEAD, "\(APIPaths.containers)/web/archive", query: ["path": "/etc"])
                 #expect(stat.status == 200)
                 #expect(stat.headers.first(name: PathStat.header) == "%7B%7D")
             }

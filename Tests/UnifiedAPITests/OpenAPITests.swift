@@ -1,6 +1,7 @@
 import Client
 import HTTPService
 import JSON
+import Kernel
 import Master
 import NIOHTTP1
 import Testing
@@ -53,5 +54,20 @@ import Wire
         #expect(container["required"] == ["image"])
         #expect(container["properties"]?["mounts"]?["items"] == ["$ref": "#/components/schemas/Mount"])
         #expect(book.components["PodSpec"]?["properties"]?["network"]?["enum"] == ["bridge", "host", "none"])
+    }
+}
+
+@Suite struct TheManual {
+    @Test func namesEveryRoute() async throws {
+        let folder = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+        let manual = try File.text("/\(folder)/docs/api.md")
+        try await withMaster { client, _ in
+            let document = try JSONValue.parse(try await client.request(.GET, APIPaths.openAPI).checked().bytes())
+            for member in document["paths"]?.objectValue?.members ?? [] {
+                for method in member.value.objectValue?.keys ?? [] {
+                    #expect(manual.contains("`\(method.uppercased()) \(member.key)`"), "\(method) \(member.key)")
+                }
+            }
+        }
     }
 }

@@ -32,11 +32,13 @@ import Testing
             _ = try TmpfsMount(parsing: text)
             Issue.record("accepted")
         } catch {
-            #expect((error as? VolumeError)?.kind == (text == "/t:" || text == "/t:," ? .unsupported : .invalidArgument))
+            #expect(
+                (error as? VolumeError)?.kind == (text == "/t:" || text == "/t:," ? .unsupported : .invalidArgument))
         }
     }
 
-    @Test(arguments: ["/t:huge=always", "/t:nr_inodes=5", "/t:SIZE=1", "/t:bind"]) func isRefusedByName(_ text: String) {
+    @Test(arguments: ["/t:huge=always", "/t:nr_inodes=5", "/t:SIZE=1", "/t:bind"]) func isRefusedByName(_ text: String)
+    {
         do {
             _ = try TmpfsMount(parsing: text)
             Issue.record("accepted")

@@ -13,7 +13,8 @@ enum { CK_MAX_PASSED_DESCRIPTORS = 64 };
 long ck_send_descriptors(int socket, const void *data, size_t length, const int *descriptors, int count, int flags);
 // One recvmsg(2). Received descriptors are close-on-exec. More than `capacity` of them, or a cut message: all are
 // closed and the call fails with EMSGSIZE. Returns the bytes received, 0 at the end, or -1.
-long ck_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity, int *count, int flags);
+long ck_receive_descriptors(int socket, void *data, size_t length, int *descriptors, int capacity,
+                            int *count, int flags);
 // SO_PEERCRED.
 int ck_peer_credentials(int socket, pid_t *pid, uid_t *uid, gid_t *gid);
 // A pathname socket; ENAMETOOLONG when the path does not fit in sun_path.

@@ -38,7 +38,7 @@ extension UnifiedAPI {
                     let result = try await APIError.translating { try await waited(id, condition) }
                     try await writer.write(result)
                 }
-            },
+            }
         ]
     }
 

@@ -79,13 +79,18 @@ extension UnifiedAPI {
     static let filterParameters: [Operation.Parameter] = [
         .flag("all", "Also those that do not run."), .text("name", "A part of the name."),
         .list("label", "`key` or `key=value`; all must hold."),
-        .list("status", "waiting, assigned, preparing, prepared, running, paused, stopping, exited, failed; any of them."),
+        .list(
+            "status",
+            "waiting, assigned, preparing, prepared, running, paused, stopping, exited, failed; any of "
+                + "them."),
         .text("service", "Of this service."), .text("node", "On this node."),
     ]
 
     private static func filter(_ call: Call) throws -> ContainerFilter {
         let statuses = call.query.list("status")
-        let known = ["waiting", "assigned", "preparing", "prepared", "running", "paused", "stopping", "exited", "failed"]
+        let known = [
+            "waiting", "assigned", "preparing", "prepared", "running", "paused", "stopping", "exited", "failed",
+        ]
         if let unknown = statuses.first(where: { !known.contains($0) }) {
             throw APIError.badRequest("status=\(unknown) in the query is none of \(known.joined(separator: ", "))")
         }

@@ -34,7 +34,8 @@ extension UnifiedAPI {
             Operation(
                 .post, "\(Self.path)/attach", "Join its streams: 101, then frames in both directions.",
                 query: [
-                    .flag("stdin", "Off by default."), .flag("stdout", "On by default."), .flag("stderr", "On by default."),
+                    .flag("stdin", "Off by default."), .flag("stdout", "On by default."),
+                    .flag("stderr", "On by default."),
                 ], answer: .frames, statuses: [101, 404, 409, 426]
             ) { call in
                 try await join(call, "attach")
@@ -51,7 +52,9 @@ extension UnifiedAPI {
             },
             Operation(
                 .get, "\(Self.path)/stats", "What it uses; with `stream` as lines.",
-                query: [.flag("stream", "Again and again."), .integer("interval", "Seconds between samples, 1 to 60.")],
+                query: [
+                    .flag("stream", "Again and again."), .integer("interval", "Seconds between samples, 1 to 60."),
+                ],
                 answer: .json(ContainerStats.self), statuses: [200, 404, 409]
             ) { call in
                 try await relay(call, .GET, "stats")
@@ -75,7 +78,8 @@ extension UnifiedAPI {
             },
             Operation(
                 .head, "\(Self.path)/archive",
-                "What is at a path in it: a PathStat, percent-encoded, in the field \(PathStat.header).", query: [where_],
+                "What is at a path in it: a PathStat, percent-encoded, in the field \(PathStat.header).",
+                query: [where_],
                 statuses: [200, 404, 409]
             ) { call in
                 try await relay(call, .HEAD, "archive")
@@ -96,7 +100,8 @@ extension UnifiedAPI {
             try await within(.seconds(60)) { try await master.locate(name) }
         }
         guard let location, let task = location.task else {
-            throw APIProblem(.timeout, "the container \(name) has had no node for a minute; see `martlet inspect \(name)`")
+            throw APIProblem(
+                .timeout, "the container \(name) has had no node for a minute; see `martlet inspect \(name)`")
         }
         return (try NodeStreams(location), task)
     }

@@ -13,7 +13,8 @@ extension UnifiedAPI {
             Operation(
                 .get, APIPaths.events, "What happened, as lines; with `follow` also what happens.",
                 query: [
-                    .text("since", "RFC 3339, or seconds since 1970."), .text("until", "RFC 3339, or seconds since 1970."),
+                    .text("since", "RFC 3339, or seconds since 1970."),
+                    .text("until", "RFC 3339, or seconds since 1970."),
                     .flag("follow", "Go on until the client leaves, or until `until`."),
                     .list("kind", "container, service, node, image, volume."), .list("action", "start, die, oom, …"),
                     .list("id", "Of these objects."), .list("name", "Of these objects."),

@@ -14,14 +14,19 @@ extension UnifiedAPI {
 
     var imageOperations: [Operation] {
         [
-            Operation(.get, Self.path, "List images, with the nodes that have them.", answer: .json([ImageView].self), statuses: [200]) { _ in
+            Operation(
+                .get, Self.path, "List images, with the nodes that have them.", answer: .json([ImageView].self),
+                statuses: [200]
+            ) { _ in
                 try .json(try await images())
             },
             Operation(
                 .post, "\(Self.path)/import", "Make an image from a root file system's tar (plain, gzip or zstd).",
                 query: [
-                    .text("name", "Its name."), .text("os", "linux by default."), .text("architecture", "The node's by default."),
-                    .text("config", "An ImageImportConfig as JSON."), .text("node", "Where; the first ready node by default."),
+                    .text("name", "Its name."), .text("os", "linux by default."),
+                    .text("architecture", "The node's by default."),
+                    .text("config", "An ImageImportConfig as JSON."),
+                    .text("node", "Where; the first ready node by default."),
                 ], body: .bytes(Self.tar), answer: .json(ImageView.self), statuses: [201, 404, 413, 507]
             ) { call in
                 guard let name = call.query["name"], ImageName(name) != nil else {
@@ -51,7 +56,10 @@ extension UnifiedAPI {
             },
             Operation(
                 .get, "\(Self.path)/save", "Images as an archive.",
-                query: [.list("name", "Which; at least one."), .text("format", "docker (the default) or oci."), .text("node", "From where.")],
+                query: [
+                    .list("name", "Which; at least one."), .text("format", "docker (the default) or oci."),
+                    .text("node", "From where."),
+                ],
                 answer: .bytes(Self.tar), statuses: [200, 404]
             ) { call in
                 try await save(call)
@@ -62,7 +70,8 @@ extension UnifiedAPI {
     private var imageByName: [Operation] {
         [
             Operation(
-                .get, "\(Self.path)/{image}", "Inspect an image.", answer: .json(ImageDetails.self), statuses: [200, 404, 409]
+                .get, "\(Self.path)/{image}", "Inspect an image.", answer: .json(ImageDetails.self),
+                statuses: [200, 404, 409]
             ) { call in
                 let name = try call.name("image")
                 let nodes = try await nodes(having: name)
@@ -82,7 +91,8 @@ extension UnifiedAPI {
                 var view: ImageView?
                 for node in nodes {
                     view = try await NodeStreams(node).json(
-                        ImageView.self, .POST, "\(Self.agentPath(name))/tag", query: "name=\(PercentEncoding.encode(new))")
+                        ImageView.self, .POST, "\(Self.agentPath(name))/tag",
+                        query: "name=\(PercentEncoding.encode(new))")
                     try await refreshImages(of: node)
                 }
                 view?.nodes = nodes.map(\.id)

@@ -10,9 +10,11 @@ struct Metrics {
     init(_ snapshot: ClusterMaster.Snapshot, nodes: [NodeView]) {
         let tally = snapshot.tally
         let figures = snapshot.figures
-        family("nodes", "gauge", "Nodes, ready or not.", [
-            (["ready": "true"], "\(tally.readyNodes)"), (["ready": "false"], "\(tally.nodes - tally.readyNodes)"),
-        ])
+        family(
+            "nodes", "gauge", "Nodes, ready or not.",
+            [
+                (["ready": "true"], "\(tally.readyNodes)"), (["ready": "false"], "\(tally.nodes - tally.readyNodes)"),
+            ])
         family(
             "workloads", "gauge", "What users asked for, by kind.",
             tally.workloads.map { (["kind": $0.key.rawValue], "\($0.value)") })
@@ -22,20 +24,28 @@ struct Metrics {
         family("watchers", "gauge", "Watches that are open.", [([:], "\(snapshot.watchers)")])
         family("events_total", "counter", "Events since the master started.", [([:], "\(tally.events)")])
         family("store_revision", "gauge", "The store's revision.", [([:], "\(tally.storeRevision)")])
-        family("store_commits_total", "counter", "Transactions.", [
-            (["result": "done"], "\(figures.commits)"), (["result": "failed"], "\(figures.failedCommits)"),
-        ])
+        family(
+            "store_commits_total", "counter", "Transactions.",
+            [
+                (["result": "done"], "\(figures.commits)"), (["result": "failed"], "\(figures.failedCommits)"),
+            ])
         family("store_writes_total", "counter", "Keys written.", [([:], "\(figures.writes)")])
         let (seconds, attoseconds) = figures.commitTime.components
-        family("store_commit_seconds_total", "counter", "Time that transactions took.", [
-            ([:], "\(Double(seconds) + Double(attoseconds) / 1e18)")
-        ])
+        family(
+            "store_commit_seconds_total", "counter", "Time that transactions took.",
+            [
+                ([:], "\(Double(seconds) + Double(attoseconds) / 1e18)")
+            ])
         resources("node_capacity", "What a node has.", nodes) { $0.node.capacity }
         resources("node_allocated", "What a node's tasks were promised.", nodes) { $0.allocated }
     }
 
-    private mutating func resources(_ name: String, _ help: String, _ nodes: [NodeView], _ amount: (NodeView) -> Resources) {
-        family("\(name)_cpu_cores", "gauge", help, nodes.map { (["node": $0.node.name], "\(Double(amount($0).cpu) / 1e9)") })
+    private mutating func resources(
+        _ name: String, _ help: String, _ nodes: [NodeView], _ amount: (NodeView) -> Resources
+    ) {
+        family(
+            "\(name)_cpu_cores", "gauge", help,
+            nodes.map { (["node": $0.node.name], "\(Double(amount($0).cpu) / 1e9)") })
         family("\(name)_memory_bytes", "gauge", help, nodes.map { (["node": $0.node.name], "\(amount($0).memory)") })
     }
 

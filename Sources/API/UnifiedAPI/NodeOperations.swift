@@ -15,7 +15,8 @@ extension UnifiedAPI {
         [
             Operation(
                 .get, Self.path, "List nodes; with `watch`, follow them as lines.",
-                query: [.flag("watch", "First all, then every change.")], answer: .json([NodeView].self), statuses: [200]
+                query: [.flag("watch", "First all, then every change.")], answer: .json([NodeView].self),
+                statuses: [200]
             ) { call in
                 guard try call.query.flag("watch") else { return try .json(try await nodeViews()) }
                 let watch = try await master.watchNodes()
@@ -57,14 +58,16 @@ extension UnifiedAPI {
                 .post, Self.path, "An agent says who and what it is.", body: .json(NodeRegistration.self),
                 answer: .json(NodeRegistered.self), statuses: [200, 409, 413, 507]
             ) { call in
-                let wish = try JSONCoding.decode(NodeRegistration.self, from: await call.request.jsonBytes(call.context))
+                let wish = try JSONCoding.decode(
+                    NodeRegistration.self, from: await call.request.jsonBytes(call.context))
                 guard case .registered(let node) = try await master.perform(.registerNode(wish)) else {
                     throw APIProblem.unexpected
                 }
                 return try .json(node)
             },
             Operation(
-                .get, "\(Self.path)/{node}/tasks", "What the node is to run; with `watch`, its agent's desired state as lines.",
+                .get, "\(Self.path)/{node}/tasks",
+                "What the node is to run; with `watch`, its agent's desired state as lines.",
                 query: [.flag("watch", "First all, then every change; ends an older watch of this node.")],
                 answer: .json([TaskAssignment].self), statuses: [200, 404, 409]
             ) { call in

@@ -28,13 +28,19 @@ struct Operation: Sendable {
         var kind: Kind
         var summary: String
 
-        static func flag(_ name: String, _ summary: String) -> Parameter { .init(name: name, kind: .flag, summary: summary) }
-        static func text(_ name: String, _ summary: String) -> Parameter { .init(name: name, kind: .text, summary: summary) }
+        static func flag(_ name: String, _ summary: String) -> Parameter {
+            .init(name: name, kind: .flag, summary: summary)
+        }
+        static func text(_ name: String, _ summary: String) -> Parameter {
+            .init(name: name, kind: .text, summary: summary)
+        }
         static func integer(_ name: String, _ summary: String) -> Parameter {
             .init(name: name, kind: .integer, summary: summary)
         }
         /// May be given several times.
-        static func list(_ name: String, _ summary: String) -> Parameter { .init(name: name, kind: .list, summary: summary) }
+        static func list(_ name: String, _ summary: String) -> Parameter {
+            .init(name: name, kind: .list, summary: summary)
+        }
     }
 
     var method: HTTPRequest.Method
@@ -105,7 +111,8 @@ struct Call: Sendable {
         guard let text = query[name] else { return nil }
         if let time = Timestamp(rfc3339: text) { return time }
         guard let seconds = Double(text), seconds.isFinite, abs(seconds) < 9e9 else {
-            throw .badRequest("\(name)=\(text) in the query is neither a time as 2026-01-31T12:00:00Z nor seconds since 1970")
+            throw .badRequest(
+                "\(name)=\(text) in the query is neither a time as 2026-01-31T12:00:00Z nor seconds since 1970")
         }
         return Timestamp(nanoseconds: Int64(seconds * 1e9))
     }

@@ -68,7 +68,8 @@ extension UnifiedAPI {
                 return try .json(revisions)
             },
             Operation(
-                .get, "\(Self.path)/{service}/logs", "What its instances wrote, as frames, each line with a name before it.",
+                .get, "\(Self.path)/{service}/logs",
+                "What its instances wrote, as frames, each line with a name before it.",
                 query: Self.logParameters, answer: .bytes(Self.frames), statuses: [200, 404, 409]
             ) { call in
                 let reply = try await master.query(.serviceContainers(call.name("service")))

@@ -11,11 +11,15 @@ import Wire
 extension UnifiedAPI {
     var systemOperations: [Operation] {
         [
-            Operation(.get, APIPaths.cluster, "The cluster in one object.", answer: .json(ClusterView.self), statuses: [200]) { _ in
+            Operation(
+                .get, APIPaths.cluster, "The cluster in one object.", answer: .json(ClusterView.self), statuses: [200]
+            ) { _ in
                 guard case .cluster(let view) = try await master.query(.cluster) else { throw APIProblem.unexpected }
                 return try .json(view)
             },
-            Operation(.get, APIPaths.version, "Versions of program and API.", answer: .json(VersionInfo.self), statuses: [200]) { _ in
+            Operation(
+                .get, APIPaths.version, "Versions of program and API.", answer: .json(VersionInfo.self), statuses: [200]
+            ) { _ in
                 try .json(
                     VersionInfo(version: Version.number, api: Version.api, clusterID: await master.clusterID))
             },
@@ -26,7 +30,8 @@ extension UnifiedAPI {
                 return .text("ok\n")
             },
             Operation(
-                .get, "/metrics", "Numbers for Prometheus, text format 0.0.4.", answer: .bytes("text/plain"), statuses: [200]
+                .get, "/metrics", "Numbers for Prometheus, text format 0.0.4.", answer: .bytes("text/plain"),
+                statuses: [200]
             ) { _ in
                 .text(
                     Metrics(await master.snapshot, nodes: try await nodeViews()).text,

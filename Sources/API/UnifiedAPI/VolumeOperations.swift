@@ -24,7 +24,8 @@ extension UnifiedAPI {
             },
             Operation(
                 .post, Self.path, "Make a volume; 200 when it is there already.", query: [Self.nodeParameter],
-                body: .json(CreateVolume.self), answer: .json(VolumeView.self), statuses: [201, 200, 404, 409, 413, 507]
+                body: .json(CreateVolume.self), answer: .json(VolumeView.self),
+                statuses: [201, 200, 404, 409, 413, 507]
             ) { call in
                 let wish = try await call.body(CreateVolume.self)
                 let node = try await node(call.query["node"])

@@ -91,7 +91,8 @@ package actor ClusterMaster {
     ) async throws(APIProblem) -> Value {
         lastRequest += 1
         let request = lastRequest
-        return try await withCheckedContinuation { (continuation: CheckedContinuation<Result<Value, APIProblem>, Never>) in
+        return try await withCheckedContinuation {
+            (continuation: CheckedContinuation<Result<Value, APIProblem>, Never>) in
             waiting[request] = { result in continuation.resume(returning: result.flatMap(receive)) }
             step(event(request))
         }.get()
@@ -203,7 +204,10 @@ package actor ClusterMaster {
     /// Nobody knows whether the transaction was done: everything is read anew, and everybody asks again.
     private func reload(after text: String) async {
         for (_, reply) in waiting {
-            reply(.failure(APIProblem(.unavailable, "the store did not answer, the outcome is unknown: \(text); look, then repeat")))
+            reply(
+                .failure(
+                    APIProblem(
+                        .unavailable, "the store did not answer, the outcome is unknown: \(text); look, then repeat")))
         }
         waiting = [:]
         var delay = 100

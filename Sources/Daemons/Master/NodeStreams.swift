@@ -41,7 +41,9 @@ package struct NodeStreams: Sendable {
     }
 
     /// The agent's path of something about a task.
-    package static func path(_ task: TaskID, _ what: String) -> String { "/tasks/\(PercentEncoding.encode(task.text))/\(what)" }
+    package static func path(_ task: TaskID, _ what: String) -> String {
+        "/tasks/\(PercentEncoding.encode(task.text))/\(what)"
+    }
 
     /// Passes a request on and its answer back, both as streams.
     ///

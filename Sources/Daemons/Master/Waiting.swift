@@ -55,7 +55,8 @@ extension ClusterMaster {
             throw APIProblem.unexpected
         }
         guard location.task != nil else {
-            let reason = location.waiting.isEmpty ? "it has never been started" : "it waits for a node: \(location.waiting)"
+            let reason =
+                location.waiting.isEmpty ? "it has never been started" : "it waits for a node: \(location.waiting)"
             throw APIProblem(.conflict, "the container \(location.name) runs nowhere: \(reason)")
         }
         guard location.node != nil else {

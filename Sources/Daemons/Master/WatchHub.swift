@@ -24,7 +24,8 @@ final class WatchHub: Sendable {
         case events(AsyncThrowingStream<Event?, any Error>.Continuation)
     }
 
-    private typealias Stream<Object: Sendable & Codable> = AsyncThrowingStream<WatchLine<Object>, any Error>.Continuation
+    private typealias Stream<Object: Sendable & Codable> = AsyncThrowingStream<WatchLine<Object>, any Error>
+        .Continuation
 
     private struct State {
         var watchers: [Int: Watcher] = [:]
@@ -132,7 +133,9 @@ final class WatchHub: Sendable {
 
     private enum Outcome { case untouched, told, tooSlow }
 
-    private static func told<Element>(_ result: AsyncThrowingStream<Element, any Error>.Continuation.YieldResult) -> Outcome {
+    private static func told<Element>(_ result: AsyncThrowingStream<Element, any Error>.Continuation.YieldResult)
+        -> Outcome
+    {
         if case .dropped = result { .tooSlow } else { .told }
     }
 

@@ -31,7 +31,8 @@ extension String {
     /// The text of an error number, as strerror(3) has it.
     package init(errno number: Int32) {
         var buffer = [CChar](repeating: 0, count: 128)
-        // __xpg_strerror_r is not exported to Swift; strerror of glibc is thread-safe for known numbers (2.32 and later).
+        // __xpg_strerror_r is not exported to Swift; strerror of glibc is thread-safe for known numbers (2.32 and
+        // later).
         guard let text = strerror(number) else {
             self = "error \(number)"
             return

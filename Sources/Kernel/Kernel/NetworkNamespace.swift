@@ -4,8 +4,8 @@ import Glibc
 /// Network namespaces from a threaded program: a namespace belongs to a thread, so what happens inside one runs on a
 /// short-lived pthread of its own, never on a caller's thread.
 package enum NetworkNamespace {
-    /// Makes a network namespace with `lo` up and pins it at `path` (an empty file is made there; a bind mount holds the
-    /// namespace). What already exists at `path` is an error (EEXIST).
+    /// Makes a network namespace with `lo` up and pins it at `path` (an empty file is made there; a bind mount holds
+    /// the namespace). What already exists at `path` is an error (EEXIST).
     package static func create(at path: String) throws(KernelError) {
         do {
             _ = try File.open(path, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600)

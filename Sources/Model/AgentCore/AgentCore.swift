@@ -117,7 +117,6 @@ package struct AgentCore: Sendable {
         if tasks[id] != nil {
             tasks[id]?.assign(assignment)
             touched.insert(id)
-            reporter.mark(id)
             return
         }
         if let problem = problem(of: assignment) {

@@ -59,7 +59,8 @@ extension MasterCore {
         if let id = state.indexes.workloadByName[name], let other = state.workloads[id] {
             let going = other.desired == .removed ? ", which is being removed" : ""
             throw APIProblem(
-                .conflict, "the name \(name) is taken by a \(other.kind.rawValue)\(going); choose another or remove that one")
+                .conflict,
+                "the name \(name) is taken by a \(other.kind.rawValue)\(going); choose another or remove that one")
         }
         if let id = state.indexes.instanceByName[name], let instance = state.instances[id] {
             throw APIProblem(.conflict, "the name \(name) is taken by an instance (\(instance.id)); choose another")
@@ -74,7 +75,8 @@ extension MasterCore {
             let other = state.workloads.values.first(where: { $0.kind == .container && $0.name.hasPrefix(name + ".") })
         {
             throw APIProblem(
-                .conflict, "the service \(name) would have instances named like the container \(other.name); choose another name")
+                .conflict,
+                "the service \(name) would have instances named like the container \(other.name); choose another name")
         }
     }
 

@@ -76,7 +76,8 @@ extension MasterCore {
             return .passThrough(act.instance.id, signal)
         case .restart:
             guard var task = act.task, task.desired == .running else {
-                throw APIProblem(.conflict, "the container \(name) is not running: the cluster is placing or replacing it")
+                throw APIProblem(
+                    .conflict, "the container \(name) is not running: the cluster is placing or replacing it")
             }
             task.generation += 1
             task.stop = StopOrder(signal: act.action.signal, grace: act.action.grace).ifAny
@@ -98,7 +99,8 @@ extension MasterCore {
         guard workload.kind == .container else {
             throw APIProblem(
                 .conflict,
-                "the container \(instance.name) belongs to the service \(workload.name); use `martlet service scale` or "
+                "the container \(instance.name) belongs to the service \(workload.name); use `martlet service "
+                    + "scale` or "
                     + "`martlet service rm`")
         }
         let task = state.task(of: instance)
@@ -153,7 +155,9 @@ struct ContainerAct {
         }
         let before = workload.desired
         let live = task?.status.isLive ?? true
-        if before == .running, live, task?.generation ?? workload.generation == workload.generation { return .unchanged }
+        if before == .running, live, task?.generation ?? workload.generation == workload.generation {
+            return .unchanged
+        }
         workload.desired = .running
         workload.stop = nil
         // What was only prepared has not used up its first start.
@@ -190,7 +194,8 @@ struct ContainerAct {
     private mutating func pause() throws(APIProblem) -> Outcome {
         if workload.desired == .paused { return .unchanged }
         guard task?.status.phase == .running, workload.desired == .running else {
-            throw APIProblem(.conflict, "the container \(instance.name) is not running: only a running one can be paused")
+            throw APIProblem(
+                .conflict, "the container \(instance.name) is not running: only a running one can be paused")
         }
         workload.desired = .paused
         return .changed
@@ -239,7 +244,8 @@ extension NodeTask {
 /// Names for containers whose users gave none.
 enum GeneratedName {
     private static let first = [
-        "amber", "brisk", "calm", "clear", "deft", "early", "fleet", "gentle", "glad", "high", "keen", "light", "lively",
+        "amber", "brisk", "calm", "clear", "deft", "early", "fleet", "gentle", "glad", "high", "keen", "light",
+        "lively",
         "lone", "merry", "mild", "nimble", "northern", "pale", "quick", "quiet", "rapid", "russet", "sharp", "silent",
         "silver", "slender", "soaring", "southern", "steady", "sunny", "swift", "tawny", "tireless", "western", "windy",
     ]

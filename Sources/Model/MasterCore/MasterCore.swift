@@ -157,7 +157,8 @@ package struct MasterCore: Sendable {
         let problem: APIProblem =
             switch failure {
             case .full(let text):
-                APIProblem(.storageFull, "the store cannot be written, nothing was changed: \(text); free space and repeat")
+                APIProblem(
+                    .storageFull, "the store cannot be written, nothing was changed: \(text); free space and repeat")
             case .unavailable(let text), .conflict(let text):
                 APIProblem(.unavailable, "the store cannot be written, nothing was changed: \(text)")
             }

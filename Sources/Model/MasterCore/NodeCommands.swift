@@ -7,7 +7,8 @@ extension MasterCore {
         if let cluster = body.clusterID, let own = state.cluster?.id, cluster != own {
             throw APIProblem(
                 .conflict,
-                "this agent belongs to the cluster \(cluster), not to \(own): give it another data directory, or this master "
+                "this agent belongs to the cluster \(cluster), not to \(own): give it another data directory, or "
+                    + "this master "
                     + "the store it knows")
         }
         var node = body.node
@@ -29,7 +30,8 @@ extension MasterCore {
     }
 
     private func checkIdentity(_ node: Node) throws(APIProblem) {
-        guard (1...64).contains(node.id.text.utf8.count), node.id.text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x2F && $0 < 0x7F })
+        guard (1...64).contains(node.id.text.utf8.count),
+            node.id.text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x2F && $0 < 0x7F })
         else { throw APIProblem(.badRequest, "the node's id is not 1 to 64 printable characters") }
         try admit { () throws(AdmissionError) in try admission.name(node.name, at: "$.node.name") }
         guard node.streamEndpoint.hasPrefix("unix:/"), node.streamEndpoint.utf8.count <= 256 else {
@@ -38,7 +40,8 @@ extension MasterCore {
         if let other = state.nodes.values.first(where: { $0.name == node.name && $0.id != node.id }) {
             throw APIProblem(
                 .conflict,
-                "another node (\(other.id)) has the name \(node.name): give this agent another, or remove that node with "
+                "another node (\(other.id)) has the name \(node.name): give this agent another, or remove that node "
+                    + "with "
                     + "`martlet node rm`")
         }
     }
@@ -125,7 +128,8 @@ extension MasterCore {
         let set = body.setLabels ?? [:]
         try admit { () throws(AdmissionError) in try admission.labels(set, at: "$.setLabels") }
         if let reserved = set.keys.first(where: { $0.hasPrefix("node.") }) {
-            throw APIProblem(.badRequest, "$.setLabels: the label \(reserved) is refused: 'node.' names the node's own facts")
+            throw APIProblem(
+                .badRequest, "$.setLabels: the label \(reserved) is refused: 'node.' names the node's own facts")
         }
         for key in body.removeLabels ?? [] { node.labels[key] = nil }
         node.labels.merge(set) { _, new in new }

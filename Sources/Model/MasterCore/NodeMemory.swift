@@ -38,11 +38,13 @@ struct NodeMemory: Sendable {
         return [
             Condition(
                 .ready, ready, reason: ready ? "" : silent ? "Silent" : "NotReported",
-                message: ready ? "" : silent ? "the agent has not been heard of for 15 s" : "the agent has yet to report",
+                message: ready
+                    ? "" : silent ? "the agent has not been heard of for 15 s" : "the agent has yet to report",
                 since: readySince),
             Condition(
                 .unreachable, silent, reason: silent ? "Silent" : "",
-                message: heard.map { silent ? "last heard of at \($0)" : "" } ?? "not heard of since the master started",
+                message: heard.map { silent ? "last heard of at \($0)" : "" }
+                    ?? "not heard of since the master started",
                 since: silent ? heard ?? readySince : readySince),
         ]
     }

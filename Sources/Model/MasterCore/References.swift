@@ -15,7 +15,8 @@ extension MasterCore {
         let found = ref.utf8.count < 4 ? [:] : state.indexes.instanceByContainer.filter { $0.key.text.hasPrefix(ref) }
         guard found.count <= 1 else {
             let shown = found.keys.sorted().prefix(5).map { String($0.text.prefix(16)) }.joined(separator: ", ")
-            throw APIProblem(.conflict, "'\(ref)' may be any of \(found.count) containers: \(shown); write more of the id")
+            throw APIProblem(
+                .conflict, "'\(ref)' may be any of \(found.count) containers: \(shown); write more of the id")
         }
         guard let instance = found.first.flatMap({ state.instances[$0.value] }) else {
             throw APIProblem(.notFound, "there is no container '\(ref)'; see `martlet ps --all`")
@@ -39,9 +40,12 @@ extension MasterCore {
             }
             return workload
         }
-        let found = ref.utf8.count < 4 ? [] : state.workloads.values.filter {
-            $0.kind == .service && $0.id.text.hasPrefix(ref)
-        }
+        let found =
+            ref.utf8.count < 4
+            ? []
+            : state.workloads.values.filter {
+                $0.kind == .service && $0.id.text.hasPrefix(ref)
+            }
         guard found.count <= 1 else {
             throw APIProblem(.conflict, "'\(ref)' may be any of \(found.map(\.name).sorted().joined(separator: ", "))")
         }

@@ -39,7 +39,9 @@ extension MasterCore {
         if let expected = body.ifRevision, expected != workload.revision {
             throw APIProblem(
                 .conflict,
-                "the service \(workload.name) is at revision \(workload.revision), not \(expected): read it again, then repeat")
+                "the service \(workload.name) is at revision \(workload.revision), not \(expected): read it again, "
+                    + "then repeat"
+            )
         }
         let pod = try admitted(body)
         var changed = workload
@@ -59,7 +61,8 @@ extension MasterCore {
         var attributes = ["revision": "\(changed.revision)"]
         if case .replicated(let number) = changed.scale { attributes["replicas"] = "\(number)" }
         note(
-            kind: "service", action: "update", id: workload.id.text, name: workload.name, attributes: attributes, now: now)
+            kind: "service", action: "update", id: workload.id.text, name: workload.name, attributes: attributes,
+            now: now)
         return .service(workload.id)
     }
 
@@ -79,7 +82,8 @@ extension MasterCore {
         case (.global, .replicated), (.replicated, .global):
             throw APIProblem(
                 .conflict,
-                "the service \(workload.name) cannot change between a number of instances and one on every node: remove it "
+                "the service \(workload.name) cannot change between a number of instances and one on every node: "
+                    + "remove it "
                     + "and create it anew")
         }
     }

@@ -97,7 +97,8 @@ extension MasterCore {
         dirty.insert(workload.id)
         capacityChanged = true
         note(
-            kind: "container", action: "destroy", id: instance.containers.first?.text ?? "", name: instance.name, now: now)
+            kind: "container", action: "destroy", id: instance.containers.first?.text ?? "", name: instance.name,
+            now: now)
     }
 
     /// Takes a task out of the records; its instance keeps its claims.
@@ -142,7 +143,8 @@ extension MasterCore {
         put(pod, as: workload.revision, of: id, now: now)
         dirty.insert(id)
         note(
-            kind: "service", action: "rollback", id: id.text, name: workload.name, attributes: ["message": message], now: now)
+            kind: "service", action: "rollback", id: id.text, name: workload.name, attributes: ["message": message],
+            now: now)
     }
 
     // MARK: Placement
@@ -180,7 +182,8 @@ extension MasterCore {
     }
 
     private mutating func assign(
-        _ id: InstanceID, to node: NodeID, ports: [PortMapping], now: Timestamp, random: inout some RandomNumberGenerator
+        _ id: InstanceID, to node: NodeID, ports: [PortMapping], now: Timestamp,
+        random: inout some RandomNumberGenerator
     ) {
         guard var instance = state.instances[id], let workload = state.workloads[instance.workload] else { return }
         instance.epoch += 1

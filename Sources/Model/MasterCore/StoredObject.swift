@@ -162,6 +162,7 @@ package struct UnreadableRecord: Error, Sendable, CustomStringConvertible {
     package var reason: String
 
     package var description: String {
-        "the store's record '\(key)' cannot be read: \(reason); restore the store from a backup or use the version that wrote it"
+        "the store's record '\(key)' cannot be read: \(reason); restore the store from a backup or use the version "
+            + "that wrote it"
     }
 }

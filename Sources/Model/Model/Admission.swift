@@ -87,7 +87,9 @@ package struct Admission: Sendable {
         guard Self.isName(name) else {
             throw AdmissionError(
                 path,
-                "\(Self.quoted(name)) is no name: use 1 to 63 letters, digits, '_', '.' and '-', first a letter or digit")
+                "\(Self.quoted(name)) is no name: use 1 to 63 letters, digits, '_', '.' and '-', first a letter or "
+                    + "digit"
+            )
         }
     }
 
@@ -133,7 +135,8 @@ package struct Admission: Sendable {
     package func removeOnExit(_ pod: PodSpec, at path: String = "$.removeOnExit") throws(AdmissionError) {
         guard pod.restart.condition == .no else {
             throw AdmissionError(
-                path, "a container cannot be both removed at its end and restarted by policy "
+                path,
+                "a container cannot be both removed at its end and restarted by policy "
                     + "\(pod.restart.condition.rawValue): leave one of them out")
         }
     }
@@ -156,12 +159,14 @@ extension Admission {
         let labels = name.split(separator: ".", omittingEmptySubsequences: false)
         let right = labels.allSatisfy { label in
             let bytes = Array(label.utf8)
-            return (1...63).contains(bytes.count) && bytes.allSatisfy { Self.isAlphanumeric($0) || $0 == UInt8(ascii: "-") }
+            return (1...63).contains(bytes.count)
+                && bytes.allSatisfy { Self.isAlphanumeric($0) || $0 == UInt8(ascii: "-") }
                 && bytes.first != UInt8(ascii: "-") && bytes.last != UInt8(ascii: "-")
         }
         guard name.utf8.count <= 64, right else {
             throw AdmissionError(
-                path, "\(Self.quoted(name)) is no host name: at most 64 letters, digits and '-', in parts parted by '.'")
+                path, "\(Self.quoted(name)) is no host name: at most 64 letters, digits and '-', in parts parted by '.'"
+            )
         }
     }
 

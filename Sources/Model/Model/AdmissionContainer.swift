@@ -29,7 +29,8 @@ extension Admission {
         guard !container.image.isEmpty else { throw AdmissionError(path, "an image is wanted") }
         let name = ImageName(container.image)
         guard name != nil || ImageName.isDigest(container.image) else {
-            throw AdmissionError(path, "\(Self.quoted(container.image)) is no image name: write name[:tag] or name@sha256:…")
+            throw AdmissionError(
+                path, "\(Self.quoted(container.image)) is no image name: write name[:tag] or name@sha256:…")
         }
         guard let resolved = images(container.image) else {
             throw AdmissionError(
@@ -56,7 +57,8 @@ extension Admission {
         try text(container.workingDirectory, atMost: 4096, "the path", at: "\(path).workingDirectory")
         if !container.workingDirectory.isEmpty, !container.workingDirectory.hasPrefix("/") {
             throw AdmissionError(
-                "\(path).workingDirectory", "\(Self.quoted(container.workingDirectory)) is not absolute: begin it with '/'")
+                "\(path).workingDirectory",
+                "\(Self.quoted(container.workingDirectory)) is not absolute: begin it with '/'")
         }
         if !container.stopSignal.isEmpty, SignalName(container.stopSignal) == nil {
             throw AdmissionError("\(path).stopSignal", "there is no signal \(Self.quoted(container.stopSignal))")
@@ -81,7 +83,8 @@ extension Admission {
         container.capabilitiesDropped = try Self.capabilities(
             container.capabilitiesDropped, at: "\(path).capabilitiesDropped")
         if !policy.addedCapabilities, !container.capabilitiesAdded.isEmpty {
-            throw AdmissionError("\(path).capabilitiesAdded", "added capabilities are not allowed here", kind: .forbidden)
+            throw AdmissionError(
+                "\(path).capabilitiesAdded", "added capabilities are not allowed here", kind: .forbidden)
         }
     }
 
@@ -108,7 +111,8 @@ extension Admission {
         case .default: break
         case .unconfined:
             if !policy.unconfinedSeccomp {
-                throw AdmissionError("\(path).seccomp", "running without a seccomp filter is not allowed here", kind: .forbidden)
+                throw AdmissionError(
+                    "\(path).seccomp", "running without a seccomp filter is not allowed here", kind: .forbidden)
             }
         case .profile(let json):
             try text(json, atMost: 1 << 20, "the profile", at: "\(path).seccomp.profile.json")
@@ -140,7 +144,8 @@ extension Admission {
             try text(urlPath, atMost: 4096, "the path", at: "\(path).probe.http.path")
             guard urlPath.hasPrefix("/"), urlPath.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
                 throw AdmissionError(
-                    "\(path).probe.http.path", "\(Self.quoted(urlPath)) is no path: begin it with '/', percent-encode the rest")
+                    "\(path).probe.http.path",
+                    "\(Self.quoted(urlPath)) is no path: begin it with '/', percent-encode the rest")
             }
         }
     }

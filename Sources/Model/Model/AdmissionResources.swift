@@ -23,7 +23,8 @@ extension Admission {
                 throw AdmissionError("\(path).memoryReservation", "\(reservation) bytes are less than 6 MiB")
             }
             if let memory = limits.memory, reservation > memory {
-                throw AdmissionError("\(path).memoryReservation", "\(reservation) bytes are more than the limit, \(memory)")
+                throw AdmissionError(
+                    "\(path).memoryReservation", "\(reservation) bytes are more than the limit, \(memory)")
             }
         }
         if let pids = limits.pids, !(1...4_194_304).contains(pids) {
@@ -46,13 +47,15 @@ extension Admission {
         var seen: Set<String> = []
         for (index, limit) in limits.enumerated() {
             guard known.contains(limit.name) else {
-                throw AdmissionError("\(path)[\(index)].name", "there is no limit \(Self.quoted(limit.name)), see getrlimit(2)")
+                throw AdmissionError(
+                    "\(path)[\(index)].name", "there is no limit \(Self.quoted(limit.name)), see getrlimit(2)")
             }
             guard seen.insert(limit.name).inserted else {
                 throw AdmissionError("\(path)[\(index)].name", "the limit \(limit.name) is given twice")
             }
             guard limit.soft <= limit.hard else {
-                throw AdmissionError("\(path)[\(index)]", "the soft limit \(limit.soft) is more than the hard one, \(limit.hard)")
+                throw AdmissionError(
+                    "\(path)[\(index)]", "the soft limit \(limit.soft) is more than the hard one, \(limit.hard)")
             }
         }
     }
@@ -66,11 +69,13 @@ extension Admission {
                 Self.isAlphanumeric($0) || $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: "_") || $0 == UInt8(ascii: "-")
             }
             guard wellFormed, !name.contains(".."), !name.hasSuffix(".") else {
-                throw AdmissionError(path, "\(Self.quoted(name)) is no sysctl name: write it with '.', as net.core.somaxconn")
+                throw AdmissionError(
+                    path, "\(Self.quoted(name)) is no sysctl name: write it with '.', as net.core.somaxconn")
             }
             if name.hasPrefix("net.") {
                 guard network != .host else {
-                    throw AdmissionError(path, "\(name) would change the node's network: it needs a network of the pod's own")
+                    throw AdmissionError(
+                        path, "\(name) would change the node's network: it needs a network of the pod's own")
                 }
             } else if !Self.namespacedSysctls.contains(name), !name.hasPrefix("fs.mqueue.") {
                 throw AdmissionError(path, "\(name) belongs to the whole node, not to a container")
@@ -114,7 +119,8 @@ extension Admission {
         try bounded(ports.count, 1024, "ports", at: path)
         guard ports.isEmpty || network == .bridge else {
             throw AdmissionError(
-                path, "ports are published from the network bridge, not from \(network.rawValue)"
+                path,
+                "ports are published from the network bridge, not from \(network.rawValue)"
                     + (network == .host ? ": the container has the node's own ports already" : ""))
         }
         for (index, port) in ports.enumerated() {
@@ -183,7 +189,8 @@ extension Admission {
                 throw AdmissionError("\(path).tmpfs.size", "\(size) bytes are not between 4096 and 16 TiB")
             }
             if let mode, !(3...4).contains(mode.utf8.count) || !mode.utf8.allSatisfy({ (0x30...0x37).contains($0) }) {
-                throw AdmissionError("\(path).tmpfs.mode", "\(Self.quoted(mode)) is no mode: write octal digits as 1777")
+                throw AdmissionError(
+                    "\(path).tmpfs.mode", "\(Self.quoted(mode)) is no mode: write octal digits as 1777")
             }
         }
     }

@@ -253,7 +253,8 @@ package struct PortMapping: Sendable, Hashable, Codable {
     package var transport: Transport
 
     package init(
-        hostAddress: String = "", hostPort: Int, hostPortEnd: Int? = nil, containerPort: Int, transport: Transport = .tcp
+        hostAddress: String = "", hostPort: Int, hostPortEnd: Int? = nil, containerPort: Int,
+        transport: Transport = .tcp
     ) {
         self.hostAddress = hostAddress
         self.hostPort = hostPort
@@ -358,7 +359,9 @@ package struct Constraint: Sendable, Hashable, Codable, CustomStringConvertible 
         for relation in [Relation.equal, .notEqual] {
             let operatorText = Array(relation.rawValue.utf8)
             let bytes = Array(text.utf8)
-            guard let at = bytes.indices.first(where: { bytes[$0...].starts(with: operatorText) }), at > 0 else { continue }
+            guard let at = bytes.indices.first(where: { bytes[$0...].starts(with: operatorText) }), at > 0 else {
+                continue
+            }
             label = String(decoding: bytes[..<at], as: UTF8.self).trimmed
             value = String(decoding: bytes[(at + 2)...], as: UTF8.self).trimmed
             self.relation = relation

@@ -78,7 +78,8 @@ package struct PodDemand: Sendable, Hashable {
         self.init(
             workload: workload, resources: pod.resources, constraints: pod.constraints, ports: pod.ports,
             strategy: pod.strategy ?? .spread,
-            images: Dictionary(pod.containers.map { ($0.imageDigest, $0.image) }, uniquingKeysWith: { first, _ in first }))
+            images: Dictionary(
+                pod.containers.map { ($0.imageDigest, $0.image) }, uniquingKeysWith: { first, _ in first }))
     }
 }
 

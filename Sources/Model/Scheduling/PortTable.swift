@@ -41,7 +41,8 @@ package struct PortTable: Sendable {
         }
     }
 
-    private func owns(_ transport: PortMapping.Transport, address: String, number: Int, _ instance: InstanceID) -> Bool {
+    private func owns(_ transport: PortMapping.Transport, address: String, number: Int, _ instance: InstanceID) -> Bool
+    {
         owners[Key(transport: transport, number: number)]?.contains { $0.instance == instance && $0.address == address }
             ?? false
     }
@@ -52,7 +53,8 @@ package struct PortTable: Sendable {
     package func choose(for wanted: [PortMapping], instance: InstanceID) -> [PortMapping]? {
         var chosen: [PortMapping] = []
         for mapping in wanted {
-            let range = mapping.hostPort == 0 ? 30000...65535 : mapping.hostPort...max(mapping.hostPort, mapping.hostPortEnd)
+            let range =
+                mapping.hostPort == 0 ? 30000...65535 : mapping.hostPort...max(mapping.hostPort, mapping.hostPortEnd)
             func fits(_ number: Int) -> Bool {
                 isFree(mapping.transport, address: mapping.hostAddress, number: number, for: instance)
                     && !chosen.contains {

@@ -12,7 +12,8 @@ package struct CreateContainer: Sendable, Codable {
     package var start: Bool
 
     package init(
-        name: String? = nil, pod: PodSpec, labels: [String: String] = [:], removeOnExit: Bool = false, start: Bool = true
+        name: String? = nil, pod: PodSpec, labels: [String: String] = [:], removeOnExit: Bool = false,
+        start: Bool = true
     ) {
         self.name = name
         self.pod = pod

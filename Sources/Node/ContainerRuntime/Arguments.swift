@@ -90,8 +90,9 @@ struct Arguments {
     /// Throws unless there are as many positional arguments as said.
     func require(_ verb: String, atLeast minimum: Int, atMost maximum: Int) throws {
         if positional.count < minimum {
-            throw RuntimeError("\(verb): needs a container id" + (minimum > 1 ? " and more" : "")
-                + "; see 'martlet-runtime \(verb) --help'")
+            throw RuntimeError(
+                "\(verb): needs a container id" + (minimum > 1 ? " and more" : "")
+                    + "; see 'martlet-runtime \(verb) --help'")
         }
         if positional.count > maximum {
             throw RuntimeError("\(verb): unexpected argument '\(positional[maximum])'; flags come before the id")

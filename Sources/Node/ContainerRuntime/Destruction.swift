@@ -4,8 +4,8 @@ import Kernel
 import OCISpec
 
 extension StateStore {
-    /// Removes what a stopped container leaves: processes that outlived the first one, cgroups, state; then the poststop
-    /// hooks run. The caller holds the lock.
+    /// Removes what a stopped container leaves: processes that outlived the first one, cgroups, state; then the
+    /// poststop hooks run. The caller holds the lock.
     func destroy(_ record: ContainerRecord, log: RuntimeLog) throws {
         failpoint("runtime.destroy")
         let cgroup = record.cgroup.manager

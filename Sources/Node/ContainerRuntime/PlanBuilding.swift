@@ -114,7 +114,9 @@ extension MountPlan {
             throw RefusedField("\(path).destination", "'\(spec.destination)' is not an absolute path")
         }
         let parts = spec.destination.split(separator: "/").filter { $0 != "." }
-        guard !parts.isEmpty else { throw RefusedField("\(path).destination", "the root itself cannot be mounted over") }
+        guard !parts.isEmpty else {
+            throw RefusedField("\(path).destination", "the root itself cannot be mounted over")
+        }
         destination = "/" + parts.joined(separator: "/")
         if !spec.uidMappings.isEmpty || !spec.gidMappings.isEmpty {
             throw RefusedField("\(path).uidMappings", "id-mapped mounts are not supported")

@@ -52,8 +52,8 @@ extension SeccompRule {
 
 extension ProcessPlan {
     /// - Parameters:
-    ///   - inUserNamespace: the process is in a user namespace that is not the runtime's: root of it has everything, and
-    ///     setgroups(2) may be denied.
+    ///   - inUserNamespace: the process is in a user namespace that is not the runtime's: root of it has everything,
+    ///     and setgroups(2) may be denied.
     init(
         _ spec: ProcessSpec, filter: Filter, personality: PersonalitySpec?, inUserNamespace: Bool, log: RuntimeLog
     ) throws {

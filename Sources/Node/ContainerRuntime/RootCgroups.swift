@@ -6,9 +6,9 @@ import Kernel
 extension RootFilesystem {
     /// The container's part of the cgroup hierarchies.
     ///
-    /// Where v1 hierarchies exist: a tmpfs with a directory for each, and cgroup2 as `unified` if the host has it beside
-    /// them. On a pure v2 host: cgroup2 itself. With a cgroup namespace the filesystems are mounted anew and show the
-    /// container's group as their root; without one, the group's directory is bound there.
+    /// Where v1 hierarchies exist: a tmpfs with a directory for each, and cgroup2 as `unified` if the host has it
+    /// beside them. On a pure v2 host: cgroup2 itself. With a cgroup namespace the filesystems are mounted anew and
+    /// show the container's group as their root; without one, the group's directory is bound there.
     mutating func mountCgroups(_ mount: MountPlan) throws {
         let manager = plan.cgroup.manager
         let hierarchies = manager.layout.hierarchies

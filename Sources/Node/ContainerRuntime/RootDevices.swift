@@ -18,7 +18,8 @@ extension RootFilesystem {
     private func make(_ device: DeviceNode, _ dev: borrowing OwnedFD) throws {
         let parts = device.path.split(separator: "/").filter { $0 != "." }
         let isInDev = parts.count == 2 && parts[0] == "dev"
-        let directory = isInDev ? try dev.duplicate() : try root.makeDirectories(parts.dropLast().joined(separator: "/"))
+        let directory =
+            isInDev ? try dev.duplicate() : try root.makeDirectories(parts.dropLast().joined(separator: "/"))
         guard plan.namespaces.changesUser, device.kind != .fifo else {
             return try device.create(in: directory.raw)
         }

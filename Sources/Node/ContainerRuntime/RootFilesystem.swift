@@ -5,8 +5,8 @@ import Kernel
 
 /// The container's tree of mounts, being built in the container's mount namespace.
 ///
-/// Everything is found from a descriptor of the root (`Root`) and mounted by descriptor, so that neither a symbolic link
-/// in an image nor a container that shares a volume can lead a mount elsewhere.
+/// Everything is found from a descriptor of the root (`Root`) and mounted by descriptor, so that neither a symbolic
+/// link in an image nor a container that shares a volume can lead a mount elsewhere.
 struct RootFilesystem: ~Copyable {
     let plan: ContainerPlan
     let root: Root
@@ -161,7 +161,8 @@ struct RootFilesystem: ~Copyable {
             return try root.open(path, Int32(CK_O_PATH) | O_DIRECTORY | O_NOFOLLOW, .withoutSymlinks)
         } catch {
             if error.errno == ELOOP || error.errno == ENOTDIR {
-                throw RuntimeError("filesystem \(type) must be mounted on ordinary directory: \(path) is something else")
+                throw RuntimeError(
+                    "filesystem \(type) must be mounted on ordinary directory: \(path) is something else")
             }
             guard error.errno == ENOENT else { throw error }
         }

@@ -31,7 +31,8 @@ struct RefusedField: Error, Sendable, CustomStringConvertible {
 }
 
 /// Runs `body`; an error gets a context.
-func withContext<Result: ~Copyable>(_ context: @autoclosure () -> String, _ body: () throws -> Result) throws -> Result {
+func withContext<Result: ~Copyable>(_ context: @autoclosure () -> String, _ body: () throws -> Result) throws -> Result
+{
     do {
         return try body()
     } catch {

@@ -14,7 +14,9 @@ package enum RuntimeProgram {
         var failure: Int32 = 1
         do {
             let global = try Arguments(arguments.dropFirst(), flags: globalFlags)
-            if global.has("help") || global.positional.first == "help" || global.positional.isEmpty && !global.has("version") {
+            if global.has("help") || global.positional.first == "help"
+                || global.positional.isEmpty && !global.has("version")
+            {
                 print(Help.overview)
                 return 0
             }

@@ -123,8 +123,10 @@ struct Validation {
             throw RefusedField("linux.namespaces", "a mount namespace is required")
         }
         guard mount.path == nil else {
-            throw RefusedField("linux.namespaces", "joining a mount namespace by path is not supported: the container's "
-                + "root would replace that of everybody in it")
+            throw RefusedField(
+                "linux.namespaces",
+                "joining a mount namespace by path is not supported: the container's "
+                    + "root would replace that of everybody in it")
         }
         let user = linux.namespace(.user)
         let hasMaps = !linux.uidMappings.isEmpty || !linux.gidMappings.isEmpty

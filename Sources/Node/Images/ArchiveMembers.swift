@@ -28,7 +28,7 @@ final class ArchiveMembers {
         var bounds = limits
         bounds.layerBytes = limits.archiveBytes
         let blob = HashingSource(source)
-        let decompressor = try Decompressor(blob, subject: "the archive")
+        let decompressor = try Decompressor(blob, subject: "the archive", checksDamage: true)
         let bounded = BoundedSource(decompressor, compressed: { blob.count }, limits: bounds, subject: "the archive")
         let reader = TarReader(bounded, limits: bounds, needsEndMark: true)
         while let entry = try reader.next() {
@@ -47,6 +47,7 @@ final class ArchiveMembers {
             }
         }
         try reader.drain()
+        try decompressor.finish()
     }
 
     private func insert(_ name: EntryPath, _ content: Content) throws {

@@ -99,7 +99,7 @@ package struct ContainerFiles: Sendable {
                 DescriptorSource(source, subject: "the archive", limit: limits.archiveBytes) { done in
                     progress?(ImageProgress(phase: "reading", done: done, total: nil))
                 })
-            let decompressor = try Decompressor(blob, subject: "the archive")
+            let decompressor = try Decompressor(blob, subject: "the archive", checksDamage: true)
             let bounded = BoundedSource(
                 decompressor, compressed: { blob.count }, limits: limits, subject: "the archive")
             let reader = TarReader(bounded, limits: limits, needsEndMark: true)
@@ -111,6 +111,7 @@ package struct ContainerFiles: Sendable {
             while let entry = try reader.next() { try writer.write(entry, from: reader) }
             try writer.finish()
             try reader.drain()
+            try decompressor.finish()
         }
     }
 }

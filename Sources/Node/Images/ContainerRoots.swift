@@ -150,7 +150,7 @@ extension ImageStore {
         let found: UnpackedLayer
         do {
             found = try snapshots.unpack(
-                DescriptorSource(file.raw, subject: subject), into: place, parents: parents, needsEndMark: false,
+                DescriptorSource(file.raw, subject: subject), into: place, parents: parents, isUnknown: false,
                 subject: subject)
         } catch let error as ImageError where error.kind == .invalidArchive || error.kind == .limitExceeded {
             // It was unpacked when it came, so the disk is to be suspected before the image.

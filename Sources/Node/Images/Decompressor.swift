@@ -44,11 +44,18 @@ final class Decompressor: ByteSource {
     private let subject: String
     private var failure: (any Error)?
     private var ended = false
+    /// Of what came out; nil where somebody else checks the content.
+    private var checksum: CyclicRedundancyCheck?
+    /// The last compressed bytes, as many as a gzip member's trailer has.
+    private var tail: [UInt8] = []
 
     /// Reads the first bytes of `upstream` and decides; nothing more is read before the first `read`.
     ///
-    /// - Parameter subject: what messages call the stream.
-    init(_ upstream: any ByteSource, subject: String) throws {
+    /// - Parameters:
+    ///   - subject: what messages call the stream.
+    ///   - checksDamage: nobody knows a digest of the content, so the stream's own check sum matters. libarchive checks
+    ///     those of all formats but gzip, whose is checked here then.
+    init(_ upstream: any ByteSource, subject: String, checksDamage: Bool) throws {
         self.upstream = upstream
         self.subject = subject
         var first = [UInt8](repeating: 0, count: Compression.markLength)
@@ -63,6 +70,7 @@ final class Decompressor: ByteSource {
         }
         prefix = Array(first[..<filled])
         compression = Compression(prefix: prefix)
+        if checksDamage, compression == .gzip { checksum = CyclicRedundancyCheck() }
     }
 
     deinit {
@@ -78,7 +86,23 @@ final class Decompressor: ByteSource {
         if let failure { throw failure }
         guard count >= 0 else { throw damaged(archive) }
         if count == 0 { ended = true }
+        checksum?.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
         return count
+    }
+
+    /// Reads what is left of the stream, compressed and not, and checks what is to be checked.
+    ///
+    /// A gzip stream of several members has a check sum for each, and only the last one's can be found; it is known by
+    /// the length beside it, which is that of the whole content only if there is one member.
+    func finish() throws {
+        try drain()
+        while try pull(into: chunk) > 0 {}
+        guard let checksum, tail.count == 8 else { return }
+        let number = { (bytes: ArraySlice<UInt8>) in bytes.reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) } }
+        guard number(tail[4...]) == UInt32(truncatingIfNeeded: checksum.count) else { return }
+        guard number(tail[..<4]) == checksum.value else {
+            throw ImageError(.invalidArchive, "\(subject) is damaged (gzip: its check sum is wrong)")
+        }
     }
 
     private func open() throws {
@@ -130,10 +154,15 @@ final class Decompressor: ByteSource {
 
     /// The stream as it comes, the bytes that were looked at first.
     private func pull(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
-        guard !prefix.isEmpty else { return try upstream.read(into: buffer) }
-        let count = min(prefix.count, buffer.count)
-        buffer.copyBytes(from: prefix[..<count])
-        prefix.removeFirst(count)
+        let count: Int
+        if prefix.isEmpty {
+            count = try upstream.read(into: buffer)
+        } else {
+            count = min(prefix.count, buffer.count)
+            buffer.copyBytes(from: prefix[..<count])
+            prefix.removeFirst(count)
+        }
+        if checksum != nil { tail = Array((tail + buffer[max(0, count - 8)..<count]).suffix(8)) }
         return count
     }
 

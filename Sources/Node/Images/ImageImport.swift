@@ -32,7 +32,7 @@ extension ImageStore {
                 progress?(ImageProgress(phase: "reading", done: done, total: totalBytes))
             }
             let layer = try snapshots.unpack(
-                stream, into: place, parents: [], needsEndMark: true, subject: "the archive", copyingTo: file.raw)
+                stream, into: place, parents: [], isUnknown: true, subject: "the archive", copyingTo: file.raw)
             try systemCall("fsync", path) { fsync(file.raw) }
             let kept = UnpackedLayer.isKept(layer.compression)
             let descriptor = Descriptor(

@@ -105,7 +105,7 @@ extension ImageStore {
             progress?(ImageProgress(phase: "unpacking \(member.digest)", done: done, total: member.size))
         }
         let layer = try snapshots.unpack(
-            source, into: place, parents: parents, needsEndMark: false, subject: "layer \(member.digest)")
+            source, into: place, parents: parents, isUnknown: false, subject: "layer \(member.digest)")
         guard layer.diffID == diffID else {
             throw ImageError(
                 .invalidArchive,
@@ -175,7 +175,7 @@ extension ImageStore {
     private static func compression(of member: ArchiveMembers.Member) throws -> Compression {
         let file = try File.open(member.path, O_RDONLY)
         let source = DescriptorSource(file.raw, subject: "layer \(member.digest)")
-        let compression = try Decompressor(source, subject: "layer \(member.digest)").compression
+        let compression = try Decompressor(source, subject: "layer \(member.digest)", checksDamage: false).compression
         guard UnpackedLayer.isKept(compression) else {
             throw ImageError(
                 .unsupported, "layer \(member.digest) is compressed with \(compression); gzip and zstd are read")

@@ -40,10 +40,10 @@ struct SnapshotStore: Sendable {
     ///
     /// - Parameters:
     ///   - parents: the `fs` directories of the layers below, the topmost first.
-    ///   - needsEndMark: see `TarReader`; for layers whose digest nobody has announced.
+    ///   - isUnknown: nobody has announced a digest, so the archive has to show by itself that it is whole.
     ///   - copy: a descriptor that gets what is to be kept as the layer's blob, see `UnpackedLayer.isKept`.
     func unpack(
-        _ source: any ByteSource, into place: String, parents: [String], needsEndMark: Bool, subject: String,
+        _ source: any ByteSource, into place: String, parents: [String], isUnknown: Bool, subject: String,
         copyingTo copy: Int32? = nil
     ) throws -> UnpackedLayer {
         try File.makeDirectories("\(place)/fs", mode: 0o755)
@@ -57,7 +57,7 @@ struct SnapshotStore: Sendable {
             try systemCall("fchmod", place) { fchmod(root, 0o755) }
         }
         let blob = HashingSource(source, subject: subject)
-        let decompressor = try Decompressor(blob, subject: subject)
+        let decompressor = try Decompressor(blob, subject: subject, checksDamage: isUnknown)
         let bounded = BoundedSource(decompressor, compressed: { blob.count }, limits: limits, subject: subject)
         let tar = HashingSource(bounded, subject: subject)
         if let copy, UnpackedLayer.isKept(decompressor.compression) {
@@ -66,13 +66,13 @@ struct SnapshotStore: Sendable {
         } else {
             tar.copy = copy
         }
-        let reader = TarReader(tar, limits: limits, needsEndMark: needsEndMark)
+        let reader = TarReader(tar, limits: limits, needsEndMark: isUnknown)
         let writer = TreeWriter(
             root: root, lowers: lowers.map(\.raw), policy: .layer, limits: limits, subject: subject)
         while let entry = try reader.next() { try writer.write(entry, from: reader) }
         try writer.finish()
         try reader.drain()
-        try blob.drain()
+        try decompressor.finish()
         try systemCall("syncfs", place) { syncfs(root) }
         return UnpackedLayer(
             blob: blob.digest, blobSize: blob.count, diffID: tar.digest, tarSize: tar.count,

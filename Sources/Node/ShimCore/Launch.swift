@@ -7,6 +7,8 @@ import ShimProtocol
 struct LaunchedProcess {
     let pid: pid_t
     let stdio: ContainerStdio
+    /// `Reaper.reaped` before it was there.
+    let moment: Int
 }
 
 /// Why a process was not made, in the runtime's words or ours.
@@ -43,12 +45,14 @@ extension Shim {
             return completion(.failure(LaunchFailure(description: "\(error)")))
         }
         if let console { arguments += ["--console-socket", console.pathForRuntime] }
+        let moment = reaper.reaped
         runtime.run(verb, arguments + after, stdio: processSide) { [unowned self] failure in
             defer { unlink(pidFile) }
             if let failure { return completion(.failure(LaunchFailure(description: failure))) }
             do throws(KernelError) {
                 let pid = try Self.readPID(pidFile)
-                completion(.success(LaunchedProcess(pid: pid, stdio: try stdio(pipes, console))))
+                let process = LaunchedProcess(pid: pid, stdio: try stdio(pipes, console), moment: moment)
+                completion(.success(process))
             } catch {
                 abandon(verb, after, pidFile)
                 completion(.failure(LaunchFailure(description: "\(error)")))

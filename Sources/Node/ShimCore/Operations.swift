@@ -114,7 +114,7 @@ extension Shim {
                     failpoint("shim.after_create")
                     announce(.created, container)
                     answer(container, connection)
-                    reaper.watch(process.pid) { container.processEnded($0) }
+                    reaper.watch(process.pid, since: process.moment) { container.processEnded($0) }
                     finish(nil)
                 } catch {
                     runtime.run("delete", ["--force", spec.container]) { _ in finish("\(error)") }
@@ -334,7 +334,7 @@ extension Shim {
                 Connection.StreamSession(
                     io: io, stdin: true, endsInput: true, signal: { [unowned exec] in exec.signal($0) },
                     disconnected: { io.endInput() }))
-            reaper.watch(process.pid) { exec.processEnded($0) }
+            reaper.watch(process.pid, since: process.moment) { exec.processEnded($0) }
         } catch {
             kill(process.pid, SIGKILL)
             connection.fail("cannot exec in container \(spec.container): \(error)")

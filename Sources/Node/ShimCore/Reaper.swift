@@ -5,12 +5,17 @@ import Kernel
 final class Reaper {
     private var handlers: [pid_t: (ExitStatus) -> Void] = [:]
     /// Processes that ended before anybody knew what they were: a container's process may end before its runtime has.
-    private var unclaimed: [pid_t: ExitStatus] = [:]
+    private var unclaimed: [pid_t: (status: ExitStatus, number: Int)] = [:]
     private var foreign = 0
+    /// How many children have been reaped.
+    private(set) var reaped = 0
 
     /// Calls `handler` when the child ends; at once if it has ended already.
-    func watch(_ pid: pid_t, _ handler: @escaping (ExitStatus) -> Void) {
-        if let status = unclaimed.removeValue(forKey: pid) { return handler(status) }
+    ///
+    /// - Parameter moment: `reaped` at a time when the child was not there yet. An earlier end is that of another
+    ///   process with the same number.
+    func watch(_ pid: pid_t, since moment: Int, _ handler: @escaping (ExitStatus) -> Void) {
+        if let end = unclaimed.removeValue(forKey: pid), end.number >= moment { return handler(end.status) }
         handlers[pid] = handler
     }
 
@@ -36,8 +41,9 @@ final class Reaper {
             if let handler = handlers.removeValue(forKey: pid) {
                 handler(ended)
             } else if foreign > 0 {
-                unclaimed[pid] = ended
+                unclaimed[pid] = (ended, reaped)
             }
+            reaped += 1
         }
     }
 }

@@ -46,7 +46,7 @@ final class RuntimeProgram {
             timedOut = true
             kill(pid, SIGKILL)
         }
-        reaper.watch(pid) { [self] status in
+        reaper.watch(pid, since: reaper.reaped) { [self] status in
             loop.cancel(timer)
             let text = Self.errorText(log)
             unlink(log)

@@ -69,8 +69,8 @@ extension VolumeStore {
         return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
-    /// Compares by path and, for directories, by device and inode of every directory on the way up: the same place may
-    /// be mounted under another name.
+    /// Compares by path and by device and inode of every directory on the way up: the same place may be mounted under
+    /// another name.
     private func refuseOwn(_ descriptor: Int32, isDirectory: Bool, resolved: String, path: String) throws {
         let refusal = VolumeError(
             .refused,
@@ -85,9 +85,13 @@ extension VolumeStore {
             let real = try Self.resolvedPath(opened.raw)
             if resolved == real || resolved.hasPrefix(real + "/") { throw refusal }
         }
-        // A file that is bound elsewhere is found by its path only; a directory by its way up to the root.
-        guard isDirectory else { return }
-        var current = try SharedFD(OwnedFD(adopting: systemCall("dup") { ck_fcntl(descriptor, F_DUPFD_CLOEXEC, 3) }))
+        var current: SharedFD
+        if isDirectory {
+            current = SharedFD(OwnedFD(adopting: try systemCall("dup") { ck_fcntl(descriptor, F_DUPFD_CLOEXEC, 3) }))
+        } else {
+            let above = resolved[..<(resolved.lastIndex(of: "/") ?? resolved.startIndex)]
+            current = SharedFD(try File.open(above.isEmpty ? "/" : String(above), Int32(CK_O_PATH) | O_DIRECTORY))
+        }
         var before: (device: UInt64, inode: UInt64)?
         for _ in 0..<4096 {
             var info = stat()

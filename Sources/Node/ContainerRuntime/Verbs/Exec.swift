@@ -4,7 +4,8 @@ import OCISpec
 
 extension Verb {
     static let exec = Verb(
-        name: "exec", usage: "[command options] <container-id> <command> [arguments...] | -p process.json <container-id>",
+        name: "exec",
+        usage: "[command options] <container-id> <command> [arguments...] | -p process.json <container-id>",
         summary: "run another process in a container",
         flags: [
             Flag("console-socket", value: "PATH", help: "a unix socket that receives the terminal"),

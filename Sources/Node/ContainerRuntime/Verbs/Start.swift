@@ -24,6 +24,8 @@ extension Verb {
         try File.removeFile(path)
         failpoint("runtime.started")
         if let message = try Channel(socket: connection.raw).receive() {
+            // It has said its last word and ends; who looks next shall see it stopped.
+            try? call.store.killAndWait(record)
             throw RuntimeError(try ProcessPlan.explain(message, limits: record.process.rlimits))
         }
         do {

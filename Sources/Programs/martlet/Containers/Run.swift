@@ -51,8 +51,11 @@ struct Run: AsyncParsableCommand {
                 terminal: tty, stdin: interactive)
             try await cluster.act(view.id.text, .start, ContainerAction())
         } catch {
+            // The cluster knows the code that goes with the failure: 127 for a program that is not there.
+            let failure = try? await StartFailure(cluster: cluster, container: view.id.text).wait(patience: .seconds(2))
             // What could not be attached or started must not stay behind as a container that nobody asked for.
             if remove { try? await cluster.delete(APIPaths.containers, view.id.text, query: ["force": "true"]) }
+            if let failure { throw failure }
             throw error
         }
         let watcher = StartFailure(cluster: cluster, container: view.id.text)
@@ -65,6 +68,19 @@ struct Run: AsyncParsableCommand {
 struct StartFailure: Sendable {
     let cluster: ClusterAPI
     let container: String
+
+    /// nil when it has started, or nothing is known yet after `patience`.
+    func wait(patience: Duration) async throws -> CommandFailure? {
+        try await withThrowingTaskGroup(of: CommandFailure?.self) { group in
+            defer { group.cancelAll() }
+            group.addTask { try await wait() }
+            group.addTask {
+                try await Task.sleep(for: patience)
+                return nil
+            }
+            return try await group.next() ?? nil
+        }
+    }
 
     func wait() async throws -> CommandFailure? {
         let result: WaitResult = try await cluster.send(
