@@ -89,14 +89,18 @@ let package = Package(
         layer("Model", "Model", ["JSON"]),
         layer("Model", "Wire", ["Model", "JSON"]),
         layer("Model", "Scheduling", ["Model"]),
-        layer("Model", "Reconcile", ["Model", "Scheduling"]),
+        layer("Model", "Reconcile", ["Model", "JSON"]),
         layer("Model", "MasterCore", ["Model", "Wire", "Scheduling", "Reconcile", "JSON"]),
         layer("Model", "AgentCore", ["Model", "Wire", "JSON"]),
         // 4 parts: node
-        layer("Node", "ContainerRuntime", ["Kernel", "CKernel", "CStage", "Cgroups", "Confinement", "DeviceNodes", "OCISpec", "JSON"]),
+        layer(
+            "Node", "ContainerRuntime",
+            ["Kernel", "CKernel", "CStage", "Cgroups", "Confinement", "DeviceNodes", "OCISpec", "JSON"]),
         layer("Node", "ShimCore", ["Kernel", "CKernel", "Cgroups", "StreamFrames", "ShimProtocol", "JSON"]),
         layer("Node", "Reactor", ["Kernel", "CKernel"]),
-        layer("Node", "Images", ["Kernel", "CKernel", "CArchive", "JSON", "OCISpec", .product(name: "Crypto", package: "swift-crypto")]),
+        layer(
+            "Node", "Images",
+            ["Kernel", "CKernel", "CArchive", "JSON", "OCISpec", .product(name: "Crypto", package: "swift-crypto")]),
         layer("Node", "Networking", ["Kernel", "CKernel", "CNISpec", "JSON"]),
         layer("Node", "Volumes", ["Kernel", "CKernel", "JSON"]),
         layer("Node", "Logs", ["Kernel", "CKernel", "ShimProtocol", "JSON", "Reactor"]),
@@ -117,7 +121,8 @@ let package = Package(
         layer(
             "Daemons", "Agent",
             nio + [
-                "Kernel", "CKernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "StreamFrames", "ShimProtocol",
+                "Kernel", "CKernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "StreamFrames",
+                "ShimProtocol",
                 "Model", "Wire", "AgentCore", "Reactor", "Images", "Networking", "Volumes", "Logs",
                 "HTTPService", "Client", "CNISpec", logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
@@ -136,7 +141,8 @@ let package = Package(
         layer(
             "API", "UnifiedAPI",
             nio + [
-                "JSON", "Kernel", "Model", "Wire", "MasterCore", "Master", "HTTPService", "Client", "StreamFrames", logging,
+                "JSON", "Kernel", "Model", "Wire", "MasterCore", "Master", "HTTPService", "Client", "StreamFrames",
+                logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
@@ -146,7 +152,8 @@ let package = Package(
         program(
             "martlet",
             nio + [
-                "Agent", "Master", "UnifiedAPI", "Client", "HTTPService", "Model", "Wire", "JSON", "StreamFrames", "Kernel", "CKernel",
+                "Agent", "Master", "UnifiedAPI", "Client", "HTTPService", "Model", "Wire", "JSON", "StreamFrames",
+                "Kernel", "CKernel",
                 "Cgroups", "Networking", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -172,7 +179,8 @@ let package = Package(
         tests(
             "UnifiedAPITests",
             nio + [
-                "UnifiedAPI", "Master", "HTTPService", "Client", "StreamFrames", "JSON", "Kernel", "Model", "Wire", logging,
+                "UnifiedAPI", "Master", "HTTPService", "Client", "StreamFrames", "JSON", "Kernel", "Model", "Wire",
+                logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
@@ -200,7 +208,8 @@ let package = Package(
         tests(
             "KernelTests",
             [
-                "CKernel", "Kernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "CNISpec", "StreamFrames",
+                "CKernel", "Kernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "CNISpec",
+                "StreamFrames",
                 "ShimProtocol", "ContainerRuntime", "ShimCore", "Reactor", "Images", "Networking", "Volumes",
             ]),
         tests("SystemTests", ["Kernel", "CKernel", "JSON", "Model", "Wire"]),

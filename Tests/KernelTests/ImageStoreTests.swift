@@ -283,6 +283,28 @@ extension KernelSuite {
             #expect(zip(seen, seen.dropFirst()).allSatisfy { $0.done <= $1.done })
         }
 
+        @Test func aSlowNonBlockingPipeIsWaitedFor() async throws {
+            let fixture = try ImageFixture()
+            let tar = try TarBuilder.make { try $0.addFile("file", [UInt8](repeating: 1, count: 300_000)) }
+            var ends: [Int32] = [0, 0]
+            try systemCall("pipe2") { pipe2(&ends, O_NONBLOCK | O_CLOEXEC) }
+            let input = OwnedFD(adopting: ends[0])
+            let output = ends[1]
+            let writer = Task.detached {
+                var rest = tar[...]
+                while !rest.isEmpty {
+                    let piece = Array(rest.prefix(10_000))
+                    let count = write(output, piece, piece.count)
+                    if count > 0 { rest = rest.dropFirst(count) }
+                    usleep(200)
+                }
+                close(output)
+            }
+            let image = try fixture.store.importTar(input.raw, name: "slow")
+            await writer.value
+            #expect(image.layers.first?.diffID == Digest.of(tar))
+        }
+
         @Test func importsCollectionsAndMountsMayRunAtTheSameTime() async throws {
             let fixture = try ImageFixture()
             let store = fixture.store

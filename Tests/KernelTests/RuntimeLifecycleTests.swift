@@ -141,6 +141,21 @@ extension KernelSuite {
             #expect(try fixture.must("ps", "two").stdout.contains("sleep 1000"))
         }
 
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `limits are changed while the container runs`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            try fixture.start("c1")
+            try fixture.must("update", "--memory", "33554432", "--pids-limit", "21", "c1")
+            #expect(try File.text("\(fixture.cgroup("memory"))/memory.limit_in_bytes") == "33554432")
+            #expect(try File.text("\(fixture.cgroup("pids"))/pids.max") == "21")
+            let path = "\(fixture.directory)/resources.json"
+            try File.replace(path, with: Array(#"{"pids":{"limit":22}}"#.utf8))
+            try fixture.must("update", "--resources", path, "c1")
+            #expect(try File.text("\(fixture.cgroup("pids"))/pids.max") == "22")
+            #expect(try File.text("\(fixture.cgroup("memory"))/memory.limit_in_bytes") == "33554432")
+            #expect(try fixture.call(["update", "--memory", "much", "c1"]).code == 1)
+        }
+
         @Test func `an id is taken once, and is a plain name`() throws {
             let fixture = try RuntimeFixture()
             let bundle = try fixture.bundle()

@@ -161,6 +161,20 @@ extension KernelSuite {
                     == "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n")
         }
 
+        @Test func `closed standard descriptors are the null device in the container`() throws {
+            let fixture = try RuntimeFixture()
+            try fixture.start("c1")
+            let program = try RuntimeFixture.program("martlet-runtime")
+            let script = "for n in 0 1 2; do readlink /proc/self/fd/$n; done > /tmp/fds; ls /proc/self/fd >> /tmp/fds"
+            let child = try Spawn(
+                program, [program, "--root", fixture.root, "exec", "c1", "sh", "-c", script], descriptors: [-1, -1, -1]
+            ).start()
+            #expect(try child.wait() == .exited(0))
+            let seen = try File.text("\(try fixture.state("c1").bundle)/rootfs/tmp/fds").split(separator: "\n")
+            #expect(seen.prefix(3).filter { $0 == "/dev/null" }.count >= 2, "\(seen)")
+            #expect(seen.suffix(4) == ["0", "1", "2", "3"])
+        }
+
         @Test func `a 32-bit personality is set`() throws {
             let fixture = try RuntimeFixture()
             let bundle = try fixture.bundle("cat /proc/self/personality") { spec in

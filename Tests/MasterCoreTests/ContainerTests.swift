@@ -151,6 +151,25 @@ import Wire
         #expect(cluster.assigned[NodeID("n1")]?.values.first?.desired == .running)
     }
 
+    @Test func startingWhatIsAboutToRunIsNoSecondStart() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1")
+        try cluster.perform(.createContainer(CreateContainer(name: "web", pod: cluster.pod())))
+        // The node has said nothing yet.
+        guard case .alreadySo = try cluster.perform(.act("web", .start, ContainerAction())) else {
+            Issue.record("it was started twice")
+            return
+        }
+        let task = try #require(cluster.assigned[NodeID("n1")]?.values.first)
+        #expect(task.generation == 1)
+        cluster.report(
+            task, on: NodeID("n1"),
+            TaskStatus(phase: .exited, generation: 1, restartAt: cluster.now.adding(seconds: 60)))
+        // One that waits out its back-off is started at once.
+        try cluster.perform(.act("web", .start, ContainerAction()))
+        #expect(cluster.assigned[NodeID("n1")]?.values.first?.generation == 2)
+    }
+
     @Test func killEndsItAndOtherSignalsPassThrough() throws {
         var cluster = try Cluster()
         try cluster.addNode("n1")
@@ -251,7 +270,7 @@ import Wire
         try cluster.addNode("n1")
         let unknown = cluster.problem(
             .createContainer(CreateContainer(pod: PodSpec(containers: [ContainerSpec(image: "nope:1")]))))
-        #expect(unknown?.code == .notFound)
+        #expect(unknown?.code == .noSuchImage)
         #expect(unknown?.message.contains("no node has the image nope:1") == true)
         try cluster.perform(.createContainer(CreateContainer(name: "web", pod: cluster.pod())))
         #expect(cluster.problem(.createContainer(CreateContainer(name: "web", pod: cluster.pod())))?.code == .conflict)

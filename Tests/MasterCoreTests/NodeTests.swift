@@ -42,7 +42,7 @@ import Wire
         #expect(after.task == before.task)
         #expect(after.status == before.status)
         // The image is unheard of until the node has told it again.
-        #expect(cluster.problem(.createContainer(CreateContainer(pod: pod)))?.code == .notFound)
+        #expect(cluster.problem(.createContainer(CreateContainer(pod: pod)))?.code == .noSuchImage)
         try cluster.perform(.report("n1", NodeReport(full: false)))
         #expect(cluster.core.awaitsReports)
     }

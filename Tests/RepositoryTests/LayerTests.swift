@@ -43,8 +43,12 @@ struct LayerTests {
                     for imported in file.imports where imported != target {
                         guard let other = layerOfTarget[imported] else { continue }
                         if other == layer.layer {
-                            let listed = rules.siblings.contains { $0.from == target && $0.to == imported && !$0.reason.isEmpty }
-                            #expect(listed, "\(file.path) imports its sibling \(imported): list it in layers.json with the reason")
+                            let listed = rules.siblings.contains {
+                                $0.from == target && $0.to == imported && !$0.reason.isEmpty
+                            }
+                            #expect(
+                                listed,
+                                "\(file.path) imports its sibling \(imported): list it in layers.json with the reason")
                             used.insert("\(target) \(imported)")
                         } else {
                             #expect(other < layer.layer, "\(file.path) imports \(imported), which is a layer above it")
@@ -54,7 +58,9 @@ struct LayerTests {
             }
         }
         for sibling in rules.siblings {
-            #expect(used.contains("\(sibling.from) \(sibling.to)"), "layers.json lists \(sibling.from) → \(sibling.to), which nobody imports")
+            #expect(
+                used.contains("\(sibling.from) \(sibling.to)"),
+                "layers.json lists \(sibling.from) → \(sibling.to), which nobody imports")
         }
     }
 
@@ -91,7 +97,8 @@ struct LayerTests {
             #expect(!file.imports.contains { ["Master", "MasterCore", "Storage"].contains($0) }, "\(file.path)")
         }
         for file in try tree.files("Sources/Daemons/Master") {
-            #expect(!file.imports.contains { ["Agent", "AgentCore", "Images", "Networking"].contains($0) }, "\(file.path)")
+            #expect(
+                !file.imports.contains { ["Agent", "AgentCore", "Images", "Networking"].contains($0) }, "\(file.path)")
         }
     }
 }

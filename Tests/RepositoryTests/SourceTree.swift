@@ -44,11 +44,15 @@ extension SourceTree.File {
     var imports: [String] {
         lines.compactMap { line in
             var words = line.split(separator: " ")[...]
-            while let first = words.first, ["package", "public", "internal", "private", "@testable", "@preconcurrency"].contains(first) {
+            while let first = words.first,
+                ["package", "public", "internal", "private", "@testable", "@preconcurrency"].contains(first)
+            {
                 words = words.dropFirst()
             }
             guard words.first == "import", words.count >= 2 else { return nil }
-            let named = words.dropFirst().first == "struct" || words.dropFirst().first == "class" ? words.dropFirst(2) : words.dropFirst()
+            let named =
+                words.dropFirst().first == "struct" || words.dropFirst().first == "class"
+                ? words.dropFirst(2) : words.dropFirst()
             return named.first.map { String($0.split(separator: ".")[0]) }
         }
     }

@@ -9,7 +9,9 @@ struct StyleTests {
     @Test("swift format has nothing to say")
     func formatting() throws {
         let path = try #require(getenv("PATH").flatMap { String(validatingCString: $0) })
-        let found = path.split(separator: ":").map { folder -> String in "\(folder)/swift" }.first { access($0, X_OK) == 0 }
+        let found = path.split(separator: ":").map { folder -> String in "\(folder)/swift" }.first {
+            access($0, X_OK) == 0
+        }
         let swift = try #require(found, "no swift on the PATH")
         let folders = ["Sources", "Tests", "plugins", "Package.swift"].map { "\(tree.root)/\($0)" }
         let lint = Program(

@@ -8,7 +8,8 @@ import Wire
 final class Cluster {
     static let image = ImageView(
         names: ["busybox:latest"], digest: "sha256:" + String(repeating: "a", count: 64),
-        id: "sha256:" + String(repeating: "b", count: 64), size: 1, platform: Platform(os: "linux", architecture: "amd64"),
+        id: "sha256:" + String(repeating: "b", count: 64), size: 1,
+        platform: Platform(os: "linux", architecture: "amd64"),
         createdAt: nil)
 
     let world: World

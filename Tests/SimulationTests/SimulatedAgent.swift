@@ -3,8 +3,8 @@ import JSON
 import Model
 import Wire
 
-/// One process of an agent: the real core, a shell that carries out its effects as the daemon does, and a connection to the
-/// master. A crash leaves the machine and its disk as they are.
+/// One process of an agent: the real core, a shell that carries out its effects as the daemon does, and a connection to
+/// the master. A crash leaves the machine and its disk as they are.
 final class SimulatedAgent {
     let machine: SimulatedMachine
     let world: World
@@ -97,7 +97,9 @@ final class SimulatedAgent {
 
     private func carryOut(_ effect: AgentEffect, _ done: @escaping (SimulatedAgent) -> Void) {
         let failure = world.fault(0.05) ? ExecutorFailure("simulated", isTransient: world.random.chance(0.5)) : nil
-        func finish(_ range: ClosedRange<Int64>, _ event: AgentEvent, _ action: @escaping (SimulatedAgent) -> Void = { _ in }) {
+        func finish(
+            _ range: ClosedRange<Int64>, _ event: AgentEvent, _ action: @escaping (SimulatedAgent) -> Void = { _ in }
+        ) {
             later(range) { agent in
                 if failure == nil { action(agent) }
                 agent.step(event)
@@ -119,7 +121,10 @@ final class SimulatedAgent {
                 done(agent)
             }
         case .prepare(let task):
-            finish(5...400, .prepared(task.task, failure.map { .failure($0) } ?? .success(PreparedPod(addresses: ["10.0.0.2"])))) {
+            finish(
+                5...400,
+                .prepared(task.task, failure.map { .failure($0) } ?? .success(PreparedPod(addresses: ["10.0.0.2"])))
+            ) {
                 $0.machine.prepare(task)
             }
         case .start(let task, let start): self.start(task, start, failure, done)

@@ -87,7 +87,8 @@ final class SimulatedMaster {
         world.after(world.random.milliseconds(0...30)) { [weak self] in
             guard let self, isAlive else { return }
             if world.fault(0.02) {
-                return step(.commitFailed(number, world.random.chance(0.5) ? .full("simulated") : .unavailable("simulated")))
+                return step(
+                    .commitFailed(number, world.random.chance(0.5) ? .full("simulated") : .unavailable("simulated")))
             }
             switch cluster.store.commit(writes) {
             case .success(let revision):

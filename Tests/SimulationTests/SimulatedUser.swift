@@ -31,15 +31,17 @@ final class SimulatedUser {
         case 0..<4: if names.count < 8 { master.send(.createContainer(newContainer())) { _ in } }
         case 4..<6: if services.count < 3 { master.send(.createService(newService())) { _ in } }
         case 6..<8: change(master)
-        case 8: if let name = services.randomElement(using: &world.random) {
-            services.removeAll { $0 == name }
-            master.send(.removeService(name, force: world.random.chance(0.5)))
-        }
-        case 9..<11: if let name = names.randomElement(using: &world.random) {
-            master.send(.removeContainer(name, force: world.random.chance(0.7))) { [weak self] result in
-                if case .success = result { self?.names.removeAll { $0 == name } }
+        case 8:
+            if let name = services.randomElement(using: &world.random) {
+                services.removeAll { $0 == name }
+                master.send(.removeService(name, force: world.random.chance(0.5)))
             }
-        }
+        case 9..<11:
+            if let name = names.randomElement(using: &world.random) {
+                master.send(.removeContainer(name, force: world.random.chance(0.7))) { [weak self] result in
+                    if case .success = result { self?.names.removeAll { $0 == name } }
+                }
+            }
         default: act(on: master)
         }
     }
@@ -70,7 +72,8 @@ final class SimulatedUser {
         pod.restart = RestartPolicy(.always)
         return CreateService(
             name: name, pod: pod, scale: scale,
-            update: UpdatePolicy(parallelism: Int.random(in: 1...2, using: &world.random), monitor: 1, onFailure: .continue))
+            update: UpdatePolicy(
+                parallelism: Int.random(in: 1...2, using: &world.random), monitor: 1, onFailure: .continue))
     }
 
     private func change(_ master: SimulatedMaster) {

@@ -79,7 +79,9 @@ struct Settlement {
         guard master.core.isSettled else { return world.violate("the master still waits for its store") }
         var containers: [ContainerView] = []
         var services: [ServiceView] = []
-        master.query(.containers(ContainerFilter())) { if case .success(.containers(let list)) = $0 { containers = list } }
+        master.query(.containers(ContainerFilter())) {
+            if case .success(.containers(let list)) = $0 { containers = list }
+        }
         master.query(.services) { if case .success(.services(let list)) = $0 { services = list } }
         for container in containers { check(container) }
         for service in services { check(service) }
@@ -92,7 +94,8 @@ struct Settlement {
         switch view.desired {
         case .running:
             // One that ended for good by its policy stays ended.
-            let isOver = view.kind == .container && (phase == .exited || phase == .failed) && view.status.restartAt == nil
+            let isOver =
+                view.kind == .container && (phase == .exited || phase == .failed) && view.status.restartAt == nil
             if !isOver && (phase != .running || !live) && view.unschedulable == nil { fail(view, "does not run") }
         case .paused:
             let isOver = (phase == .exited || phase == .failed) && view.status.restartAt == nil
@@ -106,7 +109,8 @@ struct Settlement {
 
     private func fail(_ view: ContainerView, _ text: String) {
         world.violate(
-            "\(view.name) (task \(view.task?.text ?? "-") on \(view.nodeName)) \(text): \(view.desired), \(view.status)")
+            "\(view.name) (task \(view.task?.text ?? "-") on \(view.nodeName)) \(text): \(view.desired), \(view.status)"
+        )
     }
 
     private func check(_ view: ServiceView) {

@@ -12,9 +12,15 @@ extension SystemSuite {
         private func request(
             _ cluster: TestCluster, _ method: String, _ path: String, _ body: [UInt8]? = nil, _ more: [String] = []
         ) throws -> (status: Int, body: String) {
-            var arguments = ["-sS", "--max-time", "30", "--unix-socket", "\(cluster.runDirectory)/martlet.sock", "-X", method, "-w", "\n%{http_code}"]
-            if body != nil { arguments += ["-H", "Content-Type: application/json", "-H", "Expect:", "--data-binary", "@-"] }
-            var curl = Program("/usr/bin/curl", arguments + more + ["http://localhost\(path)"], environment: ["PATH=/usr/bin:/bin"])
+            var arguments = [
+                "-sS", "--max-time", "30", "--unix-socket", "\(cluster.runDirectory)/martlet.sock", "-X", method, "-w",
+                "\n%{http_code}",
+            ]
+            if body != nil {
+                arguments += ["-H", "Content-Type: application/json", "-H", "Expect:", "--data-binary", "@-"]
+            }
+            var curl = Program(
+                "/usr/bin/curl", arguments + more + ["http://localhost\(path)"], environment: ["PATH=/usr/bin:/bin"])
             curl.input = body ?? []
             let result = try curl.run()
             let text = String(decoding: result.output, as: UTF8.self)
@@ -29,18 +35,46 @@ extension SystemSuite {
             try cluster.up()
             try cluster.importImage()
             let cases: [(String, String, [UInt8], Int, String)] = [
-                ("unknown field", "/api/v1/containers", Array(#"{"pod":{"containers":[{"image":"busybox"}]},"colour":"red"}"#.utf8), 400, "colour"),
-                ("deep unknown field", "/api/v1/containers", Array(#"{"pod":{"containers":[{"image":"busybox","mem":1}]}}"#.utf8), 400, "mem"),
-                ("wrong type", "/api/v1/containers", Array(#"{"pod":{"containers":"many"}}"#.utf8), 400, "$.pod.containers"),
-                ("missing field", "/api/v1/services", Array(#"{"pod":{"containers":[{"image":"busybox"}]}}"#.utf8), 400, "name"),
+                (
+                    "unknown field", "/api/v1/containers",
+                    Array(#"{"pod":{"containers":[{"image":"busybox"}]},"colour":"red"}"#.utf8), 400, "colour"
+                ),
+                (
+                    "deep unknown field", "/api/v1/containers",
+                    Array(#"{"pod":{"containers":[{"image":"busybox","mem":1}]}}"#.utf8), 400, "mem"
+                ),
+                (
+                    "wrong type", "/api/v1/containers", Array(#"{"pod":{"containers":"many"}}"#.utf8), 400,
+                    "$.pod.containers"
+                ),
+                (
+                    "missing field", "/api/v1/services", Array(#"{"pod":{"containers":[{"image":"busybox"}]}}"#.utf8),
+                    400, "name"
+                ),
                 ("no JSON", "/api/v1/services", Array("hello".utf8), 400, ""),
                 ("empty", "/api/v1/services", [], 400, ""),
-                ("too deep", "/api/v1/services", Array((String(repeating: "[", count: 100) + String(repeating: "]", count: 100)).utf8), 400, "deep"),
-                ("invalid UTF-8", "/api/v1/services", Array(#"{"name":""#.utf8) + [0xFF, 0xFE] + Array(#""}"#.utf8), 400, "UTF-8"),
+                (
+                    "too deep", "/api/v1/services",
+                    Array((String(repeating: "[", count: 100) + String(repeating: "]", count: 100)).utf8), 400, "deep"
+                ),
+                (
+                    "invalid UTF-8", "/api/v1/services", Array(#"{"name":""#.utf8) + [0xFF, 0xFE] + Array(#""}"#.utf8),
+                    400, "UTF-8"
+                ),
                 ("too large", "/api/v1/services", [UInt8](repeating: 32, count: (4 << 20) + 1), 413, ""),
-                ("no such image", "/api/v1/containers", Array(#"{"pod":{"containers":[{"image":"nowhere:1"}]}}"#.utf8), 404, "nowhere:1"),
-                ("a bad name", "/api/v1/containers", Array(#"{"name":"../x","pod":{"containers":[{"image":"busybox"}]}}"#.utf8), 400, "name"),
-                ("two containers", "/api/v1/containers", Array(#"{"pod":{"containers":[{"image":"busybox"},{"name":"b","image":"busybox"}]}}"#.utf8), 400, "container"),
+                (
+                    "no such image", "/api/v1/containers",
+                    Array(#"{"pod":{"containers":[{"image":"nowhere:1"}]}}"#.utf8), 404, "nowhere:1"
+                ),
+                (
+                    "a bad name", "/api/v1/containers",
+                    Array(#"{"name":"../x","pod":{"containers":[{"image":"busybox"}]}}"#.utf8), 400, "name"
+                ),
+                (
+                    "two containers", "/api/v1/containers",
+                    Array(#"{"pod":{"containers":[{"image":"busybox"},{"name":"b","image":"busybox"}]}}"#.utf8), 400,
+                    "container"
+                ),
             ]
             for (what, path, body, status, word) in cases {
                 let answer = try request(cluster, "POST", path, body)
@@ -88,7 +122,9 @@ extension SystemSuite {
             #expect(missing.code == 127 && missing.errors.contains("no-such-program"), "\(missing)")
             let notExecutable = try cluster.martlet("run", "--rm", "busybox", "/etc/passwd")
             #expect(notExecutable.code == 126, "\(notExecutable)")
-            try eventually("nothing is left of them") { try cluster.containers().allSatisfy { $0.status.phase != .running } }
+            try eventually("nothing is left of them") {
+                try cluster.containers().allSatisfy { $0.status.phase != .running }
+            }
         }
 
         @Test("images: traversal, truncation and garbage leave nothing, inside or outside")
@@ -117,11 +153,14 @@ extension SystemSuite {
                 open(folder + "/truncated.tar", "wb").write(whole[:len(whole) // 2])
                 """
             try File.makeDirectories(cluster.folder + "/canary")
-            let python = Program("/usr/bin/python3", ["-c", script, cluster.folder, TestCluster.rootfs], environment: ["PATH=/usr/bin:/bin"])
+            let python = Program(
+                "/usr/bin/python3", ["-c", script, cluster.folder, TestCluster.rootfs],
+                environment: ["PATH=/usr/bin:/bin"])
             let made = try python.run()
             try #require(made.status == .exited(0), "\(made.errorText)")
             for name in ["hardlink", "garbage", "empty", "truncated"] {
-                let outcome = try cluster.martlet("image", "import", "--name", "bad-\(name)", "\(cluster.folder)/\(name).tar")
+                let outcome = try cluster.martlet(
+                    "image", "import", "--name", "bad-\(name)", "\(cluster.folder)/\(name).tar")
                 if outcome.code == 0 {
                     // Some are sound archives with a hostile meaning: what counts is what running them does.
                     _ = try cluster.martlet("run", "--rm", "bad-\(name)", "/x")

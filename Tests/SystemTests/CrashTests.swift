@@ -8,7 +8,8 @@ extension SystemSuite {
     @Suite("SIGKILL at marked points: one container or none as recorded, never two", .serialized)
     struct Crashes {
         static let startPoints = [
-            "agent.before_record", "agent.after_record", "agent.after_network", "agent.after_shim", "agent.after_prepare",
+            "agent.before_record", "agent.after_record", "agent.after_network", "agent.after_shim",
+            "agent.after_prepare",
             "agent.after_clone", "agent.after_start", "agent.before_report",
         ]
         static let masterPoints = ["master.after_accept", "master.after_commit", "master.after_placement"]
@@ -16,10 +17,13 @@ extension SystemSuite {
         /// The processes in the cluster's cgroups whose command line names the marker.
         private func processes(_ cluster: TestCluster, _ marker: String) throws -> [pid_t] {
             try File.list("/proc").compactMap { pid_t($0) }.filter { pid in
-                guard let line = try? File.read("/proc/\(pid)/cmdline"), let group = try? File.text("/proc/\(pid)/cgroup") else {
+                guard let line = try? File.read("/proc/\(pid)/cmdline"),
+                    let group = try? File.text("/proc/\(pid)/cgroup")
+                else {
                     return false
                 }
-                return String(decoding: line, as: UTF8.self).contains(marker) && group.contains(cluster.cgroupParent + "/")
+                return String(decoding: line, as: UTF8.self).contains(marker)
+                    && group.contains(cluster.cgroupParent + "/")
             }
         }
 
@@ -40,7 +44,8 @@ extension SystemSuite {
                     _ = try cluster.run(agentFlags(cluster), environment: ["MARTLET_FAILPOINT=\(point)"])
                     let name = "c\(round)"
                     let marker = "10\(round)0\(getpid())"
-                    _ = try cluster.martlet("run", "-d", "--name", name, "--restart", "always", "busybox", "sleep", marker)
+                    _ = try cluster.martlet(
+                        "run", "-d", "--name", name, "--restart", "always", "busybox", "sleep", marker)
                     try eventually("the agent died at \(point)") {
                         try Proc.stat(cluster.pid(of: "agent"))?.hasEnded ?? true
                     }
@@ -62,12 +67,16 @@ extension SystemSuite {
                 for round in 0..<loops(50) {
                     let name = "s\(round)"
                     try expectSuccess(
-                        cluster.martlet("run", "-d", "--name", name, "--restart", "always", "busybox", "sh", "-c", "trap '' TERM; while :; do sleep 1; done"))
+                        cluster.martlet(
+                            "run", "-d", "--name", name, "--restart", "always", "busybox", "sh", "-c",
+                            "trap '' TERM; while :; do sleep 1; done"))
                     try eventually("it runs") { try cluster.inspect(name).status.phase == .running }
                     try cluster.kill("agent")
                     try cluster.startAgent(environment: ["MARTLET_FAILPOINT=agent.during_stop"])
                     _ = try cluster.martlet("stop", "-t", "2", name)
-                    try eventually("the agent died in the stop") { try Proc.stat(cluster.pid(of: "agent"))?.hasEnded ?? true }
+                    try eventually("the agent died in the stop") {
+                        try Proc.stat(cluster.pid(of: "agent"))?.hasEnded ?? true
+                    }
                     try cluster.startAgent()
                     try eventually("the stop is finished") {
                         let view = try cluster.inspect(name)
@@ -82,9 +91,11 @@ extension SystemSuite {
         func agentAndMasterDie() throws {
             try prepared { cluster in
                 try expectSuccess(cluster.martlet("run", "-d", "--name", "stays", "busybox", "sleep", "100000"))
-                try expectSuccess(cluster.martlet("run", "-d", "--name", "ends", "busybox", "sh", "-c", "sleep 2; exit 42"))
+                try expectSuccess(
+                    cluster.martlet("run", "-d", "--name", "ends", "busybox", "sh", "-c", "sleep 2; exit 42"))
                 try eventually("both run") {
-                    try cluster.inspect("stays").status.phase == .running && cluster.inspect("ends").status.phase == .running
+                    try cluster.inspect("stays").status.phase == .running
+                        && cluster.inspect("ends").status.phase == .running
                 }
                 let pid = try cluster.inspect("stays").container.pid
                 try cluster.kill("agent")
@@ -98,7 +109,9 @@ extension SystemSuite {
             }
         }
 
-        @Test("the master dies: what it acknowledged is there, what it did not is there at most once", arguments: masterPoints)
+        @Test(
+            "the master dies: what it acknowledged is there, what it did not is there at most once",
+            arguments: masterPoints)
         func masterDies(point: String) throws {
             try prepared { cluster in
                 for round in 0..<loops(50) {
@@ -106,7 +119,9 @@ extension SystemSuite {
                     try cluster.startMaster(environment: ["MARTLET_FAILPOINT=\(point)"])
                     let name = "m\(round)"
                     let outcome = try cluster.martlet("run", "-d", "--name", name, "busybox", "sleep", "1000")
-                    try eventually("the master died at \(point)") { try Proc.stat(cluster.pid(of: "master"))?.hasEnded ?? true }
+                    try eventually("the master died at \(point)") {
+                        try Proc.stat(cluster.pid(of: "master"))?.hasEnded ?? true
+                    }
                     try cluster.startMaster()
                     let found = try cluster.containers().filter { $0.name == name }
                     #expect(found.count <= 1)
@@ -122,14 +137,19 @@ extension SystemSuite {
         @Test("the agent dies during an update: it goes on afterwards, and never runs an instance twice")
         func agentDuringUpdate() throws {
             try prepared { cluster in
-                try expectSuccess(cluster.martlet("service", "create", "--name", "u", "--replicas", "2", "--stop-timeout", "0", "busybox", "sleep", "77777"))
+                try expectSuccess(
+                    cluster.martlet(
+                        "service", "create", "--name", "u", "--replicas", "2", "--stop-timeout", "0", "busybox",
+                        "sleep", "77777"))
                 try expectSuccess(cluster.martlet("service", "wait", "u"))
                 for round in 0..<loops(50) {
                     let point = ["agent.after_removal", "agent.after_clone", "agent.after_start"][round % 3]
                     try cluster.kill("agent")
                     try cluster.startAgent(environment: ["MARTLET_FAILPOINT=\(point)"])
                     try expectSuccess(cluster.martlet("service", "update", "--force", "--env", "ROUND=\(round)", "u"))
-                    try eventually("the agent died at \(point)") { try Proc.stat(cluster.pid(of: "agent"))?.hasEnded ?? true }
+                    try eventually("the agent died at \(point)") {
+                        try Proc.stat(cluster.pid(of: "agent"))?.hasEnded ?? true
+                    }
                     #expect(try processes(cluster, "77777").count <= 2)
                     try cluster.startAgent()
                     try expectSuccess(cluster.martlet("service", "wait", "u"))
@@ -173,7 +193,8 @@ extension SystemSuite {
         @Test("the shim dies: the container ends with it, and starts again as its policy says")
         func shimDies() throws {
             try prepared { cluster in
-                try expectSuccess(cluster.martlet("run", "-d", "--name", "o", "--restart", "always", "busybox", "sleep", "88888"))
+                try expectSuccess(
+                    cluster.martlet("run", "-d", "--name", "o", "--restart", "always", "busybox", "sleep", "88888"))
                 try eventually("it runs") { try cluster.inspect("o").status.phase == .running }
                 let task = try #require(try cluster.inspect("o").task)
                 let shim = try #require(try pid_t(File.text("\(cluster.runDirectory)/shims/\(task)/shim.pid")))

@@ -25,7 +25,9 @@ extension SystemSuite {
             }
 
             init(_ cluster: TestCluster) throws {
-                mounts = try File.text("/proc/self/mountinfo").split(separator: "\n").filter { $0.contains(cluster.folder) }.count
+                mounts = try File.text("/proc/self/mountinfo").split(separator: "\n").filter {
+                    $0.contains(cluster.folder)
+                }.count
                 for controller in try File.list("/sys/fs/cgroup") {
                     cgroups += Self.folders("/sys/fs/cgroup/\(controller)/\(cluster.cgroupParent)")
                 }

@@ -21,15 +21,21 @@ extension SystemSuite {
             try withCluster { cluster in
                 // tail keeps what it reads: a line without end fills the memory.
                 let outcome = try cluster.martlet(
-                    "run", "--name", "eater", "--memory", "64m", "busybox", "sh", "-c", "head -c 200m /dev/zero | tail >/dev/null; exit $?")
+                    "run", "--name", "eater", "--memory", "64m", "busybox", "sh", "-c",
+                    "head -c 200m /dev/zero | tail >/dev/null; exit $?")
                 _ = outcome
                 try expectSuccess(
                     cluster.martlet("run", "-d", "--name", "eater2", "--memory", "64m", "busybox", "tail", "/dev/zero"))
                 try eventually("it was killed") { try cluster.inspect("eater2").status.phase == .exited }
                 let view = try cluster.inspect("eater2")
                 #expect(view.container.exitCode == 137 && view.container.outOfMemory)
-                #expect(try cluster.martlet("run", "--rm", "--memory", "64m", "busybox", "sh", "-c", "head -c 20m /dev/zero | md5sum").code == 0)
-                #expect(try cluster.martlet("events", "--since", "1m", "--until", "0s").output.contains("container oom eater2"))
+                #expect(
+                    try cluster.martlet(
+                        "run", "--rm", "--memory", "64m", "busybox", "sh", "-c", "head -c 20m /dev/zero | md5sum"
+                    ).code == 0)
+                #expect(
+                    try cluster.martlet("events", "--since", "1m", "--until", "0s").output.contains(
+                        "container oom eater2"))
             }
         }
 
@@ -37,7 +43,8 @@ extension SystemSuite {
         func processor() throws {
             try withCluster { cluster in
                 try expectSuccess(
-                    cluster.martlet("run", "-d", "--name", "busy", "--cpus", "0.5", "busybox", "sh", "-c", "while :; do :; done"))
+                    cluster.martlet(
+                        "run", "-d", "--name", "busy", "--cpus", "0.5", "busybox", "sh", "-c", "while :; do :; done"))
                 try eventually("it runs") { try cluster.inspect("busy").status.phase == .running }
                 sleep(1)
                 func sample() throws -> ContainerStats {
@@ -47,7 +54,8 @@ extension SystemSuite {
                 let first = try sample()
                 sleep(4)
                 let second = try sample()
-                let share = Double(second.cpuTotal - first.cpuTotal) / Double(second.time.nanoseconds - first.time.nanoseconds)
+                let share =
+                    Double(second.cpuTotal - first.cpuTotal) / Double(second.time.nanoseconds - first.time.nanoseconds)
                 // What the kernel gave, not how long anything took: the quota's own slack is a period.
                 #expect(share < 0.56, "it got \(share) cores")
                 #expect(second.throttledPeriods > first.throttledPeriods)
@@ -87,7 +95,8 @@ extension SystemSuite {
             }
         }
 
-        private func kernelNumber(_ controller: String, _ folder: String, _ one: String, _ two: String) throws -> Int64 {
+        private func kernelNumber(_ controller: String, _ folder: String, _ one: String, _ two: String) throws -> Int64
+        {
             for path in [
                 "/sys/fs/cgroup/\(controller)/\(folder)/\(one)", "/sys/fs/cgroup/\(folder)/\(two)",
                 "/sys/fs/cgroup/unified/\(folder)/\(two)",
@@ -103,8 +112,10 @@ extension SystemSuite {
             try withCluster { cluster in
                 try expectSuccess(
                     cluster.martlet(
-                        "run", "-d", "--name", "sick", "--restart", "always", "--stop-timeout", "0", "--health-cmd", "test -e /tmp/well",
-                        "--health-interval", "1", "--health-retries", "2", "busybox", "sh", "-c", "touch /tmp/well; sleep 1000"))
+                        "run", "-d", "--name", "sick", "--restart", "always", "--stop-timeout", "0", "--health-cmd",
+                        "test -e /tmp/well",
+                        "--health-interval", "1", "--health-retries", "2", "busybox", "sh", "-c",
+                        "touch /tmp/well; sleep 1000"))
                 try eventually("it is healthy") { try cluster.inspect("sick").container.health == .healthy }
                 #expect(try cluster.martlet("ps").output.contains("(healthy)"))
                 let first = try cluster.inspect("sick")

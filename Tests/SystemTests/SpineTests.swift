@@ -20,7 +20,8 @@ extension SystemSuite {
         @Test("run in the foreground: output, error and exit code are the program's own")
         func foreground() throws {
             try withCluster { cluster in
-                let outcome = try cluster.martlet("run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7")
+                let outcome = try cluster.martlet(
+                    "run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7")
                 #expect(outcome.code == 7)
                 #expect(outcome.output == "out\n")
                 #expect(outcome.errors == "err\n")
@@ -33,7 +34,9 @@ extension SystemSuite {
             try withCluster { cluster in
                 let text = String(repeating: "a line of text\n", count: 20_000)
                 let outcome = try cluster.run(["run", "--rm", "-i", "busybox", "md5sum"], input: Array(text.utf8))
-                let expected = try cluster.run(["run", "--rm", "busybox", "sh", "-c", "yes 'a line of text' | head -n 20000 | md5sum"])
+                let expected = try cluster.run([
+                    "run", "--rm", "busybox", "sh", "-c", "yes 'a line of text' | head -n 20000 | md5sum",
+                ])
                 #expect(outcome.code == 0)
                 #expect(outcome.output == expected.output)
             }
@@ -42,7 +45,8 @@ extension SystemSuite {
         @Test("the life of a detached container: ps, logs, exec, cp, pause, stats, top, stop, start, rm")
         func life() throws {
             try withCluster { cluster in
-                try expectSuccess(cluster.martlet("run", "-d", "--name", "one", "busybox", "sh", "-c", "echo begun; exec sleep 1000"))
+                try expectSuccess(
+                    cluster.martlet("run", "-d", "--name", "one", "busybox", "sh", "-c", "echo begun; exec sleep 1000"))
                 try eventually("it runs") { try cluster.inspect("one").status.phase == .running }
                 #expect(try cluster.martlet("ps", "--format", "{{.Name}}").text == "one")
                 try eventually("its output is in the log") { try cluster.martlet("logs", "one").output == "begun\n" }
@@ -69,7 +73,9 @@ extension SystemSuite {
                 try eventually("it runs again") { try cluster.inspect("one").status.phase == .running }
                 let again = try cluster.inspect("one")
                 #expect(again.container.pid != before && again.container.start == 2)
-                #expect(try cluster.martlet("exec", "one", "cat", "/tmp/z").text == "from outside", "the writable layer is kept")
+                #expect(
+                    try cluster.martlet("exec", "one", "cat", "/tmp/z").text == "from outside",
+                    "the writable layer is kept")
 
                 #expect(try cluster.martlet("rm", "one").code == 1, "a running container is not removed by accident")
                 try expectSuccess(cluster.martlet("rm", "-f", "one"))
@@ -82,7 +88,8 @@ extension SystemSuite {
             try withCluster { cluster in
                 try expectSuccess(
                     cluster.martlet(
-                        "service", "create", "--name", "web", "--replicas", "2", "-p", "18080-18082:80", "busybox", "sh", "-c",
+                        "service", "create", "--name", "web", "--replicas", "2", "-p", "18080-18082:80", "busybox",
+                        "sh", "-c",
                         "hostname >/www/index.html; exec httpd -f -p 80 -h /www"))
                 try expectSuccess(cluster.martlet("service", "wait", "web", "--timeout", "60"))
                 let views = try cluster.containers(service: "web")
@@ -116,10 +123,13 @@ extension SystemSuite {
         func explanation() throws {
             try withCluster { cluster in
                 let name = try #require(
-                    try JSONCoding.decode([NodeView].self, from: Array(cluster.martlet("node", "ls", "--format", "json").output.utf8)).first
+                    try JSONCoding.decode(
+                        [NodeView].self, from: Array(cluster.martlet("node", "ls", "--format", "json").output.utf8)
+                    ).first
                 ).node.name
                 try expectSuccess(
-                    cluster.martlet("service", "create", "--name", "far", "--constraint", "zone==b", "busybox", "sleep", "1000"))
+                    cluster.martlet(
+                        "service", "create", "--name", "far", "--constraint", "zone==b", "busybox", "sleep", "1000"))
                 try eventually("it says why") {
                     try cluster.martlet("service", "ps", "far").output.contains("0 of 1 nodes: constraint zone==b on 1")
                 }
@@ -134,9 +144,10 @@ extension SystemSuite {
             defer { cluster.tearDown() }
             try cluster.up()
             try cluster.importImage()
-            try expectSuccess(cluster.martlet("run", "-d", "--name", "kept", "--restart", "always", "busybox", "sleep", "1000"))
+            try expectSuccess(
+                cluster.martlet("run", "-d", "--name", "kept", "--restart", "always", "busybox", "sleep", "1000"))
             try eventually("it runs") { try cluster.inspect("kept").status.phase == .running }
-            let flags = ["--data-dir", cluster.dataDirectory, "--run-dir", cluster.runDirectory, "--cgroup-parent", cluster.cgroupParent, "--bridge", cluster.bridge]
+            let flags = ["--data-dir", cluster.dataDirectory, "--run-dir", cluster.runDirectory]
             let pid = try cluster.inspect("kept").container.pid
             try expectSuccess(cluster.run(["down"] + flags))
             #expect(try Proc.stat(pid_t(pid))?.hasEnded ?? true, "a plain down stops the pods")
@@ -152,7 +163,10 @@ extension SystemSuite {
 func fetch(_ url: String) throws -> String {
     let curl = Program(
         "/usr/bin/curl",
-        ["-fsS", "--retry", "50", "--retry-delay", "0", "--retry-all-errors", "--retry-max-time", "20", "--max-time", "5", url],
+        [
+            "-fsS", "--retry", "50", "--retry-delay", "0", "--retry-all-errors", "--retry-max-time", "20", "--max-time",
+            "5", url,
+        ],
         environment: ["PATH=/usr/bin:/bin"], timeoutMilliseconds: 30_000)
     let result = try curl.run()
     try #require(result.status == .exited(0), "no page from \(url): \(result.errorText)")

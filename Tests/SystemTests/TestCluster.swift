@@ -64,7 +64,7 @@ final class TestCluster: Sendable {
 
     /// `martlet down --all`, and the folder.
     func tearDown() {
-        _ = try? run(["down", "--all"] + placeFlags + nodeFlags)
+        _ = try? run(["down", "--all"] + placeFlags)
         try? File.removeTree(folder)
     }
 
@@ -96,7 +96,8 @@ final class TestCluster: Sendable {
     @discardableResult
     func run(_ arguments: [String], input: [UInt8] = [], environment: [String] = []) throws -> Outcome {
         var program = Program(Self.martlet, arguments)
-        program.environment = ["MARTLET_HOST=\(host)", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"] + environment
+        program.environment =
+            ["MARTLET_HOST=\(host)", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"] + environment
         program.input = input
         program.timeoutMilliseconds = 120_000
         program.outputLimit = 64 << 20
@@ -115,7 +116,8 @@ final class TestCluster: Sendable {
     func containers(service: String? = nil) throws -> [ContainerView] {
         let outcome = try run(["ps", "-a", "--format", "json"] + (service.map { ["--service", $0] } ?? []))
         try expectSuccess(outcome)
-        return try JSONCoding.decode([ContainerView].self, from: Array(outcome.output.utf8), limits: JSONLimits(bytes: 64 << 20))
+        return try JSONCoding.decode(
+            [ContainerView].self, from: Array(outcome.output.utf8), limits: JSONLimits(bytes: 64 << 20))
     }
 }
 

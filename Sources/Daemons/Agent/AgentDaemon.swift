@@ -25,8 +25,8 @@ package final class AgentDaemon: Service {
 
     /// Locks the data directory, opens the stores and makes the node's network; starts nothing yet.
     ///
-    /// - Throws: an error whose text is a sentence for the operator: a directory, bridge or subnet is taken, a program is
-    ///   missing.
+    /// - Throws: an error whose text is a sentence for the operator: a directory, bridge or subnet is taken, a program
+    ///   is missing.
     package init(_ configuration: AgentConfiguration, logger: Logger) async throws {
         self.configuration = configuration
         self.logger = logger
@@ -42,11 +42,12 @@ package final class AgentDaemon: Service {
         let (pool, reactor) = (pool, reactor)
         executor = try await pool.run {
             for program in [configuration.shimProgram, configuration.runtimeProgram] where !File.exists(program) {
-                throw AgentError("the program \(program) is missing: install martlet whole, or build it with `make build`")
+                throw AgentError(
+                    "the program \(program) is missing: install martlet whole, or build it with `make build`")
             }
             let network = try Self.network(configuration)
             return try PodExecutor(
-                configuration, images: try ImageStore(root: paths.images), 
+                configuration, images: try ImageStore(root: paths.images),
                 volumes: try VolumeStore(root: paths.volumes, refusedSources: [paths.data, paths.run]),
                 network: network, pool: pool, reactor: reactor, logger: logger)
         }
@@ -55,7 +56,9 @@ package final class AgentDaemon: Service {
     private static func makeDirectories(_ paths: AgentPaths) throws {
         for directory in [paths.data, paths.tasks] { try File.makeDirectories(directory, mode: 0o700) }
         try File.makeDirectories(paths.run, mode: 0o750)
-        for directory in [paths.namespaces, paths.shims, paths.runtime] { try File.makeDirectories(directory, mode: 0o700) }
+        for directory in [paths.namespaces, paths.shims, paths.runtime] {
+            try File.makeDirectories(directory, mode: 0o700)
+        }
     }
 
     private static func network(_ configuration: AgentConfiguration) throws -> BridgeNetwork {
@@ -80,7 +83,8 @@ package final class AgentDaemon: Service {
         let link = try makeLink(core)
         executor.volumesMade.withLock { $0 = { link.inventoryChanged() } }
         let port = StreamPort(
-            table: table, executor: executor, transfers: try Transfers(reactor: reactor), node: { [identity] in identity.node },
+            table: table, executor: executor, transfers: try Transfers(reactor: reactor),
+            node: { [identity] in identity.node },
             inventoryChanged: { link.inventoryChanged() }, logger: logger)
         let server = try await HTTPServer.listen(
             on: [.unix(path: configuration.paths.socket, group: nil)], router: port.router(), role: "agent",
@@ -92,7 +96,26 @@ package final class AgentDaemon: Service {
             group.addTask { for await report in reports { link.post(report) } }
             group.addTask { try await link.run() }
             group.addTask { try await server.run() }
+            group.addTask { try await self.collectGarbage { link.inventoryChanged() } }
             try await group.next()
+        }
+    }
+
+    /// Content of images that nobody needs goes at the start and every hour; what has a name or a task stays.
+    private func collectGarbage(_ changed: @Sendable () -> Void) async throws {
+        while true {
+            let (images, used) = (executor.images, PodExecutor.imagesInUse(table.all))
+            do {
+                let garbage = try await pool.run { try images.collectGarbage(inUse: used) }
+                if garbage != ImageGarbage() {
+                    logger.info("content of images removed", metadata: ["bytes": "\(garbage.bytes)"])
+                    changed()
+                }
+            } catch {
+                try Task.checkCancellation()
+                logger.warning("content of images is not collected", metadata: ["error": "\(error)"])
+            }
+            try await Task.sleep(for: .seconds(3600))
         }
     }
 

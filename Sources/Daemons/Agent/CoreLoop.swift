@@ -118,51 +118,66 @@ final class CoreLoop: Sendable {
         }
     }
 
+    /// Has the executor do it, and tells the core what came of it.
     private func operate(_ effect: AgentEffect) async {
-        func failure(_ body: () async throws(ExecutorFailure) -> Void) async -> ExecutorFailure? {
-            do throws(ExecutorFailure) {
-                try await body()
-                return nil
-            } catch {
-                return error
-            }
-        }
-        func result<T: Sendable>(
-            _ body: () async throws(ExecutorFailure) -> T
-        ) async -> Result<T, ExecutorFailure> {
-            do throws(ExecutorFailure) {
-                return .success(try await body())
-            } catch {
-                return .failure(error)
-            }
-        }
+        guard let outcome = await outcome(of: effect) else { return }
+        // What is cut off by the end of the daemon has no outcome: the next one looks for itself.
+        if !Task.isCancelled { tell(outcome) }
+    }
+
+    private func outcome(of effect: AgentEffect) async -> AgentEvent? {
         let executor = executor
         switch effect {
         case .prepare(let task):
-            let outcome = await result { () throws(ExecutorFailure) in try await executor.prepare(task) }
+            let result = await Self.result { () throws(ExecutorFailure) in try await executor.prepare(task) }
             failpoint("agent.after_prepare")
-            tell(.prepared(task.task, outcome))
+            return .prepared(task.task, result)
         case .start(let task, let start):
-            let outcome = await result { () throws(ExecutorFailure) in try await executor.start(task, start: start) }
+            let result = await Self.result { () throws(ExecutorFailure) in
+                try await executor.start(task, start: start)
+            }
             failpoint("agent.after_start")
-            tell(.started(task.task, start: start, outcome))
+            return .started(task.task, start: start, result)
         case .signal(let task, let start, let signal):
-            let outcome = await failure { () throws(ExecutorFailure) in try await executor.signal(task, signal: signal) }
+            let failure = await Self.failure { () throws(ExecutorFailure) in
+                try await executor.signal(task, signal: signal)
+            }
             failpoint("agent.during_stop")
-            tell(.signalled(task.task, start: start, outcome))
+            return .signalled(task.task, start: start, failure)
         case .kill(let task, let start):
-            let outcome = await failure { () throws(ExecutorFailure) in try await executor.kill(task) }
+            let failure = await Self.failure { () throws(ExecutorFailure) in try await executor.kill(task) }
             failpoint("agent.after_kill")
-            tell(.killed(task.task, start: start, outcome))
+            return .killed(task.task, start: start, failure)
         case .pause(let task, let start):
-            tell(.paused(task.task, start: start, await failure { () throws(ExecutorFailure) in try await executor.pause(task) }))
+            let failure = await Self.failure { () throws(ExecutorFailure) in try await executor.pause(task) }
+            return .paused(task.task, start: start, failure)
         case .resume(let task, let start):
-            tell(.resumed(task.task, start: start, await failure { () throws(ExecutorFailure) in try await executor.resume(task) }))
+            let failure = await Self.failure { () throws(ExecutorFailure) in try await executor.resume(task) }
+            return .resumed(task.task, start: start, failure)
         case .remove(let task):
-            let outcome = await failure { () throws(ExecutorFailure) in try await executor.remove(task) }
+            let failure = await Self.failure { () throws(ExecutorFailure) in try await executor.remove(task) }
             failpoint("agent.after_removal")
-            tell(.removed(task.task, outcome))
-        case .persist, .forget, .probe, .report, .wake: break
+            return .removed(task.task, failure)
+        case .persist, .forget, .probe, .report, .wake: return nil
+        }
+    }
+
+    private static func failure(_ body: () async throws(ExecutorFailure) -> Void) async -> ExecutorFailure? {
+        do throws(ExecutorFailure) {
+            try await body()
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    private static func result<Value: Sendable>(
+        _ body: () async throws(ExecutorFailure) -> Value
+    ) async -> Result<Value, ExecutorFailure> {
+        do throws(ExecutorFailure) {
+            return .success(try await body())
+        } catch {
+            return .failure(error)
         }
     }
 }

@@ -5,8 +5,8 @@ import Wire
 
 /// What runs pods: the seam between an agent's decisions and its machine.
 ///
-/// Everything about one task comes one after another, except probes, streams and statistics. Prepare, start and remove may
-/// be repeated after a crash at any point of an earlier try, and leave nothing behind.
+/// Everything about one task comes one after another, except probes, streams and statistics. Prepare, start and remove
+/// may be repeated after a crash at any point of an earlier try, and leave nothing behind.
 package protocol Executor: Sendable {
     /// What it can do, by name; nodes report it, and specs that need more are not placed here.
     var features: [String] { get }

@@ -149,7 +149,11 @@ final class MasterLink: Sendable {
                 guard let assignment = line.object else { continue }
                 if first == nil { tell(.assigned(assignment)) } else { first?.append(assignment) }
             case .delete:
-                if first == nil { tell(.unassigned(TaskID(line.id))) } else { first?.removeAll { $0.task.text == line.id } }
+                if first == nil {
+                    tell(.unassigned(TaskID(line.id)))
+                } else {
+                    first?.removeAll { $0.task.text == line.id }
+                }
             case .synced:
                 tell(.assignments(first ?? []))
                 first = nil
@@ -185,7 +189,8 @@ final class MasterLink: Sendable {
         case .report(_, let given): report = given
         case .inventory, .heartbeat: break
         }
-        if case .heartbeat = post {} else if report.full || report.tasks.isEmpty && report.events.isEmpty {
+        if case .heartbeat = post {
+        } else if report.full || report.tasks.isEmpty && report.events.isEmpty {
             let inventory = await inventory()
             report.images = inventory.images
             report.volumes = inventory.volumes

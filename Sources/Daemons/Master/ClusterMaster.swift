@@ -49,6 +49,7 @@ package actor ClusterMaster {
                 while true {
                     try await Task.sleep(for: .seconds(1))
                     await self.step(.tick)
+                    await self.probe()
                     self.watches.beat()
                 }
             }
@@ -105,7 +106,7 @@ package actor ClusterMaster {
             do {
                 return try await perform(command)
             } catch let problem {
-                guard problem.code == .notFound, core.awaitsReports, ContinuousClock.now - startedAt < Self.patience,
+                guard problem.code == .noSuchImage, core.awaitsReports, ContinuousClock.now - startedAt < Self.patience,
                     (try? await Task.sleep(for: .milliseconds(50))) != nil
                 else { throw problem }
             }
@@ -203,17 +204,12 @@ package actor ClusterMaster {
 
     /// Nobody knows whether the transaction was done: everything is read anew, and everybody asks again.
     private func reload(after text: String) async {
-        for (_, reply) in waiting {
-            reply(
-                .failure(
-                    APIProblem(
-                        .unavailable, "the store did not answer, the outcome is unknown: \(text); look, then repeat")))
-        }
-        waiting = [:]
         var delay = 100
         while !Task.isCancelled {
             do {
-                core = try await Self.load(store)
+                let fresh = try await Self.load(store)
+                // From here on nothing is awaited: no request falls between the two cores.
+                core = fresh
                 break
             } catch {
                 figures.storeProblem = "\(error)"
@@ -222,8 +218,19 @@ package actor ClusterMaster {
                 delay = min(5000, delay * 2)
             }
         }
+        let problem = APIProblem(
+            .unavailable, "the store did not answer, the outcome is unknown: \(text); look, then repeat")
+        for (_, reply) in waiting { reply(.failure(problem)) }
+        waiting = [:]
         // Agents register and report again when their watches end; clients see the end of theirs.
         watches.endAll()
         step(.start)
+    }
+
+    /// Says whether the store takes writes again, when it did not the last time and nobody has anything to write.
+    private func probe() async {
+        guard figures.storeProblem != nil, core.isSettled else { return }
+        guard (try? await store.put("probe", [])) != nil else { return }
+        figures.storeProblem = nil
     }
 }

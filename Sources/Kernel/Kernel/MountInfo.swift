@@ -2,8 +2,10 @@ import Glibc
 
 /// One line of /proc/<pid>/mountinfo, see proc_pid_mountinfo(5).
 package struct MountEntry: Sendable, Equatable {
+    /// Unique while the mount lives, as its parent's below.
     package let id: UInt64
     package let parent: UInt64
+    /// The filesystem's device number, of which this is one half.
     package let major: UInt32
     package let minor: UInt32
     /// The part of the filesystem that is mounted: `/`, or the source's path for a bind mount.
@@ -14,14 +16,18 @@ package struct MountEntry: Sendable, Equatable {
     package let options: [String]
     /// `shared:N`, `master:N`, `propagate_from:N`, `unbindable`; empty for a private mount.
     package let propagation: [String]
+    /// The filesystem's type: `ext4`, `overlay`, …
     package let type: String
+    /// What it was mounted from, by the name the mounter gave.
     package let source: String
+    /// Options of the filesystem itself.
     package let superOptions: [String]
 
     /// True when mounts made here travel to peers.
     package var isShared: Bool { propagation.contains { $0.hasPrefix("shared:") } }
 }
 
+/// Reading mount tables.
 package enum MountInfo {
     /// The mounts that a process sees, in the kernel's order.
     ///

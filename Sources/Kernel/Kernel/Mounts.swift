@@ -5,6 +5,7 @@ import Glibc
 package struct MountAttributes: OptionSet, Sendable, Hashable {
     package let rawValue: UInt64
     package init(rawValue: UInt64) { self.rawValue = rawValue }
+    /// MOUNT_ATTR_RDONLY; the names below follow the kernel's in the same way.
     package static let readOnly = MountAttributes(rawValue: UInt64(CK_MOUNT_ATTR_RDONLY))
     package static let noSetuid = MountAttributes(rawValue: UInt64(CK_MOUNT_ATTR_NOSUID))
     package static let noDevices = MountAttributes(rawValue: UInt64(CK_MOUNT_ATTR_NODEV))
@@ -122,6 +123,7 @@ package struct FilesystemContext: ~Copyable, Sendable {
     /// The longest value fsconfig(2) takes, in bytes.
     package static let maximumValue = 255
 
+    /// - Throws: `KernelError`; ENODEV when the kernel has no such filesystem.
     package init(_ type: String) throws(KernelError) {
         self.type = type
         do throws(KernelError) {

@@ -3,6 +3,7 @@ import Glibc
 
 /// What /proc/<pid>/stat says about a process, see proc_pid_stat(5).
 package struct ProcessStat: Sendable, Equatable {
+    /// Its number in the reader's pid namespace.
     package let pid: pid_t
     /// At most 15 bytes; the process chooses it.
     package let command: String

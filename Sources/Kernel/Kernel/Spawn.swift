@@ -78,7 +78,9 @@ package struct Spawn: Sendable {
     /// The signal the child gets when the spawning *thread* ends; 0 for none.
     package var parentDeathSignal: Int32 = 0
 
-    package init(_ path: String, _ arguments: [String], environment: [String] = [], descriptors: [Int32] = [-1, -1, -1]) {
+    package init(
+        _ path: String, _ arguments: [String], environment: [String] = [], descriptors: [Int32] = [-1, -1, -1]
+    ) {
         self.path = path
         self.arguments = arguments
         self.environment = environment

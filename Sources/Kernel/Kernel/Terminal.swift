@@ -68,12 +68,14 @@ package enum Terminal {
         return number
     }
 
+    /// The size that programs see (SIGWINCH tells them of changes).
     package static func size(of terminal: Int32) throws(KernelError) -> Size {
         var size = Size(columns: 0, rows: 0)
         try systemCall("ioctl(TIOCGWINSZ)") { ck_terminal_get_size(terminal, &size.columns, &size.rows) }
         return size
     }
 
+    /// Sets the size, from either side.
     package static func setSize(_ size: Size, of terminal: Int32) throws(KernelError) {
         try systemCall("ioctl(TIOCSWINSZ)") { ck_terminal_set_size(terminal, size.columns, size.rows) }
     }
@@ -90,6 +92,7 @@ package enum Terminal {
         return saved
     }
 
+    /// Puts back what `makeRaw` changed.
     package static func restore(_ terminal: Int32, _ saved: Saved) throws(KernelError) {
         try systemCall("tcsetattr") { ck_terminal_restore(terminal, saved.bytes) }
     }

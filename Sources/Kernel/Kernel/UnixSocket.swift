@@ -10,12 +10,15 @@ package struct PeerCredentials: Sendable, Equatable {
 
 /// Two connected sockets; which end is near is up to the caller.
 package struct SocketPair: ~Copyable {
+    /// The end that the maker keeps.
     package let near: OwnedFD
+    /// The end for somebody else.
     package let far: OwnedFD
 }
 
 /// Unix sockets with pathnames; blocking, close-on-exec. Paths longer than sun_path (107 bytes) work.
 package enum UnixSocket {
+    /// The two kinds of connections.
     package enum Kind: Sendable {
         /// A stream of bytes.
         case stream
@@ -75,6 +78,7 @@ package enum UnixSocket {
         return SocketPair(near: OwnedFD(adopting: ends[0]), far: OwnedFD(adopting: ends[1]))
     }
 
+    /// The process at the other end.
     package static func peer(_ socket: Int32) throws(KernelError) -> PeerCredentials {
         var pid: pid_t = 0
         var uid: uid_t = 0

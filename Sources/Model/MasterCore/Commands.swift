@@ -47,7 +47,7 @@ extension MasterCore {
         } catch {
             switch error.kind {
             case .invalid: throw APIProblem(.badRequest, "\(error)")
-            case .unknownImage: throw APIProblem(.notFound, error.message)
+            case .unknownImage: throw APIProblem(.noSuchImage, error.message)
             case .unsupported: throw APIProblem(.badRequest, "\(error)")
             case .forbidden: throw APIProblem(.badRequest, "\(error)")
             }

@@ -58,9 +58,6 @@ extension MasterCore {
         }
         state.put(.workload(act.workload))
         dirty.insert(workload.id)
-        note(
-            kind: "container", action: "\(verb.rawValue)_asked", id: instance.containers.first?.text ?? "",
-            name: instance.name, now: now)
         return act.wasSo ? .alreadySo : .done
     }
 
@@ -154,10 +151,7 @@ struct ContainerAct {
             throw APIProblem(.conflict, "the container \(instance.name) is paused: use `martlet unpause`")
         }
         let before = workload.desired
-        let live = task?.status.isLive ?? true
-        if before == .running, live, task?.generation ?? workload.generation == workload.generation {
-            return .unchanged
-        }
+        if before == .running, isUnderway { return .unchanged }
         workload.desired = .running
         workload.stop = nil
         // What was only prepared has not used up its first start.
@@ -165,10 +159,17 @@ struct ContainerAct {
         return .changed
     }
 
+    /// It runs, or will without being asked again. One that waits for its restart is not: its user wants it now.
+    private var isUnderway: Bool {
+        guard let task else { return true }
+        let waitsForRestart = task.status.restartAt != nil && task.status.generation >= task.generation
+        return task.isRunningOrAboutTo && !waitsForRestart
+    }
+
     private mutating func stop() -> Outcome {
         let runs = task?.isRunningOrAboutTo ?? false
         if workload.desired == .stopped, !runs { return .unchanged }
-        wasSo = !runs && !(task?.status.restartAt != nil) && workload.desired != .running || task?.endedForGood == true
+        wasSo = !runs
         workload.desired = .stopped
         workload.stop = StopOrder(signal: action.signal, grace: action.grace).ifAny
         return .changed

@@ -70,7 +70,8 @@ extension MasterCore {
         setInventory(of: node.id, images: report.images, volumes: report.volumes)
         for task in report.tasks { take(task, from: node.id) }
         if report.full { takeLosses(report, from: node.id) }
-        outbox.events += report.events.prefix(1000)
+        // That a container is destroyed is the master's to say: an instance outlives its tasks.
+        outbox.events += report.events.prefix(1000).filter { $0.action != "destroy" }
         return .done
     }
 

@@ -6,6 +6,8 @@ package struct APIProblem: Error, Sendable, Hashable, CustomStringConvertible {
     package enum Code: String, Sendable, Hashable, CaseIterable {
         case badRequest = "bad-request"
         case notFound = "not-found"
+        /// No node has the image, as far as the master has heard.
+        case noSuchImage = "no-such-image"
         case conflict
         case tooLarge = "too-large"
         case unsupported
@@ -31,7 +33,7 @@ extension APIProblem.Code {
     package var status: Int {
         switch self {
         case .badRequest: 400
-        case .notFound: 404
+        case .notFound, .noSuchImage: 404
         case .conflict: 409
         case .tooLarge: 413
         case .internal: 500

@@ -61,11 +61,6 @@ struct MountPlan {
     let options: MountOptions
     /// A copy of a bind mount's source, opened by the runtime; nil when the child opens it.
     var source: SharedFD?
-
-    /// True for `/proc` itself and what lies below it.
-    func isInside(_ directory: String) -> Bool {
-        destination == directory || destination.hasPrefix(directory + "/")
-    }
 }
 
 /// A process to execute, decided to the last detail.

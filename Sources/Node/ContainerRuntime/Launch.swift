@@ -16,6 +16,8 @@ struct LaunchOptions {
     var pidFile: String?
     var newKeyring: Bool
     var keptDescriptors: Int32
+    /// Environment for the first process that tells it about passed descriptors.
+    var activation: [String]
     /// Execute the program at once (`run`) instead of waiting for `start`.
     var startsAtOnce: Bool
     /// The caller stays and relays a terminal.
@@ -46,12 +48,13 @@ struct Launcher {
         var filter = Filter()
         if let seccomp = spec.linux?.seccomp { filter = try Filter(seccomp, log: log) }
         let rules = try DeviceRules.of(spec.linux?.resources)
-        let plan = try ContainerPlan(
+        var plan = try ContainerPlan(
             spec,
             ContainerPlan.Request(
                 id: options.id, bundle: options.bundle, cgroup: cgroup, newKeyring: options.newKeyring,
                 keptDescriptors: options.keptDescriptors),
             filter: filter, log: log)
+        plan.process.env += options.activation
         try cgroup.manager.requireVacant()
 
         let lock = try store.create(options.id)

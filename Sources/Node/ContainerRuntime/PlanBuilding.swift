@@ -113,7 +113,10 @@ extension MountPlan {
         guard spec.destination.hasPrefix("/") else {
             throw RefusedField("\(path).destination", "'\(spec.destination)' is not an absolute path")
         }
-        let parts = spec.destination.split(separator: "/").filter { $0 != "." }
+        var parts: [Substring] = []
+        for part in spec.destination.split(separator: "/") where part != "." {
+            if part == ".." { _ = parts.popLast() } else { parts.append(part) }
+        }
         guard !parts.isEmpty else {
             throw RefusedField("\(path).destination", "the root itself cannot be mounted over")
         }

@@ -59,15 +59,17 @@ struct RootFilesystem: ~Copyable {
 
     private func bind(_ mount: MountPlan, source: String) throws {
         let tree = try bindSource(mount, path: source)
-        try checkProcTarget(mount, tree)
+        let isProcfs = try Self.isProcfs(tree)
         try apply(mount.options, to: tree)
         var info = stat()
         try systemCall("fstat", source) { fstat(tree.raw, &info) }
         if info.st_mode & S_IFMT == S_IFDIR {
             let target = try root.makeDirectories(mount.destination)
+            try checkTarget(mount, target, isProcfs: isProcfs)
             try Mounts.attach(tree, on: target.raw, subject: mount.destination)
         } else {
             let target = try root.makeFile(mount.destination)
+            try checkTarget(mount, target, isProcfs: false)
             try Mounts.attach(tree, on: target.raw, subject: mount.destination)
         }
         try propagate(mount.options, tree)
@@ -107,11 +109,9 @@ struct RootFilesystem: ~Copyable {
         if type == "proc" || type == "sysfs" {
             target = try plainDirectory(mount.destination, type: type)
         } else {
-            if mount.isInside("/proc") {
-                throw RuntimeError("cannot be mounted because it is inside /proc; only some files there may be")
-            }
             target = try root.makeDirectories(mount.destination)
         }
+        try checkTarget(mount, target, isProcfs: type == "proc")
         // What options do not fit through fsconfig(2) goes the old way, in one string.
         if mount.options.data.contains(where: { $0.utf8.count > FilesystemContext.maximumValue }) {
             return try mountOldWay(mount, type: type, source: source, target: target)
@@ -191,16 +191,39 @@ struct RootFilesystem: ~Copyable {
     ]
 
     /// Nothing but a procfs may stand for /proc, and nothing may hide parts of it: programs in the container, and ours
-    /// when they enter it, trust what they read and write there.
-    private func checkProcTarget(_ mount: MountPlan, _ tree: borrowing OwnedFD) throws {
-        guard mount.isInside("/proc"), !Self.allowedInProc.contains(mount.destination) else { return }
-        var info = statfs()
+    /// when they enter it, trust what they read and write there. What counts is where the mount really goes, whatever
+    /// its destination is called and whichever links lead there.
+    private func checkTarget(_ mount: MountPlan, _ target: borrowing OwnedFD, isProcfs: Bool) throws {
+        var filesystem = statfs()
+        let raw = target.raw
+        try systemCall("fstatfs", mount.destination) { fstatfs(raw, &filesystem) }
+        if filesystem.f_type == CK_PROC_SUPER_MAGIC {
+            if isProcfs && mount.destination == "/proc" { return }
+            let plain = try? root.open(mount.destination, Int32(CK_O_PATH), .withoutSymlinks).raw
+            if Self.allowedInProc.contains(mount.destination), plain != nil { return }
+            throw RuntimeError("cannot be mounted because it is inside /proc; only some files there may be")
+        }
+        if isProcfs { return }
+        var proc = stat()
+        var place = stat()
+        try systemCall("fstat", mount.destination) { fstat(raw, &place) }
+        guard let directory = try? root.open("/proc", Int32(CK_O_PATH)), fstat(directory.raw, &proc) == 0 else {
+            return
+        }
+        guard proc.st_dev != place.st_dev || proc.st_ino != place.st_ino else {
+            throw RuntimeError("cannot be mounted because it is /proc; only a procfs may be mounted there")
+        }
+    }
+
+    /// Whether a tree is a whole procfs.
+    private static func isProcfs(_ tree: borrowing OwnedFD) throws -> Bool {
+        var filesystem = statfs()
         var node = stat()
-        try systemCall("fstatfs") { fstatfs(tree.raw, &info) }
-        try systemCall("fstat") { fstat(tree.raw, &node) }
+        let raw = tree.raw
+        try systemCall("fstatfs") { fstatfs(raw, &filesystem) }
+        try systemCall("fstat") { fstat(raw, &node) }
         // PROC_ROOT_INO
-        if mount.destination == "/proc", info.f_type == CK_PROC_SUPER_MAGIC, node.st_ino == 1 { return }
-        throw RuntimeError("cannot be mounted because it is inside /proc; only a procfs may be mounted there")
+        return filesystem.f_type == CK_PROC_SUPER_MAGIC && node.st_ino == 1
     }
 
     // MARK: The end

@@ -13,6 +13,7 @@ package enum RuntimeProgram {
         var log = RuntimeLog.standard
         var failure: Int32 = 1
         do {
+            try openStandardDescriptors()
             let global = try Arguments(arguments.dropFirst(), flags: globalFlags)
             if global.has("help") || global.positional.first == "help"
                 || global.positional.isEmpty && !global.has("version")
@@ -56,6 +57,15 @@ package enum RuntimeProgram {
         Flag("version", "v", help: "print the version"), helpFlag,
     ]
 
+    /// A caller that closed 0, 1 or 2 would have files of ours take their place, in the container too.
+    private static func openStandardDescriptors() throws {
+        for number: Int32 in 0...2 where ck_fcntl(number, F_GETFD, 0) < 0 {
+            let null = ck_open("/dev/null", O_RDWR, 0)
+            // The lowest free number is the closed one.
+            guard null == number else { throw KernelError("open", "/dev/null", errno: errno) }
+        }
+    }
+
     private static func makeLog(_ global: Arguments) throws -> RuntimeLog {
         let format = global.value("log-format") ?? "text"
         guard let known = RuntimeLog.Format(rawValue: format) else {
@@ -75,7 +85,7 @@ package enum RuntimeProgram {
 
     private static func unknownVerb(_ name: String) -> RuntimeError {
         switch name {
-        case "checkpoint", "restore", "update", "events":
+        case "checkpoint", "restore", "events":
             RuntimeError("'\(name)' is not supported by this runtime")
         default: RuntimeError("no such command '\(name)'; 'martlet-runtime --help' lists them")
         }
@@ -105,7 +115,7 @@ struct Verb: Sendable {
     let body: @Sendable (Invocation) throws -> Int32
 
     static let all = [
-        create, delete, exec, features, kill, list, pause, ps, resume, run, spec, start, state,
+        create, delete, exec, features, kill, list, pause, ps, resume, run, spec, start, state, update,
     ]
 }
 

@@ -35,7 +35,9 @@ final class DescriptorSource: ByteSource {
     }
 
     func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
-        let got = try systemCall("read", subject) { Glibc.read(descriptor, buffer.baseAddress, buffer.count) }
+        let got = try waiting(descriptor, for: POLLIN, "read", subject) {
+            Glibc.read(descriptor, buffer.baseAddress, buffer.count)
+        }
         count += UInt64(got)
         guard count <= limit else {
             throw ImageError(.limitExceeded, "\(subject) is larger than the \(limit) bytes allowed")
@@ -128,7 +130,25 @@ final class BoundedSource: ByteSource {
 func writeAll(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32, subject: @autoclosure () -> String) throws {
     var rest = bytes
     while !rest.isEmpty {
-        let count = try systemCall("write", subject()) { Glibc.write(descriptor, rest.baseAddress, rest.count) }
+        let count = try waiting(descriptor, for: POLLOUT, "write", subject()) {
+            Glibc.write(descriptor, rest.baseAddress, rest.count)
+        }
         rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+    }
+}
+
+/// Repeats a call on a descriptor that may be non-blocking once it is ready; see poll(2).
+private func waiting(
+    _ descriptor: Int32, for events: Int32, _ operation: String, _ subject: @autoclosure () -> String,
+    _ body: () -> Int
+) throws(KernelError) -> Int {
+    while true {
+        do throws(KernelError) {
+            return try systemCall(operation, subject(), body)
+        } catch {
+            guard error.errno == EAGAIN else { throw error }
+            var ready = pollfd(fd: descriptor, events: Int16(events), revents: 0)
+            try systemCall("poll", subject()) { poll(&ready, 1, -1) }
+        }
     }
 }

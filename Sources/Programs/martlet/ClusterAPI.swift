@@ -93,7 +93,9 @@ struct ClusterAPI: Sendable {
         var done: Int64 = 0
         for try await piece in response.body {
             let bytes = Array(piece.readableBytesView)
-            try await NIOThreadPool.singleton.runIfActive { try Descriptor.writeAll(sink.descriptor.raw, bytes, subject: sink.name) }
+            try await NIOThreadPool.singleton.runIfActive {
+                try Descriptor.writeAll(sink.descriptor.raw, bytes, subject: sink.name)
+            }
             done += Int64(bytes.count)
             progress.update(done)
         }
@@ -110,7 +112,8 @@ struct LocalFile: Sendable {
 
     init(reading path: String) throws {
         if path == "-" {
-            self.init(SharedFD(OwnedFD(adopting: try systemCall("dup", "standard input") { dup(0) })), name: "standard input")
+            self.init(
+                SharedFD(OwnedFD(adopting: try systemCall("dup", "standard input") { dup(0) })), name: "standard input")
             return
         }
         let descriptor = SharedFD(try File.open(path, O_RDONLY))
@@ -122,8 +125,12 @@ struct LocalFile: Sendable {
 
     init(writing path: String) throws {
         if path == "-" {
-            guard isatty(1) == 0 else { throw CommandFailure("standard output is a terminal: name a file with --output, or redirect") }
-            self.init(SharedFD(OwnedFD(adopting: try systemCall("dup", "standard output") { dup(1) })), name: "standard output")
+            guard isatty(1) == 0 else {
+                throw CommandFailure("standard output is a terminal: name a file with --output, or redirect")
+            }
+            self.init(
+                SharedFD(OwnedFD(adopting: try systemCall("dup", "standard output") { dup(1) })),
+                name: "standard output")
         } else {
             self.init(SharedFD(try File.open(path, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)), name: path)
         }

@@ -9,7 +9,9 @@ import Wire
 
 /// Which cluster.
 struct ConnectionOptions: ParsableArguments {
-    @Option(name: [.customShort("H"), .long], help: "unix:/path or http://host:port (MARTLET_HOST; unix:/run/martlet/martlet.sock).")
+    @Option(
+        name: [.customShort("H"), .long],
+        help: "unix:/path or http://host:port (MARTLET_HOST; unix:/run/martlet/martlet.sock).")
     var host: String?
 
     var cluster: ClusterAPI {
@@ -23,7 +25,8 @@ extension ClusterAPI {
     /// A list without a table of its own keys: order and repetition matter to the server.
     func act(_ container: String, _ verb: ContainerAction.Verb, _ action: ContainerAction) async throws {
         try await perform(
-            "POST", "\(APIPaths.containers)/\(escaped(container))/\(verb.rawValue)", query: [("wait", "true")], body: action)
+            "POST", "\(APIPaths.containers)/\(escaped(container))/\(verb.rawValue)", query: [("wait", "true")],
+            body: action)
     }
 
     func delete(_ root: String, _ name: String, query: [String: String] = [:]) async throws {

@@ -87,13 +87,16 @@ struct FrameSession: Sendable {
     /// Passes signals on; the terminal's size too, once at the start and with every change.
     private func pumpSignals() async {
         if terminal { await sendSize() }
-        for await signal in await UnixSignalsSequence(trapping: .sigint, .sigterm, .sighup, .sigquit, .sigusr1, .sigusr2, .sigwinch) {
+        for await signal in await UnixSignalsSequence(
+            trapping: .sigint, .sigterm, .sighup, .sigquit, .sigusr1, .sigusr2, .sigwinch)
+        {
             if signal == .sigwinch {
                 if terminal { await sendSize() }
                 continue
             }
             let numbers: [UnixSignal: Int32] = [
-                .sigint: SIGINT, .sigterm: SIGTERM, .sighup: SIGHUP, .sigquit: SIGQUIT, .sigusr1: SIGUSR1, .sigusr2: SIGUSR2,
+                .sigint: SIGINT, .sigterm: SIGTERM, .sighup: SIGHUP, .sigquit: SIGQUIT, .sigusr1: SIGUSR1,
+                .sigusr2: SIGUSR2,
             ]
             if let number = numbers[signal] { try? await stream.send(.signal(UInt8(number))) }
         }

@@ -26,7 +26,8 @@ struct Martlet: AsyncParsableCommand {
                     Top.self, Events.self,
                 ]),
             CommandGroup(name: "Services", subcommands: [Service.self]),
-            CommandGroup(name: "Images and volumes", subcommands: [Images.self, ImageCommand.self, VolumeCommand.self]),
+            CommandGroup(
+                name: "Images and volumes", subcommands: [Images.self, ImageCommand.self, VolumeCommand.self]),
             CommandGroup(
                 name: "Cluster",
                 subcommands: [
@@ -48,7 +49,7 @@ struct Martlet: AsyncParsableCommand {
         } catch let error as CommandFailure {
             if !error.message.isEmpty { Output.error("martlet: \(error.message)") }
             Glibc.exit(error.code)
-        } catch where isOurs(error) {
+        } catch  where isOurs(error) {
             Output.error("martlet: \(error)")
             Glibc.exit(1)
         } catch {
@@ -96,7 +97,9 @@ struct Completion: ParsableCommand {
     @Argument(help: "bash or zsh.") var shell: String
 
     func run() throws {
-        guard shell == "bash" || shell == "zsh" else { throw ValidationError("there is completion for bash and zsh, not for '\(shell)'") }
+        guard shell == "bash" || shell == "zsh" else {
+            throw ValidationError("there is completion for bash and zsh, not for '\(shell)'")
+        }
         Output.line(Martlet.completionScript(for: shell == "bash" ? .bash : .zsh))
     }
 }

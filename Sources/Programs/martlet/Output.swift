@@ -39,7 +39,8 @@ struct Progress {
         var text = "\r\(what): \(ByteSize.text(done))"
         if let total, total > 0 {
             let filled = min(30, Int(done * 30 / total))
-            text += " of \(ByteSize.text(total)) [" + String(repeating: "=", count: filled)
+            text +=
+                " of \(ByteSize.text(total)) [" + String(repeating: "=", count: filled)
                 + String(repeating: " ", count: 30 - filled) + "]"
         }
         Output.bytes(Array(text.utf8), to: 2)

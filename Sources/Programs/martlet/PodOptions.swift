@@ -189,7 +189,8 @@ struct PodOptions: ParsableArguments {
                 container.seccomp = .profile(json: String(decoding: try File.read(path), as: UTF8.self))
             default:
                 throw ValidationError(
-                    "--security-opt \(option) is not supported: use no-new-privileges[=false] or seccomp=unconfined|FILE")
+                    "--security-opt \(option) is not supported: use no-new-privileges[=false] or seccomp=unconfined|FILE"
+                )
             }
         }
     }
@@ -209,8 +210,11 @@ struct PodOptions: ParsableArguments {
         if let healthCmd { probes.append(.command(["/bin/sh", "-c", healthCmd])) }
         if let healthTcp { probes.append(.tcp(port: healthTcp)) }
         if let healthHttp {
-            let words = healthHttp.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-            guard let port = Int(words[0]) else { throw ValidationError("--health-http takes PORT/PATH, not '\(healthHttp)'") }
+            let words = healthHttp.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false).map(
+                String.init)
+            guard let port = Int(words[0]) else {
+                throw ValidationError("--health-http takes PORT/PATH, not '\(healthHttp)'")
+            }
             probes.append(.http(port: port, path: "/" + (words.count == 2 ? words[1] : "")))
         }
         guard probes.count <= 1 else {

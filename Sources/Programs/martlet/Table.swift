@@ -70,7 +70,8 @@ struct Table {
             rest = rest[close.upperBound...]
         }
         guard !pieces.isEmpty else {
-            throw ValidationError("--format takes table, json or a template such as '{{.\(columns[0])}}', not '\(template)'")
+            throw ValidationError(
+                "--format takes table, json or a template such as '{{.\(columns[0])}}', not '\(template)'")
         }
         pieces.append((String(rest), nil))
         for row in rows {

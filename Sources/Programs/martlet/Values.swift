@@ -80,9 +80,12 @@ struct PublishedPort: ExpressibleByArgument {
 
     init?(argument: String) {
         let halves = argument.split(separator: "/", omittingEmptySubsequences: false)
-        guard halves.count <= 2, let transport = PortMapping.Transport(rawValue: halves.count == 2 ? String(halves[1]) : "tcp")
+        guard halves.count <= 2,
+            let transport = PortMapping.Transport(rawValue: halves.count == 2 ? String(halves[1]) : "tcp")
         else { return nil }
-        guard let (address, host, container) = Self.parts(halves[0]), let inside = Self.range(container) else { return nil }
+        guard let (address, host, container) = Self.parts(halves[0]), let inside = Self.range(container) else {
+            return nil
+        }
         guard let outside = host.isEmpty ? 0...0 : Self.range(host) else { return nil }
         if inside.count == 1 {
             mappings = [
@@ -222,7 +225,9 @@ struct RLimitArgument: ExpressibleByArgument {
         let words = argument.split(separator: "=", maxSplits: 1).map(String.init)
         guard words.count == 2 else { return nil }
         let numbers = words[1].split(separator: ":").map { $0 == "-1" || $0 == "unlimited" ? UInt64.max : UInt64($0) }
-        guard (1...2).contains(numbers.count), let first = numbers[0], let last = numbers[numbers.count - 1] else { return nil }
+        guard (1...2).contains(numbers.count), let first = numbers[0], let last = numbers[numbers.count - 1] else {
+            return nil
+        }
         limit = RLimit(name: words[0], soft: first, hard: last)
     }
 }

@@ -3,6 +3,7 @@ import JSON
 /// A bundle's config.json, OCI runtime specification 1.3 (the parts for Linux).
 package struct ContainerSpec: OCIDocument {
     package var ociVersion: String
+    /// Required for a container that is to be made.
     package var root: RootSpec?
     package var process: ProcessSpec?
     package var hostname: String?
@@ -71,7 +72,7 @@ package struct RootSpec: OCIDocument {
 
 /// One mount, in the order in which they are made.
 package struct MountSpec: OCIDocument {
-    /// Absolute path in the container.
+    /// Absolute path in the container; made when it is not there.
     package var destination: String
     /// A filesystem type, `bind`, or absent.
     package var type: String?

@@ -3,6 +3,7 @@ import JSON
 /// `linux` of config.json.
 package struct LinuxSpec: OCIDocument {
     package var namespaces: [NamespaceSpec]
+    /// For a new user namespace.
     package var uidMappings: [IDMapping]
     package var gidMappings: [IDMapping]
     /// `boottime` and `monotonic`.
@@ -91,6 +92,7 @@ package struct LinuxSpec: OCIDocument {
 
 /// A namespace to make, or to join when it has a path.
 package struct NamespaceSpec: OCIDocument {
+    /// The eight kinds, by the specification's names.
     package enum Kind: String, Sendable, CaseIterable {
         case pid, network, mount, ipc, uts, user, cgroup, time
     }
@@ -145,6 +147,7 @@ package struct TimeOffset: OCIDocument {
 
 /// A device node to make in the container.
 package struct DeviceSpec: OCIDocument {
+    /// What kind of node, by the letter of mknod(1).
     package enum Kind: String, Sendable, CaseIterable {
         case character = "c"
         case unbuffered = "u"
@@ -203,6 +206,7 @@ package struct DeviceSpec: OCIDocument {
 
 /// The execution domain, see personality(2).
 package struct PersonalitySpec: OCIDocument {
+    /// PER_LINUX and PER_LINUX32.
     package enum Domain: String, Sendable, CaseIterable {
         case linux = "LINUX"
         case linux32 = "LINUX32"

@@ -44,7 +44,9 @@ struct ObjectWriter {
 ///
 /// Members that this code does not know are ignored on reading, as the specification asks.
 package protocol OCIDocument: Sendable, Equatable {
+    /// Reads the value at a place.
     init(_ reader: JSONReader) throws(JSONError)
+    /// The value; absent and empty members are left out.
     var json: JSONValue { get }
 }
 

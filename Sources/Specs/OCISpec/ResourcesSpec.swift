@@ -86,6 +86,7 @@ package struct DeviceRuleSpec: OCIDocument {
     }
 }
 
+/// `memory`: bytes; -1 is no limit.
 package struct MemorySpec: OCIDocument {
     package var limit: Int64?
     package var reservation: Int64?
@@ -131,6 +132,7 @@ package struct MemorySpec: OCIDocument {
     }
 }
 
+/// `cpu`: microseconds, weights and lists of CPUs.
 package struct CPUSpec: OCIDocument {
     package var shares: UInt64?
     package var quota: Int64?
@@ -176,6 +178,7 @@ package struct CPUSpec: OCIDocument {
     }
 }
 
+/// `blockIO`: weights and rates of block devices.
 package struct BlockIOSpec: OCIDocument {
     package var weight: UInt16?
     package var leafWeight: UInt16?
@@ -216,6 +219,7 @@ package struct BlockIOSpec: OCIDocument {
     }
 }
 
+/// A weight for one block device, 10 to 1000.
 package struct WeightDevice: OCIDocument {
     package var major: UInt32
     package var minor: UInt32
@@ -239,6 +243,7 @@ package struct WeightDevice: OCIDocument {
     }
 }
 
+/// A rate for one block device.
 package struct ThrottleDevice: OCIDocument {
     package var major: UInt32
     package var minor: UInt32
@@ -266,6 +271,7 @@ package struct ThrottleDevice: OCIDocument {
     }
 }
 
+/// A limit of huge pages of one size, in bytes.
 package struct HugepageLimit: OCIDocument {
     /// `2MB`, `1GB`, …
     package var pageSize: String
@@ -284,7 +290,9 @@ package struct HugepageLimit: OCIDocument {
     }
 }
 
+/// `network`: what cgroup v1 marks packets with.
 package struct NetworkClassSpec: OCIDocument {
+    /// The priority of packets on one interface.
     package struct Priority: OCIDocument {
         package var name: String
         package var priority: UInt32

@@ -2,6 +2,7 @@ import JSON
 
 /// A container's state as `state` prints it and hooks read it.
 package struct RuntimeState: OCIDocument {
+    /// Where a container is in its life.
     package enum Status: String, Sendable, CaseIterable {
         case creating, created, running, stopped
         /// Frozen; not in the specification, but every runtime has it.

@@ -60,7 +60,9 @@ extension PodExecutor {
         try await destroyShim(task)
         try await killCgroup(task.id)
         await deleteRuntimeState(container)
-        if let exit = try await pool.run({ try? Self.exitRecord(task, record.start) }) { return .exited(ContainerExit(exit)) }
+        if let exit = try await pool.run({ try? Self.exitRecord(task, record.start) }) {
+            return .exited(ContainerExit(exit))
+        }
         guard leftTrace else { return .none }
         return .exited(
             ContainerExit(start: record.start, exitCode: 137, finishedAt: Timestamp.now(), reason: "shim lost"))
@@ -94,7 +96,9 @@ extension PodExecutor {
         let living = Set(records.filter { !$0.removed }.map(\.assignment.task.text))
         await removing("networks") {
             let result = try await pool.run { self.network.collectGarbage(living: living) }
-            for problem in result.problems { logger.warning("a network's leftover stays", metadata: ["error": "\(problem)"]) }
+            for problem in result.problems {
+                logger.warning("a network's leftover stays", metadata: ["error": "\(problem)"])
+            }
         }
         await removing("directories") {
             for task in try Self.names(paths.tasks).map({ TaskID($0) }) where !tasks.contains(task) {
@@ -135,7 +139,8 @@ extension PodExecutor {
     private static func isTask(_ name: String) -> Bool {
         name.utf8.count == 25
             && name.utf8.allSatisfy {
-                (UInt8(ascii: "a")...UInt8(ascii: "z")).contains($0) || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0)
+                (UInt8(ascii: "a")...UInt8(ascii: "z")).contains($0)
+                    || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0)
             }
     }
 }

@@ -67,7 +67,8 @@ extension PodExecutor {
             }
         } catch {
             logger.warning(
-                "the runtime's record of a container stays", metadata: ["container": "\(container)", "error": "\(error)"])
+                "the runtime's record of a container stays",
+                metadata: ["container": "\(container)", "error": "\(error)"])
         }
     }
 

@@ -19,6 +19,9 @@ extension PodExecutor {
         let doing = "cannot start container \(assignment.instanceName)"
         do {
             return try await tryStart(assignment, start)
+        } catch where Task.isCancelled {
+            // The daemon is ending: what there is lives on, and its successor takes it over.
+            throw ExecutorFailure(error, doing)
         } catch {
             // Nothing of a failed start may run on.
             await clearStart(assignment)
@@ -73,7 +76,8 @@ extension PodExecutor {
         } catch let error where error.kind == .unreachable {
             // There is none.
         } catch {
-            logger.warning("a shim does not answer and is replaced", metadata: ["task": "\(task.id)", "error": "\(error)"])
+            logger.warning(
+                "a shim does not answer and is replaced", metadata: ["task": "\(task.id)", "error": "\(error)"])
             try await destroyShim(task)
         }
         let process = try await pool.run { [launcher] in try launcher.launch(task) }

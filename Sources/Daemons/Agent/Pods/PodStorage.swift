@@ -29,7 +29,10 @@ extension PodExecutor {
 
     /// Digests of the images that tasks have, running or not.
     static func imagesInUse(_ records: [TaskRecord]) -> Set<Digest> {
-        Set(records.filter { !$0.removed }.flatMap { $0.assignment.pod.containers }.compactMap { Digest($0.imageDigest) })
+        Set(
+            records.filter { !$0.removed }.flatMap { $0.assignment.pod.containers }.compactMap {
+                Digest($0.imageDigest)
+            })
     }
 }
 

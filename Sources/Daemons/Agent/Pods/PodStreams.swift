@@ -88,7 +88,9 @@ extension PodExecutor {
             process.capabilities?.permitted = user.uid == 0 ? bounding : []
             environment = SpecBuilder.merge(environment, ["HOME=\(user.home)"], home: user.home)
         }
-        if request.terminal, !environment.contains(where: { $0.hasPrefix("TERM=") }) { environment.append("TERM=xterm") }
+        if request.terminal, !environment.contains(where: { $0.hasPrefix("TERM=") }) {
+            environment.append("TERM=xterm")
+        }
         process.env = SpecBuilder.merge(environment, request.environment, home: "/")
         return process
     }

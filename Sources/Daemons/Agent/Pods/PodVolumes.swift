@@ -33,7 +33,8 @@ extension PodExecutor {
         return try volumes.path(name)
     }
 
-    /// Opens a path of the node once, and mounts what was opened at `place`: a link that changes later leads nowhere else.
+    /// Opens a path of the node once, and mounts what was opened at `place`: a link that changes later leads nowhere
+    /// else.
     private func pin(_ path: String, at place: String) throws -> String {
         let source = try volumes.openBindSource(path)
         if source.isDirectory {

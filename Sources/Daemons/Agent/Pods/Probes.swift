@@ -29,7 +29,8 @@ extension PodExecutor {
     private func ask(_ assignment: TaskAssignment, _ check: HealthCheck) async throws -> ProbeOutcome {
         switch check.probe {
         case .command(let command): return try await run(command, assignment, check.timeout)
-        case .tcp(let port): return try await NetworkProbe(host: try await address(of: assignment), port: port).connect()
+        case .tcp(let port):
+            return try await NetworkProbe(host: try await address(of: assignment), port: port).connect()
         case .http(let port, let path):
             return try await NetworkProbe(host: try await address(of: assignment), port: port).get(path)
         }
@@ -89,7 +90,9 @@ struct NetworkProbe: Sendable {
 
     /// NIO wraps the one error that there is.
     private static func why(_ error: any Error) -> String {
-        if let error = error as? NIOConnectionError, let inner = error.connectionErrors.first?.error { return "\(inner)" }
+        if let error = error as? NIOConnectionError, let inner = error.connectionErrors.first?.error {
+            return "\(inner)"
+        }
         return "\(error)"
     }
 

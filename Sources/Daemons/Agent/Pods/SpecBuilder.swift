@@ -36,7 +36,7 @@ struct SpecBuilder: Sendable {
 
     // MARK: The process
 
-    /// The arguments: entrypoint and command, the user's before the image's. A new entrypoint voids the image's command.
+    /// Entrypoint and command, the user's before the image's. A new entrypoint voids the image's command.
     func arguments() throws(ExecutorFailure) -> [String] {
         let entrypoint = container.entrypoint ?? pod.image.entrypoint ?? []
         let command = container.command ?? (container.entrypoint == nil ? pod.image.command : nil) ?? []

@@ -32,7 +32,8 @@ struct ShimClient: Sendable {
 
     /// One request, one answer.
     @discardableResult
-    func call(_ request: ShimRequest, patience: Duration = ShimClient.patience) async throws(ShimError) -> ShimResponse {
+    func call(_ request: ShimRequest, patience: Duration = ShimClient.patience) async throws(ShimError) -> ShimResponse
+    {
         do {
             return try await withThrowingTaskGroup(of: ShimResponse.self) { group in
                 defer { group.cancelAll() }
@@ -40,7 +41,8 @@ struct ShimClient: Sendable {
                 group.addTask {
                     try await Task.sleep(for: patience)
                     throw ShimError(
-                        kind: .timeout, description: "the shim on \(socket) did not answer \(request.operation) in time")
+                        kind: .timeout, description: "the shim on \(socket) did not answer \(request.operation) in time"
+                    )
                 }
                 guard let answer = try await group.next() else { throw CancellationError() }
                 return answer

@@ -43,14 +43,15 @@ struct ShimLauncher: Sendable {
         guard word == ShimProtocol.ready else {
             throw AgentError(
                 word.isEmpty
-                    ? "the shim \(program) of task \(task.id) died at its start" : "the shim of task \(task.id): \(word)")
+                    ? "the shim \(program) of task \(task.id) died at its start"
+                    : "the shim of task \(task.id): \(word)")
         }
         return process
     }
 
     private static var failpoints: [String] {
         #if DEBUG || FAILPOINTS
-        if let mark = getenv("MARTLET_FAILPOINT") { return ["MARTLET_FAILPOINT=\(String(cString: mark))"] }
+            if let mark = getenv("MARTLET_FAILPOINT") { return ["MARTLET_FAILPOINT=\(String(cString: mark))"] }
         #endif
         return []
     }

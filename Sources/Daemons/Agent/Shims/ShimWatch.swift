@@ -55,7 +55,8 @@ extension PodExecutor {
                 try await killCgroup(task)
                 break
             } catch {
-                logger.error("a container without a shim cannot be killed", metadata: ["task": "\(task)", "error": "\(error)"])
+                logger.error(
+                    "a container without a shim cannot be killed", metadata: ["task": "\(task)", "error": "\(error)"])
                 try? await Task.sleep(for: .seconds(1))
             }
         }

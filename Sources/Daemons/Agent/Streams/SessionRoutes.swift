@@ -37,7 +37,8 @@ extension StreamPort {
             let query = try Query(request, known: ["signal"])
             let record = try record(context)
             guard let name = query["signal"], SignalName(name) != nil else {
-                throw APIError.badRequest("'\(query["signal"] ?? "")' is no signal; give a name such as SIGHUP or a number")
+                throw APIError.badRequest(
+                    "'\(query["signal"] ?? "")' is no signal; give a name such as SIGHUP or a number")
             }
             guard record.isLive else {
                 throw APIError.conflict("container \(record.assignment.instanceName) is not running")
@@ -77,7 +78,9 @@ extension StreamPort {
     }
 
     private static func check(_ exec: ExecRequest) throws(APIError) {
-        guard let program = exec.command.first, !program.isEmpty else { throw .badRequest("no command to run is given") }
+        guard let program = exec.command.first, !program.isEmpty else {
+            throw .badRequest("no command to run is given")
+        }
         let texts = exec.command + exec.environment + [exec.workingDirectory, exec.user]
         guard texts.count <= 8192, texts.allSatisfy({ $0.utf8.count <= 128 << 10 && !$0.utf8.contains(0) }) else {
             throw .badRequest("the command is too large or has a NUL in it")

@@ -37,7 +37,14 @@ enum LaunchArguments {
             id: try call.containerID(), bundle: String(cString: resolved),
             consoleSocket: arguments.value("console-socket"), pidFile: arguments.value("pid-file"),
             newKeyring: !arguments.has("no-new-keyring"), keptDescriptors: try keptDescriptors(arguments),
-            startsAtOnce: startsAtOnce, foreground: foreground)
+            activation: activationEnvironment, startsAtOnce: startsAtOnce, foreground: foreground)
+    }
+
+    /// What tells a program about descriptors of socket activation, see sd_listen_fds(3).
+    static var activationEnvironment: [String] {
+        guard let text = getenv("LISTEN_FDS").map({ String(cString: $0) }), let number = Int32(text), number > 0
+        else { return [] }
+        return ["LISTEN_FDS=\(number)", "LISTEN_PID=1"]
     }
 
     /// `--preserve-fds`, and the descriptors of socket activation (sd_listen_fds(3)) before them.

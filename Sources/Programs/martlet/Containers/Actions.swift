@@ -41,7 +41,9 @@ struct Stop: ContainerVerb {
         abstract: "Stop containers: their stop signal, then SIGKILL after the grace.",
         discussion: "Example: martlet stop --timeout 30 web-server")
     @OptionGroup var connection: ConnectionOptions
-    @Option(name: [.customShort("t"), .customLong("timeout"), .customLong("time")], help: "Seconds until SIGKILL (10).") var timeout: Int?
+    @Option(
+        name: [.customShort("t"), .customLong("timeout"), .customLong("time")], help: "Seconds until SIGKILL (10).")
+    var timeout: Int?
     @Option(name: .shortAndLong, help: "Instead of the container's stop signal.") var signal: String?
     @Argument var containers: [String]
 
@@ -53,7 +55,9 @@ struct Stop: ContainerVerb {
 struct Restart: ContainerVerb {
     static let configuration = CommandConfiguration(abstract: "Stop containers and start them again.")
     @OptionGroup var connection: ConnectionOptions
-    @Option(name: [.customShort("t"), .customLong("timeout"), .customLong("time")], help: "Seconds until SIGKILL (10).") var timeout: Int?
+    @Option(
+        name: [.customShort("t"), .customLong("timeout"), .customLong("time")], help: "Seconds until SIGKILL (10).")
+    var timeout: Int?
     @Argument var containers: [String]
 
     func act(on container: String, _ cluster: ClusterAPI) async throws {
@@ -94,7 +98,8 @@ struct Unpause: ContainerVerb {
 }
 
 struct Remove: ContainerVerb {
-    static let configuration = CommandConfiguration(commandName: "rm", abstract: "Remove containers, their layers and logs.")
+    static let configuration = CommandConfiguration(
+        commandName: "rm", abstract: "Remove containers, their layers and logs.")
     @OptionGroup var connection: ConnectionOptions
     @Flag(name: .shortAndLong, help: "Also those that run: they are killed.") var force = false
     @Argument var containers: [String]
@@ -105,7 +110,8 @@ struct Remove: ContainerVerb {
 }
 
 struct Wait: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Wait until containers have ended; print their exit codes.")
+    static let configuration = CommandConfiguration(
+        abstract: "Wait until containers have ended; print their exit codes.")
     @OptionGroup var connection: ConnectionOptions
     @Argument var containers: [String]
 

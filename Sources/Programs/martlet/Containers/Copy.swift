@@ -30,7 +30,9 @@ struct Copy: AsyncParsableCommand {
 
     /// A path that has a slash before its first colon is local.
     private static func split(_ text: String) -> (container: String, path: String)? {
-        guard let colon = text.firstIndex(of: ":"), !text[..<colon].contains("/"), colon != text.startIndex else { return nil }
+        guard let colon = text.firstIndex(of: ":"), !text[..<colon].contains("/"), colon != text.startIndex else {
+            return nil
+        }
         let path = String(text[text.index(after: colon)...])
         return (String(text[..<colon]), path.hasPrefix("/") ? path : "/" + path)
     }
@@ -54,7 +56,8 @@ struct Copy: AsyncParsableCommand {
     private func copyIn(_ cluster: ClusterAPI, _ to: (container: String, path: String)) async throws {
         if source == "-" {
             return try await cluster.uploadWithoutAnswer(
-                "PUT", archive(to.container), query: [("path", to.path)], from: LocalFile(reading: "-"), what: "copying")
+                "PUT", archive(to.container), query: [("path", to.path)], from: LocalFile(reading: "-"), what: "copying"
+            )
         }
         guard File.exists(source) else { throw CommandFailure("no such file or directory here: \(source)") }
         // `folder/.` means what is in it, as for cp(1).
@@ -66,7 +69,9 @@ struct Copy: AsyncParsableCommand {
         var newName: String?
         if !contents, try await !isDirectory(cluster, to) {
             // The target is the new name, in a directory that must exist.
-            guard !to.path.hasSuffix("/") else { throw CommandFailure("no such directory in \(to.container): \(to.path)") }
+            guard !to.path.hasSuffix("/") else {
+                throw CommandFailure("no such directory in \(to.container): \(to.path)")
+            }
             newName = to.path.split(separator: "/").last.map(String.init)
             folder = "/" + to.path.split(separator: "/").dropLast().joined(separator: "/")
         }
@@ -79,7 +84,9 @@ struct Copy: AsyncParsableCommand {
     }
 
     private func isDirectory(_ cluster: ClusterAPI, _ to: (container: String, path: String)) async throws -> Bool {
-        guard let header = try await cluster.head(archive(to.container), query: [("path", to.path)], header: "Martlet-Path-Stat")
+        guard
+            let header = try await cluster.head(
+                archive(to.container), query: [("path", to.path)], header: "Martlet-Path-Stat")
         else { return false }
         return try JSONCoding.decode(PathStat.self, from: Array(unescaped(header).utf8)).mode & 0o170000 == 0o040000
     }
@@ -109,7 +116,9 @@ func unescaped(_ text: String) -> String {
     var bytes: [UInt8] = []
     var rest = Array(text.utf8)[...]
     while let byte = rest.popFirst() {
-        if byte == UInt8(ascii: "%"), rest.count >= 2, let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16) {
+        if byte == UInt8(ascii: "%"), rest.count >= 2,
+            let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16)
+        {
             bytes.append(value)
             rest = rest.dropFirst(2)
         } else {

@@ -17,7 +17,8 @@ struct Exec: AsyncParsableCommand {
 
     func run() async throws {
         var request = ExecRequest(
-            command: command, environment: env, workingDirectory: workdir, user: user, terminal: tty, stdin: interactive)
+            command: command, environment: env, workingDirectory: workdir, user: user, terminal: tty, stdin: interactive
+        )
         if tty, let size = Terminal.size() {
             request.columns = size.columns
             request.rows = size.rows

@@ -10,7 +10,9 @@ struct Inspect: AsyncParsableCommand {
 
     func run() async throws {
         var views: [ContainerView] = []
-        for container in containers { views.append(try await connection.cluster.get("\(APIPaths.containers)/\(container)")) }
+        for container in containers {
+            views.append(try await connection.cluster.get("\(APIPaths.containers)/\(container)"))
+        }
         try printJSON(views)
     }
 }
@@ -71,7 +73,8 @@ struct Stats: AsyncParsableCommand {
 
     private func names(_ cluster: ClusterAPI) async throws -> [String] {
         if !containers.isEmpty { return containers }
-        let views: [ContainerView] = try await cluster.get(APIPaths.containers, query: [("status", "running"), ("status", "paused")])
+        let views: [ContainerView] = try await cluster.get(
+            APIPaths.containers, query: [("status", "running"), ("status", "paused")])
         return views.map(\.name)
     }
 
@@ -80,7 +83,8 @@ struct Stats: AsyncParsableCommand {
         let cpu = Double(now.cpuTotal - earlier.cpuTotal) * 100 / wall
         try table.add(
             now, now.name, cpu.rounded(toPlaces: 1) + "%", ByteSize.text(now.memoryUsage),
-            now.memoryLimit.map(ByteSize.text) ?? "none", ByteSize.text(now.networkReceived), ByteSize.text(now.networkSent),
+            now.memoryLimit.map(ByteSize.text) ?? "none", ByteSize.text(now.networkReceived),
+            ByteSize.text(now.networkSent),
             ByteSize.text(now.blockRead), ByteSize.text(now.blockWritten),
             "\(now.pids)" + (now.pidsLimit.map { "/\($0)" } ?? ""))
     }

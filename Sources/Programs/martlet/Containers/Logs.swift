@@ -64,7 +64,8 @@ struct Events: AsyncParsableCommand {
     @OptionGroup var connection: ConnectionOptions
     @Option(help: "From this time (RFC 3339), or this long ago (10m).") var since: MomentArgument?
     @Option(help: "Until this time; without it, goes on.") var until: MomentArgument?
-    @Option(name: [.customShort("f"), .long], help: "KEY=VALUE with the keys kind, action, id, name.") var filter: [LabelArgument] = []
+    @Option(name: [.customShort("f"), .long], help: "KEY=VALUE with the keys kind, action, id, name.") var filter:
+        [LabelArgument] = []
     @Option(help: "table or json.") var format = "table"
 
     func run() async throws {
@@ -82,8 +83,10 @@ struct Events: AsyncParsableCommand {
                 Output.line(String(decoding: try JSONCoding.encode(event), as: UTF8.self))
                 return
             }
-            let details = event.attributes.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: ", ")
-            Output.line("\(event.time) \(event.kind) \(event.action) \(event.name)" + (details.isEmpty ? "" : " (\(details))"))
+            let details = event.attributes.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(
+                separator: ", ")
+            Output.line(
+                "\(event.time) \(event.kind) \(event.action) \(event.name)" + (details.isEmpty ? "" : " (\(details))"))
         }
     }
 }

@@ -19,7 +19,8 @@ struct Run: AsyncParsableCommand {
     @Flag(name: .customLong("rm"), help: "Remove the container when it has ended.") var remove = false
     @Option(help: "Unique in the cluster; made up when not given.") var name: String?
     @Argument var image: String
-    @Argument(parsing: .captureForPassthrough, help: "The program and its arguments, instead of the image's.") var command: [String] = []
+    @Argument(parsing: .captureForPassthrough, help: "The program and its arguments, instead of the image's.")
+    var command: [String] = []
 
     func run() async throws {
         let cluster = connection.cluster
@@ -103,7 +104,8 @@ struct Create: AsyncParsableCommand {
     func run() async throws {
         let pod = try options.pod(image: image, command: command, terminal: tty, stdin: interactive)
         let view: ContainerView = try await connection.cluster.send(
-            "POST", APIPaths.containers, body: CreateContainer(name: name, pod: pod, removeOnExit: remove, start: false))
+            "POST", APIPaths.containers, body: CreateContainer(name: name, pod: pod, removeOnExit: remove, start: false)
+        )
         Output.line(view.id.text)
     }
 }

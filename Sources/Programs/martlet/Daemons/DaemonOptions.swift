@@ -48,7 +48,8 @@ extension PlaceOptions {
 
     /// The living process that the file names: number and start time must both fit, since numbers are used again.
     func runningDaemon(_ role: DaemonRole) -> pid_t? {
-        guard let words = try? File.text(pidFile(role)).split(separator: " "), words.count == 2, let pid = pid_t(words[0]),
+        guard let words = try? File.text(pidFile(role)).split(separator: " "), words.count == 2,
+            let pid = pid_t(words[0]),
             let process = try? Proc.stat(pid), !process.hasEnded, "\(process.startTime)" == words[1]
         else { return nil }
         return pid

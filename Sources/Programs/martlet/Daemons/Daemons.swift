@@ -75,12 +75,14 @@ enum SmallProgram {
         let folder = own.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
         let places = ["\(folder)/\(name)", "\(folder)/../libexec/martlet/\(name)"]
         guard let path = places.first(where: { access($0, X_OK) == 0 }) else {
-            throw CommandFailure("no \(name) at \(places.joined(separator: " or ")): build or install all three programs")
+            throw CommandFailure(
+                "no \(name) at \(places.joined(separator: " or ")): build or install all three programs")
         }
         let result = try Program(path, ["--version"], timeoutMilliseconds: 5000).run()
         let text = String(decoding: result.output, as: UTF8.self)
         guard text.contains(Version.number) else {
-            throw CommandFailure("\(path) is not of this version (\(Version.number)): build or install all three programs together")
+            throw CommandFailure(
+                "\(path) is not of this version (\(Version.number)): build or install all three programs together")
         }
         return path
     }

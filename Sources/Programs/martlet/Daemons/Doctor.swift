@@ -25,7 +25,8 @@ struct Doctor: AsyncParsableCommand {
         for (subject, examine) in examinations {
             let (verdict, text) = examine()
             bad = bad || verdict == .bad
-            try table.add(Finding(subject: subject, verdict: verdict.rawValue, text: text), subject, verdict.rawValue, text)
+            try table.add(
+                Finding(subject: subject, verdict: verdict.rawValue, text: text), subject, verdict.rawValue, text)
         }
         try table.print(format)
         if bad { throw CommandFailure("this machine cannot run pods as it is: see what is bad above") }
@@ -33,8 +34,10 @@ struct Doctor: AsyncParsableCommand {
 
     private var examinations: [(String, () -> (Verdict, String))] {
         [
-            ("user", user), ("kernel", kernel), ("cgroups", cgroups), ("overlayfs", overlay), ("namespaces", namespaces),
-            ("capabilities", capabilities), ("programs", programs), ("network", network), ("disk", disk), ("daemons", daemons),
+            ("user", user), ("kernel", kernel), ("cgroups", cgroups), ("overlayfs", overlay),
+            ("namespaces", namespaces),
+            ("capabilities", capabilities), ("programs", programs), ("network", network), ("disk", disk),
+            ("daemons", daemons),
         ]
     }
 
@@ -56,7 +59,10 @@ struct Doctor: AsyncParsableCommand {
             let wanted: [CgroupController] = [.cpu, .memory, .pids]
             let missing = wanted.filter { layout.home(of: $0) == nil }
             guard missing.isEmpty else {
-                return (.warning, "no controller \(missing.map { "\($0)" }.joined(separator: ", ")): its limits will be refused")
+                return (
+                    .warning,
+                    "no controller \(missing.map { "\($0)" }.joined(separator: ", ")): its limits will be refused"
+                )
             }
             let versions = Set(wanted.compactMap { layout.home(of: $0)?.version })
             let kind = versions == [.v2] ? "pure v2" : layout.unified == nil ? "v1" : "hybrid"
@@ -81,10 +87,14 @@ struct Doctor: AsyncParsableCommand {
             return (.warning, "cannot be read")
         }
         // Bits of linux/capability.h.
-        let needed = [("SYS_ADMIN", 21), ("NET_ADMIN", 12), ("SYS_CHROOT", 18), ("MKNOD", 27), ("SETUID", 7), ("SETGID", 6)]
+        let needed = [
+            ("SYS_ADMIN", 21), ("NET_ADMIN", 12), ("SYS_CHROOT", 18), ("MKNOD", 27), ("SETUID", 7), ("SETGID", 6),
+        ]
         let missing = needed.filter { set & 1 << $0.1 == 0 }.map(\.0)
         if !missing.isEmpty { return (.bad, "root lacks \(missing.joined(separator: ", "))") }
-        if set & 1 << 24 == 0 { return (.warning, "root lacks SYS_RESOURCE: rlimits cannot be raised above the hard limits") }
+        if set & 1 << 24 == 0 {
+            return (.warning, "root lacks SYS_RESOURCE: rlimits cannot be raised above the hard limits")
+        }
         return (.good, "all that is needed")
     }
 
@@ -109,15 +119,21 @@ struct Doctor: AsyncParsableCommand {
 
     private func disk() -> (Verdict, String) {
         var path = place.dataDir
-        while !File.exists(path), let slash = path.lastIndex(of: "/"), slash != path.startIndex { path = String(path[..<slash]) }
+        while !File.exists(path), let slash = path.lastIndex(of: "/"), slash != path.startIndex {
+            path = String(path[..<slash])
+        }
         var info = statvfs()
-        guard statvfs(path.isEmpty ? "/" : path, &info) == 0 else { return (.warning, "\(path): \(String(errno: errno))") }
+        guard statvfs(path.isEmpty ? "/" : path, &info) == 0 else {
+            return (.warning, "\(path): \(String(errno: errno))")
+        }
         let free = Int64(info.f_bavail) * Int64(info.f_frsize)
         return (free < 1 << 30 ? .warning : .good, "\(ByteSize.text(free)) free for \(place.dataDir)")
     }
 
     private func daemons() -> (Verdict, String) {
-        let running = DaemonRole.allCases.compactMap { role in place.runningDaemon(role).map { "\(role.rawValue) (process \($0))" } }
+        let running = DaemonRole.allCases.compactMap { role in
+            place.runningDaemon(role).map { "\(role.rawValue) (process \($0))" }
+        }
         return (.good, running.isEmpty ? "none runs" : running.joined(separator: ", "))
     }
 }

@@ -29,7 +29,9 @@ struct Down: AsyncParsableCommand {
             _ = try? await teardown.stopPods()
             problems = teardown.removeEverything()
         }
-        guard problems.isEmpty else { throw CommandFailure("not everything could be ended: \(problems.joined(separator: "; "))") }
+        guard problems.isEmpty else {
+            throw CommandFailure("not everything could be ended: \(problems.joined(separator: "; "))")
+        }
     }
 
     /// SIGTERM, and SIGKILL after ten seconds.

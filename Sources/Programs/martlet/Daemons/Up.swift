@@ -36,7 +36,8 @@ struct MasterCommand: AsyncParsableCommand {
         try requireRoot("master")
         if detach { return try await Background(role: .master, place: place).start() }
         try place.claim(.master)
-        try await Daemons(place: place, node: try NodeOptions.parse([]), logLevel: logLevel).run(master: true, agent: false)
+        try await Daemons(place: place, node: try NodeOptions.parse([]), logLevel: logLevel).run(
+            master: true, agent: false)
     }
 }
 

@@ -16,7 +16,8 @@ struct ImageCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "image", abstract: "What containers are made from.",
         subcommands: [
-            ImageList.self, ImageImport.self, ImageLoad.self, ImageSave.self, ImageTag.self, ImageInspect.self, ImageRemove.self,
+            ImageList.self, ImageImport.self, ImageLoad.self, ImageSave.self, ImageTag.self, ImageInspect.self,
+            ImageRemove.self,
         ])
 }
 
@@ -93,9 +94,12 @@ struct ImageSave: AsyncParsableCommand {
     @Argument var images: [String]
 
     func run() async throws {
-        guard archive == "docker" || archive == "oci" else { throw ValidationError("--archive is docker or oci, not '\(archive)'") }
+        guard archive == "docker" || archive == "oci" else {
+            throw ValidationError("--archive is docker or oci, not '\(archive)'")
+        }
         try await connection.cluster.download(
-            "\(APIPaths.images)/save", query: images.map { ("name", $0) } + [("format", archive)], to: LocalFile(writing: output),
+            "\(APIPaths.images)/save", query: images.map { ("name", $0) } + [("format", archive)],
+            to: LocalFile(writing: output),
             what: "saving")
     }
 }
@@ -113,7 +117,8 @@ struct ImageTag: AsyncParsableCommand {
 }
 
 struct ImageInspect: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "inspect", abstract: "Show everything about images, as JSON.")
+    static let configuration = CommandConfiguration(
+        commandName: "inspect", abstract: "Show everything about images, as JSON.")
     @OptionGroup var connection: ConnectionOptions
     @Argument var images: [String]
 
@@ -125,7 +130,8 @@ struct ImageInspect: AsyncParsableCommand {
 }
 
 struct ImageRemove: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "rm", abstract: "Remove names of images, and images without names.")
+    static let configuration = CommandConfiguration(
+        commandName: "rm", abstract: "Remove names of images, and images without names.")
     @OptionGroup var connection: ConnectionOptions
     @Flag(name: .shortAndLong, help: "Also an image with several names.") var force = false
     @Argument var images: [String]

@@ -23,7 +23,8 @@ struct NodeList: AsyncParsableCommand {
             let used = view.allocated
             try table.add(
                 view, String(node.id.text.prefix(12)), node.name,
-                (ready ? "ready" : "unreachable") + (node.availability == .active ? "" : ", \(node.availability.rawValue)"),
+                (ready ? "ready" : "unreachable")
+                    + (node.availability == .active ? "" : ", \(node.availability.rawValue)"),
                 "\(node.platform.os)/\(node.platform.architecture)",
                 "\((Double(used.cpu) / 1e9).rounded(toPlaces: 1))/\((Double(node.capacity.cpu) / 1e9).rounded(toPlaces: 1))",
                 "\(ByteSize.text(used.memory))/\(ByteSize.text(node.capacity.memory))", "\(view.tasks)", node.address,
@@ -34,7 +35,8 @@ struct NodeList: AsyncParsableCommand {
 }
 
 struct NodeInspect: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "inspect", abstract: "Show everything about nodes, as JSON.")
+    static let configuration = CommandConfiguration(
+        commandName: "inspect", abstract: "Show everything about nodes, as JSON.")
     @OptionGroup var connection: ConnectionOptions
     @Argument var nodes: [String]
 

@@ -7,7 +7,8 @@ struct Service: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Keep programs running: several instances, updates one after another.",
         subcommands: [
-            ServiceCreate.self, ServiceList.self, ServicePS.self, ServiceInspect.self, ServiceScale.self, ServiceUpdate.self,
+            ServiceCreate.self, ServiceList.self, ServicePS.self, ServiceInspect.self, ServiceScale.self,
+            ServiceUpdate.self,
             ServiceWait.self, ServiceLogs.self, ServiceRemove.self,
         ])
 }
@@ -16,11 +17,13 @@ struct UpdateOptions: ParsableArguments {
     @Option(help: "Instances replaced at the same time (1).") var updateParallelism: Int?
     @Option(help: "Between one batch and the next (0s).") var updateDelay: Seconds?
     @Option(help: "How long a new instance must serve before it counts (1s).") var updateMonitor: Seconds?
-    @Option(help: "When a new instance fails: pause, continue or rollback.") var updateFailureAction: UpdatePolicy.FailureAction?
+    @Option(help: "When a new instance fails: pause, continue or rollback.") var updateFailureAction:
+        UpdatePolicy.FailureAction?
 
     /// nil when nothing was given.
     func policy(over base: UpdatePolicy) -> UpdatePolicy? {
-        guard updateParallelism != nil || updateDelay != nil || updateMonitor != nil || updateFailureAction != nil else { return nil }
+        guard updateParallelism != nil || updateDelay != nil || updateMonitor != nil || updateFailureAction != nil
+        else { return nil }
         return UpdatePolicy(
             parallelism: updateParallelism ?? base.parallelism, delay: updateDelay?.whole ?? base.delay,
             monitor: updateMonitor?.whole ?? base.monitor, onFailure: updateFailureAction ?? base.onFailure)
@@ -72,7 +75,8 @@ struct ServiceList: AsyncParsableCommand {
             let update = service.updateState.message.isEmpty ? "" : ": \(service.updateState.message)"
             try table.add(
                 view, String(service.id.text.prefix(12)), service.name, mode, "\(view.serving)/\(view.wanted)",
-                view.pod.containers.first?.image ?? "", "\(service.revision)", service.updateState.phase.rawValue + update)
+                view.pod.containers.first?.image ?? "", "\(service.revision)",
+                service.updateState.phase.rawValue + update)
         }
         try table.print(format)
     }
@@ -100,20 +104,24 @@ struct ServicePS: AsyncParsableCommand {
 }
 
 struct ServiceInspect: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "inspect", abstract: "Show everything about services, as JSON.")
+    static let configuration = CommandConfiguration(
+        commandName: "inspect", abstract: "Show everything about services, as JSON.")
     @OptionGroup var connection: ConnectionOptions
     @Argument var services: [String]
 
     func run() async throws {
         var views: [ServiceView] = []
-        for service in services { views.append(try await connection.cluster.get("\(APIPaths.services)/\(escaped(service))")) }
+        for service in services {
+            views.append(try await connection.cluster.get("\(APIPaths.services)/\(escaped(service))"))
+        }
         try printJSON(views)
     }
 }
 
 struct ServiceScale: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "scale", abstract: "Change the number of instances.", discussion: "Example: martlet service scale web=3")
+        commandName: "scale", abstract: "Change the number of instances.",
+        discussion: "Example: martlet service scale web=3")
     @OptionGroup var connection: ConnectionOptions
     @Argument(help: "SERVICE=NUMBER.") var services: [LabelArgument]
 
@@ -132,7 +140,8 @@ struct ServiceScale: AsyncParsableCommand {
 struct ServiceUpdate: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "update", abstract: "Change a service: its instances are replaced one after another.",
-        discussion: "What is given is added to or replaces what there is. Example: martlet service update --image app:2 web")
+        discussion:
+            "What is given is added to or replaces what there is. Example: martlet service update --image app:2 web")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var options: PodOptions
     @OptionGroup var update: UpdateOptions
@@ -183,7 +192,10 @@ struct ServiceWait: AsyncParsableCommand {
         let deadline = ContinuousClock.now + .seconds(timeout?.value ?? 120)
         while true {
             let view: ServiceView = try await connection.cluster.get("\(APIPaths.services)/\(escaped(service))")
-            if view.serving == view.wanted && view.updated == view.wanted && view.service.updateState.phase == .settled { return }
+            if view.serving == view.wanted && view.updated == view.wanted && view.service.updateState.phase == .settled
+            {
+                return
+            }
             if view.service.updateState.phase == .paused {
                 throw CommandFailure("the update of service \(service) paused: \(view.service.updateState.message)")
             }
@@ -197,7 +209,8 @@ struct ServiceWait: AsyncParsableCommand {
 }
 
 struct ServiceLogs: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "logs", abstract: "Print what the instances of a service wrote.")
+    static let configuration = CommandConfiguration(
+        commandName: "logs", abstract: "Print what the instances of a service wrote.")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var options: LogOptions
     @Argument var service: String

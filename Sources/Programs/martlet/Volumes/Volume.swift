@@ -19,14 +19,16 @@ struct VolumeList: AsyncParsableCommand {
         var table = Table("Name", "Node", "Created", "Used by")
         for view in views.sorted(by: { $0.name < $1.name }) {
             try table.add(
-                view, view.name, String(view.node.text.prefix(12)), view.createdAt.ago(), view.usedBy.joined(separator: ", "))
+                view, view.name, String(view.node.text.prefix(12)), view.createdAt.ago(),
+                view.usedBy.joined(separator: ", "))
         }
         try table.print(format)
     }
 }
 
 struct VolumeCreate: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "create", abstract: "Create a volume; one that exists is fine.")
+    static let configuration = CommandConfiguration(
+        commandName: "create", abstract: "Create a volume; one that exists is fine.")
     @OptionGroup var connection: ConnectionOptions
     @Option(name: .shortAndLong, help: "KEY=value.") var label: [LabelArgument] = []
     @Argument var name: String
@@ -39,13 +41,16 @@ struct VolumeCreate: AsyncParsableCommand {
 }
 
 struct VolumeInspect: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "inspect", abstract: "Show everything about volumes, as JSON.")
+    static let configuration = CommandConfiguration(
+        commandName: "inspect", abstract: "Show everything about volumes, as JSON.")
     @OptionGroup var connection: ConnectionOptions
     @Argument var volumes: [String]
 
     func run() async throws {
         var views: [VolumeView] = []
-        for volume in volumes { views.append(try await connection.cluster.get("\(APIPaths.volumes)/\(escaped(volume))")) }
+        for volume in volumes {
+            views.append(try await connection.cluster.get("\(APIPaths.volumes)/\(escaped(volume))"))
+        }
         try printJSON(views)
     }
 }
