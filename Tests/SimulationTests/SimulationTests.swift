@@ -34,7 +34,7 @@ struct SimulationTests {
         let first = Simulation(seed: 7, nodes: 2)
         let second = Simulation(seed: 7, nodes: 2)
         #expect(try first.run() == second.run())
-        #expect(try first.cluster?.store.all == second.cluster?.store.all)
+        #expect(first.cluster?.store.all == second.cluster?.store.all)
     }
 }
 

@@ -73,7 +73,8 @@ extension SystemSuite {
                     try eventually("it runs") { try cluster.inspect(name).status.phase == .running }
                     try cluster.kill("agent")
                     try cluster.startAgent(environment: ["MARTLET_FAILPOINT=agent.during_stop"])
-                    _ = try cluster.martlet("stop", "-t", "2", name)
+                    // It waits for the node, which is about to die: not waited for here.
+                    let stop = try cluster.begin(["stop", "-t", "2", name])
                     try eventually("the agent died in the stop") {
                         try Proc.stat(cluster.pid(of: "agent"))?.hasEnded ?? true
                     }
@@ -82,6 +83,7 @@ extension SystemSuite {
                         let view = try cluster.inspect(name)
                         return view.status.phase == .exited && view.container.exitCode == 137
                     }
+                    #expect(try stop.wait() == .exited(0), "who asked for the stop learns that it is done")
                     try expectSuccess(cluster.martlet("rm", name))
                 }
             }

@@ -131,7 +131,7 @@ extension SystemSuite {
                     cluster.martlet(
                         "service", "create", "--name", "far", "--constraint", "zone==b", "busybox", "sleep", "1000"))
                 try eventually("it says why") {
-                    try cluster.martlet("service", "ps", "far").output.contains("0 of 1 nodes: constraint zone==b on 1")
+                    try cluster.martlet("service", "ps", "far").output.contains("0 of 1 node: constraint zone==b on 1")
                 }
                 try expectSuccess(cluster.martlet("node", "label", name, "zone=b"))
                 try expectSuccess(cluster.martlet("service", "wait", "far", "--timeout", "30"))

@@ -107,6 +107,15 @@ final class TestCluster: Sendable {
             errors: String(decoding: result.errors, as: UTF8.self), what: arguments.joined(separator: " "))
     }
 
+    /// Starts the CLI against this cluster and does not wait for it; what it prints is dropped.
+    func begin(_ arguments: [String]) throws -> ChildProcess {
+        let null = try File.open("/dev/null", O_RDWR)
+        var spawn = Spawn(Self.martlet, ["martlet"] + arguments)
+        spawn.environment = ["MARTLET_HOST=\(host)", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
+        spawn.descriptors = [null.raw, null.raw, null.raw]
+        return try spawn.start()
+    }
+
     func inspect(_ container: String) throws -> ContainerView {
         let outcome = try martlet("inspect", container)
         try expectSuccess(outcome)

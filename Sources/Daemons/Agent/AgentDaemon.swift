@@ -107,7 +107,7 @@ package final class AgentDaemon: Service {
             let (images, used) = (executor.images, PodExecutor.imagesInUse(table.all))
             do {
                 let garbage = try await pool.run { try images.collectGarbage(inUse: used) }
-                if garbage != ImageGarbage() {
+                if garbage.blobs + garbage.snapshots + garbage.images.count > 0 {
                     logger.info("content of images removed", metadata: ["bytes": "\(garbage.bytes)"])
                     changed()
                 }

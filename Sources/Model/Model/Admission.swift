@@ -54,10 +54,11 @@ package struct Admission: Sendable {
 
     package init(policy: AdmissionPolicy = AdmissionPolicy()) { self.policy = policy }
 
-    /// Checks a pod and fills in what its user left out: container names, canonical image names and digests, and the
-    /// restart policy of a service, which is kept running (`no` becomes `always`).
+    /// Checks a pod and fills in what its user left out: the container's name, the digest of its image, the kernel's
+    /// spelling of capabilities, and the restart policy of a service, which is kept running (`no` becomes `always`).
     ///
     /// - Parameter path: where the pod stands in the body, for messages.
+    /// - Throws: `AdmissionError` with the first field that is not accepted.
     package func pod(
         _ asked: PodSpec, kind: Workload.Kind, at path: String = "$.pod", images: ImageResolver
     ) throws(AdmissionError) -> PodSpec {

@@ -1,5 +1,5 @@
 extension Admission {
-    /// Checks one container and fills in its name, the canonical form of its image's name and the image's digest.
+    /// Checks one container and fills in its name, its image's digest and the kernel's spelling of capabilities.
     func container(
         _ container: inout ContainerSpec, network: PodSpec.Network, at path: String, images: ImageResolver
     ) throws(AdmissionError) {

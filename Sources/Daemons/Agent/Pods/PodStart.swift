@@ -19,7 +19,7 @@ extension PodExecutor {
         let doing = "cannot start container \(assignment.instanceName)"
         do {
             return try await tryStart(assignment, start)
-        } catch where Task.isCancelled {
+        } catch  where Task.isCancelled {
             // The daemon is ending: what there is lives on, and its successor takes it over.
             throw ExecutorFailure(error, doing)
         } catch {

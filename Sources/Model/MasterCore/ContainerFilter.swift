@@ -1,0 +1,53 @@
+import Model
+import Wire
+
+/// Which containers a list shows.
+package struct ContainerFilter: Sendable {
+    /// Also those that do not run.
+    package var all = true
+    package var name: String?
+    /// `key` or `key=value`; all must hold.
+    package var labels: [String] = []
+    /// Any of these; a container without a node is `waiting`.
+    package var statuses: [String] = []
+    package var service: String?
+    package var node: String?
+
+    package init(
+        all: Bool = true, name: String? = nil, labels: [String] = [], statuses: [String] = [], service: String? = nil,
+        node: String? = nil
+    ) {
+        self.all = all
+        self.name = name
+        self.labels = labels
+        self.statuses = statuses
+        self.service = service
+        self.node = node
+    }
+
+    /// Whether the filter shows the container.
+    package func shows(_ view: ContainerView) -> Bool {
+        let status = view.task == nil ? "waiting" : view.status.phase.rawValue
+        if !statuses.isEmpty {
+            guard statuses.contains(status) else { return false }
+        } else if !all, !Self.running.contains(status), view.status.restartAt == nil {
+            return false
+        }
+        if let name, !view.name.contains(name) { return false }
+        if let service, view.kind != .service || (view.workloadName != service && view.workload.text != service) {
+            return false
+        }
+        if let node, view.nodeName != node && view.node?.text != node { return false }
+        return labels.allSatisfy { Labels.match(view.labels, $0) }
+    }
+
+    private static let running: Set = ["waiting", "assigned", "preparing", "running", "paused", "stopping"]
+}
+
+package enum Labels {
+    /// Whether `labels` has the key, or the key with this value.
+    package static func match(_ labels: [String: String], _ wanted: String) -> Bool {
+        guard let equals = wanted.firstIndex(of: "=") else { return labels[wanted] != nil }
+        return labels[String(wanted[..<equals])] == String(wanted[wanted.index(after: equals)...])
+    }
+}
