@@ -74,12 +74,13 @@ final class Cluster {
         world.after(world.random.milliseconds(200...5000)) { [weak self] in
             guard let self, world.hasFaults else { return }
             let machine = machines[Int.random(in: 0..<machines.count, using: &world.random)]
-            switch Int.random(in: 0..<20, using: &world.random) {
+            switch Int.random(in: 0..<22, using: &world.random) {
             case 0..<8: crashAgent(machine, reboot: false)
             case 8: crashAgent(machine, reboot: true)
             case 9..<13: crashMaster()
             case 13..<17: agents[machine.name]?.disconnect()
-            default: machine.loseShim()
+            case 17..<20: machine.loseShim()
+            default: machine.setClock()
             }
             breakThings()
         }

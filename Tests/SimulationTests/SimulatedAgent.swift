@@ -49,17 +49,19 @@ final class SimulatedAgent {
         world.after(world.random.milliseconds(0...20)) { [weak self] in self?.step(.exited(id, exit)) }
     }
 
+    func clockWasSet() { step(.tick) }
+
     // MARK: The core and its effects
 
     private func step(_ event: AgentEvent) {
         guard isAlive else { return }
-        for effect in core.step(event, now: world.timestamp, random: &world.random) {
+        for effect in core.step(event, now: machine.clock, random: &world.random) {
             switch effect {
             case .wake(let moment):
-                if moment <= world.timestamp { world.violate("\(machine.name): asks to be woken in the past") }
+                if moment <= machine.clock { world.violate("\(machine.name): asks to be woken in the past") }
                 wakeNumber += 1
                 let number = wakeNumber
-                world.at(moment) { [weak self] in
+                world.at(machine.moment(of: moment)) { [weak self] in
                     guard let self, number == wakeNumber else { return }
                     step(.tick)
                 }
@@ -158,7 +160,7 @@ final class SimulatedAgent {
                 let isThere = agent.machine.run(task, start: start)
                 let result: Result<StartedContainer, ExecutorFailure> =
                     isThere
-                    ? .success(StartedContainer(pid: 1, startedAt: agent.world.timestamp))
+                    ? .success(StartedContainer(pid: 1, startedAt: agent.machine.clock))
                     : .failure(ExecutorFailure("the container is gone"))
                 agent.step(.started(task.task, start: start, result))
                 done(agent)

@@ -33,6 +33,8 @@ final class SimulatedMachine {
     /// The agent of now, when there is one; told of ends.
     weak var agent: SimulatedAgent?
     private var boots = 1
+    /// Nanoseconds by which its clock is ahead.
+    private var clockError: Int64 = 0
 
     init(name: String, world: World, truth: Truth) {
         self.name = name
@@ -40,6 +42,12 @@ final class SimulatedMachine {
         self.truth = truth
         bootID = "\(name)-boot-1"
     }
+
+    /// What its clock shows.
+    var clock: Timestamp { world.timestamp + clockError }
+
+    /// When its clock will show a time.
+    func moment(of time: Timestamp) -> Timestamp { time - clockError }
 
     // MARK: What an executor does, step by step
 
@@ -113,7 +121,7 @@ final class SimulatedMachine {
     func end(_ id: TaskID, start: Int, code: Int, reason: String = "", unseen: Bool = false) {
         guard var pod = pods[id], pod.start == start, pod.container.isLive || pod.container == .created else { return }
         if pod.container == .paused && code != 137 { return }
-        let exit = ContainerExit(start: start, exitCode: code, finishedAt: world.timestamp, reason: reason)
+        let exit = ContainerExit(start: start, exitCode: code, finishedAt: clock, reason: reason)
         if pod.container.isLive { truth.ended(pod.instance, id) }
         pod.container = .exited
         pod.exits[start] = exit
@@ -144,6 +152,13 @@ final class SimulatedMachine {
         }
     }
 
+    /// Somebody sets the clock, by up to an hour; whoever waits for a time is told.
+    func setClock() {
+        clockError = world.random.milliseconds(-3_600_000...3_600_000)
+        world.note("\(name): the clock is set, \(clockError / 1_000_000_000) s ahead")
+        agent?.clockWasSet()
+    }
+
     // MARK: Recovery
 
     func recover() -> [RecoveredTask] {
@@ -160,7 +175,7 @@ final class SimulatedMachine {
 
     private func found(_ pod: Pod?, _ record: TaskRecord) -> RecoveredTask.Container {
         guard let pod else { return .none }
-        let started = StartedContainer(pid: 1, startedAt: world.timestamp)
+        let started = StartedContainer(pid: 1, startedAt: clock)
         switch pod.container {
         case .none: return .none
         case .created: return .created(start: pod.start)

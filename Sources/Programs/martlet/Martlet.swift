@@ -65,7 +65,7 @@ struct Martlet: AsyncParsableCommand {
 }
 
 /// Ends the program with a sentence and a code.
-struct CommandFailure: Error {
+struct CommandFailure: Error, CustomStringConvertible {
     let message: String
     var code: Int32 = 1
 
@@ -73,6 +73,8 @@ struct CommandFailure: Error {
         self.message = message
         self.code = code
     }
+
+    var description: String { message }
 }
 
 struct VersionCommand: AsyncParsableCommand {

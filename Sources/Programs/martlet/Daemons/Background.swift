@@ -50,13 +50,20 @@ struct Background {
         return entries
     }
 
+    private struct Ping: Decodable {
+        var node: String
+    }
+
     private func serves() async -> Bool {
         let cluster = ClusterAPI(host: "unix:\(place.socket)")
-        switch role {
-        case .master: return (try? await cluster.version()) != nil
-        case .up, .agent:
-            guard let nodes: [NodeView] = try? await cluster.get(APIPaths.nodes) else { return false }
-            return nodes.contains { $0.conditions.contains { $0.kind == .ready && $0.holds } }
+        guard role != .master else { return (try? await cluster.version()) != nil }
+        // The agent itself, and then the master's view of its node, which may be that of the agent before this one.
+        let agent = ClusterAPI(host: "unix:\(place.runDir)/agent.sock")
+        guard let ping: Ping = try? await agent.get("/node/v1/ping"),
+            let nodes: [NodeView] = try? await cluster.get(APIPaths.nodes)
+        else { return false }
+        return nodes.contains { view in
+            view.node.id.text == ping.node && view.conditions.contains { $0.kind == .ready && $0.holds }
         }
     }
 
