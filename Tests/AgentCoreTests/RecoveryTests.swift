@@ -124,6 +124,15 @@ struct RecoveryTests {
         #expect(plain.status()?.phase == .exited && plain.status()?.restartAt == nil)
     }
 
+    @Test("An end that reached the disk before a reboot is told as it was")
+    func endBeforeReboot() {
+        let before = running()
+        let exit = ContainerExit(start: 1, exitCode: 41, finishedAt: before.now)
+        let agent = before.restarted(.exited(exit), prepared: false, bootID: "boot-2")
+        #expect(agent.container()?.exitCode == 41)
+        #expect(agent.container()?.reason == "")
+    }
+
     @Test("A container that a user stopped stays stopped over a reboot")
     func rebootAfterStop() {
         var before = running(RestartPolicy(.always))

@@ -137,6 +137,21 @@ struct StopTests {
         #expect(agent.take() == ["kill"])
     }
 
+    @Test("A kill order does not wait for a thaw that failed before it")
+    func killAfterFailedThaw() {
+        var agent = running()
+        agent.assign(assignment(.paused))
+        agent.perform()
+        agent.assign(assignment(.stopped, stop: StopOrder(grace: 30)))
+        agent.dropPending()
+        agent.step(.resumed(t1, start: 1, ExecutorFailure("does not thaw")))
+        _ = agent.take()
+        agent.assign(assignment(.stopped, stop: StopOrder(signal: "KILL")))
+        #expect(agent.take() == ["kill"])
+        agent.pass(seconds: 3)
+        #expect(agent.take() == [])
+    }
+
     @Test("A signal that could not be delivered is sent again")
     func resends() {
         var agent = running()

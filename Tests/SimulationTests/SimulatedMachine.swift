@@ -152,9 +152,9 @@ final class SimulatedMachine {
         }
     }
 
-    /// Somebody sets the clock, by up to an hour; whoever waits for a time is told.
+    /// Somebody sets the clock: up to an hour behind the master's, or a little ahead; whoever waits for a time is told.
     func setClock() {
-        clockError = world.random.milliseconds(-3_600_000...3_600_000)
+        clockError = world.random.milliseconds(-3_600_000...20_000)
         world.note("\(name): the clock is set, \(clockError / 1_000_000_000) s ahead")
         agent?.clockWasSet()
     }
@@ -169,11 +169,17 @@ final class SimulatedMachine {
             let sameBoot = record.bootID == bootID
             return RecoveredTask(
                 record, prepared: sameBoot && pod?.isPrepared == true ? PreparedPod() : nil,
-                container: sameBoot ? found(pod, record) : .none)
+                container: sameBoot ? found(pod) : ended(pod, record))
         }
     }
 
-    private func found(_ pod: Pod?, _ record: TaskRecord) -> RecoveredTask.Container {
+    /// What the disk tells of an end before the machine went down.
+    private func ended(_ pod: Pod?, _ record: TaskRecord) -> RecoveredTask.Container {
+        guard let exit = pod?.exits[record.start], exit.reason != "node rebooted" else { return .none }
+        return .exited(exit)
+    }
+
+    private func found(_ pod: Pod?) -> RecoveredTask.Container {
         guard let pod else { return .none }
         let started = StartedContainer(pid: 1, startedAt: clock)
         switch pod.container {

@@ -80,11 +80,6 @@ package enum Terminal {
         try systemCall("ioctl(TIOCSWINSZ)") { ck_terminal_set_size(terminal, size.columns, size.rows) }
     }
 
-    /// Clears ONLCR: `\n` from the container stays `\n`; the terminal at the far end translates.
-    package static func setPlainOutput(_ terminal: Int32) throws(KernelError) {
-        try systemCall("tcsetattr(ONLCR)") { ck_terminal_plain_output(terminal) }
-    }
-
     /// Raw mode; hand the result to `restore`.
     package static func makeRaw(_ terminal: Int32) throws(KernelError) -> Saved {
         var saved = Saved()

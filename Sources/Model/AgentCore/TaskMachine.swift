@@ -79,7 +79,8 @@ struct TaskMachine: Sendable {
         if record.removed { return nil }
         if record.isLive {
             guard let stop = record.stop else { return operation == nil ? earliest(retryAt, nextProbe) : nil }
-            let retry = operation == nil && !signalled ? retryAt : nil
+            let signals = operation == nil && !signalled && !Self.isKill(stop.signal)
+            let retry = signals ? retryAt : nil
             return earliest(retry, killAt ?? stop.deadline)
         }
         if operation != nil { return nil }

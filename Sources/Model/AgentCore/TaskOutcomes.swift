@@ -240,6 +240,8 @@ extension TaskMachine {
             record.bootID = bootID
             record.prepared = false
             record.addresses = []
+            // An end that was made durable before the machine went down is known as it was.
+            if case .exited(let exit) = found.container { exited(exit, now: now) }
             if record.isLive || record.startPending { lose("node rebooted", now) }
             return
         }

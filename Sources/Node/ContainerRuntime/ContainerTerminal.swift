@@ -22,7 +22,6 @@ enum ContainerTerminal {
                 ck_openat(pts.raw, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
             })
         let pair = try Terminal.pair(inDevpts: directory.raw, subject: "/dev/pts")
-        try Terminal.setPlainOutput(pair.peer.raw)
         if let size {
             try Terminal.setSize(Terminal.Size(columns: size.width, rows: size.height), of: pair.main.raw)
         }

@@ -20,11 +20,13 @@ extension PodExecutor {
     }
 
     private func recover(_ record: TaskRecord) async throws -> RecoveredTask {
-        // Of another boot nothing is left that could run; what was mounted is gone too.
-        guard record.bootID == bootID, !record.removed else {
-            return RecoveredTask(record, prepared: nil, container: .none)
-        }
         let task = paths.task(record.assignment.task)
+        guard !record.removed else { return RecoveredTask(record, prepared: nil, container: .none) }
+        guard record.bootID == bootID else {
+            // Of another boot nothing is left that could run, nothing is mounted, and ends are known from the disk only.
+            let exit = try await pool.run { try? Self.exitRecord(task, record.start) }
+            return RecoveredTask(record, prepared: nil, container: exit.map { .exited(ContainerExit($0)) } ?? .none)
+        }
         let prepared = try await pool.run { try self.checkPreparation(record.assignment, task) }
         return RecoveredTask(record, prepared: prepared, container: try await recoverContainer(record, task))
     }
