@@ -201,6 +201,12 @@ let package = Package(
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
         tests("OCISpecTests", ["OCISpec", "JSON"]),
+        tests(
+            "AgentTests",
+            [
+                "Agent", "AgentCore", "Model", "Wire", "JSON", "OCISpec", "Confinement", "Cgroups", "Images", "Kernel",
+                "Reactor",
+            ] + nio),
         tests("AgentCoreTests", ["AgentCore", "Model", "Wire", "JSON"]),
         tests("SimulationTests", ["AgentCore", "MasterCore", "Model", "Wire", "JSON"]),
         tests("ImagesTests", ["Images", "Kernel"]),

@@ -133,13 +133,6 @@ int ck_terminal_set_size(int terminal, uint16_t columns, uint16_t rows) {
     return ioctl(terminal, TIOCSWINSZ, &size);
 }
 
-int ck_terminal_plain_output(int terminal) {
-    struct termios settings;
-    if (tcgetattr(terminal, &settings) < 0) return -1;
-    settings.c_oflag &= ~(tcflag_t)ONLCR;
-    return tcsetattr(terminal, TCSANOW, &settings);
-}
-
 int ck_terminal_raw(int terminal, void *saved) {
     struct termios settings;
     if (tcgetattr(terminal, &settings) < 0) return -1;

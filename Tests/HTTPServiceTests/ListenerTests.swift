@@ -28,7 +28,7 @@ import Testing
 
     @Test func theSocketIsOnlyForItsOwnerOrTheGroup() async throws {
         let directory = try makeDirectory()
-        defer { try? File.removeTree(directory) }
+        defer { _ = try? Tree.remove(directory) }
         let alone = try await Self.listen(.unix(path: directory + "/alone", group: "no-such-group-here"))
         #expect(Self.mode(directory + "/alone") == 0o600)
         // Group 0 exists everywhere and may be given away by root and by its members.
@@ -43,7 +43,7 @@ import Testing
 
     @Test func aLiveSocketIsRefusedAndUnharmed() async throws {
         let directory = try makeDirectory()
-        defer { try? File.removeTree(directory) }
+        defer { _ = try? Tree.remove(directory) }
         let path = directory + "/s"
         try await withThrowingTaskGroup(of: Void.self) { group in
             let first = try await Self.listen(.unix(path: path, group: nil))
@@ -62,7 +62,7 @@ import Testing
 
     @Test func aForeignListenerIsRefusedToo() async throws {
         let directory = try makeDirectory()
-        defer { try? File.removeTree(directory) }
+        defer { _ = try? Tree.remove(directory) }
         let path = directory + "/s"
         let first = try await Self.listen(.unix(path: path, group: nil))
         // Without its lock it is a process that knows nothing of locks.
@@ -73,7 +73,7 @@ import Testing
 
     @Test func theSocketFileOfADeadProcessIsReplaced() async throws {
         let directory = try makeDirectory()
-        defer { try? File.removeTree(directory) }
+        defer { _ = try? Tree.remove(directory) }
         let path = directory + "/s"
         let dead = try await run(
             "/usr/bin/python3",
@@ -90,7 +90,7 @@ import Testing
 
     @Test func aFileThatIsNoSocketIsLeftAlone() async throws {
         let directory = try makeDirectory()
-        defer { try? File.removeTree(directory) }
+        defer { _ = try? Tree.remove(directory) }
         try File.replace(directory + "/s", with: [1])
         await #expect(throws: ListenError.self) { _ = try await Self.listen(.unix(path: directory + "/s", group: nil)) }
         #expect(try File.read(directory + "/s") == [1])
@@ -129,7 +129,7 @@ import Testing
         let begun = Signal()
         let release = Signal()
         let directory = try makeDirectory()
-        defer { try? File.removeTree(directory) }
+        defer { _ = try? Tree.remove(directory) }
         let router = makeRouter()
         router.get("slow") { _, _ in
             begun.fire()
@@ -169,7 +169,7 @@ import Testing
         var limits = ServiceLimits()
         limits.shutdownTimeout = .milliseconds(300)
         let directory = try makeDirectory()
-        defer { try? File.removeTree(directory) }
+        defer { _ = try? Tree.remove(directory) }
         let router = makeRouter()
         let cancelled = Signal()
         router.get("stuck") { request, context in

@@ -15,7 +15,7 @@ func withServer<Result: Sendable>(
     _ body: @Sendable (TestServer) async throws -> Result
 ) async throws -> Result {
     let directory = try makeDirectory()
-    defer { try? File.removeTree(directory) }
+    defer { _ = try? Tree.remove(directory) }
     let router = makeRouter()
     routes(router)
     let server = try await HTTPServer.listen(

@@ -56,7 +56,7 @@ extension KernelSuite {
             try group.manager.setDevices([.denyAll] + DeviceRule.containerDefaults)
             let directory = "/tmp/martlet-test-\(getpid())"
             mkdir(directory, 0o700)
-            defer { try? File.removeTree(directory) }
+            defer { _ = try? Tree.remove(directory) }
             let process = try group.start(
                 "mknod \(directory)/kmsg c 1 11 && echo made; cat \(directory)/kmsg 2>&1; mknod \(directory)/null c 1 3; "
                     + "echo x > \(directory)/null && echo written")
@@ -125,7 +125,7 @@ extension KernelSuite {
         private func inDirectory(_ body: (String, Int32) throws -> Void) throws {
             let path = "/tmp/martlet-nodes-\(getpid())"
             mkdir(path, 0o700)
-            defer { try? File.removeTree(path) }
+            defer { _ = try? Tree.remove(path) }
             let directory = try File.open(path, Int32(CK_O_PATH) | O_DIRECTORY)
             try body(path, directory.raw)
         }

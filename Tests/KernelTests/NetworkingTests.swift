@@ -338,7 +338,7 @@ extension KernelSuite {
         /// The plugin directory of Debian with one plugin replaced by a script.
         private func plugins(_ machine: PrivateMachine, replacing name: String, by script: String) throws -> String {
             let directory = "\(machine.directory)/plugins"
-            try File.removeTree(directory)
+            try Tree.remove(directory)
             try File.makeDirectories(directory, mode: 0o755)
             for plugin in ["bridge", "host-local", "portmap"] {
                 if plugin != name { symlink("/usr/lib/cni/\(plugin)", "\(directory)/\(plugin)") }

@@ -72,7 +72,7 @@ final class RuntimeFixture {
         for hierarchy in (try? File.list("/sys/fs/cgroup")) ?? [] {
             rmdir("/sys/fs/cgroup/\(hierarchy)/\(cgroupParent)")
         }
-        try? File.removeTree(directory)
+        _ = try? Tree.remove(directory)
     }
 
     /// How often a loop that looks for a race runs: a twentieth of the full count, which is for the soak.

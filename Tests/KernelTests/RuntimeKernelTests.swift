@@ -15,7 +15,7 @@ extension KernelSuite {
                 path = String(cString: try #require(mkdtemp(&template)))
             }
 
-            deinit { try? File.removeTree(path) }
+            deinit { _ = try? Tree.remove(path) }
 
             func directory(_ name: String) throws { try File.makeDirectories("\(path)/\(name)", mode: 0o755) }
             func link(_ name: String, to target: String) { symlink(target, "\(path)/\(name)") }

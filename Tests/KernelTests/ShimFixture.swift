@@ -83,7 +83,7 @@ final class ShimFixture {
             }
             rmdir(parent)
         }
-        try? File.removeTree(directory)
+        _ = try? Tree.remove(directory)
     }
 
     /// Whether the shim has ended, reaping it.

@@ -19,7 +19,7 @@ extension KernelSuite {
         private func withLog(
             bytes: Int64 = 0, files: Int = 1, _ body: (LogWriter, String) throws -> Void
         ) throws {
-            defer { try? File.removeTree(directory) }
+            defer { _ = try? Tree.remove(directory) }
             let path = "\(directory)/log"
             try body(try LogWriter(path: path, maximumBytes: bytes, maximumFiles: files), path)
         }

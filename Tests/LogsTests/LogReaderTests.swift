@@ -17,7 +17,7 @@ final class LogFixture: Sendable {
         directory = String(cString: try #require(mkdtemp(&template)))
     }
 
-    deinit { try? File.removeTree(directory) }
+    deinit { _ = try? Tree.remove(directory) }
 
     /// Appends bytes to the current file in one write.
     func append(_ bytes: [UInt8]) throws {

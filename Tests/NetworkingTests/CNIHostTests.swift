@@ -16,7 +16,7 @@ final class ScriptedPlugins {
         directory = String(cString: try #require(mkdtemp(&template)))
     }
 
-    deinit { try? File.removeTree(directory) }
+    deinit { _ = try? Tree.remove(directory) }
 
     /// The notes: one `VERB plugin` a line.
     var calls: [String] {

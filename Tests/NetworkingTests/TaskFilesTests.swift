@@ -61,7 +61,7 @@ import Testing
 
     @Test func `files are written readable for all and keep their inode`() throws {
         let directory = "/tmp/martlet-test-files-\(getpid())"
-        defer { try? File.removeTree(directory) }
+        defer { _ = try? Tree.remove(directory) }
         try TaskFiles(hostname: "one").write(to: directory)
         var before = stat()
         stat("\(directory)/hostname", &before)

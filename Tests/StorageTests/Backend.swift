@@ -24,7 +24,7 @@ func withDirectory<Result>(_ body: (String) async throws -> Result) async throws
     var name = Array("/tmp/martlet-store-XXXXXX".utf8CString)
     guard mkdtemp(&name) != nil else { throw KernelError("mkdtemp", "/tmp", errno: errno) }
     let directory = String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    defer { try? File.removeTree(directory) }
+    defer { _ = try? Tree.remove(directory) }
     return try await body(directory)
 }
 

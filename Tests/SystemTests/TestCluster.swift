@@ -65,7 +65,7 @@ final class TestCluster: Sendable {
     /// `martlet down --all`, and the folder.
     func tearDown() {
         _ = try? run(["down", "--all"] + placeFlags)
-        try? File.removeTree(folder)
+        _ = try? Tree.remove(folder)
     }
 
     /// The process of a daemon, from its pid file.

@@ -20,7 +20,7 @@ func withMaster(
     in directory: String? = nil, _ work: @escaping @Sendable (APIClient, String) async throws -> Void
 ) async throws {
     let place = directory ?? "/tmp/martlet-api-\(UInt64.random(in: 0...UInt64.max))"
-    defer { if directory == nil { try? File.removeTree(place) } }
+    defer { if directory == nil { _ = try? Tree.remove(place) } }
     var configuration = MasterConfiguration()
     configuration.dataDirectory = "\(place)/data"
     configuration.runDirectory = "\(place)/run"

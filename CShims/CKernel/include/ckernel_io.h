@@ -31,8 +31,6 @@ int ck_pty_number(int master, unsigned int *number);
 int ck_terminal_control(int terminal);
 int ck_terminal_get_size(int terminal, uint16_t *columns, uint16_t *rows);
 int ck_terminal_set_size(int terminal, uint16_t columns, uint16_t rows);
-// Clears ONLCR, so that what the container writes arrives unchanged.
-int ck_terminal_plain_output(int terminal);
 // Raw mode, as cfmakeraw(3); `saved` (CK_TERMIOS_SIZE bytes) keeps the settings for ck_terminal_restore.
 enum { CK_TERMIOS_SIZE = 64 };
 int ck_terminal_raw(int terminal, void *saved);

@@ -91,7 +91,7 @@ struct StateStore {
         try File.read(filterPath(id), limit: 4096 * 8)
     }
 
-    func remove(_ id: ContainerID) throws { try File.removeTree(directory(id)) }
+    func remove(_ id: ContainerID) throws { try Tree.remove(directory(id)) }
 
     /// The names of all containers, sorted. What is no container's directory is left out.
     func list() throws -> [ContainerID] {

@@ -490,7 +490,7 @@ extension BridgeNetwork {
             if owner == .us || owner == .abandoned { try device.delete() }
             try restoreForwarding()
             for directory in [stateDirectory, pinDirectory, "\(configuration.dataDirectory)/cni"] {
-                try File.removeTree(directory)
+                try Tree.remove(directory)
             }
         } catch {
             problems.append("\(error)")

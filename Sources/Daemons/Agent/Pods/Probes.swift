@@ -1,4 +1,5 @@
 import AgentCore
+import Kernel
 import Model
 import NIOCore
 import NIOPosix
@@ -91,8 +92,9 @@ struct NetworkProbe: Sendable {
     /// NIO wraps the one error that there is.
     private static func why(_ error: any Error) -> String {
         if let error = error as? NIOConnectionError, let inner = error.connectionErrors.first?.error {
-            return "\(inner)"
+            return why(inner)
         }
+        if let error = error as? IOError { return String(errno: error.errnoCode) }
         return "\(error)"
     }
 

@@ -1,0 +1,153 @@
+import AgentCore
+import Cgroups
+import Confinement
+import Images
+import JSON
+import Model
+import OCISpec
+import Testing
+import Wire
+
+@testable import Agent
+
+@Suite("The OCI configuration of a container")
+struct SpecTests {
+    private static func image(
+        entrypoint: [String]? = nil, command: [String]? = ["/bin/sh"]
+    ) -> PodFile.Image {
+        PodFile.Image(
+            digest: "sha256:0", entrypoint: entrypoint, command: command, environment: ["PATH=/bin", "A=image"],
+            workingDirectory: "", user: "", stopSignal: "")
+    }
+
+    private func builder(
+        network: PodSpec.Network = .bridge, uid: UInt32 = 0, isUnified: Bool = false,
+        image: PodFile.Image = Self.image(),
+        _ change: (inout Model.ContainerSpec) -> Void = { _ in }
+    ) -> SpecBuilder {
+        var container = Model.ContainerSpec(image: "busybox")
+        change(&container)
+        let assignment = TaskAssignment(
+            task: TaskID("t"), instance: InstanceID("i"), instanceName: "web", containers: [ContainerID("c")],
+            workload: WorkloadID("w"), workloadName: "web", kind: .container, labels: [:], revision: 1, epoch: 1,
+            desired: .running, generation: 1, stop: nil,
+            pod: PodSpec(containers: [container], network: network), ports: [])
+        return SpecBuilder(
+            assignment: assignment, container: container,
+            pod: PodFile(bootID: "b", image: image, mounts: [], addresses: [], hostname: "host1"),
+            user: ContainerUser(uid: uid, gid: uid, groups: [uid], home: "/home/u"),
+            paths: AgentPaths(data: "/data", run: "/run/m").task(TaskID("t")), cgroup: "/martlet/t",
+            isUnified: isUnified)
+    }
+
+    @Test("Entrypoint and command: the user's before the image's, and a new entrypoint voids the image's command")
+    func arguments() throws {
+        #expect(try builder().arguments() == ["/bin/sh"])
+        #expect(try builder { $0.command = ["ls", "-l"] }.arguments() == ["ls", "-l"])
+        #expect(
+            try builder(image: Self.image(entrypoint: ["/init"])) { $0.command = ["ls"] }.arguments() == [
+                "/init", "ls",
+            ])
+        #expect(try builder { $0.entrypoint = ["/tool"] }.arguments() == ["/tool"])
+        #expect(throws: ExecutorFailure.self) { try builder(image: Self.image(command: nil)).arguments() }
+    }
+
+    @Test("The user's variables win over the image's, which win over ours; HOME is there")
+    func environment() throws {
+        let environment = builder { $0.environment = ["A=user", "B=1"] }.environment(terminal: true)
+        #expect(environment == ["PATH=/bin", "HOSTNAME=host1", "TERM=xterm", "A=user", "B=1", "HOME=/home/u"])
+    }
+
+    @Test("14 capabilities, no new privileges and our filter of system calls, unless it is said otherwise")
+    func confinement() throws {
+        let spec = try builder().build()
+        #expect(spec.process?.capabilities?.bounding.count == 14)
+        #expect(spec.process?.capabilities?.inheritable == [])
+        #expect(spec.process?.noNewPrivileges == true)
+        #expect(spec.linux?.seccomp?.defaultAction == "SCMP_ACT_ERRNO")
+        #expect(spec.linux?.maskedPaths.contains("/proc/kcore") == true)
+
+        let changed = try builder {
+            $0.capabilitiesDropped = ["ALL"]
+            $0.capabilitiesAdded = ["net_admin"]
+            $0.seccomp = .unconfined
+            $0.noNewPrivileges = false
+        }.build()
+        #expect(changed.process?.capabilities?.bounding == ["CAP_NET_ADMIN"])
+        #expect(changed.linux?.seccomp == nil)
+        #expect(changed.process?.noNewPrivileges == false)
+        #expect(throws: ExecutorFailure.self) { try builder { $0.capabilitiesAdded = ["FLY"] }.build() }
+    }
+
+    @Test("Who is not root has no effective capabilities")
+    func user() throws {
+        let capabilities = try #require(try builder(uid: 1000).build().process?.capabilities)
+        #expect(capabilities.bounding.count == 14)
+        #expect(capabilities.effective.isEmpty && capabilities.permitted.isEmpty)
+    }
+
+    @Test("Memory and swap together are the memory limit unless it is said otherwise; half a core is half a period")
+    func limits() throws {
+        let resources = try #require(
+            try builder {
+                $0.limits.memory = 64 << 20
+                $0.limits.cpu = 500_000_000
+                $0.limits.pids = 10
+            }.build().linux?.resources)
+        #expect(resources.memory?.limit == 64 << 20 && resources.memory?.swap == 64 << 20)
+        #expect(resources.cpu?.quota == 50_000 && resources.cpu?.period == 100_000)
+        #expect(resources.pidsLimit == 10)
+        let free = try builder {
+            $0.limits.memory = 64 << 20
+            $0.limits.memorySwap = -1
+        }.build()
+        #expect(free.linux?.resources?.memory?.swap == -1)
+        #expect(try builder().build().linux?.resources?.memory == nil)
+        #expect(try builder().build().linux?.resources?.devices.first == DeviceRuleSpec(allow: false, access: "rwm"))
+    }
+
+    @Test("A network of its own comes with its parameters; the node's own with none")
+    func network() throws {
+        let own = try #require(try builder().build().linux)
+        #expect(own.namespaces.contains(NamespaceSpec(.network, path: "/run/m/netns/t")))
+        #expect(own.sysctl["net.ipv4.ip_unprivileged_port_start"] == "0")
+        #expect(!own.namespaces.contains { $0.type == .cgroup })
+        let host = try #require(try builder(network: .host, isUnified: true).build().linux)
+        #expect(!host.namespaces.contains { $0.type == .network })
+        #expect(host.sysctl.isEmpty)
+        #expect(host.namespaces.contains { $0.type == .cgroup })
+    }
+
+    @Test("Mounts are in the order of their depth, after those that every container has")
+    func mounts() throws {
+        let spec = try builder {
+            $0.mounts = [
+                Mount(.tmpfs(size: 1024, mode: "0700"), target: "/a/b/c"),
+                Mount(.tmpfs(size: nil, mode: nil), target: "/a"),
+            ]
+            $0.limits.sharedMemory = 1 << 20
+        }.build()
+        let targets = spec.mounts.map(\.destination)
+        #expect(targets.suffix(2) == ["/a", "/a/b/c"])
+        #expect(targets.contains("/etc/resolv.conf"))
+        #expect(spec.mounts.last?.options.contains("size=1024") == true)
+        #expect(spec.mounts.first { $0.destination == "/dev/shm" }?.options.contains("size=1048576") == true)
+    }
+
+    @Test("The default filter survives being written as OCI JSON: rules, arguments and error numbers")
+    func seccomp() throws {
+        let profile = DefaultSeccompProfile.profile(capabilities: .containerDefaults)
+        let spec = try SeccompSpec(parsing: SeccompSpec(profile).encoded())
+        #expect(spec.syscalls.count == profile.rules.count)
+        #expect(spec.defaultErrnoRet == 1)
+        #expect(spec.syscalls.contains { !$0.args.isEmpty })
+    }
+
+    @Test("The words of an OCI runtime tell 127 from 126 from the rest")
+    func exitCodes() {
+        #expect(ExecutorFailure.shellCode(#"exec: "x": executable file not found in $PATH"#) == 127)
+        #expect(ExecutorFailure.shellCode(#"exec: "/x": stat /x: no such file or directory"#) == 127)
+        #expect(ExecutorFailure.shellCode(#"exec: "/etc": permission denied"#) == 126)
+        #expect(ExecutorFailure.shellCode("cannot mount /proc: no such file or directory") == 125)
+    }
+}
