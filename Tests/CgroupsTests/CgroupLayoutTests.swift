@@ -56,6 +56,15 @@ import Testing
         }
     }
 
+    @Test func aMountThatAnotherOneCoversIsNotThere() {
+        let layout = CgroupLayout.parse(
+            mountInfo: Array(Self.hybrid.utf8),
+            isReachable: { place, device in place != "/sys/fs/cgroup/unified" || device != "0:38" },
+            unifiedControllers: { _ in "hugetlb" })
+        #expect(layout.unified == nil)
+        #expect(layout.hierarchies.count == 4)
+    }
+
     @Test func escapedMountPointsAreRead() {
         let layout = Self.parse(#"36 31 0:33 / /mnt/a\040b\134c rw - cgroup cgroup rw,pids"#)
         #expect(layout.home(of: .pids)?.mountPoint == #"/mnt/a b\c"#)

@@ -1,3 +1,5 @@
+import CKernel
+import Glibc
 import Kernel
 
 /// What limits or counts one kind of resource. Raw values are cgroup v1's names; v2 calls `blkio` `io`.
@@ -98,7 +100,7 @@ package struct CgroupLayout: Sendable, Equatable {
         } catch {
             throw CgroupError(.refused, path, "cannot be read", errno: error.errno)
         }
-        let layout = parse(mountInfo: mounts) { mountPoint in
+        let layout = parse(mountInfo: mounts, isReachable: isReachable) { mountPoint in
             (try? File.text("\(mountPoint)/cgroup.controllers")) ?? ""
         }
         guard !layout.hierarchies.isEmpty else {
@@ -113,11 +115,16 @@ package struct CgroupLayout: Sendable, Equatable {
     ///
     /// - Parameters:
     ///   - mountInfo: the content of /proc/self/mountinfo, see proc_pid_mountinfo(5).
+    ///   - isReachable: whether the path leads to the file system of this number (`major:minor`). A mount that another
+    ///     one covers is still in the table.
     ///   - unifiedControllers: the content of `cgroup.controllers` of the cgroup2 mount at a path.
-    package static func parse(mountInfo: [UInt8], unifiedControllers: (String) -> String) -> CgroupLayout {
+    package static func parse(
+        mountInfo: [UInt8], isReachable: (_ mountPoint: String, _ device: String) -> Bool = { _, _ in true },
+        unifiedControllers: (String) -> String
+    ) -> CgroupLayout {
         var found: [CgroupHierarchy] = []
         for line in mountInfo.split(separator: UInt8(ascii: "\n")) {
-            guard let mount = CgroupMount(line) else { continue }
+            guard let mount = CgroupMount(line), isReachable(mount.hierarchy.mountPoint, mount.device) else { continue }
             var hierarchy = mount.hierarchy
             if hierarchy.version == .v2 {
                 let names = unifiedControllers(hierarchy.mountPoint).split { $0 == " " || $0 == "\n" }
@@ -135,6 +142,12 @@ package struct CgroupLayout: Sendable, Equatable {
             }
         }
         return CgroupLayout(found)
+    }
+
+    private static func isReachable(_ mountPoint: String, _ device: String) -> Bool {
+        var info = stat()
+        guard stat(mountPoint, &info) == 0 else { return false }
+        return device == "\(ck_major(UInt64(info.st_dev))):\(ck_minor(UInt64(info.st_dev)))"
     }
 
     private static func sameTree(_ one: CgroupHierarchy, _ two: CgroupHierarchy) -> Bool {
@@ -160,6 +173,8 @@ package struct CgroupLayout: Sendable, Equatable {
 /// One line of mountinfo, if it is a cgroup mount.
 private struct CgroupMount {
     let hierarchy: CgroupHierarchy
+    /// The number of its file system, `major:minor`.
+    let device: String
 
     init?(_ line: ArraySlice<UInt8>) {
         let fields = line.split(separator: UInt8(ascii: " "))
@@ -168,6 +183,7 @@ private struct CgroupMount {
         else { return nil }
         let type = String(decoding: fields[dash + 1], as: UTF8.self)
         let mountPoint = Self.unescaped(fields[4])
+        device = String(decoding: fields[2], as: UTF8.self)
         switch type {
         case "cgroup2":
             hierarchy = CgroupHierarchy(mountPoint: mountPoint, version: .v2, controllers: [])
