@@ -15,7 +15,7 @@ trap 'rm -rf "$folder"' EXIT
 chmod 755 "$folder"
 cd "$folder"
 apt-get download busybox-static >/dev/null 2>&1 || { apt-get update >/dev/null 2>&1 && apt-get download busybox-static >/dev/null 2>&1; } ||
-    { echo "martlet: apt-get cannot download busybox-static" >&2; exit 1; }
+    { echo "martlet: apt-get cannot download Debian's busybox-static: is the network there?" >&2; exit 1; }
 dpkg-deb -x busybox-static_*.deb .
 cd - >/dev/null
 cp "$folder/bin/busybox" "$target"

@@ -14,27 +14,60 @@ martlet=$PWD/.build/release/martlet
 assets=.build/assets
 
 running() { [ -x "$martlet" ] && "$martlet" version --format json >/dev/null 2>&1; }
-if ! running; then
+serving() { "$martlet" service inspect web >/dev/null 2>&1; }
+
+# What `martlet up` would refuse after the build is refused before it. The places are its defaults.
+check_network() {
+    local bridge=/sys/class/net/martlet0 alias other
+    if [ -e "$bridge" ]; then
+        alias=$(cat "$bridge/ifalias")
+        [ "$alias" = "martlet /var/lib/martlet" ] ||
+            fail "a network device martlet0 is there already${alias:+, marked '$alias',} and the cluster's bridge needs that name: remove it (ip link delete martlet0), or start a cluster by hand with 'martlet up --bridge'"
+    fi
+    # Routes within the subnet, and those that it lies in.
+    other=$({ ip -4 -o route show root 10.213.0.0/16; ip -4 -o route show match 10.213.0.0/16; } |
+        grep -vE '^default | dev martlet0 ' | head -n 1 | sed 's/ *$//' || true)
+    [ -z "$other" ] ||
+        fail "the pods' subnet 10.213.0.0/16 overlaps the route '$other': remove that, or start a cluster by hand with 'martlet up --subnet'"
+}
+check_disk() {
+    local place=/var/lib/martlet free
+    while [ ! -d "$place" ]; do place=$(dirname "$place"); done
+    free=$(df -Pk "$place" | awk 'NR == 2 { print $4 }')
+    [ "$free" -ge 200000 ] || fail "too little disk: $((free / 1024)) MB free in $place, 200 MB needed for /var/lib/martlet"
+}
+check_ports() {
+    local port user
     for port in 8080 8081; do
-        user=$(ss -Hltnp "sport = :$port" 2>/dev/null | grep -oE 'users:\(\("[^"]+"' | head -n 1 | cut -d'"' -f2 || true)
-        [ -z "$(ss -Hltn "sport = :$port")" ] || fail "port $port is taken${user:+ by $user}; the web service of this example wants 8080 and 8081: end that program first"
+        [ -n "$(ss -Hltn "sport = :$port")" ] || continue
+        user=$(ss -Hltnp "sport = :$port" | grep -oE 'users:\(\("[^"]+"' | head -n 1 | cut -d'"' -f2 || true)
+        fail "port $port is taken${user:+ by $user}; the web service of this example wants 8080 and 8081: end that program first"
     done
+}
+if running; then
+    serving || check_ports
+else
+    check_network
+    check_disk
+    check_ports
 fi
 
 step() { printf '\n== %s\n' "$*"; }
-step "Building"
-scripts/release.sh
-
-step "Making an image from busybox"
+step "Making a root file system from busybox"
 scripts/busybox.sh "$assets/busybox"
 scripts/rootfs.sh "$assets/busybox" "$assets/rootfs.tar"
+
+step "Building"
+scripts/release.sh
 
 step "Starting the cluster"
 running || "$martlet" up --detach
 "$martlet" image import --name busybox:latest "$assets/rootfs.tar"
 
 step "Running a web service with two instances"
-if ! "$martlet" service inspect web >/dev/null 2>&1; then
+if serving; then
+    "$martlet" service scale web=2
+else
     "$martlet" service create --name web --replicas 2 -p 8080-8081:80 busybox:latest \
         sh -c 'echo "Hello from $(hostname), which the martlet brought." >/www/index.html; exec httpd -f -p 80 -h /www'
 fi

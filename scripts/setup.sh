@@ -8,7 +8,8 @@ fail() { echo "martlet: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || fail "this needs root (namespaces, cgroups, mounts): run it as root or with sudo"
 [ "$(uname -m)" = x86_64 ] || [ "$(uname -m)" = aarch64 ] || fail "no support for $(uname -m) machines"
 
-command -v swift >/dev/null || fail "no Swift on the PATH: install Swift 6.3 or later from https://www.swift.org/install/linux/"
+command -v swift >/dev/null ||
+    fail "no Swift on the PATH: install Swift 6.3 or later from https://www.swift.org/install/linux/${SUDO_USER:+, or keep your PATH with: sudo env PATH=\"\$PATH\" make}"
 version=$(swift --version 2>/dev/null | grep -oE 'Swift version [0-9]+\.[0-9]+' | head -n 1 | grep -oE '[0-9]+\.[0-9]+' || true)
 [ -n "$version" ] || fail "'swift --version' does not name a version: is the toolchain whole?"
 major=${version%%.*} minor=${version##*.}
@@ -17,11 +18,12 @@ major=${version%%.*} minor=${version##*.}
 
 # A first build writes about 2 GB for each configuration.
 need=4000000
-[ -d .build ] && need=1000000
+[ ! -d .build/checkouts ] || need=1000000
 free=$(df -Pk . | awk 'NR == 2 { print $4 }')
 [ "$free" -ge "$need" ] || fail "too little disk: $((free / 1024)) MB free in $PWD, $((need / 1024)) MB needed"
 
-packages=(pkg-config libseccomp-dev libcap-dev libarchive-dev libsqlite3-dev)
+packages=(ca-certificates pkg-config libseccomp-dev libcap-dev libarchive-dev libsqlite3-dev)
+command -v git >/dev/null || packages+=(git)
 case "${1:-build}" in
     build) ;;
     run) packages+=(containernetworking-plugins iptables iproute2 curl) ;;
@@ -35,14 +37,15 @@ for package in "${packages[@]}"; do
 done
 if [ ${#missing[@]} -gt 0 ]; then
     echo "Installing Debian packages: ${missing[*]}"
-    log=$(mktemp)
-    {
-        # A package that starts a service at installation must not do so here.
-        [ -e /usr/sbin/policy-rc.d ] || { printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; made=1; }
-        apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
-        status=$?
-        [ -z "${made:-}" ] || rm -f /usr/sbin/policy-rc.d
-        [ "$status" = 0 ]
-    } >"$log" 2>&1 || { tail -n 15 "$log" >&2; fail "apt-get could not install: ${missing[*]} (the log: $log)"; }
-    rm -f "$log"
+    mkdir -p .build
+    log=.build/apt.log
+    # A package that starts a service at installation must not do so here.
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod +x /usr/sbin/policy-rc.d
+    fi
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } \
+        >"$log" 2>&1 </dev/null ||
+        { tail -n 5 "$log" >&2; fail "apt-get could not install ${missing[*]}: is the network there? The log is $log"; }
 fi

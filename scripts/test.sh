@@ -8,35 +8,79 @@ logs=.build/test-logs
 mkdir -p "$logs" .build/assets
 scripts/busybox.sh .build/assets/busybox || exit 1
 scripts/rootfs.sh .build/assets/busybox .build/assets/rootfs.tar || exit 1
-export MARTLET_BUSYBOX=$PWD/.build/assets/busybox MARTLET_ROOTFS=$PWD/.build/assets/rootfs.tar
+export MARTLET_BUSYBOX=$PWD/.build/assets/busybox MARTLET_ROOTFS=$PWD/.build/assets/rootfs.tar NO_COLOR=1
+
+# Ends what a run left that crashed or was interrupted: clusters and cgroups named martlet-test-PID of a test process
+# that is gone. Their mounts, bridges and rules go with the namespaces once the last process has.
+sweep() {
+    local left pid name process group
+    left=$(ls -d /tmp/martlet-test-[0-9]* /sys/fs/cgroup/{,*/}martlet-test-[0-9]* 2>/dev/null | grep -oE 'martlet-test-[0-9]+' | sort -u)
+    for name in $left; do
+        pid=${name#martlet-test-}
+        [ ! -d "/proc/$pid" ] || continue
+        # Daemons first, which would start again what ends; then shims and containers, until no cgroup has any.
+        for process in $(grep -lasE "/tmp/$name[-/]" /proc/[0-9]*/cmdline | cut -d/ -f3); do
+            case $(readlink "/proc/$process/exe") in */martlet*) kill -KILL "$process" 2>/dev/null ;; esac
+        done
+        for _ in {1..50}; do
+            group=$(find /sys/fs/cgroup -path "*/$name*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u)
+            [ -n "$group" ] || break
+            kill -KILL $group 2>/dev/null
+            sleep 0.1
+        done
+        find /sys/fs/cgroup -depth -type d -path "*/$name*" -exec rmdir {} + 2>/dev/null
+        find /tmp -maxdepth 1 -regex "/tmp/$name\(-.*\)?" -exec rm -rf --one-file-system {} +
+    done
+}
+job=""
+finish() {
+    [ -z "$job" ] || kill -KILL -- "-$job" 2>/dev/null
+    sweep
+}
+trap finish EXIT
+trap 'exit 130' INT TERM HUP
 
 echo "Building programs and tests; five minutes when nothing is built yet."
-swift build --build-tests >"$logs/build.log" 2>&1 || { grep -E 'error:' "$logs/build.log" | head -n 20; tail -n 5 "$logs/build.log"; exit 1; }
+swift build --build-tests >"$logs/build.log" 2>&1 || {
+    grep -E 'error:' "$logs/build.log" | head -n 20
+    tail -n 5 "$logs/build.log"
+    echo "martlet: the build failed, nothing was tested; the whole log is $logs/build.log" >&2
+    exit 1
+}
 
 passed=0 failed=0 skipped=0
 tier() { # name, test targets as a filter, prefix command…
-    local name=$1 filter=$2 log="$logs/$1.log" line ran bad skip
+    local name=$1 filter=$2 log="$logs/$1.log" line ran bad skip status
     shift 2
     printf '\n== %s\n' "$name"
-    "$@" swift test --skip-build --disable-xctest --filter "$filter" $serial >"$log" 2>&1
-    local status=$?
+    # A job of its own group, so that all of it can be ended; a tier that hangs must not hang for ever.
+    set -m
+    timeout --kill-after=10 "${MARTLET_TIER_TIMEOUT:-40m}" \
+        "$@" swift test --skip-build --disable-xctest --filter "$filter" $serial >"$log" 2>&1 </dev/null &
+    job=$!
+    set +m
+    wait "$job"
+    status=$?
+    job=""
     grep -E '^(✘|➜).*(failed|skipped|recorded an issue)|error:' "$log" | head -n 60
     line=$(grep -E 'Test run with [0-9]+ tests?' "$log" | tail -n 1)
     ran=$(grep -oE 'with [0-9]+ tests?' <<<"$line" | grep -oE '[0-9]+' || echo 0)
     skip=$(grep -cE '^➜ Test .* skipped' "$log")
-    bad=$(grep -cE '^✘ Test .* failed' "$log")
+    bad=$(grep -E '^✘ Test .* failed' "$log" | grep -cvE '^✘ Test run with')
     # A crash prints no closing line, and a filter that matches nothing passes: neither counts as success.
     if [ "$status" != 0 ] && [ "$bad" = 0 ] || [ -z "$line" ] || [ "$ran" = 0 ]; then
         bad=$((bad + 1))
+        [ "$status" != 124 ] || echo "tier $name ran longer than ${MARTLET_TIER_TIMEOUT:-40m} and was ended"
         echo "tier $name did not end well (exit $status): the log is $log"
         tail -n 25 "$log"
     fi
     passed=$((passed + (ran > bad + skip ? ran - bad - skip : 0))) failed=$((failed + bad)) skipped=$((skipped + skip))
     echo "$name: $ran tests, $bad failed, $skip skipped"
+    sweep
 }
 private=(unshare --mount --net --propagation private "$PWD/scripts/private.sh")
 serial="" tier repository '^RepositoryTests\.'
-serial="" tier unit '^(?!RepositoryTests|SimulationTests|KernelTests|SystemTests)[A-Za-z]+Tests\.'
+serial="" tier unit '^(?!RepositoryTests|SimulationTests|KernelTests|SystemTests)[A-Za-z0-9_]+Tests\.'
 serial="" tier simulation '^SimulationTests\.'
 serial=--no-parallel tier kernel '^KernelTests\.' "${private[@]}"
 serial=--no-parallel tier system '^SystemTests\.' "${private[@]}"

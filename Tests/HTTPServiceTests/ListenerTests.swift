@@ -41,6 +41,32 @@ import Testing
         #expect(!File.exists(directory + "/alone"))
     }
 
+    @Test func locksGoWithTheirOwnersAndOneOfManyGetsThePath() async throws {
+        let directory = try makeDirectory()
+        defer { _ = try? Tree.remove(directory) }
+        let path = directory + "/s"
+        // Each takes the path, says so in a file that must not be there, and lets it go again, against the others.
+        await withTaskGroup(of: Int.self) { group in
+            for _ in 0..<8 {
+                group.addTask {
+                    var taken = 0
+                    for _ in 0..<200 {
+                        guard let listener = try? UnixListener(path: path, group: nil, role: "test") else { continue }
+                        taken += 1
+                        let mark = open(directory + "/owner", O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+                        #expect(mark >= 0, "two have the path at once")
+                        unlink(directory + "/owner")
+                        if mark >= 0 { close(mark) }
+                        listener.remove()
+                    }
+                    return taken
+                }
+            }
+            #expect(await group.reduce(0, +) > 0)
+        }
+        #expect(try File.list(directory).isEmpty)
+    }
+
     @Test func aLiveSocketIsRefusedAndUnharmed() async throws {
         let directory = try makeDirectory()
         defer { _ = try? Tree.remove(directory) }

@@ -5,215 +5,189 @@ import Testing
 import Wire
 
 extension SystemSuite {
+    /// In every round somebody dies at the marked point: in turn the one process that passes it, master and agent
+    /// together, and `up`. A container beside it keeps its process and its connection through all of them.
     @Suite("SIGKILL at marked points: one container or none as recorded, never two", .serialized)
     struct Crashes {
-        static let startPoints = [
-            "agent.before_record", "agent.after_record", "agent.after_network", "agent.after_shim",
-            "agent.after_prepare",
-            "agent.after_clone", "agent.after_start", "agent.before_report",
-        ]
-        static let masterPoints = ["master.after_accept", "master.after_commit", "master.after_placement"]
-
-        /// The processes in the cluster's cgroups whose command line names the marker.
-        private func processes(_ cluster: TestCluster, _ marker: String) throws -> [pid_t] {
-            try File.list("/proc").compactMap { pid_t($0) }.filter { pid in
-                guard let line = try? File.read("/proc/\(pid)/cmdline"),
-                    let group = try? File.text("/proc/\(pid)/cgroup")
-                else {
-                    return false
-                }
-                return String(decoding: line, as: UTF8.self).contains(marker)
-                    && group.contains(cluster.cgroupParent + "/")
-            }
-        }
-
-        private func prepared(_ body: (TestCluster) throws -> Void) throws {
-            let cluster = try TestCluster()
-            defer { cluster.tearDown() }
-            try cluster.upAsTwo()
-            try cluster.importImage()
-            try body(cluster)
-        }
-
-        @Test("the agent dies while a container starts", arguments: startPoints)
-        func agentDuringStart(point: String) throws {
-            try prepared { cluster in
-                for round in 0..<loops(50) {
-                    try cluster.kill("agent")
-                    // It dies at the point, perhaps before it is known to be ready.
-                    _ = try cluster.run(agentFlags(cluster), environment: ["MARTLET_FAILPOINT=\(point)"])
-                    let name = "c\(round)"
-                    let marker = "10\(round)0\(getpid())"
-                    _ = try cluster.martlet(
-                        "run", "-d", "--name", name, "--restart", "always", "busybox", "sleep", marker)
-                    try eventually("the agent died at \(point)") {
-                        try Proc.stat(cluster.pid(of: "agent"))?.hasEnded ?? true
-                    }
-                    #expect(try processes(cluster, marker).count <= 1)
-                    try cluster.startAgent()
-                    try eventually("\(name) runs after the crash at \(point)") {
-                        try cluster.inspect(name).status.phase == .running
-                    }
-                    #expect(try processes(cluster, marker).count == 1, "exactly one after \(point)")
-                    try expectSuccess(cluster.martlet("rm", "-f", name))
-                    #expect(try processes(cluster, marker).isEmpty)
-                }
-            }
-        }
-
-        @Test("the agent dies while a container is stopped: the stop is finished, grace and all")
-        func agentDuringStop() throws {
-            try prepared { cluster in
-                for round in 0..<loops(50) {
-                    let name = "s\(round)"
-                    try expectSuccess(
-                        cluster.martlet(
-                            "run", "-d", "--name", name, "--restart", "always", "busybox", "sh", "-c",
-                            "trap '' TERM; while :; do sleep 1; done"))
-                    try eventually("it runs") { try cluster.inspect(name).status.phase == .running }
-                    try cluster.kill("agent")
-                    try cluster.startAgent(environment: ["MARTLET_FAILPOINT=agent.during_stop"])
-                    // It waits for the node, which is about to die: not waited for here.
-                    let stop = try cluster.begin(["stop", "-t", "2", name])
-                    try eventually("the agent died in the stop") {
-                        try Proc.stat(cluster.pid(of: "agent"))?.hasEnded ?? true
-                    }
-                    try cluster.startAgent()
-                    try eventually("the stop is finished") {
-                        let view = try cluster.inspect(name)
-                        return view.status.phase == .exited && view.container.exitCode == 137
-                    }
-                    #expect(try stop.wait() == .exited(0), "who asked for the stop learns that it is done")
-                    try expectSuccess(cluster.martlet("rm", name))
-                }
-            }
-        }
-
-        @Test("a running container keeps its process and its connections; exits meanwhile are recorded rightly")
-        func agentAndMasterDie() throws {
-            try prepared { cluster in
-                try expectSuccess(cluster.martlet("run", "-d", "--name", "stays", "busybox", "sleep", "100000"))
-                try expectSuccess(
-                    cluster.martlet("run", "-d", "--name", "ends", "busybox", "sh", "-c", "sleep 2; exit 42"))
-                try eventually("both run") {
-                    try cluster.inspect("stays").status.phase == .running
-                        && cluster.inspect("ends").status.phase == .running
-                }
-                let pid = try cluster.inspect("stays").container.pid
-                try cluster.kill("agent")
-                try cluster.kill("master")
-                sleep(3)
-                try cluster.startMaster()
-                try cluster.startAgent()
-                try eventually("the exit is known") { try cluster.inspect("ends").container.exitCode == 42 }
-                let view = try cluster.inspect("stays")
-                #expect(view.container.pid == pid && view.status.phase == .running && view.container.start == 1)
-            }
-        }
-
-        @Test(
-            "the master dies: what it acknowledged is there, what it did not is there at most once",
-            arguments: masterPoints)
-        func masterDies(point: String) throws {
-            try prepared { cluster in
-                for round in 0..<loops(50) {
-                    try cluster.kill("master")
-                    try cluster.startMaster(environment: ["MARTLET_FAILPOINT=\(point)"])
-                    let name = "m\(round)"
-                    let outcome = try cluster.martlet("run", "-d", "--name", name, "busybox", "sleep", "1000")
-                    try eventually("the master died at \(point)") {
-                        try Proc.stat(cluster.pid(of: "master"))?.hasEnded ?? true
-                    }
-                    try cluster.startMaster()
-                    let found = try cluster.containers().filter { $0.name == name }
-                    #expect(found.count <= 1)
-                    if outcome.code == 0 { #expect(found.count == 1, "acknowledged, so it is there") }
-                    if !found.isEmpty {
-                        try eventually("it runs") { try cluster.inspect(name).status.phase == .running }
-                        try expectSuccess(cluster.martlet("rm", "-f", name))
-                    }
-                }
-            }
-        }
-
-        @Test("the agent dies during an update: it goes on afterwards, and never runs an instance twice")
-        func agentDuringUpdate() throws {
-            try prepared { cluster in
-                try expectSuccess(
-                    cluster.martlet(
-                        "service", "create", "--name", "u", "--replicas", "2", "--stop-timeout", "0", "busybox",
-                        "sleep", "77777"))
-                try expectSuccess(cluster.martlet("service", "wait", "u"))
-                for round in 0..<loops(50) {
-                    let point = ["agent.after_removal", "agent.after_clone", "agent.after_start"][round % 3]
-                    try cluster.kill("agent")
-                    try cluster.startAgent(environment: ["MARTLET_FAILPOINT=\(point)"])
-                    try expectSuccess(cluster.martlet("service", "update", "--force", "--env", "ROUND=\(round)", "u"))
-                    try eventually("the agent died at \(point)") {
-                        try Proc.stat(cluster.pid(of: "agent"))?.hasEnded ?? true
-                    }
-                    #expect(try processes(cluster, "77777").count <= 2)
-                    try cluster.startAgent()
-                    try expectSuccess(cluster.martlet("service", "wait", "u"))
-                    #expect(try processes(cluster, "77777").count == 2)
-                }
-            }
-        }
-
-        @Test("the agent dies during an exec: the client gets an error, the container lives on")
-        func agentDuringExec() throws {
-            try prepared { cluster in
-                try expectSuccess(cluster.martlet("run", "-d", "--name", "e", "busybox", "sleep", "1000"))
-                try eventually("it runs") { try cluster.inspect("e").status.phase == .running }
-                let pid = try cluster.inspect("e").container.pid
-                try cluster.kill("agent")
-                try cluster.startAgent(environment: ["MARTLET_FAILPOINT=agent.during_exec"])
-                #expect(try cluster.martlet("exec", "e", "sleep", "5").code == 125)
-                try cluster.startAgent()
-                #expect(try cluster.martlet("exec", "e", "echo", "fine").text == "fine")
-                #expect(try cluster.inspect("e").container.pid == pid)
-            }
-        }
-
-        @Test("`up` dies as one process: the same")
-        func upDies() throws {
-            let cluster = try TestCluster()
-            defer { cluster.tearDown() }
-            try cluster.up()
-            try cluster.importImage()
-            try expectSuccess(cluster.martlet("run", "-d", "--name", "one", "busybox", "sleep", "1000"))
-            try eventually("it runs") { try cluster.inspect("one").status.phase == .running }
-            let pid = try cluster.inspect("one").container.pid
-            for _ in 0..<loops(50) {
-                try cluster.kill("up")
-                try cluster.up()
-                let view = try cluster.inspect("one")
-                #expect(view.container.pid == pid && view.status.phase == .running)
-            }
-        }
-
-        @Test("the shim dies: the container ends with it, and starts again as its policy says")
-        func shimDies() throws {
-            try prepared { cluster in
-                try expectSuccess(
-                    cluster.martlet("run", "-d", "--name", "o", "--restart", "always", "busybox", "sleep", "88888"))
-                try eventually("it runs") { try cluster.inspect("o").status.phase == .running }
-                let task = try #require(try cluster.inspect("o").task)
-                let shim = try #require(try pid_t(File.text("\(cluster.runDirectory)/shims/\(task)/shim.pid")))
-                Glibc.kill(shim, SIGKILL)
-                try eventually("it runs again, once") {
-                    let view = try cluster.inspect("o")
-                    return view.status.phase == .running && view.container.start == 2
-                }
-                #expect(try processes(cluster, "88888").count == 1)
-            }
-        }
-
-        private func agentFlags(_ cluster: TestCluster) -> [String] {
+        static let masterPoints = ["master.after_accept", "master.after_commit"]
+        static let startPoints =
             [
-                "agent", "--detach", "--data-dir", cluster.dataDirectory, "--run-dir", cluster.runDirectory, "--bridge",
-                cluster.bridge, "--subnet", cluster.subnet, "--cgroup-parent", cluster.cgroupParent,
-            ]
+                "agent.before_record", "agent.after_record", "agent.after_network", "agent.after_shim",
+                "agent.after_prepare", "agent.after_clone", "agent.after_start", "agent.before_report",
+                "cni.after_record", "cni.after_plugin", "cni.after_add", "shim.after_create",
+                "runtime.before_cgroup", "runtime.after_clone", "runtime.created", "runtime.started",
+                "master.after_placement",
+            ] + masterPoints
+        static let stopPoints =
+            [
+                "agent.before_record", "agent.after_record", "agent.during_stop", "agent.after_kill",
+                "agent.before_report", "shim.before_exit_record", "shim.after_exit_record",
+            ] + masterPoints
+        static let execPoints = ["agent.during_exec", "master.during_session"]
+        static let updatePoints =
+            ["agent.after_removal", "agent.after_clone", "agent.after_start", "master.after_placement"] + masterPoints
+        static let removalPoints = ["agent.after_kill", "agent.after_removal", "runtime.destroy"] + masterPoints
+
+        /// Runs `body` with a number for its names, as often as the tier says.
+        private func rounds(_ point: String, _ body: (CrashCluster, Int) throws -> Void) throws {
+            let crash = try CrashCluster()
+            defer { crash.tearDown() }
+            for round in 0..<loops(50) {
+                try crash.arm(point, Victims.allCases[round % Victims.allCases.count])
+                try body(crash, round)
+            }
+        }
+
+        @Test("a start", arguments: startPoints)
+        func start(point: String) throws {
+            try rounds(point) { crash, round in
+                let name = "c\(round)"
+                let marker = "10\(round)0\(getpid())"
+                try crash.pull()
+                let client = try crash.cluster.begin([
+                    "run", "-d", "--name", name, "--restart", "always", "busybox", "sleep", marker,
+                ])
+                try crash.untilDeath()
+                #expect(try crash.processes(marker).count <= 1)
+                try crash.recover()
+                let code = try crash.exitCode(client)
+                let found = try crash.cluster.containers().filter { $0.name == name }
+                #expect(found.count <= 1)
+                if code == 0 { #expect(found.count == 1, "acknowledged, so it is there") }
+                if !found.isEmpty {
+                    try eventually("\(name) runs") { try crash.cluster.inspect(name).status.phase == .running }
+                    #expect(try crash.processes(marker).count == 1, "exactly one after round \(round)")
+                    try expectSuccess(crash.cluster.martlet("rm", "-f", name))
+                }
+                #expect(try crash.processes(marker).isEmpty)
+            }
+        }
+
+        @Test("a stop is finished, grace and all", arguments: stopPoints)
+        func stop(point: String) throws {
+            try rounds(point) { crash, round in
+                let name = "s\(round)"
+                try expectSuccess(
+                    crash.cluster.martlet(
+                        "run", "-d", "--name", name, "--restart", "unless-stopped", "busybox", "sh", "-c",
+                        "trap '' TERM; while :; do sleep 1; done"))
+                try eventually("it runs") { try crash.cluster.inspect(name).status.phase == .running }
+                try crash.pull()
+                let client = try crash.cluster.begin(["stop", "-t", "1", name])
+                try crash.untilDeath()
+                try crash.recover()
+                if try crash.exitCode(client) != 0 {
+                    // Nobody said that it was accepted: it is asked for again.
+                    try expectSuccess(crash.cluster.martlet("stop", "-t", "1", name))
+                }
+                let view = try crash.cluster.inspect(name)
+                #expect(view.status.phase == .exited)
+                // A shim that dies before it has written the exit down leaves none that could be known.
+                if point != "shim.before_exit_record" { #expect(view.container.exitCode == 137) }
+                try expectSuccess(crash.cluster.martlet("rm", name))
+            }
+        }
+
+        @Test("an exec: the client gets an error, the container lives on", arguments: execPoints)
+        func exec(point: String) throws {
+            try rounds(point) { crash, round in
+                let name = "e\(round)"
+                try expectSuccess(crash.cluster.martlet("run", "-d", "--name", name, "busybox", "sleep", "1000"))
+                try eventually("it runs") { try crash.cluster.inspect(name).status.phase == .running }
+                let pid = try crash.cluster.inspect(name).container.pid
+                try crash.pull()
+                let client = try crash.cluster.begin(["exec", name, "sleep", "5"])
+                try crash.untilDeath()
+                #expect(try crash.exitCode(client) == 125)
+                try crash.recover()
+                #expect(try crash.cluster.martlet("exec", name, "echo", "fine").text == "fine")
+                #expect(try crash.cluster.inspect(name).container.pid == pid)
+                try expectSuccess(crash.cluster.martlet("rm", "-f", name))
+            }
+        }
+
+        @Test("an update goes on afterwards, and never runs an instance twice", arguments: updatePoints)
+        func update(point: String) throws {
+            let marker = "77\(getpid())"
+            try rounds(point) { crash, round in
+                if round == 0 {
+                    try expectSuccess(
+                        crash.cluster.martlet(
+                            "service", "create", "--name", "u", "--replicas", "2", "--stop-timeout", "0", "busybox",
+                            "sleep", marker))
+                    try expectSuccess(crash.cluster.martlet("service", "wait", "u"))
+                }
+                let update = ["service", "update", "--force", "--env", "ROUND=\(round)", "u"]
+                try crash.pull()
+                let client = try crash.cluster.begin(update)
+                try crash.untilDeath()
+                #expect(try crash.processes(marker).count <= 2)
+                try crash.recover()
+                if try crash.exitCode(client) != 0 { try expectSuccess(crash.cluster.run(update)) }
+                try expectSuccess(crash.cluster.martlet("service", "wait", "u"))
+                #expect(try crash.processes(marker).count == 2)
+                let views = try crash.cluster.containers(service: "u").filter { $0.status.phase == .running }
+                #expect(views.count == 2)
+                #expect(views.allSatisfy { $0.spec.environment.contains("ROUND=\(round)") })
+            }
+        }
+
+        @Test("a removal leaves nothing", arguments: removalPoints)
+        func removal(point: String) throws {
+            try rounds(point) { crash, round in
+                let name = "r\(round)"
+                let marker = "66\(round)0\(getpid())"
+                try expectSuccess(crash.cluster.martlet("run", "-d", "--name", name, "busybox", "sleep", marker))
+                try eventually("it runs") { try crash.cluster.inspect(name).status.phase == .running }
+                let task = try #require(try crash.cluster.inspect(name).task)
+                try crash.pull()
+                let client = try crash.cluster.begin(["rm", "-f", name])
+                try crash.untilDeath()
+                try crash.recover()
+                if try crash.exitCode(client) != 0 { _ = try crash.cluster.martlet("rm", "-f", name) }
+                try eventually("\(name) is gone") {
+                    try !crash.cluster.containers().contains { $0.name == name }
+                        && !File.exists("\(crash.cluster.dataDirectory)/tasks/\(task)")
+                }
+                #expect(try crash.processes(marker).isEmpty)
+            }
+        }
+
+        @Test("an exit while agent and master are dead is recorded rightly")
+        func exitMeanwhile() throws {
+            try rounds("agent.before_report") { crash, round in
+                let name = "x\(round)"
+                try expectSuccess(
+                    crash.cluster.martlet("run", "-d", "--name", name, "busybox", "sh", "-c", "sleep 1; exit 42"))
+                try eventually("it runs") { try crash.cluster.inspect(name).status.phase == .running }
+                try crash.pull()
+                try crash.untilDeath()
+                sleep(1)
+                try crash.recover()
+                try eventually("the exit is known") { try crash.cluster.inspect(name).container.exitCode == 42 }
+                try expectSuccess(crash.cluster.martlet("rm", name))
+            }
+        }
+
+        @Test("the shim of a running container dies: it ends with it, and starts again as its policy says")
+        func shimDies() throws {
+            let crash = try CrashCluster()
+            defer { crash.tearDown() }
+            let marker = "88\(getpid())"
+            try expectSuccess(
+                crash.cluster.martlet(
+                    "run", "-d", "--name", "o", "--stop-timeout", "0", "--restart", "always", "busybox", "sleep", marker
+                ))
+            for round in 1...loops(50) {
+                try eventually("it runs, start \(round)") {
+                    let view = try crash.cluster.inspect("o")
+                    return view.status.phase == .running && view.container.start == round
+                }
+                #expect(try crash.processes(marker).count == 1)
+                let task = try #require(try crash.cluster.inspect("o").task)
+                let record = try File.text("\(crash.cluster.runDirectory)/shims/\(task)/shim.pid")
+                Glibc.kill(try #require(record.split(separator: " ").first.flatMap { pid_t($0) }), SIGKILL)
+            }
         }
     }
 }

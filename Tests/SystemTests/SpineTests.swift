@@ -138,6 +138,30 @@ extension SystemSuite {
             }
         }
 
+        @Test("down --all removes no folder that is not a cluster's, and takes nothing from a cluster elsewhere")
+        func downElsewhere() throws {
+            try withCluster { cluster in
+                try expectSuccess(cluster.martlet("run", "-d", "--name", "kept", "busybox", "sleep", "1000"))
+                try eventually("it runs") { try cluster.inspect("kept").status.phase == .running }
+                let other = cluster.folder + "/other"
+                try File.makeDirectories(other)
+                try File.replace(other + "/precious", with: [1])
+                let places = [
+                    (["--data-dir", other], "holds nothing of martlet's"),
+                    (["--run-dir", other], "holds nothing of martlet's"),
+                    (["--data-dir", "other"], "is not absolute"), (["--data-dir", "/"], "below /"),
+                    (["--data-dir", other + "/../other"], "'..'"),
+                ]
+                for (flags, words) in places {
+                    let free = flags[0] == "--run-dir" ? "--data-dir" : "--run-dir"
+                    let outcome = try cluster.run(["down", "--all", free, cluster.folder + "/nothing"] + flags)
+                    #expect(outcome.code != 0 && outcome.errors.contains(words), "\(outcome)")
+                }
+                #expect(try File.list(other) == ["precious"])
+                #expect(try cluster.inspect("kept").status.phase == .running)
+            }
+        }
+
         @Test("a second `up` on the same place is refused, and down leaves what up finds again")
         func downAndUp() throws {
             let cluster = try TestCluster()

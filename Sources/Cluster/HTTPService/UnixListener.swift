@@ -29,7 +29,7 @@ final class UnixListener: Sendable {
             lstat(path, &info)
             identity = (info.st_dev, info.st_ino)
         } catch {
-            close(lock)
+            Self.unlock(path, lock)
             throw error
         }
     }
@@ -42,7 +42,7 @@ final class UnixListener: Sendable {
         }
     }
 
-    /// Takes the file away if it is still this socket's, and lets the path go.
+    /// Takes the file away if it is still this socket's. The path is let go with the object.
     func remove() {
         var info = stat()
         if lstat(path, &info) == 0, info.st_dev == identity.device, info.st_ino == identity.inode { unlink(path) }
@@ -51,7 +51,7 @@ final class UnixListener: Sendable {
     deinit {
         let unused = descriptor.withLock { $0 }
         if unused >= 0 { close(unused) }
-        close(lock)
+        Self.unlock(path, lock)
     }
 
     private static func occupied(_ path: String, _ role: String) -> ListenError {
@@ -66,13 +66,35 @@ final class UnixListener: Sendable {
     }
 
     private static func lock(_ path: String, role: String) throws(ListenError) -> Int32 {
-        let file = path + ".lock"
-        let descriptor = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
-        guard descriptor >= 0 else { throw failed("open \(file)", path) }
-        if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { return descriptor }
-        defer { close(descriptor) }
-        if errno == EWOULDBLOCK { throw occupied(path, role) }
-        throw failed("flock \(file)", path)
+        let file = lockFile(path)
+        while true {
+            let descriptor = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+            guard descriptor >= 0 else { throw failed("open \(file)", path) }
+            guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+                defer { close(descriptor) }
+                if errno == EWOULDBLOCK { throw occupied(path, role) }
+                throw failed("flock \(file)", path)
+            }
+            if isAt(file, descriptor) { return descriptor }
+            // The one who had the path took the file away between our open and our flock: it guards nothing any more.
+            close(descriptor)
+        }
+    }
+
+    /// Takes the lock file away while it is still locked, and lets it go. Whoever has opened it meanwhile sees that it
+    /// is no longer the one at the path, and makes another.
+    private static func unlock(_ path: String, _ descriptor: Int32) {
+        if isAt(lockFile(path), descriptor) { unlink(lockFile(path)) }
+        close(descriptor)
+    }
+
+    private static func lockFile(_ path: String) -> String { path + ".lock" }
+
+    /// Whether the file at a path is the one that a descriptor stands for.
+    private static func isAt(_ file: String, _ descriptor: Int32) -> Bool {
+        var (there, ours) = (stat(), stat())
+        return lstat(file, &there) == 0 && fstat(descriptor, &ours) == 0
+            && (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
     }
 
     /// Whether someone accepts connections there. What is there and not a socket is an error: it is not ours to remove.

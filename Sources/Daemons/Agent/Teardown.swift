@@ -50,14 +50,30 @@ package struct Teardown: Sendable {
                     }
                 }
             }
+            for container in try await shim.call(.state).containers ?? [] {
+                // The shim alone knows how it ended, and the next agent shall read it.
+                guard let why = container.recordError else { continue }
+                return "the exit of \(record.assignment.instanceName) is not on the disk yet, so its shim stays "
+                    + "(\(why)): free some space and repeat"
+            }
             try await shim.call(.shutdown)
-            return nil
+            return try await isGone(paths) ? nil : "the shim of \(record.assignment.instanceName) does not end"
         } catch let error as ShimError where error.kind == .unreachable {
             // No shim: nothing of this pod runs.
             return nil
         } catch {
             return "\(record.assignment.instanceName): \(error)"
         }
+    }
+
+    /// Waits until a shim that was told to end has taken its socket away, the last thing that it does.
+    private func isGone(_ paths: TaskPaths) async throws -> Bool {
+        let deadline = ContinuousClock.now + .seconds(10)
+        while File.exists(paths.shimSocket) {
+            if ContinuousClock.now >= deadline { return false }
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        return true
     }
 
     private func ends(_ shim: ShimClient, within limit: Duration) async throws -> Bool {
@@ -85,9 +101,18 @@ package struct Teardown: Sendable {
             try CgroupManager(layout: layout, path: "/\(configuration.cgroupParent)").delete()
         }
         for folder in [configuration.runDirectory, configuration.dataDirectory] {
-            attempt { try Tree.remove(folder) }
+            attempt { try remove(folder) }
         }
         return problems
+    }
+
+    /// A folder that is a file system of its own is emptied and stays: whoever mounted it may unmount it.
+    private func remove(_ folder: String) throws {
+        guard try MountInfo.read().contains(where: { $0.mountPoint == folder }) else {
+            try Tree.remove(folder)
+            return
+        }
+        for name in try File.list(folder) { try Tree.remove("\(folder)/\(name)") }
     }
 
     private func killAll() throws {

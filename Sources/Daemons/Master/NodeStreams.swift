@@ -3,6 +3,7 @@ import HTTPService
 import HTTPTypes
 import Hummingbird
 import JSON
+import Kernel
 import MasterCore
 import Model
 import NIOCore
@@ -111,6 +112,7 @@ package struct NodeStreams: Sendable {
         }
         do {
             return try context.takeOver(request, as: RawConnection.framesProtocol) { stream in
+                failpoint("master.during_session")
                 try await agent.relay(
                     from: stream.inbound, write: { try await stream.write($0) }, finish: { stream.finish() },
                     closed: { await stream.untilClosed() })

@@ -2,19 +2,31 @@
     import Glibc
     import Synchronization
 
-    /// Which mark is armed, read once from `MARTLET_FAILPOINT=name[:N]`, and how often it has been passed.
-    private let armed: (name: String, hit: Int)? = {
-        guard let text = getenv("MARTLET_FAILPOINT").map({ String(cString: $0) }), !text.isEmpty else { return nil }
-        guard let colon = text.lastIndex(of: ":") else { return (text, 1) }
-        return (String(text[..<colon]), Int(text[text.index(after: colon)...]) ?? 1)
-    }()
+    /// Which mark is armed, read once from the environment.
+    private struct ArmedMark {
+        let name: String
+        let hit: Int
+        let trigger: String?
+
+        init?(_ text: String) {
+            let parts = text.split(separator: "@", maxSplits: 1)
+            guard let mark = parts.first?.split(separator: ":", maxSplits: 1), let name = mark.first else { return nil }
+            self.name = String(name)
+            hit = mark.count == 2 ? Int(mark[1]) ?? 1 : 1
+            trigger = parts.count == 2 ? String(parts[1]) : nil
+        }
+    }
+
+    private let armed = getenv("MARTLET_FAILPOINT").flatMap { ArmedMark(String(cString: $0)) }
     private let passed = Atomic<Int>(0)
 #endif
 
 /// Marks a point at which a crash must do no harm.
 ///
 /// In test builds the process kills itself with SIGKILL when it passes the mark that `MARTLET_FAILPOINT` names, the
-/// N-th time with `name:N`. Release builds contain nothing of it, unless built with `-DFAILPOINTS`.
+/// N-th time with `name:N`. With `name@/file` passing counts only while that file is there, and whoever dies takes it
+/// away: one death, at the moment that the test chose. Release builds contain nothing of it, unless built with
+/// `-DFAILPOINTS`.
 package func failpoint(_ name: StaticString) {
     #if DEBUG || FAILPOINTS
         hitFailpoint(name)
@@ -24,6 +36,9 @@ package func failpoint(_ name: StaticString) {
 #if DEBUG || FAILPOINTS
     private func hitFailpoint(_ name: StaticString) {
         guard let armed, name.description == armed.name else { return }
-        if passed.add(1, ordering: .relaxed).newValue == armed.hit { kill(getpid(), SIGKILL) }
+        if let trigger = armed.trigger, access(trigger, F_OK) != 0 { return }
+        guard passed.add(1, ordering: .relaxed).newValue == armed.hit else { return }
+        if let trigger = armed.trigger, unlink(trigger) != 0 { return }
+        kill(getpid(), SIGKILL)
     }
 #endif

@@ -40,6 +40,7 @@ struct Execution {
             options.process, filter: filter, personality: nil, inUserNamespace: record.namespaces.contains(.user),
             log: log)
         plan.keptDescriptors = options.keptDescriptors
+        let size = (options.detach ? nil : TerminalRelay.callersSize()) ?? options.process.consoleSize
         let first = SharedFD(try store.openProcess(record))
         let console = try options.consoleSocket.map { path in
             try withContext("--console-socket") { SharedFD(try UnixSocket.connect(path)) }
@@ -52,7 +53,7 @@ struct Execution {
         guard let entered = try namespaces.enter(sockets, cgroup: cgroup?.raw ?? -1) else {
             ExecutionStage(
                 plan: plan, channel: Channel(socket: sockets.far.raw), terminal: terminal,
-                consoleSize: options.process.consoleSize, consoleSocket: console?.raw
+                consoleSize: size, consoleSocket: console?.raw
             ).run()
         }
         let near = SharedFD(try sockets.near.duplicate())

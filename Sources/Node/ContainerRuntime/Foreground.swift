@@ -1,6 +1,7 @@
 import CKernel
 import Glibc
 import Kernel
+import OCISpec
 
 /// A caller that stays with its process: passes signals on, relays the terminal, reports how it ended.
 struct Foreground: ~Copyable {
@@ -123,11 +124,17 @@ struct TerminalRelay {
 
     /// The container's terminal gets the size of the caller's.
     func copySize() {
+        guard let size = Self.callersSize() else { return }
+        try? Terminal.setSize(Terminal.Size(columns: size.width, rows: size.height), of: container.raw)
+    }
+
+    /// The size of the caller's terminal. A new terminal gets it before its program runs, which may ask at once.
+    static func callersSize() -> ConsoleSize? {
         for number: Int32 in 0...2 {
             guard let size = try? Terminal.size(of: number) else { continue }
-            try? Terminal.setSize(size, of: container.raw)
-            return
+            return ConsoleSize(height: size.rows, width: size.columns)
         }
+        return nil
     }
 
     /// Puts the caller's terminal right again.

@@ -55,6 +55,7 @@ struct Launcher {
                 keptDescriptors: options.keptDescriptors),
             filter: filter, log: log)
         plan.process.env += options.activation
+        if options.foreground, plan.terminal { plan.consoleSize = TerminalRelay.callersSize() ?? plan.consoleSize }
         try cgroup.manager.requireVacant()
 
         let lock = try store.create(options.id)

@@ -23,7 +23,7 @@ extension ImageStore {
     ) throws -> ImageRecord {
         let name = try name.map { try Self.newName($0) }
         try config.validate()
-        return try ImageError.explaining("importing an image") {
+        return try ImageError.explaining("importing an image into \(root)") {
             let work = try WorkingDirectory(in: blobs.temporaryDirectory)
             let place = work.newPath()
             let path = work.newPath()

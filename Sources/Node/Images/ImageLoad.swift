@@ -17,7 +17,7 @@ extension ImageStore {
     package func load(
         _ source: Int32, platform: Platform = .host, totalBytes: UInt64? = nil, progress: ImageProgressHandler? = nil
     ) throws -> [ImageRecord] {
-        try ImageError.explaining("loading images") {
+        try ImageError.explaining("loading images into \(root)") {
             let work = try WorkingDirectory(in: blobs.temporaryDirectory)
             let stream = DescriptorSource(source, subject: "the archive", limit: limits.archiveBytes) { done in
                 progress?(ImageProgress(phase: "reading", done: done, total: totalBytes))

@@ -103,7 +103,9 @@ extension Shim {
             stdin: spec.stdin
         ) { [unowned self] result in
             switch result {
-            case .failure(let failure): finish(failure.description)
+            case .failure(let failure):
+                // A runtime that was killed has cleaned nothing up: the next start would find its cgroup taken.
+                runtime.run("delete", ["--force", spec.container]) { _ in finish(failure.description) }
             case .success(let process):
                 do throws(KernelError) {
                     let io = try ProcessIO(loop: loop, stdio: process.stdio, log: log)

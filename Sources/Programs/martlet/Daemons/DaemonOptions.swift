@@ -9,6 +9,31 @@ struct PlaceOptions: ParsableArguments {
     @Option(help: "State that outlives a reboot.") var dataDir = "/var/lib/martlet"
     @Option(help: "Sockets and what a reboot may take.") var runDir = "/run/martlet"
 
+    mutating func validate() throws {
+        dataDir = try Self.resolve(dataDir, "--data-dir")
+        runDir = try Self.resolve(runDir, "--run-dir")
+    }
+
+    /// The path as the kernel's mount table names it, without symbolic links; what does not exist yet is kept as given.
+    private static func resolve(_ path: String, _ option: String) throws -> String {
+        guard path.hasPrefix("/") else {
+            throw ValidationError("\(option) '\(path)' is not absolute: a daemon has a working directory of its own")
+        }
+        var names = path.split(separator: "/").filter { $0 != "." }
+        guard !names.isEmpty, !names.contains("..") else {
+            throw ValidationError("\(option) '\(path)' must name a folder below / and have no '..' in it")
+        }
+        var missing: [Substring] = []
+        while !names.isEmpty {
+            if let found = realpath("/" + names.joined(separator: "/"), nil) {
+                defer { free(found) }
+                return ([String(cString: found)] + missing.map(String.init)).joined(separator: "/")
+            }
+            missing.insert(names.removeLast(), at: 0)
+        }
+        return "/" + missing.joined(separator: "/")
+    }
+
     var socket: String { "\(runDir)/martlet.sock" }
 
     /// The file that names a daemon's process.
@@ -46,6 +71,23 @@ extension PlaceOptions {
         try File.replace(pidFile(role), with: Array("\(getpid()) \(try Proc.stat(getpid())?.startTime ?? 0)\n".utf8))
     }
 
+    /// Before everything in them is removed: a slip of the pen in a flag must not cost somebody's files.
+    func refuseWhatIsNotOurs() throws {
+        let daemons = DaemonRole.allCases.flatMap { ["\($0).pid", "\($0).log"] }
+        let marks = [
+            (dataDir, "--data-dir", ["node.json", "agent.json", "agent.lock", "store", "images", "tasks"]),
+            (runDir, "--run-dir", ["martlet.sock", "agent.sock", "shims", "runtime", "netns", "cni"] + daemons),
+        ]
+        for (folder, option, names) in marks where File.exists(folder) {
+            let content = try File.list(folder)
+            guard content.isEmpty || content.contains(where: names.contains) else {
+                throw CommandFailure(
+                    "\(option) \(folder) holds nothing of martlet's: nothing was removed; give the folder that "
+                        + "`martlet up` was given")
+            }
+        }
+    }
+
     /// The living process that the file names: number and start time must both fit, since numbers are used again.
     func runningDaemon(_ role: DaemonRole) -> pid_t? {
         guard let words = try? File.text(pidFile(role)).split(separator: " "), words.count == 2,
@@ -69,13 +111,16 @@ extension NodeOptions {
     func remember(in place: PlaceOptions) throws {
         try File.makeDirectories(place.dataDir)
         let options = Remembered(bridge: bridge, subnet: subnet, cgroupParent: cgroupParent)
-        try File.replace(Self.file(place), with: JSONCoding.encode(options))
+        let bytes = try JSONCoding.encode(options)
+        // Unchanged it is not written, so that a daemon starts again on a disk that is full.
+        if let present = try? File.read(Self.file(place)), present == bytes { return }
+        try File.replace(Self.file(place), with: bytes)
     }
 
-    /// The last ones used on this place; the usual ones when there are none.
-    static func remembered(in place: PlaceOptions) throws -> NodeOptions {
+    /// The last ones used on this place; nil when no agent was there.
+    static func remembered(in place: PlaceOptions) throws -> NodeOptions? {
+        guard File.exists(file(place)) else { return nil }
         var options = try NodeOptions.parse([])
-        guard File.exists(file(place)) else { return options }
         let remembered = try JSONCoding.decode(Remembered.self, from: File.read(file(place)))
         options.bridge = remembered.bridge
         options.subnet = remembered.subnet

@@ -18,8 +18,13 @@ struct Down: AsyncParsableCommand {
             Output.line("Nothing to end: neither \(place.runDir) nor \(place.dataDir) exists.")
             return
         }
+        if all { try place.refuseWhatIsNotOurs() }
         for role in DaemonRole.allCases { try await end(role) }
-        let node = try NodeOptions.remembered(in: place)
+        guard let node = try NodeOptions.remembered(in: place) else {
+            // No agent has been here, so there are no pods; whose the usual bridge and cgroups are is not known.
+            if all { try removeFolders() }
+            return
+        }
         let teardown = Teardown(node.agentConfiguration(place), logger: Logger(label: "martlet.down"))
         var problems: [String] = []
         if !all {
@@ -34,7 +39,12 @@ struct Down: AsyncParsableCommand {
         }
     }
 
-    /// SIGTERM, and SIGKILL after ten seconds.
+    private func removeFolders() throws {
+        for folder in [place.runDir, place.dataDir] { try Tree.remove(folder) }
+    }
+
+    /// SIGTERM, and SIGKILL after ten seconds. What a daemon that was killed left in the run directory stays, its sockets
+    /// and its pid file: another may be starting there now, and takes it over.
     private func end(_ role: DaemonRole) async throws {
         guard let pid = place.runningDaemon(role), let process = try Proc.open(pid) else { return }
         // Looked at again now that the number cannot change its owner.
