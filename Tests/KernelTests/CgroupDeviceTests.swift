@@ -87,7 +87,7 @@ extension KernelSuite {
             try inner.create()
             try inner.setDevices([.denyAll, Self.zero, Self.full])
             let process = try ScriptProcess(Self.probe)
-            try inner.addProcess(process.child.pid)
+            try inner.place(process.child.pid)
             try process.release()
             let text = try process.read()
             #expect(text.contains("full yes") && text.contains("zero no"), "the outer group's rules hold too: \(text)")

@@ -50,9 +50,16 @@ final class GroupFixture {
     func start(_ script: String) throws -> ScriptProcess {
         let process = try ScriptProcess(script)
         started.append(process.child.pid)
-        try manager.addProcess(process.child.pid)
+        try manager.place(process.child.pid)
         try process.release()
         return process
+    }
+}
+
+extension CgroupManager {
+    /// Puts another process into the group in every hierarchy.
+    func place(_ pid: pid_t) throws {
+        for directory in directories { try File.writeControl("\(directory)/cgroup.procs", String(pid)) }
     }
 }
 

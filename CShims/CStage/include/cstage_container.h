@@ -12,14 +12,13 @@ enum { CS_TEXT_SIZE = 1000 };
 enum cs_kind {
     CS_FAILED = 1,     // child: `error` (errno or 0) and text; it ends
     CS_MAPPED = 2,     // runtime: the id maps are written
-    CS_PLACED = 3,     // runtime: the child is in its cgroups
-    CS_HOOKS = 4,      // child: the mounts are made, run the runtime's hooks
-    CS_HOOKS_DONE = 5, // runtime: they succeeded
-    CS_READY = 6,      // child: everything but the program's start is done
-    CS_GO = 7,         // runtime: execute the program
-    CS_TERMINAL = 8,   // child: one descriptor comes along, the main side of the terminal
-    CS_WARNING = 9,    // child: text for the log
-    CS_DESCRIPTOR = 10 // intermediate: one descriptor comes along, the pidfd of the container's process
+    CS_HOOKS = 3,      // child: the mounts are made, run the runtime's hooks
+    CS_HOOKS_DONE = 4, // runtime: they succeeded
+    CS_READY = 5,      // child: everything but the program's start is done
+    CS_GO = 6,         // runtime: execute the program
+    CS_TERMINAL = 7,   // child: one descriptor comes along, the main side of the terminal
+    CS_WARNING = 8,    // child: text for the log
+    CS_DESCRIPTOR = 9  // intermediate: one descriptor comes along, the pidfd of the container's process
 };
 struct cs_message {
     uint32_t kind;

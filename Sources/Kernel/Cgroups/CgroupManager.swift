@@ -109,29 +109,26 @@ package struct CgroupManager: Sendable, Equatable {
         }
     }
 
-    /// Puts a process into the group in every hierarchy; one that was started there by CLONE_INTO_CGROUP is welcome.
+    /// The way into the group's v1 hierarchies for a process that is made later; cgroup2 is entered by
+    /// CLONE_INTO_CGROUP.
     ///
-    /// - Parameter sibling: as in `unifiedDescriptor`.
     /// - Throws: `CgroupError` naming the controller and the file.
-    package func addProcess(_ pid: pid_t, beside sibling: pid_t? = nil) throws(CgroupError) {
-        for hierarchy in layout.hierarchies {
+    package func entry() throws(CgroupError) -> CgroupEntry {
+        var files: [CgroupEntry.File] = []
+        for hierarchy in layout.hierarchies where hierarchy.version == .v1 {
             let blame = hierarchy.controllers.first?.rawValue ?? "cgroup"
-            let directory = ControlDirectory(hierarchy.mountPoint + path, blame)
-            var number = Self.attach(pid, directory)
-            if number == EBUSY, hierarchy.version == .v2, let sibling, let inner = unifiedGroup(of: sibling) {
-                number = Self.attach(pid, ControlDirectory(inner, blame))
-            }
-            guard number == 0 else {
-                let hint =
-                    switch number {
-                    case EBUSY: "the group has sub-groups with controllers: a process cannot stand beside them"
-                    case ESRCH: "the process has ended"
-                    case ENOSPC: "the group has no CPUs or memory nodes: set cpuset.cpus and cpuset.mems"
-                    default: ""
-                    }
-                throw directory.refusal("cgroup.procs", String(pid), errno: number, hint: hint)
-            }
+            files.append(try CgroupEntry.File(ControlDirectory(hierarchy.mountPoint + path, blame)))
         }
+        return CgroupEntry(files: files)
+    }
+
+    /// Moves the calling process, which has one thread, into the group in every hierarchy.
+    ///
+    /// - Throws: `CgroupError` naming the controller and the file.
+    package func enter() throws(CgroupError) {
+        try entry().enter()
+        guard let directory = unifiedDirectory, unifiedGroup(of: getpid()) != directory else { return }
+        try ControlDirectory(directory).write("cgroup.procs", "0")
     }
 
     /// The processes of the group, each once, in no order.
@@ -280,16 +277,6 @@ extension CgroupManager {
             return root + group
         }
         return nil
-    }
-
-    /// - Returns: 0 or the error number. A process that is being forked is refused with EINVAL for a moment.
-    private static func attach(_ pid: pid_t, _ directory: ControlDirectory) -> Int32 {
-        var number = directory.attempt("cgroup.procs", String(pid))
-        for _ in 0..<5 where number == EINVAL {
-            usleep(5000)
-            number = directory.attempt("cgroup.procs", String(pid))
-        }
-        return number
     }
 
     private static func remove(

@@ -42,6 +42,13 @@ package struct OwnedFD: ~Copyable, Sendable {
 package final class SharedFD: Sendable {
     package let raw: Int32
     package init(_ descriptor: consuming OwnedFD) { raw = descriptor.release() }
+
+    /// nil for nil: `map` of an optional cannot take over what has one owner.
+    package convenience init?(optional descriptor: consuming OwnedFD?) {
+        guard let descriptor else { return nil }
+        self.init(descriptor)
+    }
+
     deinit { _ = Glibc.close(raw) }
 }
 

@@ -53,11 +53,3 @@ struct Channel {
         throw RuntimeError("the runtime has ended")
     }
 }
-
-extension SharedFD {
-    /// nil for nil: `map` of an optional cannot take over what has one owner.
-    convenience init?(optional descriptor: consuming OwnedFD?) {
-        guard let descriptor else { return nil }
-        self.init(descriptor)
-    }
-}

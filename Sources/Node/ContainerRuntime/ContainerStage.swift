@@ -1,5 +1,6 @@
 import CKernel
 import CStage
+import Cgroups
 import Glibc
 import Kernel
 import OCISpec
@@ -8,6 +9,7 @@ import OCISpec
 /// Swift, with the runtime at the other end of a channel.
 struct ContainerStage {
     let plan: ContainerPlan
+    let cgroupEntry: CgroupEntry
     let channel: Channel
     /// Where `start` will connect; nil when the runtime itself says go (`run`).
     let startListener: Int32?
@@ -26,12 +28,12 @@ struct ContainerStage {
     }
 
     private func prepare() throws -> [String] {
+        try cgroupEntry.enter()
         try systemCall("setsid") { setsid() }
         try joinKeyring()
         umask(0)
         if plan.namespaces.makesCgroup {
             // The namespace's root is the group the process is in when it is made.
-            try channel.await(CS_PLACED)
             try systemCall("unshare", "cgroup namespace") { unshare(Int32(CK_CLONE_NEWCGROUP)) }
         }
         try setNames()

@@ -48,11 +48,12 @@ struct Execution {
         let foreground = options.detach ? nil : try Foreground()
         let manager = record.cgroup.manager
         let cgroup = try SharedFD(optional: manager.unifiedDescriptor(beside: record.pid))
+        let cgroupEntry = try manager.entry()
         let sockets = try UnixSocket.pair(.packets)
         let namespaces = NamespacePlan(entering: first, record.namespaces)
         guard let entered = try namespaces.enter(sockets, cgroup: cgroup?.raw ?? -1) else {
             ExecutionStage(
-                plan: plan, channel: Channel(socket: sockets.far.raw), terminal: terminal,
+                plan: plan, cgroupEntry: cgroupEntry, channel: Channel(socket: sockets.far.raw), terminal: terminal,
                 consoleSize: size, consoleSocket: console?.raw
             ).run()
         }
@@ -86,10 +87,9 @@ struct Execution {
         _ process: borrowing ChildProcess, _ plan: ProcessPlan, _ channel: Channel
     ) throws -> SharedFD? {
         var supervisor = Supervisor(channel: channel, process: plan, log: log)
-        try supervisor.explainingEnd(of: process) {
-            try record.cgroup.manager.addProcess(process.pid, beside: record.pid)
+        if let score = options.process.oomScoreAdj {
+            try supervisor.explainingEnd(of: process) { try Launcher.setOOMScore(Int(score), of: process.pid) }
         }
-        if let score = options.process.oomScoreAdj { try Launcher.setOOMScore(Int(score), of: process.pid) }
         if let path = options.pidFile { try PidFile.write(process.pid, to: path) }
         try supervisor.tell(CS_GO)
         try supervisor.follow(process, until: nil)
@@ -100,6 +100,7 @@ struct Execution {
 /// What the new process does inside the container's namespaces, up to the program.
 private struct ExecutionStage {
     let plan: ProcessPlan
+    let cgroupEntry: CgroupEntry
     let channel: Channel
     let terminal: Bool
     let consoleSize: ConsoleSize?
@@ -107,6 +108,7 @@ private struct ExecutionStage {
 
     func run() -> Never {
         do {
+            try cgroupEntry.enter()
             try systemCall("setsid") { setsid() }
             let root = try Root("/")
             if terminal {
@@ -124,7 +126,6 @@ private struct ExecutionStage {
             }
             let paths = try ProgramLookup.candidates(
                 process.args[0], environment: process.env, directory: process.cwd)
-            // Not before the process is in the container's cgroups.
             try channel.await(CS_GO)
             process.execute(paths, socket: channel.socket)
         } catch {

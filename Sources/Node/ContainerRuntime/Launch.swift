@@ -129,12 +129,13 @@ struct Launcher {
             try withContext("--console-socket") { SharedFD(try UnixSocket.connect(path)) }
         }
         let cgroupFile = try SharedFD(optional: plan.cgroup.manager.unifiedDescriptor())
+        let cgroupEntry = try plan.cgroup.manager.entry()
         let sockets = try UnixSocket.pair(.packets)
         guard let entered = try plan.namespaces.enter(sockets, cgroup: cgroupFile?.raw ?? -1) else {
             close(lock.raw)
             ContainerStage(
-                plan: plan, channel: Channel(socket: sockets.far.raw), startListener: listener?.raw,
-                consoleSocket: console?.raw
+                plan: plan, cgroupEntry: cgroupEntry, channel: Channel(socket: sockets.far.raw),
+                startListener: listener?.raw, consoleSocket: console?.raw
             ).run()
         }
         cleanup.pid = entered.pid
@@ -156,11 +157,9 @@ struct Launcher {
             try IDMaps.write(plan.namespaces, to: process.pid)
             try supervisor.tell(CS_MAPPED)
         }
-        try supervisor.explainingEnd(of: process) {
-            try plan.cgroup.manager.addProcess(process.pid)
+        if let score = record.process.oomScoreAdj {
+            try supervisor.explainingEnd(of: process) { try Self.setOOMScore(Int(score), of: process.pid) }
         }
-        if let score = record.process.oomScoreAdj { try Self.setOOMScore(Int(score), of: process.pid) }
-        try supervisor.tell(CS_PLACED)
         record.pid = process.pid
         guard let stat = try Proc.stat(process.pid) else { throw RuntimeError("the container's process is gone") }
         record.startTime = stat.startTime

@@ -11,6 +11,6 @@ enum ShimCgroup {
         let group = try CgroupManager(
             layout: CgroupLayout.detect(), path: path.hasPrefix("/") ? path : "/\(path)")
         try group.create()
-        try group.addProcess(getpid())
+        try group.enter()
     }
 }

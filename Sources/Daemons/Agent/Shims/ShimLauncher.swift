@@ -1,4 +1,5 @@
 import CKernel
+import Cgroups
 import Glibc
 import Kernel
 import Model
@@ -37,7 +38,12 @@ struct ShimLauncher: Sendable {
                 descriptors: [null.raw, null.raw, null.raw, writable.raw])
             spawn.newSession = true
             spawn.workingDirectory = "/"
-            process = SharedFD(try spawn.start().pidfd.duplicate())
+            // The shim moves itself in the v1 hierarchies; in cgroup2 only being born there is quick.
+            let group = try CgroupManager(layout: .detect(), path: cgroup.hasPrefix("/") ? cgroup : "/\(cgroup)")
+            try group.create()
+            let unified = try SharedFD(optional: group.unifiedDescriptor())
+            spawn.cgroup = unified?.raw ?? -1
+            process = try withExtendedLifetime(unified) { SharedFD(try spawn.start().pidfd.duplicate()) }
         }
         let word = String(decoding: try readable.readAll(limit: 64 << 10, subject: "shim's readiness"), as: UTF8.self)
         guard word == ShimProtocol.ready else {
