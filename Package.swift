@@ -176,6 +176,7 @@ let package = Package(
         tests("SchedulingTests", ["Scheduling", "Model", "JSON"]),
         tests("ReconcileTests", ["Reconcile", "Model", "JSON"]),
         tests("MasterCoreTests", ["MasterCore", "Model", "Wire", "JSON"]),
+        tests("MasterTests", ["Master", "MasterCore", "Model", "Storage", "Wire", "JSON", "Kernel", logging]),
         tests(
             "UnifiedAPITests",
             nio + [

@@ -205,7 +205,7 @@ def scale():
         pids = [int(p) for p in run("pgrep", "-f", f"{WORK}/docker", check=False).stdout.split()]
         docker.append(sum(resident(p) for p in pids if open(f"/proc/{p}/comm").read().strip() in ("dockerd", "containerd")))
         run("docker", "service", "scale", "--detach", "many=1")
-        while len(run("docker", "ps", "-q").stdout.split()) > 2:
+        while len(run("docker", "ps", "-q", "--filter", "label=com.docker.swarm.service.name=many").stdout.split()) > 1:
             time.sleep(0.1)
         return took
 

@@ -9,7 +9,8 @@ import Testing
 
 /// Upgraded connections, frames on them, and the master's relay between two of them.
 @Suite(.timeLimit(.minutes(2))) struct RawConnectionTests {
-    /// `/echo` sends back what it reads and then `bye`; `/flood` sends 20 MB; `/silent` waits for ever.
+    /// `/echo` sends back what it reads and then `bye`; `/flood` sends 20 MB; `/silent` waits for ever; `/brief` says
+    /// `bye` and ends.
     static func routes(_ router: Router<ServiceContext>, cancelled: Signal = Signal()) {
         let name = RawConnection.framesProtocol
         router.post("echo") { request, context in
@@ -22,6 +23,9 @@ import Testing
             try context.takeOver(request, as: name) { stream in
                 for _ in 0..<20 { try await stream.write(ByteBuffer(repeating: 7, count: 1_000_000)) }
             }
+        }
+        router.post("brief") { request, context in
+            try context.takeOver(request, as: name) { stream in try await stream.write(Array("bye".utf8)) }
         }
         router.post("silent") { request, context in
             try context.takeOver(request, as: name) { stream in
@@ -92,6 +96,24 @@ import Testing
             var rest = ""
             while let bytes = try await iterator.next() { rest += String(buffer: bytes) }
             #expect(rest == "world bye")
+        }
+    }
+
+    /// Answer, bytes and end often come to the client in one piece.
+    @Test(arguments: [false, true])
+    func nothingIsLostOfWhatEndsAtOnce(relayed: Bool) async throws {
+        try await withStreams(relayed: relayed) { client in
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for _ in 0..<16 {
+                    group.addTask {
+                        for _ in 0..<25 {
+                            let connection = try await client.upgrade("/brief")
+                            #expect(try await Self.text(connection) == "bye")
+                        }
+                    }
+                }
+                try await group.waitForAll()
+            }
         }
     }
 

@@ -77,6 +77,40 @@ import Testing
         #expect(text.contains(#""code":"invalid-utf8""#))
     }
 
+    @Test func anAnswerBeforeABodyThatIsStillReadIsNoEndOfTheServer() async throws {
+        let turnedAway = Signal()
+        let text = try await withServer { router in
+            router.post("early") { request, _ in
+                // As a relay whose other end has refused: it answers while a task of its still reads.
+                let body = request.body
+                let begun = Signal()
+                Task {
+                    begun.fire()
+                    do {
+                        for try await _ in body {}
+                    } catch {
+                        turnedAway.fire()
+                    }
+                }
+                await begun.wait()
+                try await Task.sleep(for: .milliseconds(20))
+                return Response(status: .conflict)
+            }
+            Self.routes(router)
+        } _: { server in
+            try await server.connect { client in
+                try await client.send("POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
+                let answer = try await client.read(until: "\r\n\r\n")
+                #expect(answer.hasPrefix("HTTP/1.1 409 "))
+                try await client.send("defghi")
+                _ = try await client.rest()
+            }
+            await turnedAway.wait()
+            return try await server.exchange(get("/things/a%2Fb"))
+        }
+        #expect(text.hasPrefix("HTTP/1.1 200 "))
+    }
+
     @Test func aDeclaredLengthAboveTheLimitIs413WithoutReading() async throws {
         let head = "POST /things HTTP/1.1\r\nHost: x\r\nContent-Length: \(4 << 20 | 1)\r\n\r\n"
         let text = try await withServer(routes: Self.routes) { try await $0.exchange(head) }

@@ -47,6 +47,21 @@ extension KernelSuite {
             expectRefusal(.invalidArgument) { try files.status("/etc\0") }
         }
 
+        @Test func placesAreToldWithTheirMounts() throws {
+            let fixture = try ImageFixture()
+            let root = try Self.root(fixture)
+            let files = ContainerFiles(root: root)
+            #expect(try files.place(of: "/abs/sub", directory: false) == ("/etc/sub", false))
+            #expect(try files.place(of: "/abs", directory: true) == ("/etc", false))
+            #expect(try files.place(of: "/abs", directory: false) == ("/abs", false))
+            #expect(try files.place(of: "/", directory: true) == ("/", false))
+            expectRefusal(.notFound) { try files.place(of: "/out", directory: true) }
+            try #require(mount("none", "\(root)/etc/sub", "tmpfs", UInt(MS_RDONLY), nil) == 0)
+            defer { umount2("\(root)/etc/sub", 2) }
+            #expect(try files.place(of: "/abs/sub", directory: true) == ("/etc/sub", true))
+            #expect(try files.place(of: "/abs", directory: true) == ("/etc", false))
+        }
+
         @Test func aTreeComesOutAsItIsAndGoesInAgain() throws {
             let fixture = try ImageFixture()
             let root = try Self.root(fixture)

@@ -44,6 +44,17 @@ extension KernelSuite {
             #expect(other != pid)
         }
 
+        /// The report of the failure races with the end of the process that sends it.
+        @Test func `a missing program is told every time, detached or not`() throws {
+            let fixture = try RuntimeFixture()
+            try fixture.start("c1")
+            for round in 0..<60 {
+                let arguments = ["exec"] + (round % 2 == 0 ? ["--detach"] : []) + ["c1", "/bin/nothing-there"]
+                let output = try fixture.call(arguments)
+                #expect(output.code == 255 && output.stderr.contains("/bin/nothing-there"), "\(output)")
+            }
+        }
+
         @Test func `capabilities of exec are never inheritable or ambient`() throws {
             let fixture = try RuntimeFixture()
             try fixture.start("c1")

@@ -12,6 +12,9 @@ final class Cluster {
         platform: Platform(os: "linux", architecture: "amd64"),
         createdAt: nil)
 
+    /// Bytes of each machine.
+    static let memory: Int64 = 8 << 30
+
     let world: World
     let truth = Truth()
     let store = SimulatedStore()
@@ -32,7 +35,7 @@ final class Cluster {
         Node(
             id: NodeID(machine.name), name: machine.name, labels: ["zone": machine.name],
             platform: Platform(os: "linux", architecture: "amd64"), features: [],
-            capacity: Resources(cpu: 8_000_000_000, memory: 8 << 30, disk: 8 << 30), address: "10.0.0.1",
+            capacity: Resources(cpu: 8_000_000_000, memory: Self.memory, disk: 8 << 30), address: "10.0.0.1",
             streamEndpoint: "unix:/x", agentVersion: "1", kernelVersion: "6", bootID: machine.bootID,
             createdAt: world.timestamp)
     }

@@ -88,7 +88,7 @@ final class SimulatedMachine {
         pod.container = .running
         pod.obeys = world.random.chance(0.8)
         pods[id] = pod
-        truth.began(assignment.instance, id, on: name, ports: assignment.ports, world)
+        truth.began(assignment, on: name, world)
         // Most programs run on; some end by themselves.
         if world.hasFaults, world.random.chance(0.35) {
             let code = world.random.chance(0.5) ? 0 : Int.random(in: 1...100, using: &world.random)
@@ -203,8 +203,14 @@ final class Truth {
     private var live: [InstanceID: TaskID] = [:]
     private var ports: [String: TaskID] = [:]
     private var portsOf: [TaskID: [String]] = [:]
+    /// What runs on each node, with its memory.
+    private var memory: [String: [TaskID: Int64]] = [:]
 
-    func began(_ instance: InstanceID, _ task: TaskID, on node: String, ports mappings: [PortMapping], _ world: World) {
+    func began(_ assignment: TaskAssignment, on node: String, _ world: World) {
+        let (instance, task, mappings) = (assignment.instance, assignment.task, assignment.ports)
+        memory[node, default: [:]][task] = assignment.pod.resources.memory
+        let used = memory[node, default: [:]].values.reduce(0, +)
+        if used > Cluster.memory { world.violate("\(used >> 30) GiB are given away on \(node) with task \(task)") }
         if let other = live[instance] {
             world.violate("instance \(instance) runs twice: task \(other) and task \(task) on \(node)")
         }
@@ -219,6 +225,7 @@ final class Truth {
 
     func ended(_ instance: InstanceID, _ task: TaskID) {
         if live[instance] == task { live[instance] = nil }
+        for node in memory.keys { memory[node]?[task] = nil }
         for key in portsOf.removeValue(forKey: task) ?? [] { ports[key] = nil }
     }
 

@@ -91,6 +91,7 @@ final class SimulatedUser {
 
     private func pod() -> PodSpec {
         var container = ContainerSpec(image: "busybox:latest")
+        container.limits.memory = [nil, 1 << 30, 3 << 30].randomElement(using: &world.random) ?? nil
         container.stopGrace = Int.random(in: 1...4, using: &world.random)
         if world.random.chance(0.2) {
             container.healthCheck = HealthCheck(

@@ -66,7 +66,8 @@ extension UnifiedAPI {
         let waits = try call.query.flag("wait")
         let before = try await containerView(call.name("container"))
         switch try await master.perform(.act(before.id.text, verb, action)) {
-        case .alreadySo where verb != .stop || !waits: return Response(status: .notModified)
+        // What was asked for before may still be under way.
+        case .alreadySo where !waits || verb != .stop && verb != .start: return Response(status: .notModified)
         case .passThrough(let location, let signal):
             guard let task = location.task else {
                 throw APIProblem(.conflict, "the container \(location.name) is not running")

@@ -29,9 +29,7 @@ extension UnifiedAPI {
                     .text("node", "Where; the first ready node by default."),
                 ], body: .bytes(Self.tar), answer: .json(ImageView.self), statuses: [201, 404, 413, 507]
             ) { call in
-                guard let name = call.query["name"], ImageName(name) != nil else {
-                    throw APIError.badRequest("name in the query is missing or no image name: write name[:tag]")
-                }
+                _ = try Self.newName(call)
                 if let config = call.query["config"] {
                     _ = try JSONCoding.decode(ImageImportConfig.self, from: Array(config.utf8), strict: true)
                 }
@@ -84,9 +82,7 @@ extension UnifiedAPI {
                 query: [.text("name", "The new name.")], answer: .json(ImageView.self), statuses: [201, 404, 507]
             ) { call in
                 let name = try call.name("image")
-                guard let new = call.query["name"], ImageName(new) != nil else {
-                    throw APIError.badRequest("name in the query is missing or no image name: write name[:tag]")
-                }
+                let new = try Self.newName(call)
                 let nodes = try await nodes(having: name)
                 var view: ImageView?
                 for node in nodes {
@@ -118,6 +114,14 @@ extension UnifiedAPI {
                 return try .json(sum)
             },
         ]
+    }
+
+    private static func newName(_ call: Call) throws -> String {
+        guard let name = call.query["name"] else { throw APIError.badRequest("name is missing in the query") }
+        guard ImageName(name) != nil else {
+            throw APIError.badRequest("'\(name)' is no image name: write name[:tag], in small letters")
+        }
+        return name
     }
 
     private static func agentPath(_ name: String) -> String { "/images/\(PercentEncoding.encode(name))" }

@@ -59,8 +59,18 @@ extension UnifiedAPI {
     }
 
     private func volumes() async throws -> [VolumeView] {
-        guard case .volumes(let views) = try await master.query(.volumes) else { throw APIProblem.unexpected }
-        return views
+        guard case .volumes(let views) = try await master.query(.volumes),
+            case .containers(let containers) = try await master.query(.containers(ContainerFilter(all: true)))
+        else { throw APIProblem.unexpected }
+        // A node reports its volumes now and then; who uses them is known here at any time.
+        return views.map { view in
+            var view = view
+            let users = containers.filter { container in
+                container.node == view.node && container.spec.mounts.contains { $0.source == .volume(name: view.name) }
+            }
+            view.usedBy = users.map(\.name).sorted()
+            return view
+        }
     }
 
     private func volume(_ call: Call) async throws -> (view: VolumeView, node: Node) {

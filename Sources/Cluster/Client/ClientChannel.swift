@@ -72,8 +72,10 @@ final class ClientChannel: Sendable {
         let pipeline = channel.pipeline.syncOperations
         let encoder = HTTPRequestEncoder()
         let decoder = ByteToMessageHandler(HTTPResponseDecoder(leftOverBytesStrategy: .forwardBytes))
+        let holder = EndHolder()
         try pipeline.addHandlers([
-            encoder, decoder, ResponseHandler(inflow: inflow, head: promise, encoder: encoder, decoder: decoder),
+            holder, encoder, decoder,
+            ResponseHandler(inflow: inflow, head: promise, encoder: encoder, decoder: decoder, holder: holder),
         ])
         return ClientChannel(channel, address, role, sequence.sequence, promise.futureResult)
     }
@@ -191,6 +193,44 @@ private final class Inflow {
     func fail(_ error: any Error) { source.finish(error) }
 }
 
+/// First handler of the pipeline: holds the end of input back between a 101 and the decoder's removal.
+///
+/// NIO's decoder forgets bytes that it holds back when it sees the end of input; they may come in one piece with the
+/// head, and the end right behind them.
+private final class EndHolder: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = ByteBuffer
+
+    private var context: ChannelHandlerContext?
+    private var isHolding = false
+    private var inputClosed = false
+    private var inactive = false
+
+    func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+    func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+    func hold() { isHolding = true }
+
+    /// Lets the end pass, should it have come meanwhile.
+    func release() {
+        isHolding = false
+        if inputClosed { context?.fireUserInboundEventTriggered(ChannelEvent.inputClosed) }
+        if inactive { context?.fireChannelInactive() }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if isHolding, case .inputClosed? = event as? ChannelEvent {
+            inputClosed = true
+        } else {
+            context.fireUserInboundEventTriggered(event)
+        }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        if isHolding { inactive = true } else { context.fireChannelInactive() }
+    }
+}
+
 /// Hands on the answer: its head by a promise, its body by the sequence; after a 101 it leaves the pipeline to raw
 /// bytes.
 private final class ResponseHandler: ChannelDuplexHandler, RemovableChannelHandler {
@@ -202,6 +242,7 @@ private final class ResponseHandler: ChannelDuplexHandler, RemovableChannelHandl
     private let head: EventLoopPromise<HTTPResponseHead>
     private let encoder: HTTPRequestEncoder
     private let decoder: ByteToMessageHandler<HTTPResponseDecoder>
+    private let holder: EndHolder
     /// The head of a 101, until the message's end.
     private var upgrade: HTTPResponseHead?
     private var switched = false
@@ -209,12 +250,13 @@ private final class ResponseHandler: ChannelDuplexHandler, RemovableChannelHandl
 
     init(
         inflow: Inflow, head: EventLoopPromise<HTTPResponseHead>, encoder: HTTPRequestEncoder,
-        decoder: ByteToMessageHandler<HTTPResponseDecoder>
+        decoder: ByteToMessageHandler<HTTPResponseDecoder>, holder: EndHolder
     ) {
         self.inflow = inflow
         self.head = head
         self.encoder = encoder
         self.decoder = decoder
+        self.holder = holder
     }
 
     func channelActive(context: ChannelHandlerContext) {
@@ -265,6 +307,7 @@ private final class ResponseHandler: ChannelDuplexHandler, RemovableChannelHandl
 
     private func switchToRaw(_ context: ChannelHandlerContext, _ response: HTTPResponseHead) {
         switched = true
+        holder.hold()
         let pipeline = context.pipeline.syncOperations
         do {
             try pipeline.addHandler(RawReader(inflow: inflow), position: .after(self))
@@ -274,9 +317,12 @@ private final class ResponseHandler: ChannelDuplexHandler, RemovableChannelHandl
         pipeline.removeHandler(encoder, promise: nil)
         // The decoder hands on what follows the head in the same segment when it goes, and is in the way of writing raw
         // bytes until then.
-        let head = head
+        let (head, holder) = (head, holder)
         let removed = context.eventLoop.makePromise(of: Void.self)
-        removed.futureResult.whenComplete { _ in head.succeed(response) }
+        removed.futureResult.assumeIsolated().whenComplete { _ in
+            head.succeed(response)
+            holder.release()
+        }
         pipeline.removeHandler(context: context, promise: nil)
         pipeline.removeHandler(decoder, promise: removed)
     }

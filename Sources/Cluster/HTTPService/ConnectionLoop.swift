@@ -61,12 +61,12 @@ struct ConnectionLoop: Sendable {
         _ parts: InboundParts, _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>,
         _ respond: @escaping Responder, _ logger: Logger
     ) async throws {
-        while let head = try await parts.nextHead() {
+        while let (head, body) = try await parts.nextRequest() {
             let start = ContinuousClock.now
             let slot = TakeoverSlot()
             let context = ServiceContext(
                 source: ServiceContextSource(logger: logger, connection: connection, takeover: slot))
-            let request = Request(head: head, body: RequestBody(asyncSequence: BodySequence(parts: parts)))
+            let request = Request(head: head, body: RequestBody(asyncSequence: body))
             let response = await answer(request, context, respond)
             logger.debug(
                 "request",

@@ -1,16 +1,23 @@
 import HTTPTypes
 import NIOCore
 import NIOHTTPTypes
+import Synchronization
 
 /// The parts that a connection reads, handed out as heads, bodies or raw bytes.
 ///
-/// `@unchecked Sendable`: there is one reader at a time: the connection's loop between requests, the route during one,
-/// the session after a takeover; each waits for the one before.
+/// Its readers follow one another: the connection's loop between requests, the route during one, the session after a
+/// takeover. A route may have answered while a task of its is still reading the body (a relay that was refused half
+/// way), so each read has its turn, and a body's reader is turned away once its request is over.
+///
+/// `@unchecked Sendable`: only who has the turn touches the variables.
 final class InboundParts: @unchecked Sendable {
     private var iterator: NIOAsyncChannelInboundStream<HTTPRequestPart>.AsyncIterator
     private let outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>
+    private let turn = ReadTurn()
     private var inRequest = false
     private var continueAwaited = false
+    /// Counts what bodies are handed out for.
+    private var exchange = 0
     /// Fires when all that the peer sent has been read.
     let drained = Signal()
 
@@ -22,16 +29,28 @@ final class InboundParts: @unchecked Sendable {
         self.outbound = outbound
     }
 
-    /// The next request; nil when the client sends no more.
-    func nextHead() async throws -> HTTPRequest? {
+    /// The next request with its body; nil when the client sends no more.
+    func nextRequest() async throws -> (head: HTTPRequest, body: BodySequence)? {
+        await turn.take()
+        defer { turn.give() }
         guard case .head(let head)? = try await iterator.next() else { return nil }
         inRequest = true
         continueAwaited = head.headerFields[.expect]?.lowercased() == "100-continue"
-        return head
+        exchange += 1
+        return (head, BodySequence(parts: self, exchange: exchange))
     }
 
-    /// The next piece of the present request's body; nil at its end, also when asked again.
-    func nextBody() async throws -> ByteBuffer? {
+    /// The next piece of a request's body; nil at its end, also when asked again.
+    ///
+    /// - Throws: `CancellationError` when the request is over.
+    fileprivate func nextBody(of exchange: Int) async throws -> ByteBuffer? {
+        await turn.take()
+        defer { turn.give() }
+        guard exchange == self.exchange else { throw CancellationError() }
+        return try await readBody()
+    }
+
+    private func readBody() async throws -> ByteBuffer? {
         guard inRequest else { return nil }
         if continueAwaited {
             continueAwaited = false
@@ -49,14 +68,19 @@ final class InboundParts: @unchecked Sendable {
         }
     }
 
-    /// Reads past what the route left of the body.
+    /// Ends the request for whoever still reads its body, and reads past what is left of it.
     func skipBody() async throws {
+        await turn.take()
+        defer { turn.give() }
+        exchange += 1
         continueAwaited = false
-        while try await nextBody() != nil {}
+        while try await readBody() != nil {}
     }
 
     /// The next bytes after a takeover; nil when the client has closed its sending side.
     func nextRaw() async throws -> ByteBuffer? {
+        await turn.take()
+        defer { turn.give() }
         do {
             if case .body(let bytes)? = try await iterator.next() { return bytes }
         } catch {
@@ -69,6 +93,9 @@ final class InboundParts: @unchecked Sendable {
 
     /// Reads until nothing more comes, and forgets it.
     func drain() async {
+        await turn.take()
+        defer { turn.give() }
+        exchange += 1
         while let part = try? await iterator.next() { _ = part }
         drained.fire()
     }
@@ -77,7 +104,41 @@ final class InboundParts: @unchecked Sendable {
 /// A request's body as it comes from the connection; nothing is read ahead of its reader but a few pieces.
 struct BodySequence: AsyncSequence, AsyncIteratorProtocol, Sendable {
     let parts: InboundParts
+    fileprivate let exchange: Int
 
     func makeAsyncIterator() -> BodySequence { self }
-    func next() async throws -> ByteBuffer? { try await parts.nextBody() }
+    func next() async throws -> ByteBuffer? { try await parts.nextBody(of: exchange) }
+}
+
+/// Lets one reader in after another, in the order in which they came.
+private final class ReadTurn: Sendable {
+    private struct State {
+        var taken = false
+        var waiting: [CheckedContinuation<Void, Never>] = []
+    }
+
+    private let state = Mutex(State())
+
+    func take() async {
+        await withCheckedContinuation { continuation in
+            let free = state.withLock { state in
+                if state.taken {
+                    state.waiting.append(continuation)
+                    return false
+                }
+                state.taken = true
+                return true
+            }
+            if free { continuation.resume() }
+        }
+    }
+
+    func give() {
+        let next = state.withLock { state -> CheckedContinuation<Void, Never>? in
+            if !state.waiting.isEmpty { return state.waiting.removeFirst() }
+            state.taken = false
+            return nil
+        }
+        next?.resume()
+    }
 }

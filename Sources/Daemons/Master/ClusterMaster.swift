@@ -20,6 +20,8 @@ package actor ClusterMaster {
     private let failure = AsyncStream<MasterFailure>.makeStream()
     private let startedAt = ContinuousClock.now
     private(set) var figures = Figures()
+    /// The store is lost to this process, which is about to end.
+    private var hasEnded = false
 
     /// Takes over what the store holds.
     ///
@@ -76,12 +78,17 @@ package actor ClusterMaster {
     }
 
     private func ask(_ event: (RequestID) -> MasterEvent) async throws(APIProblem) -> MasterReply {
-        lastRequest += 1
-        let request = lastRequest
+        let request = try nextRequest()
         return try await withCheckedContinuation { continuation in
             waiting[request] = { continuation.resume(returning: $0) }
             step(event(request))
         }.get()
+    }
+
+    private func nextRequest() throws(APIProblem) -> RequestID {
+        guard !hasEnded else { throw APIProblem(.unavailable, "the master has lost its store and ends") }
+        lastRequest += 1
+        return lastRequest
     }
 
     /// Asks, and takes the reply while the core stands still: nothing can change between the reply and what
@@ -90,8 +97,7 @@ package actor ClusterMaster {
         _ event: (RequestID) -> MasterEvent,
         receive: @escaping @Sendable (MasterReply) -> Result<Value, APIProblem>
     ) async throws(APIProblem) -> Value {
-        lastRequest += 1
-        let request = lastRequest
+        let request = try nextRequest()
         return try await withCheckedContinuation {
             (continuation: CheckedContinuation<Result<Value, APIProblem>, Never>) in
             waiting[request] = { result in continuation.resume(returning: result.flatMap(receive)) }
@@ -195,6 +201,12 @@ package actor ClusterMaster {
         switch error {
         case StoreError.unavailable(let text): await reload(after: text)
         case StoreError.full(let text): step(.commitFailed(number, .full(text)))
+        case StoreError.failed(_, let text):
+            // The disk may have the transaction or not: the core stays in the middle of it, nothing more is asked of
+            // it, and the next process reads what there is.
+            hasEnded = true
+            giveUpWaiting(after: text)
+            failure.continuation.yield(MasterFailure(description: "\(error)"))
         case StoreError.corrupted, StoreError.newerSchema, StoreError.locked:
             step(.commitFailed(number, .unavailable("\(error)")))
             failure.continuation.yield(MasterFailure(description: "\(error)"))
@@ -218,13 +230,19 @@ package actor ClusterMaster {
                 delay = min(5000, delay * 2)
             }
         }
-        let problem = APIProblem(
-            .unavailable, "the store did not answer, the outcome is unknown: \(text); look, then repeat")
-        for (_, reply) in waiting { reply(.failure(problem)) }
-        waiting = [:]
+        giveUpWaiting(after: text)
         // Agents register and report again when their watches end; clients see the end of theirs.
         watches.endAll()
         step(.start)
+    }
+
+    /// Tells everybody who waits for an answer that nobody knows it.
+    private func giveUpWaiting(after text: String) {
+        let problem = APIProblem(
+            .unavailable, "the store did not answer, the outcome is unknown: \(text); look, then repeat")
+        let unanswered = waiting
+        waiting = [:]
+        for (_, reply) in unanswered { reply(.failure(problem)) }
     }
 
     /// Says whether the store takes writes again, when it did not the last time and nobody has anything to write.

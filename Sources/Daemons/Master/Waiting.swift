@@ -4,7 +4,7 @@ import Wire
 
 /// What a client can wait for.
 package enum WaitCondition: String, Sendable, CaseIterable {
-    /// It ran, or it failed to.
+    /// It ran, or it failed to, or no node fits it as yet.
     case started
     /// It ended, and nothing starts it again but its user.
     case stopped
@@ -81,6 +81,9 @@ extension ContainerView {
     }
 
     private var startResult: WaitResult? {
+        if task == nil, desired == .running, let unschedulable {
+            return WaitResult(exitCode: 125, message: "\(name) waits for a node: \(unschedulable.message)")
+        }
         switch status.phase {
         case .running, .paused: return isUpToDate ? WaitResult(exitCode: 0) : nil
         case .exited where isUpToDate && container.start > 0:

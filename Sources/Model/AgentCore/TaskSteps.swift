@@ -150,6 +150,8 @@ extension TaskMachine {
             effects.append(.remove(assignment))
         case .stopped:
             endAttempts()
+            // A start that the stop has overtaken will not be made up for.
+            record.generation = max(record.generation, assignment.generation)
             record.userStopped = true
             killCreated(now, &effects)
         case .prepared:

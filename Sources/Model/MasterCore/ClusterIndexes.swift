@@ -23,7 +23,7 @@ struct ClusterIndexes: Sendable {
     /// What each task counts for, so that it leaves as it came.
     private var promised: [TaskID: Resources] = [:]
 
-    /// - Parameter promised: for a task, what the scheduler reserved for it.
+    /// - Parameter promised: for a task, what is reserved for it on its node.
     mutating func insert(_ object: StoredObject, promised amount: Resources) {
         switch object {
         case .cluster, .node: break

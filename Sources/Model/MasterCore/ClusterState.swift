@@ -118,7 +118,7 @@ struct ClusterState: Sendable {
         }
         guard let object else { return }
         var promised = Resources()
-        if case .task(let task) = object, let pod = pod(of: task) { promised = pod.resources }
+        if case .task(let task) = object, !task.rests, let pod = pod(of: task) { promised = pod.resources }
         indexes.insert(object, promised: promised)
     }
 }

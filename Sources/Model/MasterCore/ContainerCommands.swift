@@ -1,5 +1,6 @@
 import JSON
 import Model
+import Scheduling
 import Wire
 
 extension MasterCore {
@@ -56,9 +57,37 @@ extension MasterCore {
         case .unchanged: return .alreadySo
         case .passThrough(let signal): return .passThrough(instance.id, signal)
         }
+        if verb == .start || verb == .restart, var task = act.task, task.desired != .removed {
+            try requireRoom(for: task, named: instance.name)
+            task.desired = act.workload.desired
+            task.generation = act.workload.generation
+            task.stop = act.workload.stop
+            state.put(.task(task))
+        }
         state.put(.workload(act.workload))
         dirty.insert(workload.id)
         return act.wasSo ? .alreadySo : .done
+    }
+
+    /// A task that rests holds nothing of its node; before it starts again, there must be room for it. Its writable
+    /// layer is on that node, so that no other will do.
+    private func requireRoom(for task: NodeTask, named name: String) throws(APIProblem) {
+        guard task.rests, task.status.phase != .removed, let pod = state.pod(of: task),
+            let node = state.nodes[task.node]
+        else { return }
+        let snapshot = snapshot(of: node)
+        guard let short = snapshot.shortage(for: PodDemand(workload: task.workload, pod: pod)) else { return }
+        let (wanted, capacity) = (pod.resources, node.capacity)
+        let free = capacity - snapshot.allocated
+        let amounts =
+            short == "memory"
+            ? "it wants \(wanted.memory >> 20) MiB, and \(max(0, free.memory) >> 20) of \(capacity.memory >> 20) are free"
+            : "it wants \(wanted.cpu / 1_000_000) thousandths of a core, and \(max(0, free.cpu) / 1_000_000) of "
+                + "\(capacity.cpu / 1_000_000) are free"
+        throw APIProblem(
+            .conflict,
+            "the container \(name) cannot be started: its node \(node.name) is short of \(short): \(amounts); stop "
+                + "others there, or remove it and run it anew")
     }
 
     /// An instance of a service can be restarted and signalled alone; all else is the service's own.
@@ -76,6 +105,7 @@ extension MasterCore {
                 throw APIProblem(
                     .conflict, "the container \(name) is not running: the cluster is placing or replacing it")
             }
+            try requireRoom(for: task, named: name)
             task.generation += 1
             task.stop = StopOrder(signal: act.action.signal, grace: act.action.grace).ifAny
             state.put(.task(task))

@@ -88,9 +88,11 @@ extension MasterCore {
         }
         status.containers = Array(status.containers.prefix(16))
         status.addresses = Array(status.addresses.prefix(16))
+        let rested = task.rests
         task.status = status
         state.put(.task(task))
         dirty.insert(task.workload)
+        if task.rests, !rested { capacityChanged = true }
     }
 
     /// Bytes; a task has to stay small in the store.

@@ -173,12 +173,14 @@ extension MasterCore {
     }
 
     private func snapshots() -> [NodeSnapshot] {
-        state.nodes.values.sorted { $0.id < $1.id }.map { node in
-            let load = state.indexes.loads[node.id] ?? ClusterIndexes.NodeLoad()
-            return NodeSnapshot(
-                node: node, ready: memory[node.id]?.ready ?? false, images: memory[node.id]?.digests ?? [],
-                allocated: load.allocated, tasksByWorkload: load.tasksByWorkload, tasks: load.tasks, ports: load.ports)
-        }
+        state.nodes.values.sorted { $0.id < $1.id }.map { snapshot(of: $0) }
+    }
+
+    func snapshot(of node: Node) -> NodeSnapshot {
+        let load = state.indexes.loads[node.id] ?? ClusterIndexes.NodeLoad()
+        return NodeSnapshot(
+            node: node, ready: memory[node.id]?.ready ?? false, images: memory[node.id]?.digests ?? [],
+            allocated: load.allocated, tasksByWorkload: load.tasksByWorkload, tasks: load.tasks, ports: load.ports)
     }
 
     private mutating func assign(

@@ -51,6 +51,18 @@ package struct NodeTask: Sendable, Hashable, Codable {
     }
 }
 
+extension NodeTask {
+    /// Whether it holds nothing of what it was promised: it ended, no restart is due, and its node has acted on the
+    /// newest wish to start it, so that it runs again only after a further one.
+    package var rests: Bool {
+        switch status.phase {
+        case .exited, .failed: status.restartAt == nil && status.generation >= generation
+        case .removed: true
+        default: false
+        }
+    }
+}
+
 /// What a node observed of a task. It moves forward; a new start counts up `start`.
 package struct TaskStatus: Sendable, Hashable, Codable {
     package enum Phase: String, Sendable, Hashable, Codable {

@@ -96,7 +96,8 @@ struct UpdatePass {
 
     private static func ending(_ container: ContainerStatus) -> String {
         guard let code = container.exitCode else { return "" }
-        return ", last with exit code \(code)" + (container.outOfMemory ? " (out of memory)" : "")
+        let reason = container.outOfMemory ? "out of memory" : container.reason
+        return ", last with exit code \(code)" + (reason.isEmpty ? "" : " (\(reason))")
     }
 
     private mutating func startBatch(_ outdated: [Instance]) {

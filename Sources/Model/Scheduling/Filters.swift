@@ -81,6 +81,11 @@ extension PodDemand {
 }
 
 extension NodeSnapshot {
+    /// What is short for one more instance of this demand: `cpu`, `memory`; nil: there is room.
+    package func shortage(for demand: PodDemand) -> String? {
+        demand.amountFilters.first { !$0.check(self) }?.explain()
+    }
+
     /// Whether the node may have an instance of a global service, now or when there is room: availability,
     /// platform and constraints, not what is free.
     package func isEligible(for demand: PodDemand) -> Bool {

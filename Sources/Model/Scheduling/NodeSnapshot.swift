@@ -7,7 +7,7 @@ package struct NodeSnapshot: Sendable {
     package var ready: Bool
     /// Digests of the images whose content is there.
     package var images: Set<String>
-    /// What its tasks were promised.
+    /// What its tasks were promised, but for those that rest.
     package var allocated: Resources
     /// Tasks by workload.
     package var tasksByWorkload: [WorkloadID: Int]

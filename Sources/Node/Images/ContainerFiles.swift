@@ -48,6 +48,35 @@ package struct ContainerFiles: Sendable {
         }
     }
 
+    /// Where a path leads to once the links in it are followed, from the container's root, and whether the file system
+    /// there is read-only.
+    ///
+    /// - Parameter directory: a link at its end is followed too, as `extract` does.
+    /// - Throws: `ImageError`: notFound, invalidArgument, system.
+    package func place(of path: String, directory: Bool) throws -> (path: String, isReadOnly: Bool) {
+        try ImageError.explaining("looking at \(printable(path)) in the container") {
+            let root = try openRoot()
+            let found = try open(directory ? path + "/" : path, in: root.raw)
+            var info = statvfs()
+            try systemCall("fstatvfs", path) { fstatvfs(found.raw, &info) }
+            let (top, whole) = (try Self.kernelPath(of: root.raw), try Self.kernelPath(of: found.raw))
+            let isBelow = top != "/" && (whole == top || whole.hasPrefix(top + "/"))
+            let inside = isBelow ? String(whole.dropFirst(top.count)) : whole
+            return (inside.isEmpty ? "/" : inside, info.f_flag & 1 /* ST_RDONLY */ != 0)
+        }
+    }
+
+    /// Refuses what `archive` would refuse, before anything of the archive is written.
+    ///
+    /// - Throws: `ImageError`: unsupported (the kernel's files), notFound, invalidArgument, system.
+    package func checkContent(of path: String) throws {
+        try ImageError.explaining("looking at \(printable(path)) in the container") {
+            let root = try openRoot()
+            let found = try open(path, in: root.raw)
+            try KernelFileSystem.refuse(found.raw, printable(path))
+        }
+    }
+
     /// Writes a tar of a file or directory to `target`. Its entries begin with the last part of the path; of a path that
     /// ends in `/.`, with `.`: the content of the directory.
     ///
@@ -118,6 +147,13 @@ package struct ContainerFiles: Sendable {
 
 extension ContainerFiles {
     private func openRoot() throws -> OwnedFD { try File.open(root, O_RDONLY | O_DIRECTORY) }
+
+    private static func kernelPath(of descriptor: Int32) throws -> String {
+        let link = "/proc/self/fd/\(descriptor)"
+        var bytes = [CChar](repeating: 0, count: Int(PATH_MAX))
+        let count = try systemCall("readlink", link) { readlink(link, &bytes, bytes.count) }
+        return String(decoding: bytes[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
 
     private static func entryPath(_ path: String, limits: ImageLimits) throws -> EntryPath {
         guard !path.isEmpty, path.utf8.count <= maximumPath, !path.utf8.contains(0) else {

@@ -26,10 +26,15 @@ struct TreeArchiver {
         self.progress = progress
     }
 
-    /// Adds what `found` (O_PATH) is, under `name`, and if it is a directory all below it.
+    /// Adds what `found` (O_PATH) is, under `name`, and if it is a directory all below it. Of a file system of the
+    /// kernel that is mounted below, only the mount point is added.
     ///
     /// - Parameter path: the same thing's path in the root.
     mutating func add(_ found: borrowing OwnedFD, at path: EntryPath, named name: [UInt8]) throws {
+        if try KernelFileSystem.holds(found.raw, path) {
+            throw ImageError(
+                .unsupported, "'\(path)' lies in a file system of the kernel; nothing is copied from there")
+        }
         try addOne(found.raw, name: name)
         // Paths still to be listed, with the names they have in the archive.
         var pending: [(path: EntryPath, name: [UInt8])] = []
@@ -55,7 +60,8 @@ struct TreeArchiver {
                 }
                 let childName = directoryName + [0x2f] + child
                 try addOne(opened.raw, name: childName)
-                if try Self.status(opened.raw, childPath).isDirectory { below.append((childPath, childName)) }
+                guard try Self.status(opened.raw, childPath).isDirectory else { continue }
+                if try !KernelFileSystem.holds(opened.raw, childPath) { below.append((childPath, childName)) }
             }
             pending += below.reversed()
         }

@@ -249,14 +249,7 @@ extension TreeWriter {
     /// A container can mount procfs and lead a copy into it; there the host's root would write what the container's may
     /// not.
     private func refuseKernelFileSystem(_ directory: Int32, _ path: EntryPath) throws {
-        var info = statfs()
-        try systemCall("fstatfs", path.description) { fstatfs(directory, &info) }
-        // proc, sysfs, cgroup, cgroup2, debugfs, tracefs, securityfs, bpf, configfs, devpts (linux/magic.h).
-        let refused: [Int] = [
-            0x9fa0, 0x6265_6572, 0x27_e0eb, 0x6367_7270, 0x6462_6720, 0x7472_6163, 0x7363_6673, 0xcafe_4a11,
-            0x6265_6570, 0x1cd1,
-        ]
-        guard !refused.contains(Int(info.f_type)) else {
+        if try KernelFileSystem.holds(directory, path) {
             throw ImageError(.unsupported, "'\(path)' lies in a file system of the kernel; nothing is copied there")
         }
     }

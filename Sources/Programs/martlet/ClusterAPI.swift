@@ -62,10 +62,14 @@ struct ClusterAPI: Sendable {
         try await client().upgrade(.POST, target(path, query)).frames
     }
 
-    /// One header field of a HEAD request; nil when there is no such thing.
+    /// One header field of a HEAD request; nil when there is no such thing, or none of that kind.
     func head(_ path: String, query: [(String, String)], header: String) async throws -> String? {
         let response = try await client().request(.HEAD, target(path, query))
-        if response.status == 404 { return nil }
+        if response.status == 404 || response.status == 400 { return nil }
+        // The answer to HEAD has no sentence in it, that to GET has.
+        if response.status >= 400 {
+            _ = try await client().request(.GET, target(path, query)).checked()
+        }
         return try await response.checked().headers.first(name: header)
     }
 
@@ -86,9 +90,22 @@ struct ClusterAPI: Sendable {
         try await client().send(HTTPMethod(rawValue: method), target(path, query), body: body)
     }
 
-    /// Writes an answer's body to `sink`.
-    func download(_ path: String, query: [(String, String)], to sink: LocalFile, what: String) async throws {
+    /// Writes an answer's body to the file that `open` gives; it is asked for when there is something to write.
+    func download(
+        _ path: String, query: [(String, String)], to open: () throws -> LocalFile, what: String
+    ) async throws {
         let response = try await client().request(.GET, target(path, query)).checked()
+        let sink = try open()
+        do {
+            try await write(response, to: sink, what: what)
+        } catch {
+            // Half an archive is worse than none.
+            if let path = sink.madeAt { unlink(path) }
+            throw error
+        }
+    }
+
+    private func write(_ response: Response, to sink: LocalFile, what: String) async throws {
         var progress = Progress(what, total: nil)
         var done: Int64 = 0
         for try await piece in response.body {
@@ -109,6 +126,8 @@ struct LocalFile: Sendable {
     let name: String
     /// Bytes to come; nil when that is not known beforehand.
     let size: Int64?
+    /// The path of a file that was made for writing.
+    private(set) var madeAt: String?
 
     init(reading path: String) throws {
         if path == "-" {
@@ -132,7 +151,9 @@ struct LocalFile: Sendable {
                 SharedFD(OwnedFD(adopting: try systemCall("dup", "standard output") { dup(1) })),
                 name: "standard output")
         } else {
+            let isNew = !File.exists(path)
             self.init(SharedFD(try File.open(path, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)), name: path)
+            madeAt = isNew ? path : nil
         }
     }
 

@@ -13,8 +13,8 @@ struct Martlet: AsyncParsableCommand {
         abstract: "Runs containers and services on a cluster of Linux machines.",
         discussion: """
             Exit codes: 0 done; 1 failed; 64 the command line was wrong; `run`, `exec` and `attach` end with the \
-            container's own code, or 125 when Martlet failed, 126 when the program could not be executed, 127 when \
-            it was not found.
+            program's own code, or 125 when Martlet failed (or the command line was wrong), 126 when the program could \
+            not be executed, 127 when it was not found.
             """,
         version: "martlet \(Version.number)",
         groupedSubcommands: [
@@ -39,6 +39,7 @@ struct Martlet: AsyncParsableCommand {
     static func main() async {
         // A peer that went away is an error of its call, not the end of the program.
         signal(SIGPIPE, SIG_IGN)
+        openStandardStreams()
         do {
             var command = try parseAsRoot()
             if var asynchronous = command as? any AsyncParsableCommand {
@@ -47,14 +48,28 @@ struct Martlet: AsyncParsableCommand {
                 try command.run()
             }
         } catch let error as CommandFailure {
-            if !error.message.isEmpty { Output.error("martlet: \(error.message)") }
-            Glibc.exit(error.code)
+            end(error)
         } catch  where isOurs(error) {
-            Output.error("martlet: \(error)")
-            Glibc.exit(1)
+            end(CommandFailure(Explanation.sentence(error)))
+        } catch  where exitCode(for: error) == .validationFailure {
+            end(Explanation.usage(error))
         } catch {
+            // What was asked for: help, the version.
             exit(withError: error)
         }
+    }
+
+    /// A standard stream that the caller has closed must not become a socket of ours, which would get our output.
+    private static func openStandardStreams() {
+        for descriptor: Int32 in 0...2 where fcntl(descriptor, F_GETFD) == -1 {
+            // The lowest free number is this one.
+            _ = Glibc.open("/dev/null", O_RDWR)
+        }
+    }
+
+    private static func end(_ failure: CommandFailure) -> Never {
+        if !failure.message.isEmpty { Output.error("martlet: \(failure.message)") }
+        Glibc.exit(failure.code)
     }
 
     /// ArgumentParser's own errors and requests for help go back to it.
@@ -84,10 +99,16 @@ struct VersionCommand: AsyncParsableCommand {
     @OptionGroup var format: FormatOptions
 
     func run() async throws {
-        let server = try await connection.cluster.version()
-        var table = Table("Part", "Version", "API", "Cluster")
-        try table.add(["version": Version.number], "client", Version.number, Version.api, "")
-        try table.add(server, "master", server.version, server.api, server.clusterID)
+        var table = Table("Part", "Version", "API", "Cluster", key: 1)
+        try table.add(["version": Version.number, "api": Version.api], "client", Version.number, Version.api, "")
+        do {
+            let server = try await connection.cluster.version()
+            try table.add(server, "master", server.version, server.api, server.clusterID)
+        } catch {
+            // Without a master this program still has a version.
+            try table.print(format)
+            throw error
+        }
         try table.print(format)
     }
 }

@@ -1,20 +1,17 @@
 import ArgumentParser
-import Glibc
 import Kernel
 import Model
 
 /// The flags that describe a container, shared by `run`, `create` and the `service` verbs.
 struct PodOptions: ParsableArguments {
-    @Option(name: .shortAndLong, help: ArgumentHelp("KEY=value, or KEY to pass on yours.", valueName: "env"))
-    var env: [String] = []
+    @OptionGroup var variables: EnvironmentOptions
 
-    @Option(help: "A file with a KEY=value on each line.")
-    var envFile: [String] = []
-
-    @Option(name: .shortAndLong, help: "SOURCE:TARGET[:ro]: a path of the node, or a named volume.")
+    @Option(
+        name: .shortAndLong, help: "SOURCE:TARGET[:ro]: a path of the node, or a named volume.",
+        transform: VolumeArgument.init(parsing:))
     var volume: [VolumeArgument] = []
 
-    @Option(help: "/TARGET[:size=64m,mode=1777]: memory.")
+    @Option(help: "/TARGET[:size=64m,mode=1777]: memory.", transform: TmpfsArgument.init(parsing:))
     var tmpfs: [TmpfsArgument] = []
 
     @Option(name: .shortAndLong, help: "The directory that the program starts in.")
@@ -23,7 +20,9 @@ struct PodOptions: ParsableArguments {
     @Option(name: .shortAndLong, help: "USER[:GROUP], names or numbers.")
     var user = ""
 
-    @Option(name: .shortAndLong, help: "[ADDRESS:][PORT[-LAST]:]CONTAINERPORT[/udp]: publish a port of the container.")
+    @Option(
+        name: .shortAndLong, help: "[ADDRESS:][PORT[-LAST]:]CONTAINERPORT[/udp]: publish a port of the container.",
+        transform: PublishedPort.init(parsing:))
     var publish: [PublishedPort] = []
 
     @Option(help: "no, on-failure[:N], always, unless-stopped.")
@@ -44,25 +43,26 @@ struct PodOptions: ParsableArguments {
     @Option(name: .shortAndLong, help: "Memory limit, such as 64m.")
     var memory: ByteSize?
 
-    @Option(help: "Memory plus swap; the same as --memory unless given; -1 for no limit on swap.")
+    @Option(
+        parsing: .unconditional, help: "Memory plus swap; the same as --memory unless given; -1 for no limit on swap.")
     var memorySwap: ByteSize?
 
     @Option(help: "What the scheduler reserves when it is less than --memory.")
     var memoryReservation: ByteSize?
 
-    @Option(help: "Processors, such as 0.5.")
+    @Option(parsing: .unconditional, help: "Processors, such as 0.5.")
     var cpus: Cores?
 
-    @Option(help: "Weight among neighbours, 2 to 262144.")
+    @Option(parsing: .unconditional, help: "Weight among neighbours, 2 to 262144.")
     var cpuShares: Int64?
 
-    @Option(help: "The most processes.")
+    @Option(parsing: .unconditional, help: "The most processes; -1 for no limit.")
     var pidsLimit: Int64?
 
     @Option(help: "Size of /dev/shm.")
     var shmSize: ByteSize?
 
-    @Option(help: "bridge, host or none.")
+    @Option(help: "bridge, host or none.", completion: .list(["bridge", "host", "none"]))
     var network: PodSpec.Network = .bridge
 
     @Option(name: .shortAndLong, help: "KEY=value.")
@@ -83,7 +83,7 @@ struct PodOptions: ParsableArguments {
     @Option(help: "The signal that stops it.")
     var stopSignal = ""
 
-    @Option(help: "Seconds between the stop signal and SIGKILL.")
+    @Option(parsing: .unconditional, help: "Seconds between the stop signal and SIGKILL.")
     var stopTimeout: Int?
 
     @Option(help: "A device of the node: /dev/x[:/dev/y[:rwm]].")
@@ -130,7 +130,7 @@ struct PodOptions: ParsableArguments {
     /// Changes in `pod` what was given.
     func apply(to pod: inout PodSpec) throws {
         var container = pod.containers[0]
-        container.environment = merge(container.environment, try environment())
+        container.environment = merge(container.environment, try variables.entries())
         container.mounts += volume.map(\.mount) + tmpfs.map(\.mount)
         if !workdir.isEmpty { container.workingDirectory = workdir }
         if !user.isEmpty { container.user = user }
@@ -163,21 +163,6 @@ struct PodOptions: ParsableArguments {
         return old.filter { !replaced.contains(key($0)) } + new
     }
 
-    private func environment() throws -> [String] {
-        var result: [String] = []
-        for path in envFile {
-            let lines = String(decoding: try File.read(path), as: UTF8.self).split(separator: "\n")
-            for line in lines where !line.hasPrefix("#") { result += passedOn(String(line)) }
-        }
-        return result + env.flatMap(passedOn)
-    }
-
-    /// `KEY` alone takes the caller's value, and is left out when there is none.
-    private func passedOn(_ entry: String) -> [String] {
-        if entry.contains("=") { return [entry] }
-        return getenv(entry).map { ["\(entry)=\(String(cString: $0))"] } ?? []
-    }
-
     private func applySecurity(to container: inout ContainerSpec) throws {
         for option in securityOpt {
             let words = option.split(separator: "=", maxSplits: 1).map(String.init)
@@ -186,7 +171,11 @@ struct PodOptions: ParsableArguments {
             case ("no-new-privileges", "false"): container.noNewPrivileges = false
             case ("seccomp", "unconfined"): container.seccomp = .unconfined
             case ("seccomp", let path?):
-                container.seccomp = .profile(json: String(decoding: try File.read(path), as: UTF8.self))
+                do {
+                    container.seccomp = .profile(json: try File.text(path))
+                } catch {
+                    throw ValidationError("--security-opt seccomp=\(path): the profile cannot be read: \(error)")
+                }
             default:
                 throw ValidationError(
                     "--security-opt \(option) is not supported: use no-new-privileges[=false] or seccomp=unconfined|FILE"
@@ -201,7 +190,7 @@ struct PodOptions: ParsableArguments {
         if let memoryReservation { limits.memoryReservation = memoryReservation.bytes }
         if let cpus { limits.cpu = cpus.nano }
         if let cpuShares { limits.cpuShares = cpuShares }
-        if let pidsLimit { limits.pids = pidsLimit }
+        if let pidsLimit { limits.pids = pidsLimit == -1 ? nil : pidsLimit }
         if let shmSize { limits.sharedMemory = shmSize.bytes }
     }
 

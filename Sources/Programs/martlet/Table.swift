@@ -80,7 +80,70 @@ struct Table {
     }
 }
 
-/// Objects that have no table: always JSON.
-func printJSON(_ object: some Encodable) throws {
-    Output.line(String(decoding: try JSONCoding.encode(object, pretty: true), as: UTF8.self))
+/// How the `inspect` verbs print, whose objects have no table.
+struct InspectOptions: ParsableArguments {
+    @Option(
+        name: .shortAndLong,
+        help: "json, or a template such as '{{.status.phase}}' of the fields; {{json .status}} prints one as JSON.")
+    var format = "json"
+
+    /// Prints what is found; what is not found is said, and does not spare the others.
+    func print(_ names: [String], _ find: (String) async throws -> some Encodable) async throws {
+        let template = format == "json" ? nil : try FieldTemplate(format)
+        var found: [JSONValue] = []
+        defer {
+            if template == nil {
+                Output.line(String(decoding: JSONValue.array(found).serialized(pretty: true), as: UTF8.self))
+            }
+        }
+        try await forEach(names) { name in
+            let value = try JSONCoding.value(try await find(name))
+            if let template { Output.line(template.text(of: value)) } else { found.append(value) }
+        }
+    }
+}
+
+/// `{{.path.of.fields}}` in a text, numbers being indices of arrays.
+struct FieldTemplate {
+    private var pieces: [(literal: String, path: [String]?, isJSON: Bool)] = []
+
+    init(_ template: String) throws {
+        var rest = template[...]
+        while let open = rest.firstRange(of: "{{") {
+            guard let close = rest[open.upperBound...].firstRange(of: "}}") else {
+                throw ValidationError("the template '\(template)' lacks a closing '}}'")
+            }
+            let words = rest[open.upperBound..<close.lowerBound].split(separator: " ")
+            guard let last = words.last, last.hasPrefix("."), words.count == 1 || words.count == 2 && words[0] == "json"
+            else {
+                throw ValidationError("the template '\(template)' has something else than {{.path.of.fields}}")
+            }
+            pieces.append(
+                (String(rest[..<open.lowerBound]), last.split(separator: ".").map(String.init), words.count == 2))
+            rest = rest[close.upperBound...]
+        }
+        guard !pieces.isEmpty else {
+            throw ValidationError("--format takes json or a template such as '{{.status.phase}}', not '\(template)'")
+        }
+        pieces.append((String(rest), nil, false))
+    }
+
+    func text(of object: JSONValue) -> String {
+        pieces.map { piece in
+            guard let path = piece.path else { return piece.literal }
+            var value = object
+            for name in path {
+                if let next = value[name] {
+                    value = next
+                } else if let array = value.arrayValue, let index = Int(name), array.indices.contains(index) {
+                    value = array[index]
+                } else {
+                    // Fields without a value are left out of the JSON, so one that is not there may still be meant.
+                    value = .null
+                }
+            }
+            if !piece.isJSON, let text = value.stringValue { return piece.literal + text }
+            return piece.literal + String(decoding: value.serialized(), as: UTF8.self)
+        }.joined()
+    }
 }

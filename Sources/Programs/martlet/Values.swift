@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import Model
 
 /// `512`, `64k`, `64m`, `1g` as bytes: powers of 1024, as the docker CLI reads them.
@@ -75,18 +76,20 @@ struct Seconds: ExpressibleByArgument {
 }
 
 /// `[address:][host[-last]:]container[-last][/tcp|udp|sctp]`, as `-p` of the docker CLI.
-struct PublishedPort: ExpressibleByArgument {
+struct PublishedPort {
     let mappings: [PortMapping]
 
-    init?(argument: String) {
+    init(parsing argument: String) throws {
         let halves = argument.split(separator: "/", omittingEmptySubsequences: false)
         guard halves.count <= 2,
-            let transport = PortMapping.Transport(rawValue: halves.count == 2 ? String(halves[1]) : "tcp")
-        else { return nil }
-        guard let (address, host, container) = Self.parts(halves[0]), let inside = Self.range(container) else {
-            return nil
+            let transport = PortMapping.Transport(rawValue: halves.count == 2 ? String(halves[1]).lowercased() : "tcp")
+        else { throw ValidationError("the protocol is tcp, udp or sctp") }
+        guard let (address, host, container) = Self.parts(halves[0]) else {
+            throw ValidationError("write [ADDRESS:][PORT[-LAST]:]CONTAINERPORT[/udp], an IPv6 address in brackets")
         }
-        guard let outside = host.isEmpty ? 0...0 : Self.range(host) else { return nil }
+        guard let inside = Self.range(container), let outside = host.isEmpty ? 0...0 : Self.range(host) else {
+            throw ValidationError("a port is a number from 1 to 65535, a range two of them as 8080-8090")
+        }
         if inside.count == 1 {
             mappings = [
                 PortMapping(
@@ -94,7 +97,9 @@ struct PublishedPort: ExpressibleByArgument {
                     containerPort: inside.lowerBound, transport: transport)
             ]
         } else {
-            guard outside == 0...0 || outside.count == inside.count else { return nil }
+            guard outside == 0...0 || outside.count == inside.count else {
+                throw ValidationError("the two ranges have different lengths, \(outside.count) and \(inside.count)")
+            }
             mappings = inside.map { port in
                 let host = outside == 0...0 ? 0 : outside.lowerBound + port - inside.lowerBound
                 return PortMapping(hostAddress: address, hostPort: host, containerPort: port, transport: transport)
@@ -132,29 +137,48 @@ struct PublishedPort: ExpressibleByArgument {
 }
 
 /// `source:target[:ro|rw]`: a bind when the source is a path, a named volume otherwise; a target alone is refused.
-struct VolumeArgument: ExpressibleByArgument {
+struct VolumeArgument {
     let mount: Mount
 
-    init?(argument: String) {
+    init(parsing argument: String) throws {
         let words = argument.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
-        guard words.count == 2 || words.count == 3, !words[0].isEmpty, words[1].hasPrefix("/") else { return nil }
-        var readOnly = false
-        if words.count == 3 {
-            guard words[2] == "ro" || words[2] == "rw" else { return nil }
-            readOnly = words[2] == "ro"
+        guard words.count == 2 || words.count == 3, !words[0].isEmpty else {
+            throw ValidationError("write SOURCE:TARGET or SOURCE:TARGET:ro; a volume without a name is not supported")
         }
-        let source: Mount.Source = words[0].hasPrefix("/") ? .bind(path: words[0]) : .volume(name: words[0])
-        mount = Mount(source, target: words[1], readOnly: readOnly)
+        guard words[1].hasPrefix("/") else {
+            throw ValidationError("the target '\(words[1])' is a path in the container: begin it with '/'")
+        }
+        guard words.count == 2 || words[2] == "ro" || words[2] == "rw" else {
+            throw ValidationError("the option '\(words[2])' is not supported: use ro or rw")
+        }
+        mount = Mount(try Self.source(words[0]), target: words[1], readOnly: words.count == 3 && words[2] == "ro")
+    }
+
+    /// `.`, `./x` and `../x` are below this program's working directory, as in a shell.
+    private static func source(_ text: String) throws -> Mount.Source {
+        if text.hasPrefix("/") { return .bind(path: text) }
+        guard text == "." || text == ".." || text.hasPrefix("./") || text.hasPrefix("../") else {
+            return .volume(name: text)
+        }
+        guard let here = getcwd(nil, 0) else { throw ValidationError("the working directory is gone") }
+        defer { free(here) }
+        var parts = String(cString: here).split(separator: "/").map(String.init)
+        for part in text.split(separator: "/") where part != "." {
+            if part == ".." { _ = parts.popLast() } else { parts.append(String(part)) }
+        }
+        return .bind(path: "/" + parts.joined(separator: "/"))
     }
 }
 
 /// `/target[:size=64m,mode=1777]`.
-struct TmpfsArgument: ExpressibleByArgument {
+struct TmpfsArgument {
     let mount: Mount
 
-    init?(argument: String) {
+    init(parsing argument: String) throws {
         let words = argument.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-        guard words[0].hasPrefix("/") else { return nil }
+        guard words[0].hasPrefix("/") else {
+            throw ValidationError("the target '\(words[0])' is a path in the container: begin it with '/'")
+        }
         var size: Int64?
         var mode: String?
         var readOnly = false
@@ -162,12 +186,14 @@ struct TmpfsArgument: ExpressibleByArgument {
             let pair = option.split(separator: "=", maxSplits: 1).map(String.init)
             switch (pair[0], pair.count) {
             case ("size", 2):
-                guard let bytes = ByteSize(argument: pair[1])?.bytes, bytes > 0 else { return nil }
+                guard let bytes = ByteSize(argument: pair[1])?.bytes, bytes > 0 else {
+                    throw ValidationError("size is a number of bytes such as 64m, not '\(pair[1])'")
+                }
                 size = bytes
             case ("mode", 2): mode = pair[1]
             case ("ro", 1): readOnly = true
             case ("rw", 1): readOnly = false
-            default: return nil
+            default: throw ValidationError("the option '\(option)' is not supported: use size=64m, mode=1777, ro or rw")
             }
         }
         mount = Mount(.tmpfs(size: size, mode: mode), target: words[0], readOnly: readOnly)

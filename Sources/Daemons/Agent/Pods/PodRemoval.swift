@@ -23,6 +23,8 @@ extension PodExecutor {
             try await pool.run {
                 try group.delete()
                 try self.undoPreparation(task)
+                // The image is free for removal.
+                _ = try self.images.removeSnapshot(taskDirectory: task.directory)
                 // The record goes last, with `forget`.
                 for name in try File.list(task.directory) where name != "task.json" {
                     try Tree.remove("\(task.directory)/\(name)")

@@ -48,7 +48,7 @@ extension PodExecutor {
             } catch let error as ShimError where error.kind == .refused {
                 let code = ExecutorFailure.shellCode(error.description)
                 guard code != 125 else { return try await stream.send(.error(error.description)) }
-                try await stream.send(.stderr(Array("\(error.description)\n".utf8)))
+                try await stream.send(.error(error.description))
                 try await stream.send(.exit(Int32(code)))
             }
         }

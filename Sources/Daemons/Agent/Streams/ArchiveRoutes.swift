@@ -13,18 +13,21 @@ extension StreamPort {
     /// Files of a container, as tar archives.
     func addArchive(to group: RouterGroup<ServiceContext>) {
         group.head("tasks/{task}/archive") { request, context in
-            let (files, path) = try files(request, context, known: ["path"])
+            let (files, path) = try await files(request, context, known: ["path"])
             return Response(status: .ok, headers: try await header(files, path))
         }
         group.get("tasks/{task}/archive") { request, context in
-            let (files, path) = try files(request, context, known: ["path"])
+            let (files, path) = try await files(request, context, known: ["path"])
             var headers = try await header(files, path)
+            // A refusal is said before the answer begins.
+            try await explainingImages { try await transfers.pool.run { try files.checkContent(of: path) } }
             headers[.contentType] = "application/x-tar"
             return Response(
                 status: .ok, headers: headers, body: transfers.download { try files.archive(path, to: $0) })
         }
         group.put("tasks/{task}/archive") { request, context in
-            let (files, path) = try files(request, context, known: ["path", "overwriteDirectory"])
+            let (files, path) = try await files(
+                request, context, known: ["path", "overwriteDirectory"], writing: true)
             let query = try Query(request, known: ["path", "overwriteDirectory"])
             let replaces = try query.flag("overwriteDirectory", or: true)
             try await explainingImages {
@@ -38,21 +41,48 @@ extension StreamPort {
 
     /// The container's root: with its volumes while it runs.
     private func files(
-        _ request: Request, _ context: ServiceContext, known: Set<String>
-    ) throws(APIError) -> (ContainerFiles, String) {
+        _ request: Request, _ context: ServiceContext, known: Set<String>, writing: Bool = false
+    ) async throws -> (ContainerFiles, String) {
         let query = try Query(request, known: known)
         guard let path = query["path"], !path.isEmpty else {
-            throw .badRequest("the query parameter 'path' is missing")
+            throw APIError.badRequest("the query parameter 'path' is missing")
         }
         let record = try record(context)
         let name = record.assignment.instanceName
         guard record.prepared || record.isLive else {
-            throw .conflict("container \(name) has no files: it has not been prepared")
+            throw APIError.conflict("container \(name) has no files: it has not been prepared")
         }
+        let isLive = record.isLive && record.container.pid > 0
         let root =
-            record.isLive && record.container.pid > 0
+            isLive
             ? "/proc/\(record.container.pid)/root" : executor.paths.task(record.assignment.task).rootfs
-        return (ContainerFiles(root: root), path)
+        let files = ContainerFiles(root: root)
+        let place = try await explainingImages {
+            try await transfers.pool.run { try files.place(of: path, directory: writing) }
+        }
+        for container in record.assignment.pod.containers {
+            let mount = container.mounts.filter { Self.isInside(place.path, $0.target) }
+                .max { $0.target.utf8.count < $1.target.utf8.count }
+            // What lies under a mount point would be taken for what lies in the volume.
+            if let mount, !isLive {
+                throw APIError.conflict(
+                    "this path is in the volume at \(mount.target), which container \(name) has only while it runs: "
+                        + "start it first")
+            }
+            guard writing, isLive ? place.isReadOnly : container.readOnlyRoot else { continue }
+            throw APIError.conflict(
+                mount.map { "the volume at \($0.target) of container \(name) is read-only: nothing is copied there" }
+                    ?? (container.readOnlyRoot
+                        ? "the root file system of container \(name) is read-only: nothing is copied there"
+                        : "\(place.path) of container \(name) is read-only: nothing is copied there"))
+        }
+        return (files, path)
+    }
+
+    private static func isInside(_ path: String, _ folder: String) -> Bool {
+        let parts = path.split(separator: "/").filter { $0 != "." }
+        let around = folder.split(separator: "/").filter { $0 != "." }
+        return parts.starts(with: around)
     }
 
     private func header(_ files: ContainerFiles, _ path: String) async throws -> HTTPFields {

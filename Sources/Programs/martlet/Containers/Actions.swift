@@ -12,24 +12,33 @@ protocol ContainerVerb: AsyncParsableCommand {
 extension ContainerVerb {
     func run() async throws {
         let cluster = connection.cluster
-        var failures = 0
-        for container in containers {
-            do {
-                try await act(on: container, cluster)
-                Output.line(container)
-            } catch {
-                failures += 1
-                Output.error("martlet: \(error)")
-            }
+        try await forEach(containers) { container in
+            try await act(on: container, cluster)
+            Output.line(container)
         }
-        if failures > 0 { throw CommandFailure("", code: 1) }
     }
+}
+
+/// Does something to each; a failure with one is said and does not spare the others.
+///
+/// - Throws: at the end, when one failed.
+func forEach(_ names: [String], _ body: (String) async throws -> Void) async throws {
+    var failed = false
+    for name in names {
+        do {
+            try await body(name)
+        } catch {
+            failed = true
+            Output.error("martlet: \(Explanation.sentence(error))")
+        }
+    }
+    if failed { throw CommandFailure("") }
 }
 
 struct Start: ContainerVerb {
     static let configuration = CommandConfiguration(abstract: "Start containers that were created or have ended.")
     @OptionGroup var connection: ConnectionOptions
-    @Argument var containers: [String]
+    @Argument(completion: .containers) var containers: [String]
 
     func act(on container: String, _ cluster: ClusterAPI) async throws {
         try await cluster.act(container, .start, ContainerAction())
@@ -42,10 +51,11 @@ struct Stop: ContainerVerb {
         discussion: "Example: martlet stop --timeout 30 web-server")
     @OptionGroup var connection: ConnectionOptions
     @Option(
-        name: [.customShort("t"), .customLong("timeout"), .customLong("time")], help: "Seconds until SIGKILL (10).")
+        name: [.customShort("t"), .customLong("timeout"), .customLong("time")], parsing: .unconditional,
+        help: "Seconds until SIGKILL (10).")
     var timeout: Int?
     @Option(name: .shortAndLong, help: "Instead of the container's stop signal.") var signal: String?
-    @Argument var containers: [String]
+    @Argument(completion: .containers) var containers: [String]
 
     func act(on container: String, _ cluster: ClusterAPI) async throws {
         try await cluster.act(container, .stop, ContainerAction(signal: signal, grace: timeout))
@@ -56,9 +66,10 @@ struct Restart: ContainerVerb {
     static let configuration = CommandConfiguration(abstract: "Stop containers and start them again.")
     @OptionGroup var connection: ConnectionOptions
     @Option(
-        name: [.customShort("t"), .customLong("timeout"), .customLong("time")], help: "Seconds until SIGKILL (10).")
+        name: [.customShort("t"), .customLong("timeout"), .customLong("time")], parsing: .unconditional,
+        help: "Seconds until SIGKILL (10).")
     var timeout: Int?
-    @Argument var containers: [String]
+    @Argument(completion: .containers) var containers: [String]
 
     func act(on container: String, _ cluster: ClusterAPI) async throws {
         try await cluster.act(container, .restart, ContainerAction(grace: timeout))
@@ -70,7 +81,7 @@ struct Kill: ContainerVerb {
         abstract: "Send a signal to containers.", discussion: "Example: martlet kill --signal HUP proxy")
     @OptionGroup var connection: ConnectionOptions
     @Option(name: .shortAndLong, help: "Name or number.") var signal = "KILL"
-    @Argument var containers: [String]
+    @Argument(completion: .containers) var containers: [String]
 
     func act(on container: String, _ cluster: ClusterAPI) async throws {
         try await cluster.act(container, .kill, ContainerAction(signal: signal))
@@ -80,7 +91,7 @@ struct Kill: ContainerVerb {
 struct Pause: ContainerVerb {
     static let configuration = CommandConfiguration(abstract: "Freeze all processes of containers.")
     @OptionGroup var connection: ConnectionOptions
-    @Argument var containers: [String]
+    @Argument(completion: .containers) var containers: [String]
 
     func act(on container: String, _ cluster: ClusterAPI) async throws {
         try await cluster.act(container, .pause, ContainerAction())
@@ -90,7 +101,7 @@ struct Pause: ContainerVerb {
 struct Unpause: ContainerVerb {
     static let configuration = CommandConfiguration(abstract: "Let paused containers run on.")
     @OptionGroup var connection: ConnectionOptions
-    @Argument var containers: [String]
+    @Argument(completion: .containers) var containers: [String]
 
     func act(on container: String, _ cluster: ClusterAPI) async throws {
         try await cluster.act(container, .unpause, ContainerAction())
@@ -102,7 +113,7 @@ struct Remove: ContainerVerb {
         commandName: "rm", abstract: "Remove containers, their layers and logs.")
     @OptionGroup var connection: ConnectionOptions
     @Flag(name: .shortAndLong, help: "Also those that run: they are killed.") var force = false
-    @Argument var containers: [String]
+    @Argument(completion: .containers) var containers: [String]
 
     func act(on container: String, _ cluster: ClusterAPI) async throws {
         try await cluster.delete(APIPaths.containers, container, query: ["force": "\(force)"])
@@ -113,9 +124,11 @@ struct Wait: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Wait until containers have ended; print their exit codes.")
     @OptionGroup var connection: ConnectionOptions
-    @Argument var containers: [String]
+    @Argument(completion: .containers) var containers: [String]
 
     func run() async throws {
-        for container in containers { Output.line("\(try await connection.cluster.wait(container).exitCode)") }
+        try await forEach(containers) { container in
+            Output.line("\(try await connection.cluster.wait(container).exitCode)")
+        }
     }
 }

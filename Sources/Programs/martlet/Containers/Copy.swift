@@ -1,4 +1,5 @@
 import ArgumentParser
+import CKernel
 import Glibc
 import JSON
 import Kernel
@@ -13,23 +14,117 @@ struct Copy: AsyncParsableCommand {
               martlet cp web.1:/www/index.html .
               martlet cp config/ web.1:/etc/
               martlet cp web.1:/var/log - | tar tv
+            FOLDER/. means what is in the folder.
             """)
     @OptionGroup var connection: ConnectionOptions
+    @Flag(name: [.customShort("L"), .long], help: "Copy what a symbolic link leads to, instead of the link.")
+    var followLink = false
     @Argument(help: "CONTAINER:PATH, a local path, or - for a tar on standard input.") var source: String
     @Argument(help: "CONTAINER:PATH, a local path, or - for a tar on standard output.") var target: String
 
     func run() async throws {
         let cluster = connection.cluster
-        switch (Self.split(source), Self.split(target)) {
-        case (let from?, nil): try await copyOut(cluster, from)
-        case (nil, let to?): try await copyIn(cluster, to)
-        default:
-            throw ValidationError("exactly one of '\(source)' and '\(target)' must be CONTAINER:PATH")
+        switch (ContainerPath.split(source), ContainerPath.split(target)) {
+        case (let from?, nil): try await copyOut(ContainerPath(cluster, from))
+        case (nil, let to?): try await copyIn(ContainerPath(cluster, to))
+        case (.some, .some):
+            throw ValidationError("between two containers nothing is copied: copy out of the one, then into the other")
+        case (nil, nil):
+            throw ValidationError("neither '\(source)' nor '\(target)' is in a container: write one as CONTAINER:PATH")
         }
     }
 
+    private func copyOut(_ given: ContainerPath) async throws {
+        var from = given
+        let kind = try await from.mustExist(following: followLink)
+        if target == "-" { return try await from.download(to: LocalFile(writing: "-")) }
+        let isFolder = kind == .directory
+        let isContent = from.isContent
+        // The archive's entries begin with this.
+        let entry = isContent ? "." : from.name
+        var folder = target
+        var newName: String?
+        if !LocalPath.isFolder(target) {
+            let place = LocalPath(target)
+            guard LocalPath.isFolder(place.parent) else {
+                throw CommandFailure("there is no folder '\(place.parent)' here to copy \(source) into")
+            }
+            guard !File.exists(place.path) || !isFolder else {
+                throw CommandFailure("\(source) is a folder, and '\(target)' here is not: choose another name")
+            }
+            guard isFolder || !target.hasSuffix("/") else {
+                throw CommandFailure("there is no folder '\(target)' here to copy \(source) into")
+            }
+            (folder, newName) = (place.parent, place.name)
+        } else if !isContent, given.name != entry {
+            // A link that was followed gives its own name.
+            newName = given.name
+        }
+        let tar = try LocalTar.unpack(into: folder, renaming: newName.map { (entry, $0) })
+        try await tar.run { try await from.download(to: $0) }
+    }
+
+    private func copyIn(_ given: ContainerPath) async throws {
+        var to = given
+        if source == "-" {
+            guard try await to.isDirectory() else {
+                throw CommandFailure("\(target) is no directory: an archive is unpacked in one that exists")
+            }
+            return try await to.upload(from: LocalFile(reading: "-"))
+        }
+        guard LocalPath.isThere(source) else { throw CommandFailure("there is no '\(source)' here") }
+        let isFolder = LocalPath.isFolder(source, following: followLink || source.hasSuffix("/"))
+        let isContent = isFolder && (source == "." || source.hasSuffix("/."))
+        var place = LocalPath(source)
+        var newName: String?
+        if followLink, !isContent, let real = realpath(source, nil) {
+            defer { free(real) }
+            newName = place.name
+            place = LocalPath(String(cString: real))
+        }
+        if try await !to.isDirectory() {
+            switch try await to.kind(following: true) {
+            case nil:
+                // The target is the new name, in a directory that must exist.
+                guard isFolder || !to.path.hasSuffix("/") else {
+                    throw CommandFailure("there is no directory \(target) to copy '\(source)' into")
+                }
+            case .some:
+                guard !isFolder else {
+                    throw CommandFailure("'\(source)' is a folder, and \(target) is not: choose another name")
+                }
+                guard !target.hasSuffix("/") else { throw CommandFailure("\(target) is no directory") }
+            }
+            newName = to.name
+            to.path = to.parent
+            guard try await to.isDirectory() else {
+                throw CommandFailure("there is no directory \(to) to copy '\(source)' into")
+            }
+        }
+        let tar =
+            isContent || place.name == ".."
+            ? try LocalTar.pack(".", in: source, as: newName)
+            : try LocalTar.pack(place.name, in: place.parent, as: newName)
+        try await tar.run { try await to.upload(from: $0) }
+    }
+}
+
+/// A place in a container.
+struct ContainerPath: CustomStringConvertible {
+    enum Kind { case directory, link, other }
+
+    let cluster: ClusterAPI
+    let container: String
+    var path: String
+
+    init(_ cluster: ClusterAPI, _ place: (container: String, path: String)) {
+        self.cluster = cluster
+        container = place.container
+        path = place.path
+    }
+
     /// A path that has a slash before its first colon is local.
-    private static func split(_ text: String) -> (container: String, path: String)? {
+    static func split(_ text: String) -> (container: String, path: String)? {
         guard let colon = text.firstIndex(of: ":"), !text[..<colon].contains("/"), colon != text.startIndex else {
             return nil
         }
@@ -37,82 +132,84 @@ struct Copy: AsyncParsableCommand {
         return (String(text[..<colon]), path.hasPrefix("/") ? path : "/" + path)
     }
 
-    private func archive(_ container: String) -> String { "\(APIPaths.containers)/\(escaped(container))/archive" }
+    var description: String { "\(container):\(path)" }
+    private var parts: [Substring] { path.split(separator: "/").filter { $0 != "." } }
+    var name: String { parts.last.map(String.init) ?? "." }
+    var parent: String { "/" + parts.dropLast().joined(separator: "/") }
+    /// What is in the directory, not the directory itself.
+    var isContent: Bool { parts.isEmpty || path.hasSuffix("/.") }
 
-    private func copyOut(_ cluster: ClusterAPI, _ from: (container: String, path: String)) async throws {
-        if target == "-" {
-            return try await cluster.download(
-                archive(from.container), query: [("path", from.path)], to: LocalFile(writing: "-"), what: "copying")
-        }
-        let name = from.path.split(separator: "/").last.map(String.init) ?? "/"
-        let place = LocalPlace(target, sourceName: name)
-        let tar = try LocalTar.unpack(into: place.folder, renaming: place.newName.map { (name, $0) })
-        if let file = tar.file {
-            try await cluster.download(archive(from.container), query: [("path", from.path)], to: file, what: "copying")
-        }
-        try tar.finish()
+    private var archive: String { "\(APIPaths.containers)/\(escaped(container))/archive" }
+
+    func download(to file: LocalFile) async throws {
+        try await cluster.download(archive, query: [("path", path)], to: { file }, what: "copying")
     }
 
-    private func copyIn(_ cluster: ClusterAPI, _ to: (container: String, path: String)) async throws {
-        if source == "-" {
-            return try await cluster.uploadWithoutAnswer(
-                "PUT", archive(to.container), query: [("path", to.path)], from: LocalFile(reading: "-"), what: "copying"
-            )
-        }
-        guard File.exists(source) else { throw CommandFailure("no such file or directory here: \(source)") }
-        // `folder/.` means what is in it, as for cp(1).
-        let contents = source.hasSuffix("/.") || source == "."
-        let parts = source.split(separator: "/").filter { $0 != "." }
-        let name = contents ? "." : parts.last.map(String.init) ?? "."
-        let parent = (source.hasPrefix("/") ? "/" : "") + parts.dropLast(contents ? 0 : 1).joined(separator: "/")
-        var folder = to.path
-        var newName: String?
-        if !contents, try await !isDirectory(cluster, to) {
-            // The target is the new name, in a directory that must exist.
-            guard !to.path.hasSuffix("/") else {
-                throw CommandFailure("no such directory in \(to.container): \(to.path)")
+    func upload(from file: LocalFile) async throws {
+        // A file never takes a directory's place, nor a directory a file's.
+        try await cluster.uploadWithoutAnswer(
+            "PUT", archive, query: [("path", path), ("overwriteDirectory", "false")], from: file, what: "copying")
+    }
+
+    /// Whether the path leads to a directory, over links too.
+    func isDirectory() async throws -> Bool { try await stat(path + "/.") != nil }
+
+    /// What the path is; nil when there is nothing.
+    ///
+    /// - Parameter following: when it is a symbolic link, `path` becomes that which it leads to.
+    mutating func kind(following: Bool) async throws -> Kind? {
+        for _ in 0..<40 {
+            guard let stat = try await stat(path) else { return nil }
+            switch stat.mode & 0o170000 {
+            case 0o040000: return .directory
+            case 0o120000 where following:
+                let target = stat.linkTarget
+                path = target.hasPrefix("/") ? target : parent + "/" + target
+            case 0o120000: return .link
+            default: return .other
             }
-            newName = to.path.split(separator: "/").last.map(String.init)
-            folder = "/" + to.path.split(separator: "/").dropLast().joined(separator: "/")
         }
-        let tar = try LocalTar.pack(name, in: parent.isEmpty ? "." : parent, as: newName)
-        if let file = tar.file {
-            try await cluster.uploadWithoutAnswer(
-                "PUT", archive(to.container), query: [("path", folder)], from: file, what: "copying")
-        }
-        try tar.finish()
+        throw CommandFailure("\(self) leads through a loop of links")
     }
 
-    private func isDirectory(_ cluster: ClusterAPI, _ to: (container: String, path: String)) async throws -> Bool {
-        guard
-            let header = try await cluster.head(
-                archive(to.container), query: [("path", to.path)], header: "Martlet-Path-Stat")
-        else { return false }
-        return try JSONCoding.decode(PathStat.self, from: Array(unescaped(header).utf8)).mode & 0o170000 == 0o040000
+    mutating func mustExist(following: Bool) async throws -> Kind {
+        if let kind = try await kind(following: following) { return kind }
+        throw CommandFailure("there is no \(self)")
     }
-}
 
-/// Where something that is copied out shall lie.
-struct LocalPlace {
-    let folder: String
-    /// nil: it keeps its name.
-    let newName: String?
-
-    init(_ target: String, sourceName: String) {
-        var info = stat()
-        if stat(target, &info) == 0, info.st_mode & S_IFMT == S_IFDIR {
-            folder = target
-            newName = nil
-        } else {
-            let parts = target.split(separator: "/", omittingEmptySubsequences: false)
-            let parent = parts.dropLast().joined(separator: "/")
-            folder = parent.isEmpty ? (target.hasPrefix("/") ? "/" : ".") : parent
-            newName = parts.last.map(String.init)
+    private func stat(_ path: String) async throws -> PathStat? {
+        guard let header = try await cluster.head(archive, query: [("path", path)], header: PathStat.header) else {
+            // No container, or no such path in it.
+            let _: ContainerView = try await cluster.get("\(APIPaths.containers)/\(escaped(container))")
+            return nil
         }
+        return try JSONCoding.decode(PathStat.self, from: Array(unescaped(header).utf8))
     }
 }
 
-func unescaped(_ text: String) -> String {
+/// A place on this machine.
+struct LocalPath {
+    let path: String
+    let parent: String
+    let name: String
+
+    init(_ text: String) {
+        let parts = text.split(separator: "/").filter { $0 != "." }
+        name = parts.last.map(String.init) ?? "."
+        let folder = parts.dropLast().joined(separator: "/")
+        parent = text.hasPrefix("/") ? "/" + folder : folder.isEmpty ? "." : folder
+        path = parent + "/" + name
+    }
+
+    static func isFolder(_ path: String, following: Bool = true) -> Bool {
+        (try? File.open(path, O_DIRECTORY | Int32(CK_O_PATH) | (following ? 0 : O_NOFOLLOW))) != nil
+    }
+
+    /// Also a link that leads nowhere.
+    static func isThere(_ path: String) -> Bool { (try? File.open(path, Int32(CK_O_PATH) | O_NOFOLLOW)) != nil }
+}
+
+private func unescaped(_ text: String) -> String {
     var bytes: [UInt8] = []
     var rest = Array(text.utf8)[...]
     while let byte = rest.popFirst() {

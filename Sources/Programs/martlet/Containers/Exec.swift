@@ -9,15 +9,16 @@ struct Exec: AsyncParsableCommand {
     @OptionGroup var connection: ConnectionOptions
     @Flag(name: .shortAndLong, help: "Keep standard input open.") var interactive = false
     @Flag(name: .shortAndLong, help: "A terminal.") var tty = false
-    @Option(name: .shortAndLong, help: "KEY=value.") var env: [String] = []
+    @OptionGroup var environment: EnvironmentOptions
     @Option(name: .shortAndLong, help: "The directory that the program starts in.") var workdir = ""
     @Option(name: .shortAndLong, help: "USER[:GROUP].") var user = ""
-    @Argument var container: String
+    @Argument(completion: .containers) var container: String
     @Argument(parsing: .captureForPassthrough) var command: [String]
 
     func run() async throws {
         var request = ExecRequest(
-            command: command, environment: env, workingDirectory: workdir, user: user, terminal: tty, stdin: interactive
+            command: command, environment: try environment.entries(), workingDirectory: workdir, user: user,
+            terminal: tty, stdin: interactive
         )
         if tty, let size = Terminal.size() {
             request.columns = size.columns
@@ -27,11 +28,14 @@ struct Exec: AsyncParsableCommand {
         do {
             let spec = String(decoding: try JSONCoding.encode(request), as: UTF8.self)
             let session = try await FrameSession.open(
-                connection.cluster, "\(APIPaths.containers)/\(container)/exec", query: [("spec", spec)], terminal: tty,
+                connection.cluster, "\(APIPaths.containers)/\(escaped(container))/exec", query: [("spec", spec)],
+                terminal: tty,
                 stdin: interactive)
             code = try await session.run()
+        } catch let error as CommandFailure {
+            throw error
         } catch {
-            throw CommandFailure("\(error)", code: 125)
+            throw CommandFailure(Explanation.sentence(error), code: 125)
         }
         if code != 0 { throw CommandFailure("", code: code) }
     }
@@ -42,19 +46,22 @@ struct Attach: AsyncParsableCommand {
         abstract: "Connect to the streams of a running container; ctrl-p ctrl-q leaves a terminal.")
     @OptionGroup var connection: ConnectionOptions
     @Flag(help: "Do not send standard input.") var noStdin = false
-    @Argument var container: String
+    @Argument(completion: .containers) var container: String
 
     func run() async throws {
         let code: Int32
         do {
-            let view: ContainerView = try await connection.cluster.get("\(APIPaths.containers)/\(container)")
+            let view: ContainerView = try await connection.cluster.get("\(APIPaths.containers)/\(escaped(container))")
             let stdin = view.spec.stdin && !noStdin
-            let session = try await FrameSession.open(
-                connection.cluster, "\(APIPaths.containers)/\(container)/attach", query: [("stdin", "\(stdin)")],
+            var session = try await FrameSession.open(
+                connection.cluster, "\(APIPaths.containers)/\(view.id)/attach", query: [("stdin", "\(stdin)")],
                 terminal: view.spec.terminal, stdin: stdin)
+            session.redraws = view.status.phase == .running
             code = try await session.run()
+        } catch let error as CommandFailure {
+            throw error
         } catch {
-            throw CommandFailure("\(error)", code: 125)
+            throw CommandFailure(Explanation.sentence(error), code: 125)
         }
         if code != 0 { throw CommandFailure("", code: code) }
     }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import JSON
 import Model
 import Wire
@@ -6,14 +7,13 @@ import Wire
 struct Inspect: AsyncParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Show everything about containers, as JSON.")
     @OptionGroup var connection: ConnectionOptions
-    @Argument var containers: [String]
+    @OptionGroup var format: InspectOptions
+    @Argument(completion: .containers) var containers: [String]
 
     func run() async throws {
-        var views: [ContainerView] = []
-        for container in containers {
-            views.append(try await connection.cluster.get("\(APIPaths.containers)/\(container)"))
+        try await format.print(containers) { container -> ContainerView in
+            try await connection.cluster.get("\(APIPaths.containers)/\(escaped(container))")
         }
-        try printJSON(views)
     }
 }
 
@@ -21,10 +21,10 @@ struct Top: AsyncParsableCommand {
     static let configuration = CommandConfiguration(abstract: "List the processes of a container.")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var format: FormatOptions
-    @Argument var container: String
+    @Argument(completion: .containers) var container: String
 
     func run() async throws {
-        let list: ProcessList = try await connection.cluster.get("\(APIPaths.containers)/\(container)/top")
+        let list: ProcessList = try await connection.cluster.get("\(APIPaths.containers)/\(escaped(container))/top")
         var table = Table()
         table.columns = list.titles
         table.rows = list.processes
@@ -41,7 +41,7 @@ struct Stats: AsyncParsableCommand {
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var format: FormatOptions
     @Flag(help: "Print one sample (over a second) and end.") var noStream = false
-    @Argument var containers: [String] = []
+    @Argument(completion: .containers) var containers: [String] = []
 
     func run() async throws {
         let cluster = connection.cluster
@@ -52,7 +52,8 @@ struct Stats: AsyncParsableCommand {
             for name in names.sorted() {
                 let now: ContainerStats
                 do {
-                    now = try await cluster.get("\(APIPaths.containers)/\(name)/stats", query: [("stream", "false")])
+                    now = try await cluster.get(
+                        "\(APIPaths.containers)/\(escaped(name))/stats", query: [("stream", "false")])
                 } catch {
                     // It ended between the listing and the question.
                     if containers.isEmpty { continue }
@@ -63,9 +64,14 @@ struct Stats: AsyncParsableCommand {
             }
             let first = table.rows.isEmpty && !names.isEmpty
             if !first {
-                if !noStream && Output.isTerminal { Output.bytes(Array("\u{1B}[H\u{1B}[J".utf8), to: 1) }
-                try table.print(format)
-                if noStream { return }
+                if noStream { return try table.print(format) }
+                if format.format == "json" {
+                    // A stream of documents has one on each line.
+                    for object in table.objects { Output.line(String(decoding: object.serialized(), as: UTF8.self)) }
+                } else {
+                    if isatty(1) == 1 { Output.bytes(Array("\u{1B}[H\u{1B}[J".utf8), to: 1) }
+                    try table.print(format)
+                }
             }
             try await Task.sleep(for: .seconds(1))
         }

@@ -6,8 +6,8 @@ import Kernel
 /// tar unpacks without following the archive's links out of the folder, and keeps modes and times.
 final class LocalTar {
     private let child: ChildProcess
-    /// Our end; given up with `closePipe` so that tar sees the end of the archive.
-    private(set) var file: LocalFile?
+    /// Our end; given up so that tar sees the end of the archive.
+    private var file: LocalFile?
 
     static func unpack(into folder: String, renaming: (from: String, to: String)?) throws -> LocalTar {
         let rename = renaming.map { ["--transform=\(expression($0.from, $0.to))"] } ?? []
@@ -39,12 +39,25 @@ final class LocalTar {
         file = LocalFile(ours, name: "tar")
     }
 
-    /// Waits for tar to do its part.
+    /// Does the other part of the work with our end of the pipe, and waits for tar to do its own.
     ///
-    /// - Throws: when it could not; it has said why on standard error.
-    func finish() throws {
+    /// - Throws: what `body` throws, tar being ended then before it can complain; when tar could not do its part, which
+    ///   it has said on standard error.
+    func run(_ body: (LocalFile) async throws -> Void) async throws {
+        do {
+            try await transfer(body)
+        } catch {
+            try child.signal(SIGKILL)
+            _ = try child.wait()
+            throw error
+        }
         file = nil
         let status = try child.wait()
         guard status == .exited(0) else { throw CommandFailure("tar ended with \(status.shellCode)") }
+    }
+
+    /// Holds our end of the pipe no longer than it is used.
+    private func transfer(_ body: (LocalFile) async throws -> Void) async throws {
+        if let file { try await body(file) }
     }
 }

@@ -10,10 +10,10 @@ struct Logs: AsyncParsableCommand {
         discussion: "Example: martlet logs -f --tail 20 web.1")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var options: LogOptions
-    @Argument var container: String
+    @Argument(completion: .containers) var container: String
 
     func run() async throws {
-        try await options.print(connection.cluster, "\(APIPaths.containers)/\(container)/logs")
+        try await options.print(connection.cluster, "\(APIPaths.containers)/\(escaped(container))/logs")
     }
 }
 
@@ -21,13 +21,14 @@ struct Logs: AsyncParsableCommand {
 struct LogOptions: ParsableArguments {
     @Flag(name: .shortAndLong, help: "Go on until the container has ended.") var follow = false
     @Flag(name: .shortAndLong, help: "The time before each line.") var timestamps = false
-    @Option(name: [.customShort("n"), .long], help: "The last lines only.") var tail: Int?
+    @Option(name: [.customShort("n"), .long], help: "So many of the last lines, or all.", transform: tailArgument)
+    var tail: String?
     @Option(help: "From this time (RFC 3339), or this long ago (10m).") var since: MomentArgument?
     @Option(help: "Until this time.") var until: MomentArgument?
 
     func print(_ cluster: ClusterAPI, _ path: String) async throws {
         var query = [("follow", "\(follow)"), ("timestamps", "\(timestamps)")]
-        if let tail { query.append(("tail", "\(tail)")) }
+        if let tail { query.append(("tail", tail)) }
         if let since { query.append(("since", since.time.description)) }
         if let until { query.append(("until", until.time.description)) }
         try await cluster.frames(path, query: query) { frame in
@@ -39,6 +40,13 @@ struct LogOptions: ParsableArguments {
             }
         }
     }
+}
+
+private func tailArgument(_ text: String) throws -> String {
+    guard text == "all" || Int(text).map({ $0 >= 0 }) ?? false else {
+        throw ValidationError("give a number of lines, or all")
+    }
+    return text
 }
 
 /// A time, or how long ago.
@@ -66,9 +74,12 @@ struct Events: AsyncParsableCommand {
     @Option(help: "Until this time; without it, goes on.") var until: MomentArgument?
     @Option(name: [.customShort("f"), .long], help: "KEY=VALUE with the keys kind, action, id, name.") var filter:
         [LabelArgument] = []
-    @Option(help: "table or json.") var format = "table"
+    @Option(help: "table, or json: one object a line.") var format = "table"
 
     func run() async throws {
+        guard format == "table" || format == "json" else {
+            throw ValidationError("--format of events is table or json, not '\(format)'")
+        }
         var query: [(String, String)] = [("follow", "\(until == nil)")]
         if let since { query.append(("since", since.time.description)) }
         if let until { query.append(("until", until.time.description)) }

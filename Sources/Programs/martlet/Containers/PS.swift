@@ -9,13 +9,14 @@ struct PS: AsyncParsableCommand {
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var format: FormatOptions
     @Flag(name: .shortAndLong, help: "Also those that do not run.") var all = false
-    @Flag(help: "Whole ids.") var noTrunc = false
+    @Flag(help: "Whole ids and statuses.") var noTrunc = false
     @Option(help: "Only the instances of this service.") var service: String?
     @Option(name: [.customShort("f"), .long], help: "KEY=VALUE with the keys name, label, status, node, service.")
     var filter: [LabelArgument] = []
 
     func run() async throws {
-        var query: [(String, String)] = [("all", "\(all || format.quiet && !filter.isEmpty)")]
+        // Who asks for a status means containers that do not run, too.
+        var query: [(String, String)] = [("all", "\(all || filter.contains { $0.key == "status" })")]
         if let service { query.append(("service", service)) }
         for item in filter {
             guard ["name", "label", "status", "node", "service"].contains(item.key) else {
@@ -32,10 +33,16 @@ struct PS: AsyncParsableCommand {
         for view in views.sorted(by: { $0.createdAt > $1.createdAt }) {
             try table.add(
                 view, whole ? view.id.text : String(view.id.text.prefix(12)), view.name, view.spec.image, view.nodeName,
-                view.statusText, view.status.addresses.first ?? "", view.portsText)
+                whole ? view.statusText : view.statusText.shortened(to: 80), view.status.addresses.first ?? "",
+                view.portsText)
         }
         return table
     }
+}
+
+extension String {
+    /// At most `length` characters; what is left out is marked.
+    func shortened(to length: Int) -> String { count <= length ? self : prefix(length - 1) + "…" }
 }
 
 extension ContainerView {

@@ -18,32 +18,52 @@ struct Run: AsyncParsableCommand {
     @Flag(name: .shortAndLong, help: "A terminal.") var tty = false
     @Flag(name: .customLong("rm"), help: "Remove the container when it has ended.") var remove = false
     @Option(help: "Unique in the cluster; made up when not given.") var name: String?
-    @Argument var image: String
+    @Argument(completion: .images) var image: String
     @Argument(parsing: .captureForPassthrough, help: "The program and its arguments, instead of the image's.")
     var command: [String] = []
 
     func run() async throws {
         let cluster = connection.cluster
-        let pod = try options.pod(image: image, command: command, terminal: tty, stdin: interactive)
         do {
+            // Before anything is made.
+            try FrameSession.requireTerminal(tty && interactive && !detach)
+            let pod = try options.pod(image: image, command: command, terminal: tty, stdin: interactive)
             let view: ContainerView = try await cluster.send(
                 "POST", APIPaths.containers,
                 body: CreateContainer(name: name, pod: pod, removeOnExit: remove, start: detach))
             if detach {
                 Output.line(view.id.text)
-                return
+                return try await background(view, cluster)
             }
             let code = try await foreground(view, cluster)
             if code != 0 { throw CommandFailure("", code: code) }
         } catch let error as CommandFailure {
+            // Without a message it is the program's own exit code, of which 1 is one.
+            throw CommandFailure(error.message, code: error.code == 1 && !error.message.isEmpty ? 125 : error.code)
+        } catch let error as ValidationError {
             throw error
         } catch {
-            throw CommandFailure("\(error)", code: 125)
+            throw CommandFailure(Explanation.sentence(error), code: 125)
         }
+    }
+
+    /// Says when the container does not come up. One that takes long goes on without us.
+    private func background(_ view: ContainerView, _ cluster: ClusterAPI) async throws {
+        let watcher = StartFailure(cluster: cluster, container: view.id.text)
+        let failure: CommandFailure?
+        do {
+            failure = try await watcher.wait(patience: .seconds(30))
+        } catch {
+            throw CommandFailure(
+                "the container \(view.name) was made, but whether it started is not known: "
+                    + "\(Explanation.sentence(error)); see `martlet ps --all`", code: 125)
+        }
+        if let failure { throw failure }
     }
 
     /// Attaches first and starts then, so that not a byte is missed.
     private func foreground(_ view: ContainerView, _ cluster: ClusterAPI) async throws -> Int32 {
+        let watcher = StartFailure(cluster: cluster, container: view.id.text)
         let session: FrameSession
         do {
             session = try await FrameSession.open(
@@ -53,15 +73,32 @@ struct Run: AsyncParsableCommand {
             try await cluster.act(view.id.text, .start, ContainerAction())
         } catch {
             // The cluster knows the code that goes with the failure: 127 for a program that is not there.
-            let failure = try? await StartFailure(cluster: cluster, container: view.id.text).wait(patience: .seconds(2))
+            let failure = try? await watcher.wait(patience: .seconds(2))
             // What could not be attached or started must not stay behind as a container that nobody asked for.
             if remove { try? await cluster.delete(APIPaths.containers, view.id.text, query: ["force": "true"]) }
-            if let failure { throw failure }
+            throw failure ?? error
+        }
+        do {
+            let code = try await session.run(orFailing: watcher)
+            if remove { await untilRemoved(view, cluster) }
+            return code
+        } catch {
+            if remove { await untilRemoved(view, cluster) }
             throw error
         }
-        let watcher = StartFailure(cluster: cluster, container: view.id.text)
-        let code = try await session.run(orFailing: watcher)
-        return code
+    }
+
+    /// Its name and its ports are free when this program has ended; unless the node takes very long.
+    private func untilRemoved(_ view: ContainerView, _ cluster: ClusterAPI) async {
+        let path = "\(APIPaths.containers)/\(view.id)/wait"
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask {
+                let _: WaitResult? = try? await cluster.send("POST", path, query: [("condition", "removed")])
+            }
+            group.addTask { try? await Task.sleep(for: .seconds(20)) }
+            await group.next()
+            group.cancelAll()
+        }
     }
 }
 
@@ -98,7 +135,7 @@ struct Create: AsyncParsableCommand {
     @Flag(name: .shortAndLong, help: "A terminal.") var tty = false
     @Flag(name: .customLong("rm"), help: "Remove the container when it has ended.") var remove = false
     @Option(help: "Unique in the cluster; made up when not given.") var name: String?
-    @Argument var image: String
+    @Argument(completion: .images) var image: String
     @Argument(parsing: .captureForPassthrough) var command: [String] = []
 
     func run() async throws {

@@ -48,13 +48,17 @@ struct ImageImport: AsyncParsableCommand {
         discussion: "Example: martlet image import --name tool:1 --cmd /bin/tool rootfs.tar  (- reads standard input)")
     @OptionGroup var connection: ConnectionOptions
     @Option(name: .shortAndLong, help: "Its name.") var name: String
-    @Option(parsing: .upToNextOption, help: "The program that runs unless another is given.") var cmd: [String] = []
-    @Option(parsing: .upToNextOption, help: "What every program is started with.") var entrypoint: [String] = []
+    @Option(
+        parsing: .unconditionalSingleValue,
+        help: "The program that runs unless another is given; again for each of its arguments.")
+    var cmd: [String] = []
+    @Option(parsing: .unconditionalSingleValue, help: "What every program is started with; again for each argument.")
+    var entrypoint: [String] = []
     @Option(name: .shortAndLong, help: "KEY=value.") var env: [String] = []
     @Option(name: .shortAndLong, help: "The directory that programs start in.") var workdir: String?
     @Option(name: .shortAndLong, help: "USER[:GROUP].") var user: String?
     @Option(name: .shortAndLong, help: "KEY=value.") var label: [LabelArgument] = []
-    @Argument(help: "A tar, plain or compressed; - for standard input.") var file: String
+    @Argument(help: "A tar, plain or compressed; - for standard input.", completion: .file()) var file: String
 
     func run() async throws {
         var query = [("name", name)]
@@ -76,12 +80,15 @@ struct ImageLoad: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "load", abstract: "Load images from an archive of `docker save` or in OCI layout.")
     @OptionGroup var connection: ConnectionOptions
-    @Option(name: .shortAndLong, help: "The archive (standard input).") var input = "-"
+    @Option(name: .shortAndLong, help: "The archive (standard input).", completion: .file()) var input = "-"
 
     func run() async throws {
         let views: [ImageView] = try await connection.cluster.upload(
             "POST", "\(APIPaths.images)/load", query: [], file: input, what: "loading")
-        for view in views { Output.line("Loaded \(view.names.first ?? view.id)") }
+        for view in views {
+            let names = view.names.isEmpty ? "" : " (\(view.names.joined(separator: ", ")))"
+            Output.line("Loaded \(view.id)\(names)")
+        }
     }
 }
 
@@ -89,9 +96,9 @@ struct ImageSave: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "save", abstract: "Write images to an archive that `docker load` and others read.")
     @OptionGroup var connection: ConnectionOptions
-    @Option(name: .shortAndLong, help: "The archive (standard output).") var output = "-"
+    @Option(name: .shortAndLong, help: "The archive (standard output).", completion: .file()) var output = "-"
     @Option(name: .customLong("archive"), help: "docker or oci.") var archive = "docker"
-    @Argument var images: [String]
+    @Argument(completion: .images) var images: [String]
 
     func run() async throws {
         guard archive == "docker" || archive == "oci" else {
@@ -99,15 +106,14 @@ struct ImageSave: AsyncParsableCommand {
         }
         try await connection.cluster.download(
             "\(APIPaths.images)/save", query: images.map { ("name", $0) } + [("format", archive)],
-            to: LocalFile(writing: output),
-            what: "saving")
+            to: { try LocalFile(writing: output) }, what: "saving")
     }
 }
 
 struct ImageTag: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "tag", abstract: "Give an image another name.")
     @OptionGroup var connection: ConnectionOptions
-    @Argument var image: String
+    @Argument(completion: .images) var image: String
     @Argument var name: String
 
     func run() async throws {
@@ -120,12 +126,13 @@ struct ImageInspect: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "inspect", abstract: "Show everything about images, as JSON.")
     @OptionGroup var connection: ConnectionOptions
-    @Argument var images: [String]
+    @OptionGroup var format: InspectOptions
+    @Argument(completion: .images) var images: [String]
 
     func run() async throws {
-        var details: [ImageDetails] = []
-        for image in images { details.append(try await connection.cluster.get("\(APIPaths.images)/\(escaped(image))")) }
-        try printJSON(details)
+        try await format.print(images) { image -> ImageDetails in
+            try await connection.cluster.get("\(APIPaths.images)/\(escaped(image))")
+        }
     }
 }
 
@@ -134,10 +141,10 @@ struct ImageRemove: AsyncParsableCommand {
         commandName: "rm", abstract: "Remove names of images, and images without names.")
     @OptionGroup var connection: ConnectionOptions
     @Flag(name: .shortAndLong, help: "Also an image with several names.") var force = false
-    @Argument var images: [String]
+    @Argument(completion: .images) var images: [String]
 
     func run() async throws {
-        for image in images {
+        try await forEach(images) { image in
             let removal: ImageRemoval = try await connection.cluster.send(
                 "DELETE", "\(APIPaths.images)/\(escaped(image))", query: [("force", "\(force)")])
             for name in removal.untagged { Output.line("Untagged \(name)") }

@@ -38,12 +38,13 @@ struct NodeInspect: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "inspect", abstract: "Show everything about nodes, as JSON.")
     @OptionGroup var connection: ConnectionOptions
-    @Argument var nodes: [String]
+    @OptionGroup var format: InspectOptions
+    @Argument(completion: .nodes) var nodes: [String]
 
     func run() async throws {
-        var views: [NodeView] = []
-        for node in nodes { views.append(try await connection.cluster.get("\(APIPaths.nodes)/\(escaped(node))")) }
-        try printJSON(views)
+        try await format.print(nodes) { node -> NodeView in
+            try await connection.cluster.get("\(APIPaths.nodes)/\(escaped(node))")
+        }
     }
 }
 
@@ -52,7 +53,7 @@ struct NodeLabel: AsyncParsableCommand {
         commandName: "label", abstract: "Set labels of a node, or remove them.",
         discussion: "Example: martlet node label machine-1 zone=b disk-  (a trailing '-' removes)")
     @OptionGroup var connection: ConnectionOptions
-    @Argument var node: String
+    @Argument(completion: .nodes) var node: String
     @Argument(help: "KEY=VALUE, or KEY- to remove.") var labels: [String]
 
     func run() async throws {

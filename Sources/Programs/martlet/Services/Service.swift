@@ -40,9 +40,9 @@ struct ServiceCreate: AsyncParsableCommand {
     @OptionGroup var options: PodOptions
     @OptionGroup var update: UpdateOptions
     @Option(help: "Unique in the cluster.") var name: String
-    @Option(help: "Instances.") var replicas = 1
+    @Option(parsing: .unconditional, help: "Instances.") var replicas = 1
     @Option(help: "replicated, or global: one on every node.") var mode = "replicated"
-    @Argument var image: String
+    @Argument(completion: .images) var image: String
     @Argument(parsing: .captureForPassthrough) var command: [String] = []
 
     func run() async throws {
@@ -86,7 +86,7 @@ struct ServicePS: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "ps", abstract: "List the instances of a service.")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var format: FormatOptions
-    @Argument var service: String
+    @Argument(completion: .services) var service: String
 
     func run() async throws {
         // A name that does not exist is an error, not an empty table.
@@ -107,14 +107,13 @@ struct ServiceInspect: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "inspect", abstract: "Show everything about services, as JSON.")
     @OptionGroup var connection: ConnectionOptions
-    @Argument var services: [String]
+    @OptionGroup var format: InspectOptions
+    @Argument(completion: .services) var services: [String]
 
     func run() async throws {
-        var views: [ServiceView] = []
-        for service in services {
-            views.append(try await connection.cluster.get("\(APIPaths.services)/\(escaped(service))"))
+        try await format.print(services) { service -> ServiceView in
+            try await connection.cluster.get("\(APIPaths.services)/\(escaped(service))")
         }
-        try printJSON(views)
     }
 }
 
@@ -125,13 +124,18 @@ struct ServiceScale: AsyncParsableCommand {
     @OptionGroup var connection: ConnectionOptions
     @Argument(help: "SERVICE=NUMBER.") var services: [LabelArgument]
 
+    func validate() throws {
+        for item in services where Int(item.value).map({ $0 < 0 }) ?? true {
+            throw ValidationError("'\(item.key)=\(item.value)' is not SERVICE=NUMBER")
+        }
+    }
+
     func run() async throws {
-        for item in services {
-            guard let number = Int(item.value), number >= 0 else {
-                throw ValidationError("'\(item.key)=\(item.value)' is not SERVICE=NUMBER")
-            }
+        let numbers = services.map { ($0.key, Int($0.value) ?? 0) }
+        try await forEach(numbers.map(\.0)) { name in
+            let number = numbers.last { $0.0 == name }?.1 ?? 0
             let view: ServiceView = try await connection.cluster.send(
-                "PATCH", "\(APIPaths.services)/\(escaped(item.key))", body: UpdateService(scale: .replicated(number)))
+                "PATCH", "\(APIPaths.services)/\(escaped(name))", body: UpdateService(scale: .replicated(number)))
             Output.line("\(view.service.name) scaled to \(number)")
         }
     }
@@ -141,18 +145,20 @@ struct ServiceUpdate: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "update", abstract: "Change a service: its instances are replaced one after another.",
         discussion:
-            "What is given is added to or replaces what there is. Example: martlet service update --image app:2 web")
+            "What is given is added to or replaces what there is. Example: martlet service update web --image app:2 -- /bin/app -v"
+    )
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var options: PodOptions
     @OptionGroup var update: UpdateOptions
     @Option(help: "Another image.") var image: String?
-    @Option(help: "Instances.") var replicas: Int?
-    @Option(parsing: .upToNextOption, help: "Another program with its arguments.") var args: [String] = []
+    @Option(parsing: .unconditional, help: "Instances.") var replicas: Int?
     @Option(help: "Remove this environment variable.") var envRm: [String] = []
     @Option(help: "Remove this constraint.") var constraintRm: [ConstraintArgument] = []
     @Flag(help: "Replace the instances although nothing changed.") var force = false
     @Flag(help: "Go on with an update that paused.") var resume = false
-    @Argument var service: String
+    @Argument(completion: .services) var service: String
+    @Argument(parsing: .postTerminator, help: "After --: another program with its arguments.")
+    var command: [String] = []
 
     func run() async throws {
         let cluster = connection.cluster
@@ -166,7 +172,7 @@ struct ServiceUpdate: AsyncParsableCommand {
             pod.containers[0].image = image
             pod.containers[0].imageDigest = ""
         }
-        if !args.isEmpty { pod.containers[0].command = args }
+        if !command.isEmpty { pod.containers[0].command = command }
         pod.containers[0].environment.removeAll { entry in envRm.contains(String(entry.prefix { $0 != "=" })) }
         let gone = Set(constraintRm.map(\.constraint))
         pod.constraints.removeAll { gone.contains($0) }
@@ -186,7 +192,7 @@ struct ServiceWait: AsyncParsableCommand {
         commandName: "wait", abstract: "Wait until all instances of the newest revision serve.")
     @OptionGroup var connection: ConnectionOptions
     @Option(help: "Give up after this time (120s).") var timeout: Seconds?
-    @Argument var service: String
+    @Argument(completion: .services) var service: String
 
     func run() async throws {
         let deadline = ContinuousClock.now + .seconds(timeout?.value ?? 120)
@@ -213,7 +219,7 @@ struct ServiceLogs: AsyncParsableCommand {
         commandName: "logs", abstract: "Print what the instances of a service wrote.")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var options: LogOptions
-    @Argument var service: String
+    @Argument(completion: .services) var service: String
 
     func run() async throws {
         try await options.print(connection.cluster, "\(APIPaths.services)/\(escaped(service))/logs")
@@ -224,10 +230,10 @@ struct ServiceRemove: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "rm", abstract: "Remove services and their instances.")
     @OptionGroup var connection: ConnectionOptions
     @Flag(name: .shortAndLong, help: "Kill the instances instead of stopping them.") var force = false
-    @Argument var services: [String]
+    @Argument(completion: .services) var services: [String]
 
     func run() async throws {
-        for service in services {
+        try await forEach(services) { service in
             try await connection.cluster.delete(APIPaths.services, service, query: ["force": "\(force)"])
             Output.line(service)
         }

@@ -44,24 +44,23 @@ struct VolumeInspect: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "inspect", abstract: "Show everything about volumes, as JSON.")
     @OptionGroup var connection: ConnectionOptions
-    @Argument var volumes: [String]
+    @OptionGroup var format: InspectOptions
+    @Argument(completion: .volumes) var volumes: [String]
 
     func run() async throws {
-        var views: [VolumeView] = []
-        for volume in volumes {
-            views.append(try await connection.cluster.get("\(APIPaths.volumes)/\(escaped(volume))"))
+        try await format.print(volumes) { volume -> VolumeView in
+            try await connection.cluster.get("\(APIPaths.volumes)/\(escaped(volume))")
         }
-        try printJSON(views)
     }
 }
 
 struct VolumeRemove: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "rm", abstract: "Remove volumes and what is in them.")
     @OptionGroup var connection: ConnectionOptions
-    @Argument var volumes: [String]
+    @Argument(completion: .volumes) var volumes: [String]
 
     func run() async throws {
-        for volume in volumes {
+        try await forEach(volumes) { volume in
             try await connection.cluster.delete(APIPaths.volumes, volume)
             Output.line(volume)
         }
