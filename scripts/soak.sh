@@ -4,6 +4,6 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 echo "Soak: one to three hours; the log is .build/soak.log"
 mkdir -p .build
-export MARTLET_SOAK=1 MARTLET_SIM_RUNS=${MARTLET_SIM_RUNS:-20000} MARTLET_TIER_TIMEOUT=${MARTLET_TIER_TIMEOUT:-6h}
+export MARTLET_SOAK=1 MARTLET_SIM_RUNS=${MARTLET_SIM_RUNS:-2000} MARTLET_TIER_TIMEOUT=${MARTLET_TIER_TIMEOUT:-6h}
 scripts/test.sh 2>&1 | tee .build/soak.log
 exit "${PIPESTATUS[0]}"
