@@ -66,7 +66,7 @@ tier() { # name, test targets as a filter, prefix command…
     line=$(grep -E 'Test run with [0-9]+ tests?' "$log" | tail -n 1)
     ran=$(grep -oE 'with [0-9]+ tests?' <<<"$line" | grep -oE '[0-9]+' || echo 0)
     skip=$(grep -cE '^➜ Test .* skipped' "$log")
-    bad=$(grep -E '^✘ Test .* failed' "$log" | grep -cvE '^✘ Test run with')
+    bad=$(grep -E '^✘ Test .* failed after' "$log" | grep -cvE '^✘ Test run with')
     # A crash prints no closing line, and a filter that matches nothing passes: neither counts as success.
     if [ "$status" != 0 ] && [ "$bad" = 0 ] || [ -z "$line" ] || [ "$ran" = 0 ]; then
         bad=$((bad + 1))

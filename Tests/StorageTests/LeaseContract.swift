@@ -7,7 +7,7 @@ import Testing
     @Test(arguments: Backend.allCases)
     func keysVanishTogetherWhenTheirLeaseRunsOut(backend: Backend) async throws {
         try await backend.withStore { store in
-            let lease = try await store.grantLease(seconds: 1)
+            let lease = try await store.grantLease(seconds: 4)
             let made = try await store.transaction(
                 [],
                 then: [
@@ -28,7 +28,7 @@ import Testing
         try await backend.withStore { store in
             let long = try await store.grantLease(seconds: 3600)
             try await store.put("long", [], lease: long)
-            let short = try await store.grantLease(seconds: 1)
+            let short = try await store.grantLease(seconds: 4)
             let made = try await store.put("short", [], lease: short)
             var batches = try await store.watch(prefix: "", from: made + 1).makeAsyncIterator()
             #expect(try await batches.next()?.summary == ["-short"])
@@ -39,10 +39,10 @@ import Testing
     @Test(arguments: Backend.allCases)
     func aLeaseThatIsKeptAliveOutlivesOthers(backend: Backend) async throws {
         try await backend.withStore { store in
-            let kept = try await store.grantLease(seconds: 2)
+            let kept = try await store.grantLease(seconds: 10)
             try await store.put("kept", [], lease: kept)
             for number in 0..<3 {
-                let other = try await store.grantLease(seconds: 1)
+                let other = try await store.grantLease(seconds: 4)
                 let made = try await store.put("other\(number)", [], lease: other)
                 try await store.keepAlive(kept)
                 var batches = try await store.watch(prefix: "", from: made + 1).makeAsyncIterator()
