@@ -14,27 +14,34 @@ export MARTLET_BUSYBOX=$PWD/.build/assets/busybox MARTLET_ROOTFS=$PWD/.build/ass
 # that is gone. Their mounts, bridges and rules go with the namespaces once the last process has.
 sweep() {
     local left pid name process group
-    left=$(ls -d /tmp/martlet-test-[0-9]* /sys/fs/cgroup/{,*/}martlet-test-[0-9]* 2>/dev/null | grep -oE 'martlet-test-[0-9]+' | sort -u)
+    left=$(ls -d /tmp/martlet-test-[0-9]* /sys/fs/cgroup/{,*/}martlet-test-[0-9]* 2>/dev/null |
+        sed -nE 's#.*/(martlet-test-[0-9]+)(-[0-9]+)?$#\1#p' | sort -u)
     for name in $left; do
         pid=${name#martlet-test-}
-        [ ! -d "/proc/$pid" ] || continue
+        # A zombie is gone too: not every PID 1 reaps.
+        ! grep -qE '^State:[[:space:]]+[^ZX]' "/proc/$pid/status" 2>/dev/null || continue
         # Daemons first, which would start again what ends; then shims and containers, until no cgroup has any.
         for process in $(grep -lasE "/tmp/$name[-/]" /proc/[0-9]*/cmdline | cut -d/ -f3); do
             case $(readlink "/proc/$process/exe") in */martlet*) kill -KILL "$process" 2>/dev/null ;; esac
         done
         for _ in {1..50}; do
-            group=$(find /sys/fs/cgroup -path "*/$name*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u)
+            # 0 stands for a process of another pid namespace; for kill it would be our own group.
+            group=$(find /sys/fs/cgroup -regex ".*/$name\([-/].*\)?/cgroup.procs" -exec cat {} + 2>/dev/null | sort -u | grep -vx 0)
             [ -n "$group" ] || break
             kill -KILL $group 2>/dev/null
             sleep 0.1
         done
-        find /sys/fs/cgroup -depth -type d -path "*/$name*" -exec rmdir {} + 2>/dev/null
+        find /sys/fs/cgroup -depth -type d -regex ".*/$name\([-/].*\)?" -exec rmdir {} + 2>/dev/null
         find /tmp -maxdepth 1 -regex "/tmp/$name\(-.*\)?" -exec rm -rf --one-file-system {} +
     done
 }
 job=""
 finish() {
-    [ -z "$job" ] || kill -KILL -- "-$job" 2>/dev/null
+    if [ -n "$job" ]; then
+        kill -KILL -- "-$job" 2>/dev/null
+        wait "$job" 2>/dev/null
+        sleep 0.2
+    fi
     sweep
 }
 trap finish EXIT

@@ -31,7 +31,7 @@ extension KernelSuite {
 
         @Test func statusIsWhatDockerShows() throws {
             let fixture = try ImageFixture()
-            let files = ContainerFiles(root: try Self.root(fixture))
+            let files = try ContainerFiles(root: Self.root(fixture))
             let file = try files.status("/etc/file")
             #expect(file.name == "file" && file.kind == .file && file.size == 7 && file.mode == 0o640)
             let link = try files.status("/abs")
@@ -50,7 +50,7 @@ extension KernelSuite {
         @Test func placesAreToldWithTheirMounts() throws {
             let fixture = try ImageFixture()
             let root = try Self.root(fixture)
-            let files = ContainerFiles(root: root)
+            let files = try ContainerFiles(root: root)
             #expect(try files.place(of: "/abs/sub", directory: false) == ("/etc/sub", false))
             #expect(try files.place(of: "/abs", directory: true) == ("/etc", false))
             #expect(try files.place(of: "/abs", directory: false) == ("/abs", false))
@@ -65,7 +65,7 @@ extension KernelSuite {
         @Test func aTreeComesOutAsItIsAndGoesInAgain() throws {
             let fixture = try ImageFixture()
             let root = try Self.root(fixture)
-            let files = ContainerFiles(root: root)
+            let files = try ContainerFiles(root: root)
             chown("\(root)/etc/file", 7, 8)
             let place = try Self.archive(files, "/etc", fixture)
             let listing = String(decoding: try runTool("/usr/bin/tar", ["-tf", place]), as: UTF8.self)
@@ -91,7 +91,7 @@ extension KernelSuite {
         @Test func linksAreFollowedInsideTheRootOnly() throws {
             let fixture = try ImageFixture()
             let root = try Self.root(fixture)
-            let files = ContainerFiles(root: root)
+            let files = try ContainerFiles(root: root)
             let tar = try TarBuilder.make { try $0.add(.regular, "new", data: "x") }
             for path in ["/out", "/climb"] {
                 let file = try fixture.file(tar)
@@ -112,7 +112,7 @@ extension KernelSuite {
         @Test func hostileArchivesAreRefused() throws {
             let fixture = try ImageFixture()
             let root = try Self.root(fixture)
-            let files = ContainerFiles(root: root)
+            let files = try ContainerFiles(root: root)
             let cases: [(ImageError.Kind, (inout TarBuilder) throws -> Void)] = [
                 (.invalidArchive, { try $0.add(.regular, "../../new", data: "x") }),
                 (.invalidArchive, { try $0.add(.hardLink, "new", target: "\(fixture.canaryPath)/file") }),
@@ -141,7 +141,7 @@ extension KernelSuite {
             defer { umount2("\(root)/proc", 2) }
             symlink("/proc/sys/kernel", "\(root)/innocent")
             let before = try File.read("/proc/sys/kernel/core_pattern")
-            let files = ContainerFiles(root: root)
+            let files = try ContainerFiles(root: root)
             let tar = try TarBuilder.make { try $0.add(.regular, "core_pattern", data: "|/evil") }
             for path in ["/innocent", "/proc/sys/kernel", "/proc/self"] {
                 let file = try fixture.file(tar)
@@ -193,7 +193,7 @@ extension KernelSuite {
                 _ = try? swapper.wait()
             }
             while !File.exists("\(root)/count") { usleep(1000) }
-            let files = ContainerFiles(root: root)
+            let files = try ContainerFiles(root: root)
             let tar = try fixture.file(
                 TarBuilder.make {
                     try $0.add(.regular, "race/new", data: "x")

@@ -13,7 +13,7 @@ final class LogFixture: Sendable {
     var path: String { "\(directory)/web.log" }
 
     init() throws {
-        var template = Array("/tmp/martlet-test-XXXXXX".utf8CString)
+        var template = Array("/tmp/martlet-logs-XXXXXX".utf8CString)
         directory = String(cString: try #require(mkdtemp(&template)))
     }
 

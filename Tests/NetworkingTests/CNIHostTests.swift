@@ -12,7 +12,7 @@ final class ScriptedPlugins {
     private let namespace = "/proc/self/ns/net"
 
     init() throws {
-        var template = Array("/tmp/martlet-test-XXXXXX".utf8CString)
+        var template = Array("/tmp/martlet-cni-XXXXXX".utf8CString)
         directory = String(cString: try #require(mkdtemp(&template)))
     }
 

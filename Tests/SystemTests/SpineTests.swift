@@ -146,9 +146,11 @@ extension SystemSuite {
                 let other = cluster.folder + "/other"
                 try File.makeDirectories(other)
                 try File.replace(other + "/precious", with: [1])
+                // Names that anybody's folder may have.
+                for name in ["images", "store", "netns"] { try File.makeDirectories("\(other)/\(name)") }
                 let places = [
-                    (["--data-dir", other], "holds nothing of martlet's"),
-                    (["--run-dir", other], "holds nothing of martlet's"),
+                    (["--data-dir", other], "is not known as martlet's"),
+                    (["--run-dir", other], "is not known as martlet's"),
                     (["--data-dir", "other"], "is not absolute"), (["--data-dir", "/"], "below /"),
                     (["--data-dir", other + "/../other"], "'..'"),
                 ]
@@ -157,8 +159,17 @@ extension SystemSuite {
                     let outcome = try cluster.run(["down", "--all", free, cluster.folder + "/nothing"] + flags)
                     #expect(outcome.code != 0 && outcome.errors.contains(words), "\(outcome)")
                 }
-                #expect(try File.list(other) == ["precious"])
+                #expect(try Set(File.list(other)) == ["precious", "images", "store", "netns"])
                 #expect(try cluster.inspect("kept").status.phase == .running)
+
+                // What else lies in the cluster's own folder stays, and it with it.
+                try File.replace(cluster.dataDirectory + "/precious", with: [1])
+                let own = ["--data-dir", cluster.dataDirectory, "--run-dir", cluster.runDirectory]
+                let outcome = try cluster.run(["down", "--all"] + own)
+                try expectSuccess(outcome)
+                #expect(outcome.output.contains("\(cluster.dataDirectory) stays"))
+                #expect(try File.list(cluster.dataDirectory) == ["precious"])
+                #expect(!File.exists(cluster.runDirectory))
             }
         }
 

@@ -52,6 +52,12 @@ struct AgentPaths: Sendable {
     var shims: String { "\(run)/shims" }
     var runtime: String { "\(run)/runtime" }
 
+    /// All of them: what is removed with the node.
+    var everything: [String] {
+        [socket, "\(socket).lock", namespaces, shims, runtime, "\(run)/cni"]
+            + [tasks, images, volumes, network, identity, "\(identity).new", lock]
+    }
+
     func task(_ id: TaskID) -> TaskPaths { TaskPaths(id: id, agent: self) }
 }
 

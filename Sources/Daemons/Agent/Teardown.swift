@@ -85,7 +85,8 @@ package struct Teardown: Sendable {
         }
     }
 
-    /// Kills and removes everything: processes, network, mounts, cgroups, files. Blocks.
+    /// Kills and removes everything: processes, network, mounts, cgroups, the agent's files; nothing else that lies in
+    /// its folders. Blocks.
     ///
     /// - Returns: a sentence for each thing that could not be removed.
     package func removeEverything() -> [String] {
@@ -100,19 +101,8 @@ package struct Teardown: Sendable {
             let layout = try CgroupLayout.detect()
             try CgroupManager(layout: layout, path: "/\(configuration.cgroupParent)").delete()
         }
-        for folder in [configuration.runDirectory, configuration.dataDirectory] {
-            attempt { try remove(folder) }
-        }
+        for path in configuration.paths.everything { attempt { try Tree.remove(path) } }
         return problems
-    }
-
-    /// A folder that is a file system of its own is emptied and stays: whoever mounted it may unmount it.
-    private func remove(_ folder: String) throws {
-        guard try MountInfo.read().contains(where: { $0.mountPoint == folder }) else {
-            try Tree.remove(folder)
-            return
-        }
-        for name in try File.list(folder) { try Tree.remove("\(folder)/\(name)") }
     }
 
     private func killAll() throws {
@@ -125,9 +115,9 @@ package struct Teardown: Sendable {
         try BridgeNetwork(configuration.network)
     }
 
-    /// Mounts below our folders, the newest first. They are made by the agent in the host's namespace.
+    /// Mounts below what is ours, the newest first. They are made by the agent in the host's namespace.
     private func unmountAll() throws {
-        let folders = [configuration.dataDirectory, configuration.runDirectory].map { $0 + "/" }
+        let folders = configuration.paths.everything.map { $0 + "/" }
         let mounts = try MountInfo.read().filter { mount in folders.contains { mount.mountPoint.hasPrefix($0) } }
         for mount in mounts.reversed() { try Mounts.detach(mount.mountPoint) }
     }

@@ -26,14 +26,18 @@ package struct ContainerPathStatus: Sendable, Equatable, Codable {
 /// The root is the task's `rootfs`, or `/proc/<pid>/root` of a running container, which shows its volumes as well. Every
 /// name is looked up by openat2(2) inside the root, so that a container that swaps names meanwhile leads nobody out.
 package struct ContainerFiles: Sendable {
-    /// The root on the host.
-    package let root: String
-    package let limits: ImageLimits
+    /// Opened once, so that a process number that another gets meanwhile changes nothing.
+    private let root: SharedFD
+    private let limits: ImageLimits
     /// The longest path that is followed, in bytes.
     private static let maximumPath = 4095
 
-    package init(root: String, limits: ImageLimits = .standard) {
-        self.root = root
+    /// - Parameter root: the root on the host.
+    /// - Throws: `ImageError` of kind system when it cannot be opened.
+    package init(root: String, limits: ImageLimits = .standard) throws {
+        self.root = try ImageError.explaining("opening the container's files") {
+            SharedFD(try File.open(root, O_RDONLY | O_DIRECTORY))
+        }
         self.limits = limits
     }
 
@@ -42,7 +46,6 @@ package struct ContainerFiles: Sendable {
     /// - Throws: `ImageError`: notFound, invalidArgument, system.
     package func status(_ path: String) throws -> ContainerPathStatus {
         try ImageError.explaining("looking at \(printable(path)) in the container") {
-            let root = try openRoot()
             let found = try open(path, in: root.raw)
             return try Self.status(found.raw, name: Self.name(of: path))
         }
@@ -55,7 +58,6 @@ package struct ContainerFiles: Sendable {
     /// - Throws: `ImageError`: notFound, invalidArgument, system.
     package func place(of path: String, directory: Bool) throws -> (path: String, isReadOnly: Bool) {
         try ImageError.explaining("looking at \(printable(path)) in the container") {
-            let root = try openRoot()
             let found = try open(directory ? path + "/" : path, in: root.raw)
             var info = statvfs()
             try systemCall("fstatvfs", path) { fstatvfs(found.raw, &info) }
@@ -71,7 +73,6 @@ package struct ContainerFiles: Sendable {
     /// - Throws: `ImageError`: unsupported (the kernel's files), notFound, invalidArgument, system.
     package func checkContent(of path: String) throws {
         try ImageError.explaining("looking at \(printable(path)) in the container") {
-            let root = try openRoot()
             let found = try open(path, in: root.raw)
             try KernelFileSystem.refuse(found.raw, printable(path))
         }
@@ -89,7 +90,6 @@ package struct ContainerFiles: Sendable {
         _ path: String, to target: Int32, progress: ImageProgressHandler? = nil
     ) throws -> ContainerPathStatus {
         try ImageError.explaining("copying \(printable(path)) out of the container") {
-            let root = try openRoot()
             let found = try open(path, in: root.raw)
             let status = try Self.status(found.raw, name: Self.name(of: path))
             let start = try Self.entryPath(path, limits: limits)
@@ -117,7 +117,6 @@ package struct ContainerFiles: Sendable {
         progress: ImageProgressHandler? = nil
     ) throws {
         try ImageError.explaining("copying into \(printable(path)) of the container") {
-            let root = try openRoot()
             let base = try Self.entryPath(path, limits: limits)
             do throws(KernelError) {
                 _ = try ByteName.open(base.bytes, in: root.raw, Int32(CK_O_PATH) | O_DIRECTORY)
@@ -146,8 +145,6 @@ package struct ContainerFiles: Sendable {
 }
 
 extension ContainerFiles {
-    private func openRoot() throws -> OwnedFD { try File.open(root, O_RDONLY | O_DIRECTORY) }
-
     private static func kernelPath(of descriptor: Int32) throws -> String {
         let link = "/proc/self/fd/\(descriptor)"
         var bytes = [CChar](repeating: 0, count: Int(PATH_MAX))

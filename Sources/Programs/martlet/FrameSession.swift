@@ -102,7 +102,8 @@ struct FrameSession: Sendable {
     /// Passes signals on; the terminal's size too, once at the start and with every change.
     ///
     /// With a raw terminal the keys reach the program as bytes, so a signal means this client: it leaves, and the
-    /// program goes on. Without one, who sends SIGINT or SIGTERM three times wants to leave a program that ignores them.
+    /// program goes on. Without one, who sends SIGINT or SIGTERM three times within seconds wants to leave a program that
+    /// ignores them.
     private func pumpSignals() async {
         // Trapped before the size is read, so that no change is missed.
         let signals = await UnixSignalsSequence(
@@ -119,6 +120,7 @@ struct FrameSession: Sendable {
             .sigusr2: SIGUSR2,
         ]
         var ignored = 0
+        var last = ContinuousClock.now
         for await signal in signals {
             if signal == .sigwinch {
                 if terminal { await sendSize() }
@@ -127,7 +129,11 @@ struct FrameSession: Sendable {
             guard let number = numbers[signal] else { continue }
             let ends = [SIGINT, SIGTERM, SIGHUP, SIGQUIT].contains(number)
             if ends, terminal && (stdin || number == SIGHUP) { leave(number) }
-            if ends { ignored += 1 }
+            if number == SIGINT || number == SIGTERM {
+                let now = ContinuousClock.now
+                ignored = now - last < .seconds(3) ? ignored + 1 : 1
+                last = now
+            }
             if ignored == 3 {
                 Output.error("martlet: the program ignores the signals; leaving, it goes on without this client")
                 leave(number)

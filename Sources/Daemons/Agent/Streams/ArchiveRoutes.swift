@@ -5,6 +5,7 @@ import HTTPTypes
 import Hummingbird
 import Images
 import JSON
+import Kernel
 import Model
 import Reactor
 import Wire
@@ -56,13 +57,26 @@ extension StreamPort {
         let root =
             isLive
             ? "/proc/\(record.container.pid)/root" : executor.paths.task(record.assignment.task).rootfs
-        let files = ContainerFiles(root: root)
-        let place = try await explainingImages {
-            try await transfers.pool.run { try files.place(of: path, directory: writing) }
+        let mounts = record.assignment.pod.containers.flatMap(\.mounts)
+        let (files, place, targets) = try await explainingImages {
+            try await transfers.pool.run {
+                let files = try ContainerFiles(root: root)
+                let place = try files.place(of: path, directory: writing)
+                // A link of the image leads a volume's target elsewhere, as it leads the path.
+                let targets = mounts.map { (try? files.place(of: $0.target, directory: true).path) ?? $0.target }
+                return (files, place, targets)
+            }
+        }
+        if isLive {
+            // The number may be another process's by now: then this is its root.
+            let group = (try? File.text("/proc/\(record.container.pid)/cgroup")) ?? ""
+            guard group.contains("/\(record.assignment.task)") else {
+                throw APIError.conflict("container \(name) has just ended: repeat")
+            }
         }
         for container in record.assignment.pod.containers {
-            let mount = container.mounts.filter { Self.isInside(place.path, $0.target) }
-                .max { $0.target.utf8.count < $1.target.utf8.count }
+            let mount = zip(mounts, targets).filter { Self.isInside(place.path, $0.1) }
+                .max { $0.1.utf8.count < $1.1.utf8.count }?.0
             // What lies under a mount point would be taken for what lies in the volume.
             if let mount, !isLive {
                 throw APIError.conflict(

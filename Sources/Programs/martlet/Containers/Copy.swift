@@ -77,7 +77,7 @@ struct Copy: AsyncParsableCommand {
         let isContent = isFolder && (source == "." || source.hasSuffix("/."))
         var place = LocalPath(source)
         var newName: String?
-        if followLink, !isContent, let real = realpath(source, nil) {
+        if followLink || source.hasSuffix("/"), !isContent, let real = realpath(source, nil) {
             defer { free(real) }
             newName = place.name
             place = LocalPath(String(cString: real))
@@ -133,7 +133,12 @@ struct ContainerPath: CustomStringConvertible {
     }
 
     var description: String { "\(container):\(path)" }
-    private var parts: [Substring] { path.split(separator: "/").filter { $0 != "." } }
+    /// `..` of the root is the root, as in a container.
+    private var parts: [Substring] {
+        path.split(separator: "/").reduce(into: []) { parts, part in
+            if part == ".." { _ = parts.popLast() } else if part != "." { parts.append(part) }
+        }
+    }
     var name: String { parts.last.map(String.init) ?? "." }
     var parent: String { "/" + parts.dropLast().joined(separator: "/") }
     /// What is in the directory, not the directory itself.

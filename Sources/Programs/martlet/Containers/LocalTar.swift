@@ -20,12 +20,12 @@ final class LocalTar {
         return try LocalTar(["tar", "-c", "-f", "-", "-C", folder] + rename + ["--", name], tarReads: false)
     }
 
-    /// A sed expression for tar that replaces the first component; `flags=r` and `h` leave symbolic links' targets alone.
+    /// A sed expression for tar that replaces the first component; `flags=rh` leaves symbolic links' targets alone.
     private static func expression(_ old: String, _ new: String) -> String {
         func quoted(_ text: String, _ special: String) -> String {
             text.map { special.contains($0) ? "\\\($0)" : "\($0)" }.joined()
         }
-        return "flags=r;s,^\(quoted(old, ".[]*^$\\,")),\(quoted(new, "&\\,")),"
+        return "flags=rh;s,^\(quoted(old, ".[]*^$\\,")),\(quoted(new, "&\\,")),"
     }
 
     private init(_ arguments: [String], tarReads: Bool) throws {

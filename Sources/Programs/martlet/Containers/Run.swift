@@ -82,9 +82,9 @@ struct Run: AsyncParsableCommand {
             let code = try await session.run(orFailing: watcher)
             if remove { await untilRemoved(view, cluster) }
             return code
-        } catch {
+        } catch let failure as CommandFailure {
             if remove { await untilRemoved(view, cluster) }
-            throw error
+            throw failure
         }
     }
 

@@ -27,6 +27,9 @@ struct PlaceOptions: ParsableArguments {
         while !names.isEmpty {
             if let found = realpath("/" + names.joined(separator: "/"), nil) {
                 defer { free(found) }
+                guard String(cString: found) != "/" || !missing.isEmpty else {
+                    throw ValidationError("\(option) '\(path)' leads to /: choose a folder below it")
+                }
                 return ([String(cString: found)] + missing.map(String.init)).joined(separator: "/")
             }
             missing.insert(names.removeLast(), at: 0)
@@ -71,20 +74,38 @@ extension PlaceOptions {
         try File.replace(pidFile(role), with: Array("\(getpid()) \(try Proc.stat(getpid())?.startTime ?? 0)\n".utf8))
     }
 
-    /// Before everything in them is removed: a slip of the pen in a flag must not cost somebody's files.
+    private var daemonFiles: [String] { DaemonRole.allCases.flatMap { ["\($0).pid", "\($0).pid.new", "\($0).log"] } }
+
+    /// Before anything in them is removed: a slip of the pen in a flag must not cost somebody's files. Names such as
+    /// `images` or `runtime` prove nothing.
     func refuseWhatIsNotOurs() throws {
-        let daemons = DaemonRole.allCases.flatMap { ["\($0).pid", "\($0).log"] }
-        let marks = [
-            (dataDir, "--data-dir", ["node.json", "agent.json", "agent.lock", "store", "images", "tasks"]),
-            (runDir, "--run-dir", ["martlet.sock", "agent.sock", "shims", "runtime", "netns", "cni"] + daemons),
-        ]
-        for (folder, option, names) in marks where File.exists(folder) {
-            let content = try File.list(folder)
-            guard content.isEmpty || content.contains(where: names.contains) else {
+        let hasData = ["node.json", "store/martlet.db"].contains { File.exists("\(dataDir)/\($0)") }
+        let hasRun = (["martlet.sock", "agent.sock"] + daemonFiles).contains { File.exists("\(runDir)/\($0)") }
+        for (folder, option, isOurs) in [(dataDir, "--data-dir", hasData), (runDir, "--run-dir", hasRun)] {
+            guard !isOurs, File.exists(folder) else { continue }
+            // What a daemon in the foreground left when it ended, or an agent that was killed.
+            let left = hasData && folder == runDir ? ["shims", "runtime", "netns", "cni"] : []
+            guard try File.list(folder).allSatisfy({ left.contains($0) || $0.hasSuffix(".sock.lock") }) else {
                 throw CommandFailure(
-                    "\(option) \(folder) holds nothing of martlet's: nothing was removed; give the folder that "
+                    "\(option) \(folder) is not known as martlet's: nothing was removed; give the folder that "
                         + "`martlet up` was given")
             }
+        }
+    }
+
+    /// Removes the daemons' own files, and the folders once they are empty.
+    ///
+    /// - Returns: the folders that stay, because there are others' files in them.
+    func removeFiles() throws -> [String] {
+        let run = daemonFiles + ["martlet.sock", "martlet.sock.lock"]
+        for name in run { try Tree.remove("\(runDir)/\(name)") }
+        // What says whose the folder is goes last.
+        for name in ["store", "node.json.new", "node.json"] { try Tree.remove("\(dataDir)/\(name)") }
+        return try [runDir, dataDir].filter { folder in
+            // A folder that is a file system of its own stays, empty: whoever mounted it may unmount it.
+            if rmdir(folder) == 0 || errno == ENOENT || errno == EBUSY { return false }
+            guard errno == ENOTEMPTY else { throw KernelError("rmdir", folder, errno: errno) }
+            return true
         }
     }
 

@@ -22,7 +22,7 @@ struct Down: AsyncParsableCommand {
         for role in DaemonRole.allCases { try await end(role) }
         guard let node = try NodeOptions.remembered(in: place) else {
             // No agent has been here, so there are no pods; whose the usual bridge and cgroups are is not known.
-            if all { try removeFolders() }
+            if all { try removeFiles() }
             return
         }
         let teardown = Teardown(node.agentConfiguration(place), logger: Logger(label: "martlet.down"))
@@ -37,14 +37,15 @@ struct Down: AsyncParsableCommand {
         guard problems.isEmpty else {
             throw CommandFailure("not everything could be ended: \(problems.joined(separator: "; "))")
         }
+        if all { try removeFiles() }
     }
 
-    private func removeFolders() throws {
-        for folder in [place.runDir, place.dataDir] { try Tree.remove(folder) }
+    private func removeFiles() throws {
+        for folder in try place.removeFiles() { Output.line("\(folder) stays: there are other files in it.") }
     }
 
-    /// SIGTERM, and SIGKILL after ten seconds. What a daemon that was killed left in the run directory stays, its sockets
-    /// and its pid file: another may be starting there now, and takes it over.
+    /// SIGTERM, and SIGKILL after ten seconds. What a daemon left in the run directory stays, its pid file and perhaps its
+    /// sockets: another may be starting there now, and takes it over.
     private func end(_ role: DaemonRole) async throws {
         guard let pid = place.runningDaemon(role), let process = try Proc.open(pid) else { return }
         // Looked at again now that the number cannot change its owner.
@@ -53,10 +54,7 @@ struct Down: AsyncParsableCommand {
             ck_pidfd_send_signal(process.raw, signal)
             let deadline = ContinuousClock.now + .seconds(patience)
             while ContinuousClock.now < deadline {
-                if place.runningDaemon(role) == nil {
-                    try File.removeFile(place.pidFile(role))
-                    return
-                }
+                if place.runningDaemon(role) == nil { return }
                 try await Task.sleep(for: .milliseconds(10))
             }
         }
