@@ -89,9 +89,9 @@ def runtimes():
     shell.stdout.readline()
     enter = ["nsenter", f"--mount=/proc/{shell.pid}/ns/mnt"]
     ours_beside_crun = lambda: timed(enter + [f"{BIN}/martlet-runtime", "--root", f"{WORK}/rt2", "run", "-b", folder, f"b{next(number)}"])
-    pairs("runtime run", once(f"{BIN}/martlet-runtime", "rt"), once("runc", "runc"), "runc", why="dominated by namespaces and mounts; runc adds two re-executions of a Go program")
+    pairs("runtime run", once(f"{BIN}/martlet-runtime", "rt"), once("runc", "runc"), "runc", why="four fifths of ours is the kernel: page faults of exec and exit, path lookups, mounts, cgroup files")
     pairs("runtime run", ours_beside_crun, crun, "crun (both entered by nsenter)", budget="≤ 0.5",
-          why="both carry about 1 ms of nsenter; ours is dominated by network namespace, cgroup files of seven v1 hierarchies, and mounts")
+          why="both carry a run of nsenter; ours is dominated as above")
     shell.kill()
     shell.wait()
 
@@ -135,9 +135,9 @@ def engines():
     if "scale" in sys.argv[1:]:
         return scale()
     pairs("run --rm, bridged", [MARTLET, "run", "--rm", "busybox", "true"], ["docker", "run", "--rm", "busybox", "true"], "dockerd", budget="≤ 0.2 (through the Docker API, later)",
-          why="ours is dominated by Debian's CNI plugins (bridge, host-local, portmap: one process each and iptables under them)")
+          why="half of ours is Debian's CNI plugins, bridge and host-local, then the runtime and the shim's start")
     pairs("exec", [MARTLET, "exec", "host", "true"], ["docker", "exec", "host", "true"], "dockerd", budget="≤ 0.2 (through the Docker API, later)",
-          why="ours is dominated by the start of the CLI and of the runtime's exec")
+          why="ours is dominated by two process starts, the CLI and the runtime, and four hops between them")
     shims()
     scale()
 
@@ -211,7 +211,7 @@ def scale():
 
     measured, docker = [], []
     if made.returncode == 0:
-        pairs("service scaled from 1 to 50", ours, theirs, "swarm mode", count=5, budget="≤ 0.1", why="ours is dominated by fifty bridge and host-local plugin runs")
+        pairs("service scaled from 1 to 50", ours, theirs, "swarm mode", count=5, budget="≤ 0.1", why="ours is dominated by forty-nine runs of the CNI plugins on two cores")
     else:
         print(f"swarm mode cannot run here ({made.stderr.strip()[:200]}); ours alone: {ours():.0f} ms")
     print(f"RSS of master and agent with 50 containers: {statistics.median(measured) / 1024:.1f} MiB"

@@ -174,19 +174,21 @@ extension SystemSuite {
             let crash = try CrashCluster()
             defer { crash.tearDown() }
             let marker = "88\(getpid())"
-            try expectSuccess(
-                crash.cluster.martlet(
-                    "run", "-d", "--name", "o", "--stop-timeout", "0", "--restart", "always", "busybox", "sleep", marker
-                ))
-            for round in 1...loops(50) {
-                try eventually("it runs, start \(round)") {
-                    let view = try crash.cluster.inspect("o")
-                    return view.status.phase == .running && view.container.start == round
-                }
-                #expect(try crash.processes(marker).count == 1)
-                let task = try #require(try crash.cluster.inspect("o").task)
+            for round in 0..<loops(50) {
+                // A new one each time: the pauses between restarts grow.
+                let name = "o\(round)"
+                try expectSuccess(
+                    crash.cluster.martlet(
+                        "run", "-d", "--name", name, "--restart", "always", "busybox", "sleep", marker))
+                let task = try #require(try crash.cluster.inspect(name).task)
                 let record = try File.text("\(crash.cluster.runDirectory)/shims/\(task)/shim.pid")
                 Glibc.kill(try #require(record.split(separator: " ").first.flatMap { pid_t($0) }), SIGKILL)
+                try eventually("\(name) runs again, once") {
+                    let view = try crash.cluster.inspect(name)
+                    return view.status.phase == .running && view.container.start == 2
+                }
+                #expect(try crash.processes(marker).count == 1)
+                try expectSuccess(crash.cluster.martlet("rm", "-f", name))
             }
         }
     }

@@ -62,6 +62,13 @@ final class DecodingNode: Decoder {
         return node
     }
 
+    /// Lets go of the children, which hold their parent: without this, a strictly read value would never be freed.
+    func release() {
+        for node in order { node.release() }
+        order = []
+        children = [:]
+    }
+
     // MARK: Unknown members
 
     func knowAll() { allKnown = true }

@@ -17,6 +17,7 @@ package enum JSONCoding {
         _ type: T.Type, from value: JSONValue, strict: Bool = false
     ) throws -> T {
         let root = DecodingNode(value, parent: nil, element: nil, strict: strict)
+        defer { root.release() }
         let result: T
         do {
             result = try root.decode(type)
