@@ -103,7 +103,7 @@ def cluster():
         run(MARTLET, "image", "import", "--name", "busybox", ROOTFS)
         yield
     finally:
-        run(MARTLET, "down", "--all", *PLACE, *NODE, check=False)
+        run(MARTLET, "down", "--all", *PLACE)
 
 
 @contextlib.contextmanager
