@@ -7,14 +7,6 @@ import Wire
 extension SystemSuite {
     @Suite("The command line, as who knows docker's uses it", .serialized)
     struct CommandLine {
-        private func withCluster(_ body: (TestCluster) throws -> Void) throws {
-            let cluster = try TestCluster()
-            defer { cluster.tearDown() }
-            try cluster.up()
-            try cluster.importImage()
-            try body(cluster)
-        }
-
         /// That the verb failed with that code and one line that says why.
         private func expectRefusal(
             _ outcome: Outcome, _ code: Int32, _ words: String, sourceLocation: SourceLocation = #_sourceLocation

@@ -8,14 +8,6 @@ import Wire
 extension SystemSuite {
     @Suite("Limits, measured from inside and against the kernel's counters", .serialized)
     struct LimitsHold {
-        private func withCluster(_ body: (TestCluster) throws -> Void) throws {
-            let cluster = try TestCluster()
-            defer { cluster.tearDown() }
-            try cluster.up()
-            try cluster.importImage()
-            try body(cluster)
-        }
-
         @Test("--memory 64m: killed at 64 MiB, reported as out of memory with 137")
         func memory() throws {
             try withCluster { cluster in

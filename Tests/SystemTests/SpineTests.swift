@@ -8,15 +8,6 @@ import Wire
 extension SystemSuite {
     @Suite("From an image to a service, through the real programs", .serialized)
     struct Spine {
-        /// A cluster that runs and has the image.
-        private func withCluster(_ body: (TestCluster) throws -> Void) throws {
-            let cluster = try TestCluster()
-            defer { cluster.tearDown() }
-            try cluster.up()
-            try cluster.importImage()
-            try body(cluster)
-        }
-
         @Test("run in the foreground: output, error and exit code are the program's own")
         func foreground() throws {
             try withCluster { cluster in

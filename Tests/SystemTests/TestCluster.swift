@@ -130,6 +130,15 @@ final class TestCluster: Sendable {
     }
 }
 
+/// A cluster that runs as `up` and has the image, for as long as `body` takes.
+func withCluster(_ body: (TestCluster) throws -> Void) throws {
+    let cluster = try TestCluster()
+    defer { cluster.tearDown() }
+    try cluster.up()
+    try cluster.importImage()
+    try body(cluster)
+}
+
 struct Outcome: CustomStringConvertible {
     let code: Int32
     let output: String

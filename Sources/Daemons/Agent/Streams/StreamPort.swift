@@ -21,6 +21,9 @@ struct StreamPort: Sendable {
     static let prefix = "/node/v1"
     /// How long a request waits for a task that is being prepared.
     static let patience = Duration.seconds(60)
+    /// How long a request waits for a task that is not known here: the master may send a client on before the agent's
+    /// watch has brought the assignment.
+    static let arrival = Duration.seconds(5)
 
     func router() -> Router<ServiceContext> {
         let router = makeRouter()
@@ -50,11 +53,12 @@ struct StreamPort: Sendable {
 
     /// Waits while the task is being prepared, or started when `live` asks for that.
     ///
-    /// - Throws: `APIError` 404 when it goes; 409 with the reason when it will not come to that.
+    /// - Throws: `APIError` 404 when it goes or does not come; 409 with the reason when it will not come to that.
     func ready(_ context: ServiceContext, live: Bool) async throws -> TaskRecord {
-        let task = try record(context).assignment.task
+        let task = TaskID(try context.pathParameter("task"))
         let found = try await context.untilPeerCloses {
-            try await table.wait(task, atMost: Self.patience) { record throws -> TaskRecord? in
+            if table[task] == nil { _ = try await table.wait(task, atMost: Self.arrival) { $0 } }
+            return try await table.wait(task, atMost: Self.patience) { record throws -> TaskRecord? in
                 guard let record, !record.removed else { throw Self.unknown(task) }
                 return try Self.isReady(record, live: live) ? record : nil
             }
