@@ -61,6 +61,22 @@ import Testing
         #expect(Self.kind { try fixture.store.create("w", options: ["type": "nfs"]) } == .unsupported)
     }
 
+    @Test func theStoreOpensAgainAlthoughAForkedChildStillHasItsFiles() throws {
+        let fixture = try Fixture()
+        let lock = "\(fixture.directory)/volumes/.lock"
+        let inherited = try #require(
+            try File.list("/proc/self/fd").compactMap { Int32($0) }.first { descriptor in
+                var (there, open) = (stat(), stat())
+                return stat(lock, &there) == 0 && fstat(descriptor, &open) == 0 && there.st_ino == open.st_ino
+                    && there.st_dev == open.st_dev
+            })
+        // What fork(2) does to each descriptor.
+        let copy = dup(inherited)
+        defer { close(copy) }
+        #expect(Self.kind { _ = try VolumeStore(root: "\(fixture.directory)/volumes", refusedSources: []) } == .inUse)
+        try fixture.reopen()
+    }
+
     @Test func aUsedVolumeIsKeptAndAnUnusedOneGoesWhole() throws {
         let fixture = try Fixture()
         try fixture.store.create("used")

@@ -14,7 +14,7 @@ package final class SQLiteStore: Store {
     let leases = LeaseTable()
     /// Revisions that stay in the history for watchers that reconnect.
     private let history: Int64
-    private let lock: SharedFD
+    private let lock: FileLock
     /// The error after which nothing works any more.
     private let ended = Mutex<StoreError?>(nil)
 
@@ -27,9 +27,8 @@ package final class SQLiteStore: Store {
         self.history = history
         watchers = WatcherTable(bound: Int(history) + 4096)
         do {
-            let file = try File.open(path + ".lock", O_RDWR | O_CREAT)
-            guard flock(file.raw, LOCK_EX | LOCK_NB) == 0 else { throw StoreError.locked(path: path) }
-            lock = SharedFD(file)
+            guard let lock = try FileLock(path + ".lock") else { throw StoreError.locked(path: path) }
+            self.lock = lock
             // Made here, so that nobody else can read it from the first moment.
             _ = try File.open(path, O_RDWR | O_CREAT)
             queue = try DatabaseQueue(path: path, configuration: Self.configuration)

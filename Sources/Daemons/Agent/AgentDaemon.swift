@@ -14,7 +14,7 @@ import Wire
 /// The agent of one node: runs what the master assigns to it, and nothing dies with it.
 package final class AgentDaemon: Service {
     private let configuration: AgentConfiguration
-    private let lock: DataLock
+    private let lock: FileLock
     private let pool: BlockingPool
     private let reactor: Reactor
     private let store: TaskStore
@@ -36,7 +36,12 @@ package final class AgentDaemon: Service {
         store = TaskStore(paths: paths)
         lock = try await pool.run {
             try Self.makeDirectories(paths)
-            return try DataLock(paths.lock, dataDirectory: paths.data)
+            guard let lock = try FileLock(paths.lock) else {
+                throw AgentError(
+                    "another agent is running with the data directory \(paths.data): stop it, or choose another "
+                        + "directory with --data-dir")
+            }
+            return lock
         }
         identity = try await pool.run { try NodeIdentity.load(paths.identity) }
         let (pool, reactor) = (pool, reactor)

@@ -28,19 +28,3 @@ struct NodeIdentity: Sendable, Codable {
 
     func save(_ path: String) throws { try File.replace(path, with: JSONCoding.encode(self)) }
 }
-
-/// The lock that keeps a second agent away from a data directory; held as long as it lives.
-struct DataLock: Sendable {
-    private let file: SharedFD
-
-    /// - Throws: `AgentError` when another agent has it.
-    init(_ path: String, dataDirectory: String) throws {
-        file = SharedFD(try File.open(path, O_RDWR | O_CREAT | O_NOFOLLOW))
-        guard flock(file.raw, LOCK_EX | LOCK_NB) == 0 else {
-            guard errno == EWOULDBLOCK else { throw KernelError("flock", path, errno: errno) }
-            throw AgentError(
-                "another agent is running with the data directory \(dataDirectory): stop it, or choose another "
-                    + "directory with --data-dir")
-        }
-    }
-}

@@ -23,7 +23,7 @@ package final class ImageStore: Sendable {
     /// Taken while layers are unpacked from the disk, so that ten containers of a new image unpack it once.
     let unpacking = Mutex<Void>(())
     let reserve: SpaceReserve
-    private let lock: SharedFD
+    private let lock: FileLock
 
     /// What changes; kept small, since its lock is held while the catalog is written.
     struct State: Sendable {
@@ -46,8 +46,7 @@ package final class ImageStore: Sendable {
         let path = "\(root)/index.json"
         let opened = try ImageError.explaining("opening the image store \(root)") {
             try File.makeDirectories(root, mode: 0o700)
-            let lock = SharedFD(try File.open("\(root)/lock", O_RDWR | O_CREAT))
-            guard flock(lock.raw, LOCK_EX | LOCK_NB) == 0 else {
+            guard let lock = try FileLock("\(root)/lock") else {
                 throw ImageError(.inUse, "the image store \(root) is open in another process")
             }
             try blobs.prepare()

@@ -39,7 +39,7 @@ package final class VolumeStore: Sendable {
     let volumes: Mutex<[String: VolumeRecord]>
     /// Taken while an image's content is copied.
     let copying = Mutex<Void>(())
-    private let lock: SharedFD
+    private let lock: FileLock
 
     /// The longest name in bytes.
     package static let maximumName = 128
@@ -55,8 +55,7 @@ package final class VolumeStore: Sendable {
         self.refusedSources = refusedSources
         let opened = try VolumeError.explaining("opening the volume store \(root)") {
             try File.makeDirectories(root, mode: 0o700)
-            let lock = SharedFD(try File.open("\(root)/.lock", O_RDWR | O_CREAT))
-            guard flock(lock.raw, LOCK_EX | LOCK_NB) == 0 else {
+            guard let lock = try FileLock("\(root)/.lock") else {
                 throw VolumeError(.inUse, "the volume store \(root) is open in another process")
             }
             var warnings: [String] = []
