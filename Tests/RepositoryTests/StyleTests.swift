@@ -41,6 +41,19 @@ struct StyleTests {
         }
     }
 
+    /// The value's type is generic, so each access converts the closure there and back and leaves it wrapped twice more;
+    /// after some thousand accesses a call of it overflows the stack.
+    @Test("no mutex holds a bare closure")
+    func closures() throws {
+        for file in try tree.files("Sources") {
+            for (number, line) in file.lines.enumerated() {
+                #expect(
+                    !line.contains(/Mutex<\(.*->/),
+                    "\(file.path):\(number + 1): put the closure into a struct, and the struct into the mutex")
+            }
+        }
+    }
+
     @Test("a file can be read in one go: at most 800 lines")
     func length() throws {
         for file in try tree.files("Sources") + tree.files("Tests") + tree.files("CShims", ending: ".c") {

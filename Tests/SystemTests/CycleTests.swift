@@ -65,6 +65,24 @@ extension SystemSuite {
             Int(try #require(try Proc.stat(pid)).residentPages) * 4096
         }
 
+        /// Bytes that the deepest stack of the process's threads has ever needed: what was touched stays in memory.
+        private func deepestStack(_ pid: pid_t) throws -> Int {
+            var limit = rlimit()
+            try #require(getrlimit(__rlimit_resource_t(UInt32(RLIMIT_STACK.rawValue)), &limit) == 0)
+            let size = "Size: \(limit.rlim_cur / 1024) kB"
+            var (deepest, isStack) = (0, false)
+            for line in try File.text("/proc/\(pid)/smaps", limit: 8 << 20).split(separator: "\n") {
+                let words = line.split(separator: " ")
+                switch words.first {
+                case "Size:": isStack = words.joined(separator: " ") == size
+                case "Rss:" where isStack:
+                    deepest = max(deepest, (words.dropFirst().first.flatMap { Int($0) } ?? 0) * 1024)
+                default: break
+                }
+            }
+            return try #require(deepest > 0 ? deepest : nil, "no thread's stack has the default size")
+        }
+
         @Test("run --rm, a tenth killed at a random moment: nothing accumulates")
         func runCycles() throws {
             let cluster = try TestCluster()
@@ -94,6 +112,8 @@ extension SystemSuite {
             #expect(try cluster.pid(of: "up") == daemon)
             let growth = try resident(daemon) - memory
             #expect(growth < 8 << 20 + count * 4096, "the daemon grew by \(growth) bytes in \(count) runs")
+            // A call that gets deeper with each run ends in an overflow after some thousand.
+            #expect(try deepestStack(daemon) < 256 << 10)
         }
 
         /// Starts a run, and kills its client or the container's shim at some moment.

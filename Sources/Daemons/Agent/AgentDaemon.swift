@@ -86,7 +86,7 @@ package final class AgentDaemon: Service {
             report: { giveReport.yield($0) })
         try await recover(core)
         let link = try makeLink(core)
-        executor.volumesMade.withLock { $0 = { link.inventoryChanged() } }
+        executor.onVolumesMade { link.inventoryChanged() }
         let port = StreamPort(
             table: table, executor: executor, transfers: try Transfers(reactor: reactor),
             node: { [identity] in identity.node },

@@ -35,9 +35,14 @@ package final class PodExecutor: Executor {
     let jobs: AsyncStream<Job>
     let giveJob: AsyncStream<Job>.Continuation
     let live = Mutex<[TaskID: LiveTask]>([:])
-    /// Called when a volume was made on its first use.
-    let volumesMade = Mutex<(@Sendable () -> Void)?>(nil)
-    private let listener = Mutex<(@Sendable (AgentEvent) -> Void)?>(nil)
+    private let listeners = Mutex(Listeners())
+
+    /// Whoever is told. In a struct, because a closure that a `Mutex` holds bare is wrapped once more by each access, and
+    /// a call of it goes through all the wraps.
+    private struct Listeners: Sendable {
+        var event: (@Sendable (AgentEvent) -> Void)?
+        var volumesMade: (@Sendable () -> Void)?
+    }
 
     /// What is kept in memory of a task whose shim lives.
     struct LiveTask: Sendable {
@@ -74,7 +79,7 @@ package final class PodExecutor: Executor {
     }
 
     package func run(tell: @escaping @Sendable (AgentEvent) -> Void) async throws {
-        listener.withLock { $0 = tell }
+        listeners.withLock { $0.event = tell }
         await withDiscardingTaskGroup { group in
             for await job in jobs {
                 switch job {
@@ -87,9 +92,12 @@ package final class PodExecutor: Executor {
         }
     }
 
-    func tell(_ event: AgentEvent) { listener.withLock { $0 }?(event) }
+    func tell(_ event: AgentEvent) { listeners.withLock { $0 }.event?(event) }
 
-    func volumesChanged() { volumesMade.withLock { $0 }?() }
+    /// Has `listener` called when a volume was made on its first use.
+    func onVolumesMade(_ listener: @escaping @Sendable () -> Void) { listeners.withLock { $0.volumesMade = listener } }
+
+    func volumesChanged() { listeners.withLock { $0 }.volumesMade?() }
 
     func cgroup(of task: TaskID) throws(CgroupError) -> CgroupManager {
         try CgroupManager(layout: cgroups, path: "/\(configuration.cgroupParent)/\(task)")
