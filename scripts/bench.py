@@ -112,7 +112,8 @@ def dockerd():
     log = open(f"{WORK}/dockerd.log", "w")
     # runc of a hybrid host works; containerd is started by dockerd itself.
     daemon = subprocess.Popen(["dockerd", "--data-root", f"{WORK}/docker", "--exec-root", f"{WORK}/docker-run", "-H", ENV["DOCKER_HOST"],
-                               "-p", f"{WORK}/docker.pid", "--storage-driver", "overlay2", "--bip", "10.222.0.1/16"], stdout=log, stderr=log, env=ENV)
+                               "-p", f"{WORK}/docker.pid", "--storage-driver", "overlay2", "--bip", "10.222.0.1/16",
+                               "--cgroup-parent", "/martlet-bench-docker"], stdout=log, stderr=log, env=ENV)
     try:
         for _ in range(300):
             if run("docker", "version", check=False).returncode == 0:
@@ -126,6 +127,9 @@ def dockerd():
         run("sh", "-c", "docker ps -aq | xargs -r docker rm -f", check=False)
         daemon.send_signal(signal.SIGTERM)
         daemon.wait()
+        # docker leaves the parent of its containers' cgroups.
+        for folder in glob.glob("/sys/fs/cgroup/martlet-bench-docker") + glob.glob("/sys/fs/cgroup/*/martlet-bench-docker"):
+            os.rmdir(folder)
 
 
 def engines():
