@@ -63,6 +63,10 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio-extras", from: "1.35.2"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
+        .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
+        .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
@@ -100,23 +104,37 @@ let package = Package(
         layer("Node", "Reactor", ["Kernel", "CKernel"]),
         layer(
             "Node", "Images",
-            ["Kernel", "CKernel", "CArchive", "JSON", "OCISpec", .product(name: "Crypto", package: "swift-crypto")]),
+            [
+                "Kernel", "CKernel", "CArchive", "JSON", "OCISpec", .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+            ]),
         layer("Node", "Networking", ["Kernel", "CKernel", "CNISpec", "JSON"]),
         layer("Node", "Volumes", ["Kernel", "CKernel", "JSON"]),
         layer("Node", "Logs", ["Kernel", "CKernel", "ShimProtocol", "JSON", "Reactor"]),
         // 4 parts: cluster
         layer("Cluster", "Storage", ["Kernel", .product(name: "GRDB", package: "GRDB.swift")]),
         layer(
+            "Cluster", "Security",
+            [
+                "Kernel", "JSON", .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "X509", package: "swift-certificates"),
+                .product(name: "SwiftASN1", package: "swift-asn1"),
+            ]),
+        layer(
             "Cluster", "HTTPService",
             nio + [
-                "JSON", logging,
+                "JSON", logging, .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
                 .product(name: "NIOHTTPTypesHTTP1", package: "swift-nio-extras"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ]),
-        layer("Cluster", "Client", nio + ["JSON", "StreamFrames"]),
+        layer(
+            "Cluster", "Client", nio + ["JSON", "StreamFrames", .product(name: "NIOSSL", package: "swift-nio-ssl")]),
         // 5 daemons
         layer(
             "Daemons", "Agent",
@@ -124,7 +142,7 @@ let package = Package(
                 "Kernel", "CKernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "StreamFrames",
                 "ShimProtocol",
                 "Model", "Wire", "AgentCore", "Reactor", "Images", "Networking", "Volumes", "Logs",
-                "HTTPService", "Client", "CNISpec", logging,
+                "HTTPService", "Client", "Security", "CNISpec", logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -132,7 +150,8 @@ let package = Package(
         layer(
             "Daemons", "Master",
             nio + [
-                "JSON", "Model", "Wire", "MasterCore", "Storage", "HTTPService", "Client", logging, "Kernel",
+                "JSON", "Model", "Wire", "MasterCore", "Storage", "HTTPService", "Client", "Security", logging,
+                "Kernel",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -152,7 +171,8 @@ let package = Package(
         program(
             "martlet",
             nio + [
-                "Agent", "Master", "UnifiedAPI", "Client", "HTTPService", "Model", "Wire", "JSON", "StreamFrames",
+                "Agent", "Master", "UnifiedAPI", "Client", "HTTPService", "Security", "Images", "Model", "Wire", "JSON",
+                "StreamFrames",
                 "Kernel", "CKernel",
                 "Cgroups", "Networking", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -185,11 +205,12 @@ let package = Package(
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
+        tests("SecurityTests", ["Security", "JSON", "Kernel"]),
         tests("StorageTests", ["Storage", "Kernel", .product(name: "GRDB", package: "GRDB.swift")]),
         tests(
             "HTTPServiceTests",
             nio + [
-                "HTTPService", "JSON", "Kernel", logging,
+                "HTTPService", "Security", "JSON", "Kernel", logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -197,7 +218,7 @@ let package = Package(
         tests(
             "ClientTests",
             nio + [
-                "Client", "HTTPService", "JSON", "StreamFrames", logging,
+                "Client", "HTTPService", "Security", "Kernel", "JSON", "StreamFrames", logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
@@ -206,11 +227,11 @@ let package = Package(
             "AgentTests",
             [
                 "Agent", "AgentCore", "Model", "Wire", "JSON", "OCISpec", "Confinement", "Cgroups", "Images", "Kernel",
-                "Reactor",
+                "Reactor", "ShimProtocol", logging,
             ] + nio),
         tests("AgentCoreTests", ["AgentCore", "Model", "Wire", "JSON"]),
         tests("SimulationTests", ["AgentCore", "MasterCore", "Model", "Wire", "JSON"]),
-        tests("ImagesTests", ["Images", "Kernel"]),
+        tests("ImagesTests", nio + ["Images", "Kernel", "JSON", "Reactor"]),
         tests("VolumesTests", ["Volumes", "Kernel"]),
         tests(
             "KernelTests",

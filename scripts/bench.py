@@ -1,63 +1,8 @@
 """Compares Martlet's programs with their peers: interleaved pairs, median ratio, 95 % interval by bootstrap."""
-import contextlib, glob, json, os, random, re, shutil, signal, statistics, subprocess, sys, tempfile, time
-
-ROOT = os.getcwd()
-BIN = f"{ROOT}/.build/release"
-MARTLET = f"{BIN}/martlet"
-BUSYBOX = f"{ROOT}/.build/assets/busybox"
-ROOTFS = f"{ROOT}/.build/assets/rootfs.tar"
-WORK = tempfile.mkdtemp(prefix="martlet-bench-")
-HOST = f"unix:{WORK}/run/martlet.sock"
-PLACE = ["--data-dir", f"{WORK}/data", "--run-dir", f"{WORK}/run"]
-NODE = ["--bridge", "mbench0", "--subnet", "10.221.0.0/16", "--cgroup-parent", "martlet-bench"]
-ENV = {**os.environ, "MARTLET_HOST": HOST, "DOCKER_HOST": f"unix://{WORK}/docker.sock"}
-
-
-def run(*command, check=True, **options):
-    return subprocess.run(command, check=check, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def timed(command):
-    start = time.monotonic()
-    result = subprocess.run(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
-    elapsed = time.monotonic() - start
-    if result.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: {result.stderr.decode()[-500:]}")
-    return elapsed * 1000
-
-
-def interval(values, rounds=2000):
-    medians = sorted(statistics.median(random.choices(values, k=len(values))) for _ in range(rounds))
-    return medians[int(rounds * 0.025)], medians[int(rounds * 0.975)]
-
-
-def pairs(title, ours, theirs, peer, count=30, budget=None, why=""):
-    """Runs A B A B …; `ours` and `theirs` are commands or functions that return milliseconds."""
-    measure = lambda what: what() if callable(what) else timed(what)
-    measure(ours), measure(theirs)
-    a, b = [], []
-    for _ in range(count):
-        a.append(measure(ours))
-        b.append(measure(theirs))
-    ratios = [x / y for x, y in zip(a, b)]
-    low, high = interval(ratios)
-    limit = f", budget {budget}" if budget else ""
-    print(f"{title}: {statistics.median(a):.1f} ms against {peer} {statistics.median(b):.1f} ms: "
-          f"ratio {statistics.median(ratios):.2f} [{low:.2f}, {high:.2f}] over {count} pairs{limit}")
-    if why:
-        print(f"    {why}")
-    sys.stdout.flush()
-
-
-def memory(pid):
-    """Private and, of it, anonymous memory of a process in KiB."""
-    fields = {line.split(":")[0]: int(line.split()[1]) for line in list(open(f"/proc/{pid}/smaps_rollup"))[1:]}
-    return fields["Private_Clean"] + fields["Private_Dirty"], fields["Anonymous"]
-
-
-def resident(pid):
-    """Resident memory of a process in KiB."""
-    return next(int(line.split()[1]) for line in open(f"/proc/{pid}/status") if line.startswith("VmRSS"))
+import glob, json, os, shutil, signal, statistics, subprocess, sys, time
+import bench_cluster
+from bench_daemons import dockerd, one_node
+from bench_measure import BIN, MARTLET, ROOTFS, WORK, memory, pairs, resident, run, timed
 
 
 def bundle():
@@ -94,42 +39,6 @@ def runtimes():
           why="both carry a run of nsenter; ours is dominated as above")
     shell.kill()
     shell.wait()
-
-
-@contextlib.contextmanager
-def cluster():
-    run(MARTLET, "up", "--detach", *PLACE, *NODE)
-    try:
-        run(MARTLET, "image", "import", "--name", "busybox", ROOTFS)
-        yield
-    finally:
-        run(MARTLET, "down", "--all", *PLACE)
-
-
-@contextlib.contextmanager
-def dockerd():
-    # A daemon of our own in these namespaces; it ends by its process id.
-    log = open(f"{WORK}/dockerd.log", "w")
-    # runc of a hybrid host works; containerd is started by dockerd itself.
-    daemon = subprocess.Popen(["dockerd", "--data-root", f"{WORK}/docker", "--exec-root", f"{WORK}/docker-run", "-H", ENV["DOCKER_HOST"],
-                               "-p", f"{WORK}/docker.pid", "--storage-driver", "overlay2", "--bip", "10.222.0.1/16",
-                               "--cgroup-parent", "/martlet-bench-docker"], stdout=log, stderr=log, env=ENV)
-    try:
-        for _ in range(300):
-            if run("docker", "version", check=False).returncode == 0:
-                break
-            if daemon.poll() is not None:
-                raise RuntimeError(open(log.name).read()[-800:])
-            time.sleep(0.1)
-        run("docker", "import", ROOTFS, "busybox:latest")
-        yield daemon
-    finally:
-        run("sh", "-c", "docker ps -aq | xargs -r docker rm -f", check=False)
-        daemon.send_signal(signal.SIGTERM)
-        daemon.wait()
-        # docker leaves the parent of its containers' cgroups.
-        for folder in glob.glob("/sys/fs/cgroup/martlet-bench-docker") + glob.glob("/sys/fs/cgroup/*/martlet-bench-docker"):
-            os.rmdir(folder)
 
 
 def engines():
@@ -223,21 +132,46 @@ def scale():
     run(MARTLET, "service", "rm", "--force", "many", check=False)
 
 
+def both():
+    """Runs the comparison with dockerd, with both clusters idle beside it."""
+    if not os.path.exists(f"{WORK}/bundle"):
+        bundle()
+    with one_node(), dockerd() as docker:
+        docker("import", ROOTFS, "busybox:latest")
+        engines()
+
+
+PARTS = {"runtimes": runtimes, "engines": both, "pull": bench_cluster.pull, "peer": bench_cluster.peer, "join": bench_cluster.join,
+         "fanout": bench_cluster.fanout}
+GROUPS = {"cluster": ["pull", "peer", "join", "fanout"], "scale": ["engines"]}
+
+
+def interrupted(*_):
+    # What was made is taken away without a second interruption.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main():
-    print(f"{os.cpu_count()} cores, Linux {os.uname().release}")
+    unknown = [word for word in sys.argv[1:] if word not in PARTS and word not in GROUPS]
+    if unknown:
+        sys.exit(f"bench.py: unknown part {unknown[0]}; there are {', '.join([*PARTS, *GROUPS])}")
+    wanted = [part for word in sys.argv[1:] for part in GROUPS.get(word, [word])] or list(PARTS)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupted)
+    print(f"{os.cpu_count()} cores, Linux {os.uname().release}", flush=True)
+    failed = False
     try:
-        if "engines" in sys.argv[1:]:
-            bundle()
-        else:
-            runtimes()
-        with cluster():
+        for part in wanted:
             try:
-                with dockerd():
-                    engines()
+                PARTS[part]()
             except RuntimeError as error:
-                print(f"dockerd did not start, so its lines are left out: {str(error)[-300:]}")
-    finally:
-        shutil.rmtree(WORK, ignore_errors=True)
+                failed = True
+                print(f"{part}: ended early: {error}", flush=True)
+    except KeyboardInterrupt:
+        sys.exit("bench.py: interrupted; everything was removed")
+    sys.exit(1 if failed else 0)
 
 
 main()

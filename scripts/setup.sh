@@ -27,8 +27,8 @@ command -v git >/dev/null || packages+=(git)
 case "${1:-build}" in
     build) ;;
     run) packages+=(containernetworking-plugins iptables iproute2 curl) ;;
-    test) packages+=(containernetworking-plugins iptables iproute2 curl runc crun skopeo python3 jq attr) ;;
-    bench) packages+=(containernetworking-plugins iptables iproute2 curl runc crun docker.io containerd conmon python3 jq) ;;
+    test) packages+=(containernetworking-plugins iptables iproute2 curl runc crun skopeo docker-registry openssl python3 jq attr) ;;
+    bench) packages+=(containernetworking-plugins iptables iproute2 curl runc crun docker.io containerd conmon skopeo docker-registry python3 jq) ;;
     *) fail "setup.sh: unknown purpose '$1'" ;;
 esac
 missing=()

@@ -15,14 +15,14 @@ export MARTLET_BUSYBOX=$PWD/.build/assets/busybox MARTLET_ROOTFS=$PWD/.build/ass
 sweep() {
     local left pid name process group
     left=$(ls -d /tmp/martlet-test-[0-9]* /sys/fs/cgroup/{,*/}martlet-test-[0-9]* 2>/dev/null |
-        sed -nE 's#.*/(martlet-test-[0-9]+)(-[0-9]+)?$#\1#p' | sort -u)
+        sed -nE 's#.*/(martlet-test-[0-9]+)(-[a-z0-9-]+)?$#\1#p' | sort -u)
     for name in $left; do
         pid=${name#martlet-test-}
         # A zombie is gone too: not every PID 1 reaps.
         ! grep -qE '^State:[[:space:]]+[^ZX]' "/proc/$pid/status" 2>/dev/null || continue
         # Daemons first, which would start again what ends; then shims and containers, until no cgroup has any.
         for process in $(grep -lasE "/tmp/$name[-/]" /proc/[0-9]*/cmdline | cut -d/ -f3); do
-            case $(readlink "/proc/$process/exe") in */martlet*) kill -KILL "$process" 2>/dev/null ;; esac
+            case $(readlink "/proc/$process/exe") in */martlet* | */docker-registry) kill -KILL "$process" 2>/dev/null ;; esac
         done
         for _ in {1..50}; do
             # 0 stands for a process of another pid namespace; for kill it would be our own group.

@@ -69,10 +69,11 @@ import Testing
         ) {
             try await client.send(.GET, "/")
         }
-        let agent = APIClient(.tcp(host: "127.0.0.1", port: 1), role: .agent)
+        let tls = ClientTLS(try ClientIdentity()) { _ in }
+        let agent = APIClient(.tls(host: "127.0.0.1", port: 1), role: .agent, tls: tls)
         await #expect(
             throws: ClientError(
-                .unreachable, "no agent is listening on http://127.0.0.1:1: start one with `martlet agent`")
+                .unreachable, "no agent is listening on https://127.0.0.1:1: start one with `martlet agent`")
         ) {
             try await agent.send(.GET, "/")
         }
@@ -87,17 +88,17 @@ import Testing
 
     @Test(arguments: [
         ("unix:/run/martlet/martlet.sock", ServerAddress.unix(path: "/run/martlet/martlet.sock")),
-        ("unix:///run/m.sock", .unix(path: "/run/m.sock")), ("http://localhost:80", .tcp(host: "localhost", port: 80)),
-        ("http://[::1]:8080/", .tcp(host: "::1", port: 8080)),
+        ("unix:///run/m.sock", .unix(path: "/run/m.sock")), ("https://localhost:80", .tls(host: "localhost", port: 80)),
+        ("https://[::1]:8080/", .tls(host: "::1", port: 8080)), ("https://master", .tls(host: "master", port: 7070)),
+        ("https://[::1]", .tls(host: "::1", port: 7070)),
     ])
     func addressesAreRead(text: String, address: ServerAddress) throws {
         #expect(try ServerAddress(text) == address)
     }
 
     @Test(arguments: [
-        "", "unix:", "unix:relative", "unix://host/path", "http://", "http://host", "http://host:0",
-        "http://host:99999",
-        "http://::1:80", "http://a b:80", "https://host:1", "tcp://host:1", "http://host:1/path",
+        "", "unix:", "unix:relative", "unix://host/path", "https://", "https://host:0", "https://host:99999",
+        "https://::1:80", "https://a b:80", "http://host:1", "tcp://host:1", "https://host:1/path",
     ])
     func otherAddressesAreRefused(text: String) {
         #expect(throws: ClientError.self) { try ServerAddress(text) }

@@ -127,30 +127,6 @@ import Testing
         await #expect(throws: ListenError.self) { _ = try await Self.listen(.unix(path: path, group: nil)) }
     }
 
-    @Test func TCPIsForLoopbackOnly() async throws {
-        await #expect(throws: ListenError.self) { _ = try await Self.listen(.tcp(host: "0.0.0.0", port: 0)) }
-        let first = try await Self.listen(.tcp(host: "127.0.0.1", port: 0))
-        await #expect(throws: ListenError.self) { _ = try await Self.listen(first.endpoints[0]) }
-        try await Self.stop(first)
-    }
-
-    @Test(arguments: [
-        (["-H", "Host: evil.example"], "403"), (["-H", "Origin: http://evil.example"], "403"),
-        (["-H", "Origin: null"], "403"), (["-H", "Host: localhost:99"], "200"),
-        (["-H", "Origin: http://localhost:1234"], "200"), ([], "200"),
-    ])
-    func hostAndOriginAreCheckedOnTCP(headers: [String], status: String) async throws {
-        let output = try await withServer { router in
-            router.get("ping") { _, _ in Response.text("") }
-        } _: { server in
-            try await run(
-                "/usr/bin/curl",
-                ["-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:\(server.port)/ping"] + headers
-            ).output
-        }
-        #expect(output == status)
-    }
-
     @Test func aShutdownFinishesRequestsAndEndsLineStreams() async throws {
         let begun = Signal()
         let release = Signal()

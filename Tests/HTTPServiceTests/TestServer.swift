@@ -19,7 +19,7 @@ func withServer<Result: Sendable>(
     let router = makeRouter()
     routes(router)
     let server = try await HTTPServer.listen(
-        on: [.unix(path: "\(directory)/s", group: nil), .tcp(host: "127.0.0.1", port: 0)], router: router,
+        on: [.unix(path: "\(directory)/s", group: nil)], router: router,
         limits: limits, logger: quiet)
     return try await withThrowingTaskGroup(of: Void.self) { group in
         group.addTask { try await server.run() }
@@ -39,11 +39,6 @@ func makeDirectory() throws -> String {
 struct TestServer: Sendable {
     let server: HTTPServer
     let path: String
-
-    var port: Int {
-        for case .tcp(_, let port) in server.endpoints { return port }
-        return 0
-    }
 
     /// Sends text as it stands, closes the sending side when asked to, and reads until the server closes.
     func exchange(_ text: String, finish: Bool = false) async throws -> String {

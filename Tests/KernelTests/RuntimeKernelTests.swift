@@ -59,7 +59,10 @@ extension KernelSuite {
             ] {
                 #expect(place(try root.makeDirectories(path)) == "\(scratch.path)/root/\(expected)", "\(path)")
             }
-            #expect(place(try root.makeFile("run/f/file")) == "\(scratch.path)/root/srv/run/f/file")
+            #expect(place(try root.makeFile("run/f/file", mode: 0o600)) == "\(scratch.path)/root/srv/run/f/file")
+            var info = stat()
+            #expect(stat("\(scratch.path)/root/srv/run/f", &info) == 0)
+            #expect(info.st_mode & 0o111 == 0o111, "whoever uses the file can enter its directory")
             #expect(try File.list(scratch.path) == ["root"])
         }
 

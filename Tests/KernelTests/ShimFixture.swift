@@ -44,7 +44,10 @@ final class ShimFixture {
         }
     }
 
-    init(_ runtime: Runtime = .ours, directoryName: String = "shim", cgroup: String? = nil) throws {
+    /// - Parameter runtimePath: in place of the runtime's own.
+    init(
+        _ runtime: Runtime = .ours, runtimePath: String? = nil, directoryName: String = "shim", cgroup: String? = nil
+    ) throws {
         var template = Array("/tmp/martlet-shim-XXXXXX".utf8CString)
         let made = try #require(mkdtemp(&template))
         directory = String(cString: made)
@@ -57,7 +60,8 @@ final class ShimFixture {
         let read = OwnedFD(adopting: ends[0])
         let write = OwnedFD(adopting: ends[1])
         let options = ShimOptions(
-            socket: socket, runtime: try runtime.path(), runtimeRoot: "\(directory)/runtime", taskID: "task1",
+            socket: socket, runtime: try runtimePath ?? runtime.path(), runtimeRoot: "\(directory)/runtime",
+            taskID: "task1",
             pidFile: "\(home)/shim.pid", cgroup: cgroup, readyFD: 3)
         let program = try Self.program("martlet-shim")
         var spawn = Spawn(program, [program] + options.arguments, descriptors: [-1, 2, 2, write.raw])

@@ -27,6 +27,10 @@ struct Cluster {
     var assigned: [NodeID: [TaskID: TaskAssignment]] = [:]
     var events: [Event] = []
     var containerLines: [WatchLine<ContainerView>] = []
+    /// Nodes that hear nothing and say nothing.
+    var away: Set<String> = []
+    /// What was asked to be replicated: `name digest-end from-to`.
+    var transfers: [String] = []
     private var lastRequest = 0
 
     static let digest = "sha256:" + String(repeating: "1", count: 64)
@@ -48,12 +52,14 @@ struct Cluster {
                     effects += commit(number, writes)
                 }
             case .reply(let request, let result): replies[request] = result
-            case .assign(let node, let lines):
+            case .assign(let node, let lines) where !away.contains(node.text):
                 for line in lines { assigned[node, default: [:]][TaskID(line.id)] = line.object }
             case .event(let event): events.append(event)
             case .changed(let changes):
                 for case .container(let line) in changes { containerLines.append(line) }
-            case .wake: break
+            case .replicate(let digest, let names, let from, let to):
+                transfers.append("\(names.joined(separator: " ")) \(digest.suffix(1)) \(from)-\(to)")
+            case .assign, .wake: break
             }
         }
     }
@@ -96,28 +102,37 @@ struct Cluster {
         step(.start)
     }
 
+    /// Lets time pass, with a tick each second; the nodes named are heard of.
+    mutating func pass(seconds: Int, heard: [String] = []) {
+        for second in 0..<seconds {
+            now = now.adding(seconds: 1)
+            if second % 5 == 4 { for node in heard { send(.report(node, NodeReport())) } }
+            step(.tick)
+        }
+    }
+
     @discardableResult
-    mutating func send(_ command: MasterCommand) -> RequestID {
+    mutating func send(_ command: MasterCommand, by subject: Subject = .master) -> RequestID {
         lastRequest += 1
-        step(.command(lastRequest, command))
+        step(.command(lastRequest, command, by: subject))
         return lastRequest
     }
 
     @discardableResult
-    mutating func perform(_ command: MasterCommand) throws -> MasterReply {
-        let request = send(command)
+    mutating func perform(_ command: MasterCommand, by subject: Subject = .master) throws -> MasterReply {
+        let request = send(command, by: subject)
         return try #require(replies[request], "no reply yet").get()
     }
 
-    mutating func problem(_ command: MasterCommand) -> APIProblem? {
-        let request = send(command)
+    mutating func problem(_ command: MasterCommand, by subject: Subject = .master) -> APIProblem? {
+        let request = send(command, by: subject)
         guard case .failure(let problem)? = replies[request] else { return nil }
         return problem
     }
 
-    mutating func query(_ query: MasterQuery) throws -> MasterReply {
+    mutating func query(_ query: MasterQuery, by subject: Subject = .master) throws -> MasterReply {
         lastRequest += 1
-        step(.query(lastRequest, query))
+        step(.query(lastRequest, query, by: subject))
         return try #require(replies[lastRequest], "no reply yet").get()
     }
 
@@ -147,12 +162,32 @@ struct Cluster {
             streamEndpoint: "unix:/run/\(name).sock", agentVersion: "1", kernelVersion: "6", bootID: "b", createdAt: now
         )
         try perform(.registerNode(NodeRegistration(node: node)))
+        try connect(name)
+    }
+
+    static let image = ImageView(
+        names: ["web:latest"], digest: digest, id: digest, size: 1,
+        platform: Platform(os: "linux", architecture: "amd64"), createdAt: nil)
+
+    /// The node connects and tells all; what it had when it went away goes on as it was.
+    mutating func connect(_ name: String, volumes: [String] = []) throws {
+        away.remove(name)
+        let node = NodeID(name)
+        let had = assigned[node] ?? [:]
         guard case .assignments(_, let list) = try perform(.connectNode(name)) else { throw Unexpected() }
-        assigned[node.id] = Dictionary(uniqueKeysWithValues: list.map { ($0.task, $0) })
-        let image = ImageView(
-            names: ["web:latest"], digest: Self.digest, id: Self.digest, size: 1,
-            platform: node.platform, createdAt: now)
-        try perform(.report(name, NodeReport(full: true, images: [image], volumes: [])))
+        assigned[node] = Dictionary(uniqueKeysWithValues: list.map { ($0.task, $0) })
+        let tasks = had.values.filter { task in list.contains { $0.task == task.task } }.map {
+            NodeReport.TaskReport(
+                task: $0.task, instance: $0.instance, epoch: $0.epoch, status: Self.obedient($0, now))
+        }
+        let views = volumes.map { VolumeView(name: $0, node: node, path: "/v/\($0)", labels: [:], createdAt: now) }
+        try perform(.report(name, NodeReport(full: true, tasks: tasks, images: [Self.image], volumes: views)))
+    }
+
+    func node(_ ref: String) throws -> NodeView {
+        var copy = self
+        guard case .node(let view) = try copy.query(.node(ref)) else { throw Unexpected() }
+        return view
     }
 
     mutating func report(_ task: TaskAssignment, on node: NodeID, _ status: TaskStatus) {
@@ -166,7 +201,7 @@ struct Cluster {
         var done: Set<TaskAssignment> = []
         for _ in 0..<50 {
             var idle = true
-            for (node, tasks) in assigned {
+            for (node, tasks) in assigned where !away.contains(node.text) {
                 for task in tasks.values where done.insert(task).inserted {
                     idle = false
                     report(task, on: node, Self.obedient(task, now))

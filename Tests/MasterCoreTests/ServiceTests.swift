@@ -155,6 +155,7 @@ extension ContainerView {
         var pod = pod
         pod.containers[0].imageDigest = spec.imageDigest
         pod.restart.condition = .always
+        pod.loss = .standard(for: .service)
         return pod
     }
 }

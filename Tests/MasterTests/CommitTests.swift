@@ -25,7 +25,8 @@ import Wire
         var logger = Logger(label: "test")
         logger.logLevel = .critical
         let store = FaultyStore(try SQLiteStore(path: "\(place)/martlet.db"))
-        let master = try await ClusterMaster(store: store, logger: logger)
+        let master = try await ClusterMaster(
+            store: store, vault: SecretVault(keyFile: "\(place)/secrets.key"), logger: logger)
         let running = Task { try await master.run() }
         while await master.clusterID.isEmpty { try await Task.sleep(for: .milliseconds(5)) }
         do {

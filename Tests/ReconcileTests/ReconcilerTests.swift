@@ -65,8 +65,8 @@ import Testing
         var fixture = Fixture(.replicated(2))
         fixture.add(1, node: "n1")
         fixture.add(2, node: "n2")
-        fixture.picture.drained = [NodeID("n2")]
-        #expect(fixture.actions == [removal(2)])
+        fixture.picture.drained = [NodeID("n2"): Node.Drain(startedAt: fixture.now)]
+        #expect(fixture.actions == [.displace(InstanceID("i2"), TaskID("t2"), .drained), .place(InstanceID("i2"))])
     }
 }
 

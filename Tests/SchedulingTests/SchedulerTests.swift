@@ -93,9 +93,45 @@ import Testing
         #expect(placed.filter { $0.contains("cpu on 2") }.count == 2)
     }
 
-    @Test mutating func theImageMustBeThere() {
+    @Test mutating func theImageMustBeOnSomeNodeThatCanBeReached() {
         let demand = PodDemand(workload: WorkloadID("w"), images: ["sha256:2": "web:latest"])
-        #expect(nodes(place(1, demand, on: [Self.node("a")])) == ["0 of 1 node: image web:latest missing on 1"])
+        var other = Self.node("b")
+        #expect(
+            nodes(place(1, demand, on: [Self.node("a"), other]))
+                == ["0 of 2 nodes: image web:latest (on no node that can be reached) on 2"])
+        other.images = ["sha256:2"]
+        // Of equals, the one that need not fetch it.
+        #expect(nodes(place(1, demand, on: [Self.node("a"), other])) == ["b"])
+        other.node.availability = .cordoned
+        #expect(nodes(place(1, demand, on: [Self.node("a"), other])) == ["a"])
+        other.ready = false
+        #expect(nodes(place(1, demand, on: [Self.node("a"), other]))[0].contains("on no node that can be reached"))
+    }
+
+    @Test mutating func whoeverMountsAVolumeRunsWhereItLives() {
+        let demand = PodDemand(workload: WorkloadID("w"), volumes: ["data"])
+        var scheduler = Scheduler(nodes: [Self.node("a"), Self.node("b")], homes: ["data": NodeID("id-b")])
+        #expect(nodes(scheduler.place(Self.requests(3, demand), random: &random)) == ["b", "b", "b"])
+        var away = Self.node("b")
+        away.ready = false
+        scheduler = Scheduler(nodes: [Self.node("a"), away], homes: ["data": NodeID("id-b")])
+        #expect(
+            nodes(scheduler.place(Self.requests(1, demand), random: &random)) == [
+                "0 of 2 nodes: not ready on 1, volume data (its data is on b, which is unreachable) on 1"
+            ])
+    }
+
+    @Test mutating func theFirstPlacementDecidesWhereANewVolumeLives() {
+        let first = PodDemand(workload: WorkloadID("v"), volumes: ["data"])
+        let second = PodDemand(workload: WorkloadID("w"), volumes: ["data", "more"])
+        var scheduler = Scheduler(nodes: [Self.node("a"), Self.node("b")])
+        let requests = Self.requests(3, first) + Self.requests(3, second)
+        #expect(Set(nodes(scheduler.place(requests, random: &random))).count == 1)
+        #expect(scheduler.homes.count == 2)
+        // Volumes on different nodes have no node in common.
+        var parted = Scheduler(
+            nodes: [Self.node("a"), Self.node("b")], homes: ["data": NodeID("id-a"), "more": NodeID("id-b")])
+        #expect(nodes(parted.place(Self.requests(1, second), random: &random))[0].hasPrefix("0 of 2 nodes: volume"))
     }
 
     @Test mutating func aPinnedInstanceGoesToItsNodeOrWaits() {

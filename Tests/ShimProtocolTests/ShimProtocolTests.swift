@@ -18,6 +18,7 @@ private let time = Timestamp(nanoseconds: 1_700_000_000_000_000_001)
             .delete(container: "c1", force: true), .exec(exec),
             .attach(ShimAttach(container: "c1", stdin: true, stdout: true, stderr: false)),
             .resize(container: "c1", columns: 80, rows: 24), .events, .shutdown,
+            .lease(ShimLease(container: "c1", until: 5000, signal: 15, grace: 10_000)), .release(container: "c1"),
         ] as [ShimRequest])
     func everyRequestRoundTrips(_ request: ShimRequest) throws {
         let bytes = try JSONCoding.encode(request)
@@ -42,6 +43,13 @@ private let time = Timestamp(nanoseconds: 1_700_000_000_000_000_001)
                 == #"{"container":"c1","exitCode":137,"finishedAt":"2023-11-14T22:13:20.000000001Z","#
                 + #""oomKilled":true,"pid":7,"signal":9,"start":1,"startedAt":"2023-11-14T22:13:20.000000001Z"}"#)
         #expect(try text(ShimResponse(version: 1)) == #"{"ok":true,"version":1}"#)
+        #expect(
+            try text(ShimRequest.lease(ShimLease(container: "c1", until: 5000, signal: 15, grace: 10_000)))
+                == #"{"container":"c1","grace":10000,"op":"lease","signal":15,"until":5000}"#)
+        #expect(try text(ShimRequest.release(container: "c1")) == #"{"container":"c1","op":"release"}"#)
+        #expect(try text(ShimResponse(features: [ShimProtocol.leases])) == #"{"features":["leases"],"ok":true}"#)
+        // Agents know the end of a lease by it.
+        #expect(ExitRecord.leaseRanOut == "its lease ran out")
     }
 
     @Test func anUnknownOperationIsRefusedByNameAndUnknownFieldsAreIgnored() throws {
@@ -52,6 +60,28 @@ private let time = Timestamp(nanoseconds: 1_700_000_000_000_000_001)
         let request = try JSONCoding.decode(
             ShimRequest.self, from: Array(#"{"op":"delete","container":"c","later":[1]}"#.utf8))
         #expect(request == .delete(container: "c", force: false))
+    }
+
+    @Test(arguments: [
+        (ShimLease(container: "c", until: 1, signal: 15, grace: 0), nil),
+        (ShimLease(container: "c", until: 1000 + ShimLease.longest, signal: 64, grace: ShimLease.longest), nil),
+        (ShimLease(container: "c", until: 1, signal: 0, grace: 0), "0 is no signal; 1 to 64 are"),
+        (ShimLease(container: "c", until: 1, signal: 65, grace: 0), "65 is no signal; 1 to 64 are"),
+        (
+            ShimLease(container: "c", until: 1, signal: 15, grace: -1),
+            "the grace of container c, -1 ms, is out of range: 0 to 366 days"
+        ),
+        (
+            ShimLease(container: "c", until: -1, signal: 15, grace: 0),
+            "the lease of container c until -1 is out of range: 366 days from now at most"
+        ),
+        (
+            ShimLease(container: "c", until: Int64.max, signal: 15, grace: 0),
+            "the lease of container c until \(Int64.max) is out of range: 366 days from now at most"
+        ),
+    ])
+    func aLeaseHasBounds(_ lease: ShimLease, _ refusal: String?) {
+        #expect(lease.refusal(now: 1000) == refusal)
     }
 
     @Test func aReaderKeepsUpWithEventsItDoesNotKnow() throws {
@@ -65,7 +95,7 @@ private let time = Timestamp(nanoseconds: 1_700_000_000_000_000_001)
             container: "c1", start: 1, status: .stopped, pid: 7, createdAt: time, startedAt: time,
             exit: ExitRecord(
                 container: "c1", start: 1, pid: 7, exitCode: 0, startedAt: time, finishedAt: time, reason: "r"),
-            logLinesLost: 3, recordError: "full")
+            leaseUntil: 5000, logLinesLost: 3, recordError: "full")
         let response = ShimResponse(
             containers: [state], execs: [ShimExecState(container: "c1", execID: "e", pid: 8, startedAt: time)])
         #expect(try JSONCoding.decode(ShimResponse.self, from: JSONCoding.encode(response), strict: true) == response)

@@ -16,14 +16,18 @@ final class Cluster {
     static let memory: Int64 = 8 << 30
 
     let world: World
-    let truth = Truth()
-    let store = SimulatedStore()
+    let truth: Truth
+    let store: SimulatedStore
     private(set) var master: SimulatedMaster?
     private(set) var machines: [SimulatedMachine] = []
     private var agents: [String: SimulatedAgent] = [:]
 
-    init(seed: UInt64, nodes: Int) throws {
-        world = World(seed: seed)
+    init(seed: UInt64, nodes: Int, tally: Tally = Tally()) throws {
+        let (world, store) = (World(seed: seed, tally: tally), SimulatedStore())
+        self.world = world
+        self.store = store
+        truth = Truth(
+            world, isKnown: { store.records["tasks/\($0)"] != nil }, isGlobal: { store.isGlobal($0) })
         for number in 1...nodes {
             machines.append(SimulatedMachine(name: "node\(number)", world: world, truth: truth))
         }
@@ -77,15 +81,31 @@ final class Cluster {
         world.after(world.random.milliseconds(200...5000)) { [weak self] in
             guard let self, world.hasFaults else { return }
             let machine = machines[Int.random(in: 0..<machines.count, using: &world.random)]
-            switch Int.random(in: 0..<22, using: &world.random) {
+            switch Int.random(in: 0..<32, using: &world.random) {
             case 0..<8: crashAgent(machine, reboot: false)
             case 8: crashAgent(machine, reboot: true)
             case 9..<13: crashMaster()
             case 13..<17: agents[machine.name]?.disconnect()
             case 17..<20: machine.loseShim()
-            default: machine.setClock()
+            case 20..<22: machine.setClock()
+            case 22..<27: partition(machine)
+            case 27..<29: agents[machine.name]?.pause(for: world.random.milliseconds(1000...60_000))
+            case 29..<31: master?.pause(for: world.random.milliseconds(1000...40_000))
+            default: master?.setClock()
             }
             breakThings()
+        }
+    }
+
+    /// Cuts a machine off for a while, both ways or one.
+    private func partition(_ machine: SimulatedMachine) {
+        let directions =
+            world.random.chance(0.6) ? Set(Link.Direction.allCases) : [world.random.chance(0.5) ? .up : .down]
+        machine.link.cut(directions)
+        world.note("\(machine.name): cut off \(directions)")
+        world.after(world.random.milliseconds(1000...80_000)) { [weak self] in
+            self?.world.note("\(machine.name): no longer cut off")
+            machine.link.mend()
         }
     }
 
@@ -93,7 +113,12 @@ final class Cluster {
     func heal() {
         world.hasFaults = false
         startMaster()
-        for machine in machines { startAgent(machine) }
+        master?.wake()
+        for machine in machines {
+            machine.link.mend()
+            startAgent(machine)
+            agents[machine.name]?.wake()
+        }
     }
 
     // MARK: What must always hold

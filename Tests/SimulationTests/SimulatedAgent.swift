@@ -16,6 +16,11 @@ final class SimulatedAgent {
     private var wakeNumber = 0
     private var session: Session?
     private var retryDelay: Int64 = 100_000_000
+    /// When the last post that the master confirmed was sent, by the machine's own clock.
+    private var lastConfirmed: Int64?
+    /// Stopped by a signal: what happens meanwhile waits.
+    private var isPaused = false
+    private var backlog: [() -> Void] = []
 
     /// A connection to one master process; what is on its way when it breaks is lost.
     final class Session {
@@ -24,6 +29,10 @@ final class SimulatedAgent {
         var lastUp: Int64 = 0
         var lastDown: Int64 = 0
         var synced = false
+        /// When the master was heard last.
+        var heard: Int64 = 0
+        /// The master has confirmed the report that names everything.
+        var isConfirmed = false
     }
 
     var node: NodeID { NodeID(machine.name) }
@@ -33,7 +42,7 @@ final class SimulatedAgent {
         self.cluster = cluster
         world = cluster.world
         machine.agent = self
-        step(.recovered(machine.recover(), bootID: machine.bootID))
+        step(.recovered(machine.recover(), bootID: machine.bootID, epochs: machine.epochs))
         connect()
         heartbeat()
     }
@@ -46,10 +55,36 @@ final class SimulatedAgent {
     }
 
     func containerEnded(_ id: TaskID, _ exit: ContainerExit) {
-        world.after(world.random.milliseconds(0...20)) { [weak self] in self?.step(.exited(id, exit)) }
+        later(0...20) { $0.step(.exited(id, exit)) }
     }
 
-    func clockWasSet() { step(.tick) }
+    func clockWasSet() { whenAwake { $0.step(.tick) } }
+
+    func pause(for delay: Int64) {
+        guard isAlive, !isPaused else { return }
+        isPaused = true
+        world.note("\(machine.name): agent is paused")
+        world.after(delay) { [weak self] in self?.wake() }
+    }
+
+    func wake() {
+        guard isPaused else { return }
+        isPaused = false
+        world.note("\(machine.name): agent goes on")
+        let waiting = backlog
+        backlog = []
+        for action in waiting where isAlive { action() }
+    }
+
+    /// Does it when the process runs.
+    private func whenAwake(_ body: @escaping (SimulatedAgent) -> Void) {
+        guard isAlive else { return }
+        if isPaused {
+            backlog.append { [weak self] in self?.whenAwake(body) }
+        } else {
+            body(self)
+        }
+    }
 
     // MARK: The core and its effects
 
@@ -62,8 +97,9 @@ final class SimulatedAgent {
                 wakeNumber += 1
                 let number = wakeNumber
                 world.at(machine.moment(of: moment)) { [weak self] in
-                    guard let self, number == wakeNumber else { return }
-                    step(.tick)
+                    self?.whenAwake { agent in
+                        if number == agent.wakeNumber { agent.step(.tick) }
+                    }
                 }
             case .report(let sequence, let full, let tasks, let events):
                 report(sequence, NodeReport(full: full, tasks: tasks, events: events.map(\.event)))
@@ -79,10 +115,7 @@ final class SimulatedAgent {
     }
 
     private func later(_ range: ClosedRange<Int64>, _ body: @escaping (SimulatedAgent) -> Void) {
-        world.after(world.random.milliseconds(range)) { [weak self] in
-            guard let self, isAlive else { return }
-            body(self)
-        }
+        world.after(world.random.milliseconds(range)) { [weak self] in self?.whenAwake(body) }
     }
 
     /// Carries out the next effect of a task, when the one before it has ended.
@@ -118,6 +151,11 @@ final class SimulatedAgent {
             later(0...20) { agent in
                 if agent.machine.pods[task] != nil {
                     agent.world.violate("\(agent.machine.name): \(task) is forgotten, and something of it is left")
+                }
+                // The epoch is durable before the record goes.
+                if let assignment = agent.machine.disk[task]?.assignment {
+                    agent.machine.epochs[assignment.instance] = max(
+                        assignment.epoch, agent.machine.epochs[assignment.instance] ?? 0)
                 }
                 agent.machine.disk[task] = nil
                 done(agent)
@@ -155,7 +193,16 @@ final class SimulatedAgent {
                 agent.step(.started(task.task, start: start, .failure(failure)))
                 return done(agent)
             }
-            agent.machine.create(task, start: start)
+            var lease: Int64?
+            if let seconds = task.pod.loss?.stopAfter {
+                lease = agent.lastConfirmed.map { $0 + Int64(seconds) * 1_000_000_000 }
+                guard let lease, lease > agent.machine.elapsed else {
+                    let failure = ExecutorFailure("there is no contact", isTransient: true)
+                    agent.step(.started(task.task, start: start, .failure(failure)))
+                    return done(agent)
+                }
+            }
+            agent.machine.create(task, start: start, lease: lease)
             agent.later(1...30) { agent in
                 let isThere = agent.machine.run(task, start: start)
                 let result: Result<StartedContainer, ExecutorFailure> =
@@ -172,6 +219,7 @@ final class SimulatedAgent {
 
     private func connect() {
         let session = Session()
+        session.heard = world.now
         self.session = session
         let registration = NodeRegistration(node: cluster.node(machine))
         up(session) { agent, master in
@@ -179,8 +227,9 @@ final class SimulatedAgent {
         }
         // An answer that never comes: try again.
         world.after(5_000_000_000) { [weak self] in
-            guard let self, self.session === session, !session.synced else { return }
-            disconnect()
+            self?.whenAwake { agent in
+                if agent.session === session, !session.synced { agent.disconnect() }
+            }
         }
     }
 
@@ -188,13 +237,14 @@ final class SimulatedAgent {
         guard let session else { return }
         session.isOpen = false
         self.session = nil
-        cluster.master?.sessionEnded(node, session)
+        if !machine.link.isCut(.up) { cluster.master?.sessionEnded(node, session) }
         guard isAlive else { return }
-        step(.disconnected)
+        whenAwake { $0.step(.disconnected) }
         retryDelay = min(5_000_000_000, retryDelay * 2)
         world.after(retryDelay + Int64.random(in: 0..<retryDelay, using: &world.random)) { [weak self] in
-            guard let self, isAlive, self.session == nil else { return }
-            connect()
+            self?.whenAwake { agent in
+                if agent.session == nil { agent.connect() }
+            }
         }
     }
 
@@ -202,9 +252,11 @@ final class SimulatedAgent {
     private func up(_ session: Session, _ message: @escaping (SimulatedAgent, SimulatedMaster) -> Void) {
         session.lastUp = max(session.lastUp, world.now + world.random.milliseconds(0...30))
         world.after(session.lastUp - world.now) { [weak self] in
-            guard let self, session.isOpen else { return }
-            guard let master = cluster.master, !world.fault(0.01) else { return disconnect() }
-            message(self, master)
+            self?.machine.link.deliver(.up) {
+                guard let self, session.isOpen else { return }
+                guard let master = self.cluster.master, !self.world.fault(0.01) else { return self.disconnect() }
+                message(self, master)
+            }
         }
     }
 
@@ -212,9 +264,14 @@ final class SimulatedAgent {
     func down(_ session: Session, _ message: @escaping (SimulatedAgent) -> Void) {
         session.lastDown = max(session.lastDown, world.now + world.random.milliseconds(0...30))
         world.after(session.lastDown - world.now) { [weak self] in
-            guard let self, isAlive, session.isOpen else { return }
-            if world.fault(0.005) { return disconnect() }
-            message(self)
+            self?.machine.link.deliver(.down) {
+                self?.whenAwake { agent in
+                    guard session.isOpen else { return }
+                    if agent.world.fault(0.005) { return agent.disconnect() }
+                    session.heard = agent.world.now
+                    message(agent)
+                }
+            }
         }
     }
 
@@ -240,22 +297,51 @@ final class SimulatedAgent {
             return later(0...1) { $0.step(.reportFailed(sequence: sequence)) }
         }
         var report = report
-        if report.full { report.images = [Cluster.image] }
-        let sent = report
+        if report.full {
+            report.images = [Cluster.image]
+            report.volumes = machine.volumes.sorted().map {
+                VolumeView(name: $0, node: node, path: "/\($0)", labels: [:], createdAt: machine.clock)
+            }
+        }
+        post(report, session) { agent, succeeded in
+            agent.step(succeeded ? .reported(sequence: sequence) : .reportFailed(sequence: sequence))
+        }
+    }
+
+    private func post(
+        _ report: NodeReport, _ session: Session, _ answer: @escaping (SimulatedAgent, Bool) -> Void
+    ) {
+        let (sent, sentAt) = (machine.elapsed, machine.clock)
         up(session) { agent, master in
-            master.report(sent, from: agent, session) { agent, succeeded in
-                agent.step(succeeded ? .reported(sequence: sequence) : .reportFailed(sequence: sequence))
+            master.report(report, from: agent, session) { agent, succeeded in
+                if succeeded {
+                    session.isConfirmed = session.isConfirmed || report.full
+                    if session.isConfirmed { agent.confirm(sent, sentAt) }
+                }
+                answer(agent, succeeded)
             }
         }
     }
 
+    /// The master has heard what was sent at this time.
+    private func confirm(_ sent: Int64, _ sentAt: Timestamp) {
+        lastConfirmed = max(lastConfirmed ?? sent, sent)
+        machine.renewLeases(contact: lastConfirmed ?? sent)
+        step(.contact(at: sentAt))
+    }
+
     private func heartbeat() {
-        world.after(5_000_000_000) { [weak self] in
-            guard let self, isAlive else { return }
-            if let session, session.synced {
-                up(session) { agent, master in master.report(NodeReport(), from: agent, session) { _, _ in } }
+        world.after(3_000_000_000) { [weak self] in
+            self?.whenAwake { agent in
+                if let session = agent.session, session.synced {
+                    if agent.world.now - session.heard > 15_000_000_000 {
+                        agent.disconnect()
+                    } else {
+                        agent.post(NodeReport(), session) { _, _ in }
+                    }
+                }
+                agent.heartbeat()
             }
-            heartbeat()
         }
     }
 

@@ -16,6 +16,11 @@ final class SimulatedMachine {
         var everRan: Set<Int> = []
         /// Whether SIGTERM ends it.
         var obeys = true
+        /// When its shim ends it, by the machine's own clock; nil: it may run for ever.
+        var leaseEnd: Int64?
+        /// Nanoseconds between the shim's signal and its SIGKILL.
+        var grace: Int64 = 0
+        var leaseRanOut = false
     }
 
     enum Container: Equatable {
@@ -30,24 +35,41 @@ final class SimulatedMachine {
     private(set) var pods: [TaskID: Pod] = [:]
     /// The records on the disk.
     var disk: [TaskID: TaskRecord] = [:]
+    /// Epochs of instances whose tasks were forgotten.
+    var epochs: [InstanceID: Int] = [:]
+    private(set) var volumes: Set<String> = []
+    /// Between the machine and the master.
+    let link = Link()
     /// The agent of now, when there is one; told of ends.
     weak var agent: SimulatedAgent?
     private var boots = 1
-    /// Nanoseconds by which its clock is ahead.
+    /// Nanoseconds by which its clock was set ahead.
     private var clockError: Int64 = 0
+    /// How much faster than time its clocks run, in millionths.
+    private let drift: Int64
+    private let began: Int64
 
     init(name: String, world: World, truth: Truth) {
         self.name = name
         self.world = world
         self.truth = truth
         bootID = "\(name)-boot-1"
+        began = world.now
+        drift = Int64.random(in: -10_000...10_000, using: &world.random)
     }
 
-    /// What its clock shows.
-    var clock: Timestamp { world.timestamp + clockError }
+    /// Nanoseconds of its own clock that nobody sets: one in a hundred fast or slow.
+    var elapsed: Int64 { (world.now - began) / 1_000_000 * (1_000_000 + drift) }
 
-    /// When its clock will show a time.
-    func moment(of time: Timestamp) -> Timestamp { time - clockError }
+    /// What its clock shows.
+    var clock: Timestamp { Timestamp(nanoseconds: began + elapsed + clockError) }
+
+    /// When its clock will show a time, and a little later.
+    func moment(of time: Timestamp) -> Timestamp { moment(ofElapsed: time.nanoseconds - began - clockError) }
+
+    private func moment(ofElapsed elapsed: Int64) -> Timestamp {
+        Timestamp(nanoseconds: began + elapsed / (1_000_000 + drift) * 1_000_000 + 2_000_000)
+    }
 
     // MARK: What an executor does, step by step
 
@@ -58,9 +80,11 @@ final class SimulatedMachine {
         }
         pod.isPrepared = true
         pods[assignment.task] = pod
+        volumes.formUnion(assignment.pod.volumes)
     }
 
-    func create(_ assignment: TaskAssignment, start: Int) {
+    /// - Parameter lease: when the shim is to end it, by the machine's own clock; nil: never.
+    func create(_ assignment: TaskAssignment, start: Int, lease: Int64?) {
         let id = assignment.task
         guard var pod = pods[id], pod.isPrepared else {
             return world.violate("\(name): task \(id) is started without being prepared")
@@ -74,7 +98,47 @@ final class SimulatedMachine {
         }
         pod.start = start
         pod.container = .created
+        pod.leaseEnd = lease
+        pod.leaseRanOut = false
+        pod.grace = Int64(assignment.pod.containers.first?.stopGrace ?? 0) * 1_000_000_000
         pods[id] = pod
+        if lease != nil { watchLease(id, start) }
+    }
+
+    // MARK: What a shim does for leases
+
+    /// The agent has had contact with the master at this time of the machine's own clock.
+    func renewLeases(contact: Int64) {
+        for (id, record) in disk {
+            guard let seconds = record.assignment.pod.loss?.stopAfter, var pod = pods[id], pod.leaseEnd != nil,
+                !pod.leaseRanOut
+            else { continue }
+            // What has passed has passed, also when the timer's turn is still to come.
+            if let end = pod.leaseEnd, end <= elapsed { continue }
+            pod.leaseEnd = contact + Int64(seconds) * 1_000_000_000
+            pods[id] = pod
+        }
+    }
+
+    private func watchLease(_ id: TaskID, _ start: Int) {
+        guard let pod = pods[id], pod.start == start, let end = pod.leaseEnd else { return }
+        world.at(moment(ofElapsed: end)) { [weak self] in
+            guard let self, let pod = pods[id], pod.start == start, let end = pod.leaseEnd,
+                pod.container.isLive || pod.container == .created
+            else { return }
+            guard end <= elapsed else { return watchLease(id, start) }
+            guard pod.container.isLive else { return }
+            pods[id]?.leaseRanOut = true
+            resume(id)
+            if pod.obeys {
+                world.after(world.random.milliseconds(1...800)) { [weak self] in
+                    self?.end(id, start: start, code: 143, reason: ContainerExit.lease)
+                }
+            }
+            world.at(moment(ofElapsed: end + pod.grace)) { [weak self] in
+                self?.end(id, start: start, code: 137, reason: ContainerExit.lease)
+            }
+        }
     }
 
     /// Lets the program go; answers whether it runs or has run.
@@ -82,13 +146,17 @@ final class SimulatedMachine {
         let id = assignment.task
         guard var pod = pods[id], pod.start == start else { return false }
         guard pod.container == .created else { return pod.container.isLive || pod.container == .exited }
+        if let end = pod.leaseEnd, end <= elapsed {
+            pods[id]?.container = .none
+            return false
+        }
         if !pod.everRan.insert(start).inserted {
             world.violate("\(name): start \(start) of task \(id) runs twice")
         }
         pod.container = .running
         pod.obeys = world.random.chance(0.8)
         pods[id] = pod
-        truth.began(assignment, on: name, world)
+        truth.began(assignment, on: name)
         // Most programs run on; some end by themselves.
         if world.hasFaults, world.random.chance(0.35) {
             let code = world.random.chance(0.5) ? 0 : Int.random(in: 1...100, using: &world.random)
@@ -122,7 +190,7 @@ final class SimulatedMachine {
         guard var pod = pods[id], pod.start == start, pod.container.isLive || pod.container == .created else { return }
         if pod.container == .paused && code != 137 { return }
         let exit = ContainerExit(start: start, exitCode: code, finishedAt: clock, reason: reason)
-        if pod.container.isLive { truth.ended(pod.instance, id) }
+        if pod.container.isLive { truth.ended(id) }
         pod.container = .exited
         pod.exits[start] = exit
         pods[id] = pod
@@ -190,45 +258,4 @@ final class SimulatedMachine {
         case .exited: return pod.exits[pod.start].map { .exited($0) } ?? .none
         }
     }
-}
-
-struct TaskStart: Hashable {
-    var task: TaskID
-    var start: Int
-}
-
-/// What really happened in the whole cluster, beside what its parts believe.
-final class Truth {
-    var exits: [TaskStart: ContainerExit] = [:]
-    private var live: [InstanceID: TaskID] = [:]
-    private var ports: [String: TaskID] = [:]
-    private var portsOf: [TaskID: [String]] = [:]
-    /// What runs on each node, with its memory.
-    private var memory: [String: [TaskID: Int64]] = [:]
-
-    func began(_ assignment: TaskAssignment, on node: String, _ world: World) {
-        let (instance, task, mappings) = (assignment.instance, assignment.task, assignment.ports)
-        memory[node, default: [:]][task] = assignment.pod.resources.memory
-        let used = memory[node, default: [:]].values.reduce(0, +)
-        if used > Cluster.memory { world.violate("\(used >> 30) GiB are given away on \(node) with task \(task)") }
-        if let other = live[instance] {
-            world.violate("instance \(instance) runs twice: task \(other) and task \(task) on \(node)")
-        }
-        live[instance] = task
-        for mapping in mappings {
-            let key = "\(node)/\(mapping.transport)/\(mapping.hostPort)"
-            if let other = ports[key] { world.violate("port \(key) is used by \(other) and \(task)") }
-            ports[key] = task
-            portsOf[task, default: []].append(key)
-        }
-    }
-
-    func ended(_ instance: InstanceID, _ task: TaskID) {
-        if live[instance] == task { live[instance] = nil }
-        for node in memory.keys { memory[node]?[task] = nil }
-        for key in portsOf.removeValue(forKey: task) ?? [] { ports[key] = nil }
-    }
-
-    func task(of instance: InstanceID) -> TaskID? { live[instance] }
-    var liveCount: Int { live.count }
 }

@@ -11,6 +11,21 @@ final class SimulatedStore {
 
     var all: [StoreRecord] { records.values.sorted { $0.key < $1.key } }
 
+    private var globals: Set<WorkloadID> = []
+
+    func isGlobal(_ workload: WorkloadID) -> Bool { globals.contains(workload) }
+
+    private struct Envelope: Decodable {
+        var object: Workload
+    }
+
+    private func note(_ record: StoreWrite) {
+        guard record.key.hasPrefix("workloads/"), let value = record.value,
+            let workload = try? JSONCoding.decode(Envelope.self, from: value).object, workload.scale == .global
+        else { return }
+        globals.insert(workload.id)
+    }
+
     /// All of it or nothing.
     func commit(_ writes: [StoreWrite]) -> Result<Int64, StoreFailure> {
         for write in writes where (records[write.key]?.modificationRevision ?? 0) != write.expectedRevision {
@@ -18,6 +33,7 @@ final class SimulatedStore {
         }
         revision += 1
         for write in writes {
+            note(write)
             records[write.key] = write.value.map {
                 StoreRecord(key: write.key, value: $0, modificationRevision: revision)
             }
@@ -36,6 +52,12 @@ final class SimulatedMaster {
     private var waiting: [RequestID: (Result<MasterReply, APIProblem>) -> Void] = [:]
     private var sessions: [NodeID: (agent: SimulatedAgent, session: SimulatedAgent.Session)] = [:]
     private var wakeNumber = 0
+    /// Stopped by a signal: what happens meanwhile waits.
+    private var isPaused = false
+    private var backlog: [MasterEvent] = []
+    /// Nanoseconds by which its clock was set ahead.
+    private var clockError: Int64 = 0
+    private var clock: Timestamp { world.timestamp + clockError }
 
     init(cluster: Cluster) throws {
         self.cluster = cluster
@@ -62,7 +84,34 @@ final class SimulatedMaster {
 
     private func step(_ event: MasterEvent) {
         guard isAlive else { return }
-        for effect in core.step(event, now: world.timestamp, random: &world.random) { carryOut(effect) }
+        if isPaused { return backlog.append(event) }
+        for effect in core.step(event, now: clock, random: &world.random) { carryOut(effect) }
+    }
+
+    private static let noted: Set = ["lost", "replaced", "returned", "moved", "ready", "unreachable", "destroy"]
+
+    func pause(for delay: Int64) {
+        guard !isPaused else { return }
+        isPaused = true
+        world.note("master is paused")
+        world.after(delay) { [weak self] in self?.wake() }
+    }
+
+    /// Its timer is the first that it hears.
+    func wake() {
+        guard isPaused else { return }
+        isPaused = false
+        world.note("master goes on")
+        let waiting = backlog
+        backlog = []
+        step(.tick)
+        for event in waiting { step(event) }
+    }
+
+    func setClock() {
+        clockError = world.random.milliseconds(-3_600_000...3_600_000)
+        world.note("the master's clock is set, \(clockError / 1_000_000_000) s ahead")
+        step(.tick)
     }
 
     private func carryOut(_ effect: MasterEffect) {
@@ -75,11 +124,16 @@ final class SimulatedMaster {
         case .wake(let moment):
             wakeNumber += 1
             let number = wakeNumber
-            world.at(moment) { [weak self] in
+            world.at(moment - clockError) { [weak self] in
                 guard let self, number == wakeNumber else { return }
                 step(.tick)
             }
-        case .changed, .event: break
+        case .event(let event):
+            world.tally.count(event.action + (event.attributes["reason"].map { " \($0)" } ?? ""))
+            if Self.noted.contains(event.action) {
+                world.note("master: \(event.name) \(event.action) \(event.attributes)")
+            }
+        case .changed, .replicate: break
         }
     }
 

@@ -83,8 +83,13 @@ final class World {
     /// What was found to be wrong; the run ends with the first.
     private(set) var violations: [String] = []
     private(set) var trace: [String] = []
+    /// How often what happened, over all runs that share it.
+    let tally: Tally
 
-    init(seed: UInt64) { random = SeededRandom(seed: seed) }
+    init(seed: UInt64, tally: Tally = Tally()) {
+        random = SeededRandom(seed: seed)
+        self.tally = tally
+    }
 
     var timestamp: Timestamp { Timestamp(nanoseconds: now) }
 
@@ -117,4 +122,11 @@ final class World {
 
     /// A fault of this probability, while there are faults at all.
     func fault(_ probability: Double) -> Bool { hasFaults && random.chance(probability) }
+}
+
+/// Counts what happened, so that a simulation in which nothing does is found out.
+final class Tally {
+    private(set) var counts: [String: Int] = [:]
+
+    func count(_ what: String) { counts[what, default: 0] += 1 }
 }

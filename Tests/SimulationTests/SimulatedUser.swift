@@ -27,7 +27,7 @@ final class SimulatedUser {
 
     private func ask() {
         guard let master = cluster.master else { return }
-        switch Int.random(in: 0..<20, using: &world.random) {
+        switch Int.random(in: 0..<24, using: &world.random) {
         case 0..<4: if names.count < 8 { master.send(.createContainer(newContainer())) { _ in } }
         case 4..<6: if services.count < 3 { master.send(.createService(newService())) { _ in } }
         case 6..<8: change(master)
@@ -42,8 +42,22 @@ final class SimulatedUser {
                     if case .success = result { self?.names.removeAll { $0 == name } }
                 }
             }
+        case 11..<13: changeNode(master)
         default: act(on: master)
         }
+    }
+
+    private func changeNode(_ master: SimulatedMaster) {
+        guard let machine = cluster.machines.randomElement(using: &world.random) else { return }
+        let drain = DrainOrder(
+            deadline: [nil, 0, 20].randomElement(using: &world.random) ?? nil,
+            minimumAvailable: [100, 50, 0].randomElement(using: &world.random) ?? 100)
+        let body = [
+            UpdateNode(availability: .active), UpdateNode(availability: .cordoned), UpdateNode(drain: drain),
+        ].randomElement(using: &world.random)
+        guard let body else { return }
+        world.note("user: \(machine.name) \(body.availability?.rawValue ?? "drain")")
+        master.send(.updateNode(machine.name, body))
     }
 
     private func act(on master: SimulatedMaster) {
@@ -101,10 +115,32 @@ final class SimulatedUser {
             RestartPolicy(.no), RestartPolicy(.onFailure), RestartPolicy(.onFailure, maximumRetries: 2),
             RestartPolicy(.always), RestartPolicy(.unlessStopped),
         ]
+        if world.random.chance(0.15) {
+            let name = world.random.chance(0.5) ? "data" : "more"
+            container.mounts = [Mount(.volume(name: name), target: "/data")]
+        }
         var ports: [PortMapping] = []
         if world.random.chance(0.3) { ports = [PortMapping(hostPort: 8080, hostPortEnd: 8089, containerPort: 80)] }
         return PodSpec(
             containers: [container], ports: ports,
-            restart: policies.randomElement(using: &world.random) ?? RestartPolicy(.no))
+            restart: policies.randomElement(using: &world.random) ?? RestartPolicy(.no),
+            loss: loss(grace: container.stopGrace))
+    }
+
+    private func loss(grace: Int) -> LossPolicy? {
+        let extra = Int.random(in: 0...20, using: &world.random)
+        let giveUp = world.random.chance(0.3) ? 30 + extra : nil
+        switch Int.random(in: 0..<8, using: &world.random) {
+        case 0..<2: return nil
+        case 2..<4: return LossPolicy(replaceAfter: 15 + extra / 2, giveUpAfter: giveUp, onReturn: .keepOriginal)
+        case 4: return LossPolicy(replaceAfter: 15 + extra / 2, giveUpAfter: giveUp)
+        case 5: return LossPolicy(giveUpAfter: giveUp)
+        default:
+            let stop = Int.random(in: 5...20, using: &world.random)
+            let least = max(15, LossPolicy.leastReplaceAfter(stopAfter: stop, grace: grace))
+            return LossPolicy(
+                replaceAfter: world.random.chance(0.9) ? least : nil,
+                giveUpAfter: world.random.chance(0.3) ? least + extra : nil, onDisconnect: .stopAfter(stop))
+        }
     }
 }

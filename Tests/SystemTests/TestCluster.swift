@@ -40,8 +40,8 @@ final class TestCluster: Sendable {
         try File.makeDirectories(folder)
     }
 
-    private var placeFlags: [String] { ["--data-dir", dataDirectory, "--run-dir", runDirectory] }
-    private var nodeFlags: [String] { ["--bridge", bridge, "--subnet", subnet, "--cgroup-parent", cgroupParent] }
+    var placeFlags: [String] { ["--data-dir", dataDirectory, "--run-dir", runDirectory] }
+    var nodeFlags: [String] { ["--bridge", bridge, "--subnet", subnet, "--cgroup-parent", cgroupParent] }
 
     /// `martlet up --detach`.
     func up(environment: [String] = []) throws {

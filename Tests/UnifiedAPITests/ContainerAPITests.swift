@@ -142,7 +142,8 @@ import Wire
             let unknown = try await refusal(#"{"pod":{"containers":[{"image":"web","colour":"red"}]}}"#)
             #expect(unknown.code == "unknown-field")
             #expect(unknown.message.contains("$.pod.containers[0]"))
-            #expect(try await refusal(#"{"pod":{"containers":[{"image":"nope"}]}}"#).status == 404)
+            let missing = try await refusal(#"{"pod":{"containers":[{"image":"nope"}]},"pull":"never"}"#)
+            #expect(missing.status == 404)
             let deep = String(repeating: "[", count: 65) + String(repeating: "]", count: 65)
             #expect(try await refusal(deep).code == "too-deep")
             let large = #"{"name":""# + String(repeating: "a", count: 5 << 20) + #""}"#

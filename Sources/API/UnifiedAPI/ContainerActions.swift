@@ -15,7 +15,7 @@ extension UnifiedAPI {
     var containerActions: [Operation] {
         ContainerAction.Verb.allCases.map { verb in
             Operation(
-                .post, "\(Self.path)/\(verb.rawValue)", Self.summary(verb),
+                .post, access: .work, "\(Self.path)/\(verb.rawValue)", Self.summary(verb),
                 query: [.flag("wait", "Answer when the node has done it.")],
                 body: .optionalJSON(ContainerAction.self), statuses: [204, 304, 404, 409, 504, 507]
             ) { call in
@@ -23,7 +23,8 @@ extension UnifiedAPI {
             }
         } + [
             Operation(
-                .post, "\(Self.path)/wait", "Wait for a container; the head of the answer comes at once.",
+                .post, access: .read, "\(Self.path)/wait",
+                "Wait for a container; the head of the answer comes at once.",
                 query: [.text("condition", "started, stopped (for good; the default), paused or removed.")],
                 answer: .json(WaitResult.self), statuses: [200, 404, 409]
             ) { call in
@@ -72,7 +73,7 @@ extension UnifiedAPI {
             guard let task = location.task else {
                 throw APIProblem(.conflict, "the container \(location.name) is not running")
             }
-            try await NodeStreams(location).perform(
+            try await master.streams(location).perform(
                 .POST, NodeStreams.path(task, "signal"), query: "signal=\(signal)")
             return Response.empty
         default: break

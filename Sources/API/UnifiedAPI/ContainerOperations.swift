@@ -12,7 +12,7 @@ extension UnifiedAPI {
     var containerOperations: [Operation] {
         [
             Operation(
-                .get, Self.path, "List containers; with `watch`, follow them as lines.",
+                .get, access: .read, Self.path, "List containers; with `watch`, follow them as lines.",
                 query: Self.filterParameters + [.flag("watch", "First all, then every change.")],
                 answer: .json([ContainerView].self), statuses: [200]
             ) { call in
@@ -24,25 +24,27 @@ extension UnifiedAPI {
                 return try .json(views)
             },
             Operation(
-                .post, Self.path, "Make a container.", body: .json(CreateContainer.self),
+                .post, access: .work, Self.path, "Make a container.", body: .json(CreateContainer.self),
                 answer: .json(ContainerView.self), statuses: [201, 404, 409, 413, 507]
             ) { call in
                 let wish = try await call.body(CreateContainer.self)
-                guard case .container(let view) = try await master.performKnowingImages(.createContainer(wish)) else {
-                    throw APIProblem.unexpected
+                let reply = try await pulling(wish.pull, wish.pod, wish.loginSecret, wish.login) {
+                    try await master.performKnowingImages(.createContainer(wish))
                 }
+                guard case .container(let view) = reply else { throw APIProblem.unexpected }
                 var response = try Response.json(view, status: .created)
                 response.headers[.location] = "\(Self.path)/\(view.id)"
                 return response
             },
             Operation(
-                .get, "\(Self.path)/{container}", "Inspect a container.", answer: .json(ContainerView.self),
+                .get, access: .read, "\(Self.path)/{container}", "Inspect a container.",
+                answer: .json(ContainerView.self),
                 statuses: [200, 404, 409]
             ) { call in
                 try .json(try await containerView(call.name("container")))
             },
             Operation(
-                .delete, "\(Self.path)/{container}", "Remove a container.",
+                .delete, access: .work, "\(Self.path)/{container}", "Remove a container.",
                 query: [
                     .flag("force", "Also when it runs: it is killed."),
                     .flag("wait", "Answer 204 once nothing is left of it, 202 after a minute; on by default."),
@@ -101,8 +103,11 @@ extension UnifiedAPI {
 
     private func watchContainers(_ filter: ContainerFilter, _ call: Call) async throws -> Response {
         let watch = try await master.watchContainers()
+        let subject = Subject.current
         return .lines(call.context) { writer in
-            try await follow(watch, writer, id: { $0.id.text }, shows: filter.shows)
+            try await follow(watch, writer, id: { $0.id.text }) {
+                filter.shows($0) && subject.reaches(group: $0.group)
+            }
         }
     }
 

@@ -26,13 +26,13 @@ extension UnifiedAPI {
     var containerStreams: [Operation] {
         [
             Operation(
-                .get, "\(Self.path)/logs", "What it wrote, as frames.", query: Self.logParameters,
+                .get, access: .read, "\(Self.path)/logs", "What it wrote, as frames.", query: Self.logParameters,
                 answer: .bytes(Self.frames), statuses: [200, 404, 409]
             ) { call in
                 try await relay(call, .GET, "logs")
             },
             Operation(
-                .post, "\(Self.path)/attach", "Join its streams: 101, then frames in both directions.",
+                .post, access: .work, "\(Self.path)/attach", "Join its streams: 101, then frames in both directions.",
                 query: [
                     .flag("stdin", "Off by default."), .flag("stdout", "On by default."),
                     .flag("stderr", "On by default."),
@@ -41,7 +41,7 @@ extension UnifiedAPI {
                 try await join(call, "attach")
             },
             Operation(
-                .post, "\(Self.path)/exec", "Run a program in it: 101, then frames in both directions.",
+                .post, access: .work, "\(Self.path)/exec", "Run a program in it: 101, then frames in both directions.",
                 query: [.text("spec", "An ExecRequest as JSON.")], answer: .frames, statuses: [101, 404, 409, 426]
             ) { call in
                 guard let spec = call.query["spec"] else {
@@ -51,7 +51,7 @@ extension UnifiedAPI {
                 return try await join(call, "exec")
             },
             Operation(
-                .get, "\(Self.path)/stats", "What it uses; with `stream` as lines.",
+                .get, access: .read, "\(Self.path)/stats", "What it uses; with `stream` as lines.",
                 query: [
                     .flag("stream", "Again and again."), .integer("interval", "Seconds between samples, 1 to 60."),
                 ],
@@ -60,7 +60,8 @@ extension UnifiedAPI {
                 try await relay(call, .GET, "stats")
             },
             Operation(
-                .get, "\(Self.path)/top", "Its processes.", answer: .json(ProcessList.self), statuses: [200, 404, 409]
+                .get, access: .read, "\(Self.path)/top", "Its processes.", answer: .json(ProcessList.self),
+                statuses: [200, 404, 409]
             ) { call in
                 try await relay(call, .GET, "top")
             },
@@ -71,13 +72,13 @@ extension UnifiedAPI {
         let where_ = Operation.Parameter.text("path", "Absolute path in the container.")
         return [
             Operation(
-                .get, "\(Self.path)/archive", "A file or directory in it, as tar.", query: [where_],
+                .get, access: .work, "\(Self.path)/archive", "A file or directory in it, as tar.", query: [where_],
                 answer: .bytes(Self.tar), statuses: [200, 404, 409]
             ) { call in
                 try await relay(call, .GET, "archive")
             },
             Operation(
-                .head, "\(Self.path)/archive",
+                .head, access: .work, "\(Self.path)/archive",
                 "What is at a path in it: a PathStat, percent-encoded, in the field \(PathStat.header).",
                 query: [where_],
                 statuses: [200, 404, 409]
@@ -85,7 +86,7 @@ extension UnifiedAPI {
                 try await relay(call, .HEAD, "archive")
             },
             Operation(
-                .put, "\(Self.path)/archive", "Unpack a tar in a directory of it.",
+                .put, access: .work, "\(Self.path)/archive", "Unpack a tar in a directory of it.",
                 query: [where_, .flag("overwriteDirectory", "A file may take a directory's place; on by default.")],
                 body: .bytes(Self.tar), statuses: [204, 404, 409, 507]
             ) { call in
@@ -103,7 +104,7 @@ extension UnifiedAPI {
             throw APIProblem(
                 .timeout, "the container \(name) has had no node for a minute; see `martlet inspect \(name)`")
         }
-        return (try NodeStreams(location), task)
+        return (try master.streams(location), task)
     }
 
     private func relay(

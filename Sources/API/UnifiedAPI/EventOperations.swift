@@ -11,7 +11,7 @@ extension UnifiedAPI {
     var eventOperations: [Operation] {
         [
             Operation(
-                .get, APIPaths.events, "What happened, as lines; with `follow` also what happens.",
+                .get, access: .observe, APIPaths.events, "What happened, as lines; with `follow` also what happens.",
                 query: [
                     .text("since", "RFC 3339, or seconds since 1970."),
                     .text("until", "RFC 3339, or seconds since 1970."),

@@ -15,13 +15,15 @@ extension UnifiedAPI {
     var imageOperations: [Operation] {
         [
             Operation(
-                .get, Self.path, "List images, with the nodes that have them.", answer: .json([ImageView].self),
+                .get, access: .read, Self.path, "List images, with the nodes that have them.",
+                answer: .json([ImageView].self),
                 statuses: [200]
             ) { _ in
                 try .json(try await images())
             },
             Operation(
-                .post, "\(Self.path)/import", "Make an image from a root file system's tar (plain, gzip or zstd).",
+                .post, access: .work, "\(Self.path)/import",
+                "Make an image from a root file system's tar (plain, gzip or zstd).",
                 query: [
                     .text("name", "Its name."), .text("os", "linux by default."),
                     .text("architecture", "The node's by default."),
@@ -40,7 +42,7 @@ extension UnifiedAPI {
                 }
             },
             Operation(
-                .post, "\(Self.path)/load", "Load an archive of images (docker or OCI).",
+                .post, access: .work, "\(Self.path)/load", "Load an archive of images (docker or OCI).",
                 query: [.text("node", "Where; the first ready node by default.")], body: .bytes(Self.tar),
                 answer: .json([ImageView].self), statuses: [201, 404, 413, 507]
             ) { call in
@@ -53,7 +55,7 @@ extension UnifiedAPI {
                 }
             },
             Operation(
-                .get, "\(Self.path)/save", "Images as an archive.",
+                .get, access: .work, "\(Self.path)/save", "Images as an archive.",
                 query: [
                     .list("name", "Which; at least one."), .text("format", "docker (the default) or oci."),
                     .text("node", "From where."),
@@ -62,23 +64,24 @@ extension UnifiedAPI {
             ) { call in
                 try await save(call)
             },
-        ] + imageByName
+        ] + imageByName + transferOperations
     }
 
     private var imageByName: [Operation] {
         [
             Operation(
-                .get, "\(Self.path)/{image}", "Inspect an image.", answer: .json(ImageDetails.self),
+                .get, access: .read, "\(Self.path)/{image}", "Inspect an image.", answer: .json(ImageDetails.self),
                 statuses: [200, 404, 409]
             ) { call in
                 let name = try call.name("image")
                 let nodes = try await nodes(having: name)
-                var details = try await NodeStreams(nodes[0]).json(ImageDetails.self, .GET, Self.agentPath(name))
+                var details = try await master.streams(nodes[0]).json(ImageDetails.self, .GET, Self.agentPath(name))
                 details.image.nodes = nodes.map(\.id)
                 return try .json(details)
             },
             Operation(
-                .post, "\(Self.path)/{image}/tag", "Give an image another name, on all nodes that have it.",
+                .post, access: .work, "\(Self.path)/{image}/tag",
+                "Give an image another name, on all nodes that have it.",
                 query: [.text("name", "The new name.")], answer: .json(ImageView.self), statuses: [201, 404, 507]
             ) { call in
                 let name = try call.name("image")
@@ -86,7 +89,7 @@ extension UnifiedAPI {
                 let nodes = try await nodes(having: name)
                 var view: ImageView?
                 for node in nodes {
-                    view = try await NodeStreams(node).json(
+                    view = try await master.streams(node).json(
                         ImageView.self, .POST, "\(Self.agentPath(name))/tag",
                         query: "name=\(PercentEncoding.encode(new))")
                     try await refreshImages(of: node)
@@ -95,7 +98,8 @@ extension UnifiedAPI {
                 return try .json(view, status: .created)
             },
             Operation(
-                .delete, "\(Self.path)/{image}", "Remove a name, and the image with its last name, from all nodes.",
+                .delete, access: .operate, "\(Self.path)/{image}",
+                "Remove a name, and the image with its last name, from all nodes.",
                 query: [.flag("force", "Also an image with several names, or that stopped containers use.")],
                 answer: .json(ImageRemoval.self), statuses: [200, 404, 409]
             ) { call in
@@ -103,7 +107,7 @@ extension UnifiedAPI {
                 let force = try call.query.flag("force")
                 var sum = ImageRemoval()
                 for node in try await nodes(having: name) {
-                    let removal = try await NodeStreams(node).json(
+                    let removal = try await master.streams(node).json(
                         ImageRemoval.self, .DELETE, Self.agentPath(name), query: "force=\(force)")
                     sum.untagged += removal.untagged.filter { !sum.untagged.contains($0) }
                     sum.deleted += removal.deleted.filter { !sum.deleted.contains($0) }
@@ -141,7 +145,7 @@ extension UnifiedAPI {
         _ call: Call, _ path: String, as type: Value.Type, finish: (Value, NodeID) -> Value
     ) async throws -> Response {
         let node = try await node(call.query["node"])
-        let value = try await NodeStreams(node).json(
+        let value = try await master.streams(node).json(
             type, .POST, path, query: call.rawQuery(without: ["node"]),
             body: .stream(call.request.body, contentType: Self.tar))
         try await refreshImages(of: node)
@@ -164,12 +168,12 @@ extension UnifiedAPI {
         guard let node = candidates?.first else {
             throw APIProblem(.notFound, "no node has all of \(names.joined(separator: ", ")): save them one by one")
         }
-        return try await NodeStreams(node).relay(
+        return try await master.streams(node).relay(
             call.request, .GET, "/images/save", query: call.rawQuery(without: ["node"]))
     }
 
-    private func refreshImages(of node: Node) async throws {
-        let images = try await NodeStreams(node).json([ImageView].self, .GET, "/images")
+    func refreshImages(of node: Node) async throws {
+        let images = try await master.streams(node).json([ImageView].self, .GET, "/images")
         _ = try await master.perform(.inventory(node.id, images: images, volumes: nil))
     }
 

@@ -14,7 +14,7 @@ extension UnifiedAPI {
     var nodeOperations: [Operation] {
         [
             Operation(
-                .get, Self.path, "List nodes; with `watch`, follow them as lines.",
+                .get, access: .read, Self.path, "List nodes; with `watch`, follow them as lines.",
                 query: [.flag("watch", "First all, then every change.")], answer: .json([NodeView].self),
                 statuses: [200]
             ) { call in
@@ -25,14 +25,16 @@ extension UnifiedAPI {
                 }
             },
             Operation(
-                .get, "\(Self.path)/{node}", "Inspect a node.", answer: .json(NodeView.self), statuses: [200, 404, 409]
+                .get, access: .read, "\(Self.path)/{node}", "Inspect a node.", answer: .json(NodeView.self),
+                statuses: [200, 404, 409]
             ) { call in
                 let reply = try await master.query(.node(call.name("node")))
                 guard case .node(let view) = reply else { throw APIProblem.unexpected }
                 return try .json(view)
             },
             Operation(
-                .patch, "\(Self.path)/{node}", "Set labels and availability.", body: .json(UpdateNode.self),
+                .patch, access: .operate, "\(Self.path)/{node}", "Set labels and availability.",
+                body: .json(UpdateNode.self),
                 answer: .json(NodeView.self), statuses: [200, 404, 409, 413, 507]
             ) { call in
                 let wish = try await call.body(UpdateNode.self)
@@ -41,7 +43,7 @@ extension UnifiedAPI {
                 return try .json(view)
             },
             Operation(
-                .delete, "\(Self.path)/{node}", "Forget a node that is gone.",
+                .delete, access: .operate, "\(Self.path)/{node}", "Forget a node that is gone.",
                 query: [.flag("force", "Give its tasks up.")], statuses: [204, 404, 409, 507]
             ) { call in
                 _ = try await master.perform(
@@ -55,7 +57,8 @@ extension UnifiedAPI {
     var agentOperations: [Operation] {
         [
             Operation(
-                .post, Self.path, "An agent says who and what it is.", body: .json(NodeRegistration.self),
+                .post, access: .node, Self.path, "An agent says who and what it is.",
+                body: .json(NodeRegistration.self),
                 answer: .json(NodeRegistered.self), statuses: [200, 409, 413, 507]
             ) { call in
                 let wish = try JSONCoding.decode(
@@ -66,7 +69,7 @@ extension UnifiedAPI {
                 return try .json(node)
             },
             Operation(
-                .get, "\(Self.path)/{node}/tasks",
+                .get, access: .node, "\(Self.path)/{node}/tasks",
                 "What the node is to run; with `watch`, its agent's desired state as lines.",
                 query: [.flag("watch", "First all, then every change; ends an older watch of this node.")],
                 answer: .json([TaskAssignment].self), statuses: [200, 404, 409]
@@ -74,7 +77,8 @@ extension UnifiedAPI {
                 try await tasks(call)
             },
             Operation(
-                .post, "\(Self.path)/{node}/status", "An agent reports what it observed.", body: .json(NodeReport.self),
+                .post, access: .node, "\(Self.path)/{node}/status", "An agent reports what it observed.",
+                body: .json(NodeReport.self),
                 statuses: [204, 404, 413, 507]
             ) { call in
                 let report = try JSONCoding.decode(NodeReport.self, from: await call.request.jsonBytes(call.context))

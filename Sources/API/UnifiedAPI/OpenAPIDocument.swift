@@ -1,5 +1,6 @@
 import HTTPTypes
 import JSON
+import Model
 
 /// The API as an OpenAPI 3.1 document, made from the table of operations and from the types themselves.
 struct OpenAPIDocument {
@@ -44,7 +45,8 @@ struct OpenAPIDocument {
         }
         parameters += operation.query.map(describe)
         var result: JSONObject = [
-            "summary": .string(operation.summary), "tags": [.string(operation.subject)],
+            "summary": .string(operation.summary), "x-martlet-access": .string(operation.access.rawValue),
+            "tags": [.string(operation.subject)],
             "parameters": .array(parameters), "responses": .object(try responses(operation, book)),
         ]
         if let content = try content(operation.body, book) {

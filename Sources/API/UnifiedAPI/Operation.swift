@@ -2,6 +2,7 @@ import HTTPService
 import HTTPTypes
 import Hummingbird
 import JSON
+import Model
 import Wire
 
 /// One route of the API, with what the OpenAPI document says about it: both are made from the same table.
@@ -44,6 +45,8 @@ struct Operation: Sendable {
     }
 
     var method: HTTPRequest.Method
+    /// What the caller has to be allowed.
+    var access: Access
     /// `/api/v1/containers/{container}`.
     var path: String
     var summary: String
@@ -56,10 +59,11 @@ struct Operation: Sendable {
     var handler: Handler
 
     init(
-        _ method: HTTPRequest.Method, _ path: String, _ summary: String, query: [Parameter] = [],
+        _ method: HTTPRequest.Method, access: Access, _ path: String, _ summary: String, query: [Parameter] = [],
         body: Content = .none, answer: Content = .none, statuses: [Int], handler: @escaping Handler
     ) {
         self.method = method
+        self.access = access
         self.path = path
         self.summary = summary
         self.query = query
@@ -67,6 +71,14 @@ struct Operation: Sendable {
         self.answer = answer
         self.statuses = statuses
         self.handler = handler
+    }
+
+    /// - Throws: `APIError` 403.
+    private static func require(_ access: Access, _ context: ServiceContext) throws(APIError) {
+        let subject = Subject.current
+        let node = context.parameters.get("node") == nil ? nil : NodeID(try context.pathParameter("node"))
+        guard !subject.may(access, node: node) else { return }
+        throw .forbidden("\(subject.title) may not do this, which takes the right '\(access.rawValue)'")
     }
 
     /// The first segment below the root: what the route is about.
@@ -78,8 +90,9 @@ struct Operation: Sendable {
     func add(to router: Router<ServiceContext>) {
         let known = Set(query.map(\.name))
         let lists = Set(query.filter { $0.kind == .list }.map(\.name))
-        let handler = handler
+        let (handler, access) = (handler, access)
         router.on(RouterPath(path), method: method) { request, context in
+            try Self.require(access, context)
             let query = try HTTPService.Query(request, known: known, lists: lists)
             return try await APIError.translating {
                 try await handler(Call(request: request, context: context, query: query))

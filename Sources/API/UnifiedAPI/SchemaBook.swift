@@ -74,6 +74,21 @@ private struct KnownForm {
             [.assigned, .preparing, .prepared, .running, .paused, .stopping, .exited, .failed, .removed])
         words(ContainerStatus.State.self, [.waiting, .created, .running, .paused, .exited])
         words(ContainerStatus.Health.self, [.none, .starting, .healthy, .unhealthy])
+        words(LossPolicy.OnReturn.self, [.keepReplacement, .keepOriginal])
+        words(Displaced.Cause.self, [.lost, .drained, .rebalanced])
+        words(Role.self, Role.allCases)
+        words(PullPolicy.self, PullPolicy.allCases)
+        form(
+            LossPolicy.OnDisconnect.self,
+            [
+                "oneOf": .array([
+                    ["type": "string", "enum": .array([.string("keep")])],
+                    [
+                        "type": "object", "required": .array([.string("stopAfter")]),
+                        "properties": ["stopAfter": ["type": "integer"]],
+                    ],
+                ])
+            ], LossPolicy.OnDisconnect.keep)
         form(Timestamp.self, ["type": "string", "format": "date-time"], Timestamp(nanoseconds: 0))
         form(
             Workload.Scale.self,
@@ -90,6 +105,7 @@ private struct KnownForm {
             alternatives([
                 "bind": object(["path": ["type": "string"]]), "volume": object(["name": ["type": "string"]]),
                 "tmpfs": object(["size": ["type": "integer"], "mode": ["type": "string"]]),
+                "secret": object(["name": ["type": "string"]]), "config": object(["name": ["type": "string"]]),
             ]), Mount.Source.volume(name: "v"))
         form(
             Seccomp.self,

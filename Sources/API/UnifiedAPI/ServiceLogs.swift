@@ -58,7 +58,7 @@ struct ServiceLogs: Sendable {
         do {
             guard let task = view.task else { return }
             let location = try await master.locate(view.id.text)
-            let answer = try await NodeStreams(location).open(.GET, NodeStreams.path(task, "logs"), query: query)
+            let answer = try await master.streams(location).open(.GET, NodeStreams.path(task, "logs"), query: query)
             var decoder = FrameDecoder()
             for try await piece in answer.body {
                 decoder.append(piece.readableBytesView)

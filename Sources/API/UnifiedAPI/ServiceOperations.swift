@@ -12,7 +12,7 @@ extension UnifiedAPI {
     var serviceOperations: [Operation] {
         [
             Operation(
-                .get, Self.path, "List services; with `watch`, follow them as lines.",
+                .get, access: .read, Self.path, "List services; with `watch`, follow them as lines.",
                 query: [
                     .text("name", "A part of the name."), .list("label", "`key` or `key=value`; all must hold."),
                     .flag("watch", "First all, then every change."),
@@ -21,34 +21,39 @@ extension UnifiedAPI {
                 try await listServices(call)
             },
             Operation(
-                .post, Self.path, "Make a service.", body: .json(CreateService.self), answer: .json(ServiceView.self),
+                .post, access: .work, Self.path, "Make a service.", body: .json(CreateService.self),
+                answer: .json(ServiceView.self),
                 statuses: [201, 404, 409, 413, 507]
             ) { call in
                 let wish = try await call.body(CreateService.self)
-                guard case .service(let view) = try await master.performKnowingImages(.createService(wish)) else {
-                    throw APIProblem.unexpected
+                let reply = try await pulling(wish.pull, wish.pod, wish.loginSecret, wish.login) {
+                    try await master.performKnowingImages(.createService(wish))
                 }
+                guard case .service(let view) = reply else { throw APIProblem.unexpected }
                 var response = try Response.json(view, status: .created)
                 response.headers[.location] = "\(Self.path)/\(view.service.id)"
                 return response
             },
             Operation(
-                .get, "\(Self.path)/{service}", "Inspect a service.", answer: .json(ServiceView.self),
+                .get, access: .read, "\(Self.path)/{service}", "Inspect a service.", answer: .json(ServiceView.self),
                 statuses: [200, 404, 409]
             ) { call in
                 try .json(try await serviceView(call.name("service")))
             },
             Operation(
-                .patch, "\(Self.path)/{service}", "Scale or update a service: what is given changes.",
+                .patch, access: .work, "\(Self.path)/{service}", "Scale or update a service: what is given changes.",
                 body: .json(UpdateService.self), answer: .json(ServiceView.self), statuses: [200, 404, 409, 413, 507]
             ) { call in
                 let wish = try await call.body(UpdateService.self)
-                let reply = try await master.performKnowingImages(.updateService(call.name("service"), wish))
+                let name = try call.name("service")
+                let reply = try await pulling(wish.pull, wish.pod, wish.loginSecret, wish.login) {
+                    try await master.performKnowingImages(.updateService(name, wish))
+                }
                 guard case .service(let view) = reply else { throw APIProblem.unexpected }
                 return try .json(view)
             },
             Operation(
-                .delete, "\(Self.path)/{service}", "Remove a service with its instances.",
+                .delete, access: .work, "\(Self.path)/{service}", "Remove a service with its instances.",
                 query: [
                     .flag("force", "Kill the instances, without their grace."),
                     .flag("wait", "Answer 204 once nothing is left of it, 202 after a minute; on by default."),
@@ -60,7 +65,7 @@ extension UnifiedAPI {
                 return try await removal(call, waits: waits) { try await untilGone(id) }
             },
             Operation(
-                .get, "\(Self.path)/{service}/revisions", "Its revisions, the newest first.",
+                .get, access: .read, "\(Self.path)/{service}/revisions", "Its revisions, the newest first.",
                 answer: .json([Revision].self), statuses: [200, 404, 409]
             ) { call in
                 let reply = try await master.query(.revisions(call.name("service")))
@@ -68,7 +73,7 @@ extension UnifiedAPI {
                 return try .json(revisions)
             },
             Operation(
-                .get, "\(Self.path)/{service}/logs",
+                .get, access: .read, "\(Self.path)/{service}/logs",
                 "What its instances wrote, as frames, each line with a name before it.",
                 query: Self.logParameters, answer: .bytes(Self.frames), statuses: [200, 404, 409]
             ) { call in
@@ -88,8 +93,11 @@ extension UnifiedAPI {
         }
         if try call.query.flag("watch") {
             let watch = try await master.watchServices()
+            let subject = Subject.current
             return .lines(call.context) { writer in
-                try await follow(watch, writer, id: { $0.service.id.text }, shows: shows)
+                try await follow(watch, writer, id: { $0.service.id.text }) {
+                    shows($0) && subject.reaches(group: $0.service.group)
+                }
             }
         }
         guard case .services(let views) = try await master.query(.services) else { throw APIProblem.unexpected }

@@ -12,25 +12,29 @@ extension UnifiedAPI {
     var systemOperations: [Operation] {
         [
             Operation(
-                .get, APIPaths.cluster, "The cluster in one object.", answer: .json(ClusterView.self), statuses: [200]
+                .get, access: .read, APIPaths.cluster, "The cluster in one object.", answer: .json(ClusterView.self),
+                statuses: [200]
             ) { _ in
                 guard case .cluster(let view) = try await master.query(.cluster) else { throw APIProblem.unexpected }
                 return try .json(view)
             },
             Operation(
-                .get, APIPaths.version, "Versions of program and API.", answer: .json(VersionInfo.self), statuses: [200]
+                .get, access: .read, APIPaths.version, "Versions of program and API.", answer: .json(VersionInfo.self),
+                statuses: [200]
             ) { _ in
                 try .json(
                     VersionInfo(version: Version.number, api: Version.api, clusterID: await master.clusterID))
             },
             Operation(
-                .get, "/healthz", "Whether changes can be taken.", answer: .bytes("text/plain"), statuses: [200, 503]
+                .get, access: .open, "/healthz", "Whether changes can be taken.", answer: .bytes("text/plain"),
+                statuses: [200, 503]
             ) { _ in
                 if let problem = await master.healthProblem { throw APIProblem(.unavailable, problem) }
                 return .text("ok\n")
             },
             Operation(
-                .get, "/metrics", "Numbers for Prometheus, text format 0.0.4.", answer: .bytes("text/plain"),
+                .get, access: .observe, "/metrics", "Numbers for Prometheus, text format 0.0.4.",
+                answer: .bytes("text/plain"),
                 statuses: [200]
             ) { _ in
                 .text(

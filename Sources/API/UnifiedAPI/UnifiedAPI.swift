@@ -24,7 +24,7 @@ package struct UnifiedAPI: Sendable {
     var allOperations: [Operation] {
         let described = operations
         let document = Operation(
-            .get, APIPaths.openAPI, "This document.", answer: .bytes("application/json"), statuses: [200]
+            .get, access: .read, APIPaths.openAPI, "This document.", answer: .bytes("application/json"), statuses: [200]
         ) { _ in
             .json(bytes: try OpenAPIDocument(operations: described, version: Version.number).json.serialized())
         }
@@ -33,7 +33,9 @@ package struct UnifiedAPI: Sendable {
 
     private var operations: [Operation] {
         containerOperations + containerActions + containerStreams + serviceOperations + nodeOperations + agentOperations
-            + imageOperations + volumeOperations + eventOperations + systemOperations
+            + tokenOperations + imageOperations + volumeOperations + secretOperations + configOperations
+            + deliveryOperations
+            + eventOperations + systemOperations
     }
 
     // MARK: Asking the master

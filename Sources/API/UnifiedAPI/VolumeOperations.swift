@@ -16,40 +16,42 @@ extension UnifiedAPI {
     var volumeOperations: [Operation] {
         [
             Operation(
-                .get, Self.path, "List volumes.", query: [Self.nodeParameter], answer: .json([VolumeView].self),
+                .get, access: .read, Self.path, "List volumes.", query: [Self.nodeParameter],
+                answer: .json([VolumeView].self),
                 statuses: [200, 404]
             ) { call in
                 let node = call.query["node"] == nil ? nil : try await node(call.query["node"]).id
                 return try .json(try await volumes().filter { node == nil || $0.node == node })
             },
             Operation(
-                .post, Self.path, "Make a volume; 200 when it is there already.", query: [Self.nodeParameter],
+                .post, access: .work, Self.path, "Make a volume; 200 when it is there already.",
+                query: [Self.nodeParameter],
                 body: .json(CreateVolume.self), answer: .json(VolumeView.self),
                 statuses: [201, 200, 404, 409, 413, 507]
             ) { call in
                 let wish = try await call.body(CreateVolume.self)
                 let node = try await node(call.query["node"])
                 let present = try await volumes().contains { $0.name == wish.name && $0.node == node.id }
-                var view = try await NodeStreams(node).json(VolumeView.self, .POST, "/volumes", body: .json(wish))
+                var view = try await master.streams(node).json(VolumeView.self, .POST, "/volumes", body: .json(wish))
                 view.node = node.id
                 try await refreshVolumes(of: node)
                 if !present { try await note("volume", "create", wish.name) }
                 return try .json(view, status: present ? .ok : .created)
             },
             Operation(
-                .get, "\(Self.path)/{volume}", "Inspect a volume.", query: [Self.nodeParameter],
+                .get, access: .read, "\(Self.path)/{volume}", "Inspect a volume.", query: [Self.nodeParameter],
                 answer: .json(VolumeView.self), statuses: [200, 404, 409]
             ) { call in
                 try .json(try await volume(call).view)
             },
             Operation(
-                .delete, "\(Self.path)/{volume}", "Remove a volume with what is in it.",
+                .delete, access: .operate, "\(Self.path)/{volume}", "Remove a volume with what is in it.",
                 query: [Self.nodeParameter, .flag("force", "Also when a stopped container uses it.")],
                 statuses: [204, 404, 409]
             ) { call in
                 let (view, node) = try await volume(call)
                 let force = try call.query.flag("force")
-                try await NodeStreams(node).perform(
+                try await master.streams(node).perform(
                     .DELETE, "/volumes/\(PercentEncoding.encode(view.name))", query: "force=\(force)")
                 try await refreshVolumes(of: node)
                 try await note("volume", "remove", view.name)
@@ -90,7 +92,7 @@ extension UnifiedAPI {
     }
 
     private func refreshVolumes(of node: Node) async throws {
-        let volumes = try await NodeStreams(node).json([VolumeView].self, .GET, "/volumes")
+        let volumes = try await master.streams(node).json([VolumeView].self, .GET, "/volumes")
         _ = try await master.perform(.inventory(node.id, images: nil, volumes: volumes))
     }
 }

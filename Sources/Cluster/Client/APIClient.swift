@@ -10,10 +10,13 @@ package struct APIClient: Sendable {
     package let address: ServerAddress
     /// What is expected at the address.
     package let role: ServerRole
+    /// For addresses on TCP.
+    package let tls: ClientTLS?
 
-    package init(_ address: ServerAddress, role: ServerRole = .master) {
+    package init(_ address: ServerAddress, role: ServerRole = .master, tls: ClientTLS? = nil) {
         self.address = address
         self.role = role
+        self.tls = tls
     }
 
     /// The query of a request, in order; keys and values are encoded here.
@@ -123,6 +126,9 @@ package struct APIClient: Sendable {
     ) async throws -> (ClientChannel, HTTPResponseHead) {
         var fields = headers
         fields.replaceOrAdd(name: "Host", value: address.authority)
+        if case .tls = address, let bearer = tls?.bearer {
+            fields.replaceOrAdd(name: "Authorization", value: "Bearer \(bearer)")
+        }
         if let length = body.length { fields.replaceOrAdd(name: "Content-Length", value: "\(length)") }
         if let type = body.contentType, !fields.contains(name: "Content-Type") {
             fields.add(name: "Content-Type", value: type)
@@ -131,7 +137,7 @@ package struct APIClient: Sendable {
         guard uri.hasPrefix("/"), uri.utf8.allSatisfy({ $0 > 32 && $0 < 127 }) else {
             throw ClientError(.badAddress, "'\(uri)' is no path of a request: encode what is in it")
         }
-        let connection = try await ClientChannel.connect(to: address, role: role)
+        let connection = try await ClientChannel.connect(to: address, role: role, tls: tls)
         let head = HTTPRequestHead(version: .http1_1, method: method, uri: uri, headers: fields)
         return (connection, try await connection.exchange(head, body.content))
     }

@@ -12,18 +12,20 @@ final class ClientChannel: Sendable {
     let channel: any Channel
     let address: ServerAddress
     let role: ServerRole
+    private let refusal: TLSRefusal
     /// The body's pieces, or raw bytes after a 101.
     let inbound: Producer
     private let head: EventLoopFuture<HTTPResponseHead>
     private let sender = Mutex<Task<Void, Never>?>(nil)
 
     private init(
-        _ channel: any Channel, _ address: ServerAddress, _ role: ServerRole, _ inbound: Producer,
-        _ head: EventLoopFuture<HTTPResponseHead>
+        _ channel: any Channel, _ address: ServerAddress, _ role: ServerRole, _ refusal: TLSRefusal,
+        _ inbound: Producer, _ head: EventLoopFuture<HTTPResponseHead>
     ) {
         self.channel = channel
         self.address = address
         self.role = role
+        self.refusal = refusal
         self.inbound = inbound
         self.head = head
     }
@@ -36,22 +38,34 @@ final class ClientChannel: Sendable {
     /// Connects.
     ///
     /// - Throws: `ClientError` with what to do next; `CancellationError`.
-    static func connect(to address: ServerAddress, role: ServerRole) async throws -> ClientChannel {
+    static func connect(
+        to address: ServerAddress, role: ServerRole, tls: ClientTLS?
+    ) async throws -> ClientChannel {
         let made = Mutex<ClientChannel?>(nil)
+        let refusal = TLSRefusal()
+        if case .tls = address, tls == nil {
+            throw ClientError(
+                .permission,
+                "\(address) wants a credential: give a token in MARTLET_TOKEN; `martlet token create` on the master's "
+                    + "machine makes one")
+        }
         let bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .connectTimeout(.seconds(5))
             .channelOption(.allowRemoteHalfClosure, value: true)
             .channelOption(.autoRead, value: false)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    let client = try prepare(channel, address, role)
+                    if case .tls = address, let tls {
+                        try channel.pipeline.syncOperations.addHandler(tls.makeHandler(refusal: refusal))
+                    }
+                    let client = try prepare(channel, address, role, refusal)
                     made.withLock { $0 = client }
                 }
             }
         do {
             switch address {
             case .unix(let path): _ = try await bootstrap.connect(unixDomainSocketPath: path).get()
-            case .tcp(let host, let port): _ = try await bootstrap.connect(host: host, port: port).get()
+            case .tls(let host, let port): _ = try await bootstrap.connect(host: host, port: port).get()
             }
         } catch {
             throw ClientError(connecting: error, to: address, role: role)
@@ -62,7 +76,7 @@ final class ClientChannel: Sendable {
     }
 
     private static func prepare(
-        _ channel: any Channel, _ address: ServerAddress, _ role: ServerRole
+        _ channel: any Channel, _ address: ServerAddress, _ role: ServerRole, _ refusal: TLSRefusal
     ) throws -> ClientChannel {
         let sequence = Producer.makeSequence(
             backPressureStrategy: .init(lowWatermark: 2, highWatermark: 10), finishOnDeinit: false,
@@ -77,7 +91,7 @@ final class ClientChannel: Sendable {
             holder, encoder, decoder,
             ResponseHandler(inflow: inflow, head: promise, encoder: encoder, decoder: decoder, holder: holder),
         ])
-        return ClientChannel(channel, address, role, sequence.sequence, promise.futureResult)
+        return ClientChannel(channel, address, role, refusal, sequence.sequence, promise.futureResult)
     }
 
     /// Sends a request and returns the head of its answer, which may come before all of the request is sent.
@@ -91,6 +105,9 @@ final class ClientChannel: Sendable {
             } catch {
                 try Task.checkCancellation()
                 if let error = error as? BodyFailure { throw error.cause }
+                if let reason = refusal.reason {
+                    throw ClientError(.untrusted, "\(address) is not trusted: \(reason)")
+                }
                 throw ClientError(exchanging: error, with: address, role: role)
             }
         } onCancel: {

@@ -3,6 +3,7 @@ import JSON
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import NIOSSL
 
 /// Why a request did not succeed, in a sentence that can be shown as it is.
 package struct ClientError: Error, Sendable, Equatable, CustomStringConvertible {
@@ -11,6 +12,8 @@ package struct ClientError: Error, Sendable, Equatable, CustomStringConvertible 
         case unreachable
         /// The socket may not be used by this user.
         case permission
+        /// The server is not who it should be.
+        case untrusted
         /// There was no answer in time.
         case timeout
         /// The connection ended before the answer was complete.
@@ -71,6 +74,17 @@ extension ClientError {
         }
     }
 
+    /// With TLS 1.3 a client learns only when it reads that its certificate was refused.
+    private static func handshake(_ error: NIOSSLError, _ address: ServerAddress, _ role: ServerRole) -> String {
+        switch error {
+        case .handshakeFailed(.sslError(let errors)):
+            "no TLS with \(address): \(errors.map { "\($0)" }.joined(separator: "; ")): is a \(role.rawValue) of the same "
+                + "cluster listening there?"
+        case .uncleanShutdown: "the \(role.rawValue) on \(address) closed the connection before its answer was complete"
+        default: "no TLS with \(address): \(error)"
+        }
+    }
+
     private static func connecting(_ number: Int32, _ address: ServerAddress, _ role: ServerRole) -> ClientError {
         switch number {
         case ENOENT, ECONNREFUSED:
@@ -92,6 +106,8 @@ extension ClientError {
         switch error {
         case let error as ClientError:
             self = error
+        case let error as NIOSSLError:
+            self.init(.untrusted, Self.handshake(error, address, role))
         case let error as HTTPParserError where error != .invalidEOFState:
             self.init(.badAnswer, "what listens on \(address) does not speak HTTP/1.1: \(error)")
         default:

@@ -2,10 +2,13 @@
 package enum ServerAddress: Sendable, Hashable, CustomStringConvertible {
     /// An absolute path of a unix socket.
     case unix(path: String)
-    /// HTTP over TCP, without TLS.
-    case tcp(host: String, port: Int)
+    /// HTTP over TLS.
+    case tls(host: String, port: Int)
 
-    /// Reads `unix:/run/martlet/martlet.sock` (also `unix:///…`) or `http://host:port`.
+    /// The port of a master, where an address names none.
+    package static let masterPort = 7070
+
+    /// Reads `unix:/run/martlet/martlet.sock` (also `unix:///…`) or `https://host[:port]`.
     ///
     /// - Throws: `ClientError` of kind `badAddress` that says what is accepted.
     package init(_ text: String) throws(ClientError) {
@@ -14,19 +17,24 @@ package enum ServerAddress: Sendable, Hashable, CustomStringConvertible {
             if path.hasPrefix("///") { path = path.dropFirst(2) }
             guard path.hasPrefix("/"), !path.hasPrefix("//"), path.utf8.count < 108 else { throw Self.refused(text) }
             self = .unix(path: String(path))
-        } else if text.hasPrefix("http://") {
-            var rest = text.dropFirst(7)
+        } else if text.hasPrefix("https://") {
+            var rest = text.dropFirst(8)
             if rest.hasSuffix("/") { rest = rest.dropLast() }
-            guard let colon = rest.lastIndex(of: ":"), let port = UInt16(rest[rest.index(after: colon)...]), port > 0
-            else { throw Self.refused(text) }
-            var host = rest[..<colon]
+            var host = rest
+            var port = Self.masterPort
+            if let colon = rest.lastIndex(of: ":"), !rest[colon...].contains("]") {
+                guard let number = UInt16(rest[rest.index(after: colon)...]), number > 0 else {
+                    throw Self.refused(text)
+                }
+                (host, port) = (rest[..<colon], Int(number))
+            }
             if host.hasPrefix("["), host.hasSuffix("]") {
                 host = host.dropFirst().dropLast()
             } else if host.contains(":") {
                 throw Self.refused(text)
             }
             guard !host.isEmpty, !host.contains(where: { "/?#@ ".contains($0) }) else { throw Self.refused(text) }
-            self = .tcp(host: String(host), port: Int(port))
+            self = .tls(host: String(host), port: port)
         } else {
             throw Self.refused(text)
         }
@@ -34,13 +42,15 @@ package enum ServerAddress: Sendable, Hashable, CustomStringConvertible {
 
     private static func refused(_ text: String) -> ClientError {
         ClientError(
-            .badAddress, "'\(text)' is no address of a server: give unix:/absolute/path or http://host:port")
+            .badAddress,
+            "'\(text)' is no address of a server: give unix:/absolute/path or https://host:port; plain http is not spoken"
+        )
     }
 
     package var description: String {
         switch self {
         case .unix(let path): "unix:\(path)"
-        case .tcp(let host, let port): "http://\(authority(host, port))"
+        case .tls(let host, let port): "https://\(authority(host, port))"
         }
     }
 
@@ -48,7 +58,7 @@ package enum ServerAddress: Sendable, Hashable, CustomStringConvertible {
     var authority: String {
         switch self {
         case .unix: "martlet"
-        case .tcp(let host, let port): authority(host, port)
+        case .tls(let host, let port): authority(host, port)
         }
     }
 

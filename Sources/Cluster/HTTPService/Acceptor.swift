@@ -23,7 +23,9 @@ final class Acceptor: Sendable {
     }
 
     /// A bootstrap whose connections come here.
-    func bootstrap(acceptedHosts: Set<String>?, local: Bool) -> ServerBootstrap {
+    ///
+    /// - Parameter tls: nil on a unix socket.
+    func bootstrap(tls: TLSIdentity?) -> ServerBootstrap {
         ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(.backlog, value: 512)
             .serverChannelInitializer { channel in
@@ -35,11 +37,11 @@ final class Acceptor: Sendable {
             }
             .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelInitializer { channel in
-                self.accept(channel, acceptedHosts: acceptedHosts, local: local)
+                self.accept(channel, tls)
             }
     }
 
-    private func accept(_ channel: any Channel, acceptedHosts: Set<String>?, local: Bool) -> EventLoopFuture<Void> {
+    private func accept(_ channel: any Channel, _ tls: TLSIdentity?) -> EventLoopFuture<Void> {
         let id = ObjectIdentifier(channel)
         let count = open.withLock { open in
             open[id] = channel
@@ -49,15 +51,15 @@ final class Acceptor: Sendable {
         guard count <= limits.connections else {
             logger.warning("too many connections: one refused", metadata: ["limit": "\(limits.connections)"])
             // Each of those refused waits for its peer a moment; under a flood that is too many too.
-            guard count <= limits.connections + 64 else { return channel.close() }
+            guard count <= limits.connections + 64, tls == nil else { return channel.close() }
             return channel.eventLoop.makeCompletedFuture {
                 try channel.pipeline.syncOperations.addHandler(RefusalHandler(limits: self.limits))
             }
         }
-        return peer(of: channel, local: local).flatMapThrowing { peer in
+        return peer(of: channel, local: tls == nil).flatMapThrowing { peer in
+            if let tls { try channel.pipeline.syncOperations.addHandler(tls.makeHandler()) }
             let connection = ClientConnection(
-                channel: channel, peer: peer, acceptedHosts: acceptedHosts, limits: self.limits, draining: self.draining
-            )
+                channel: channel, peer: peer, limits: self.limits, draining: self.draining)
             let loop = try ConnectionLoop(connection: connection)
             if case .terminated = self.arrivals.yield(loop) { throw ChannelError.ioOnClosedChannel }
         }

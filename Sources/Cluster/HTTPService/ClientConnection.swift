@@ -1,12 +1,13 @@
 import NIOCore
 import NIOHTTPTypes
+import NIOSSL
 
 /// Who is at the other end of a connection.
 package enum Peer: Sendable, Equatable, CustomStringConvertible {
     /// A process on this machine, as the kernel recorded it at connect(2); see SO_PEERCRED in unix(7). The user and
     /// group are what rights may be checked against; the process may have ended since.
     case local(pid: Int32, uid: UInt32, gid: UInt32)
-    /// An address of the loopback interface.
+    /// An address, over TLS; who is there is told by a certificate or another credential.
     case network(String)
 
     package var description: String {
@@ -26,19 +27,23 @@ package final class ClientConnection: Sendable {
     package let closed = Signal()
     /// Fires when the server begins to shut down.
     package let draining: Signal
-    /// Names accepted in `Host` and `Origin`; nil on a unix socket, where no browser comes from.
-    let acceptedHosts: Set<String>?
     let limits: ServiceLimits
     let channel: any Channel
 
     init(
-        channel: any Channel, peer: Peer, acceptedHosts: Set<String>?, limits: ServiceLimits, draining: Signal
+        channel: any Channel, peer: Peer, limits: ServiceLimits, draining: Signal
     ) {
         self.channel = channel
         self.peer = peer
-        self.acceptedHosts = acceptedHosts
         self.limits = limits
         self.draining = draining
+    }
+
+    /// The certificate (DER) that the client has shown and that the listener's authority has signed; nil: none, or no
+    /// TLS.
+    package func peerCertificate() async -> [UInt8]? {
+        guard case .network = peer else { return nil }
+        return try? await channel.nioSSL_peerCertificate().get()?.toDERBytes()
     }
 
     /// Writes a part and returns when the kernel has taken it, so that no more than one part of a stream waits here for

@@ -2,13 +2,13 @@
 package enum Endpoint: Sendable, Equatable, CustomStringConvertible {
     /// A unix socket. Its mode is 0660 with the group named here, if there is such a group, else 0600.
     case unix(path: String, group: String?)
-    /// A TCP port of this machine, without TLS: loopback addresses only. Port 0 lets the kernel choose.
-    case tcp(host: String, port: Int)
+    /// A TCP port, always with TLS. Port 0 lets the kernel choose.
+    case tls(host: String, port: Int, TLSIdentity)
 
     package var description: String {
         switch self {
         case .unix(let path, _): "unix:\(path)"
-        case .tcp(let host, let port): host.contains(":") ? "http://[\(host)]:\(port)" : "http://\(host):\(port)"
+        case .tls(let host, let port, _): host.contains(":") ? "https://[\(host)]:\(port)" : "https://\(host):\(port)"
         }
     }
 }

@@ -47,6 +47,20 @@ package final class HTTPServer: Service {
         on endpoints: [Endpoint], router: Router<ServiceContext>, role: String = "master",
         limits: ServiceLimits = ServiceLimits(), logger: Logger
     ) async throws -> HTTPServer {
+        try await listen(on: endpoints, respond: responder(for: router), role: role, limits: limits, logger: logger)
+    }
+
+    /// Begins to listen elsewhere too, with the same routes: a server of its own, which is run and ended by itself.
+    ///
+    /// - Throws: `ListenError`.
+    package func another(on endpoint: Endpoint, role: String = "master") async throws -> HTTPServer {
+        try await Self.listen(on: [endpoint], respond: respond, role: role, limits: limits, logger: logger)
+    }
+
+    private static func listen(
+        on endpoints: [Endpoint], respond: @escaping ConnectionLoop.Responder, role: String, limits: ServiceLimits,
+        logger: Logger
+    ) async throws -> HTTPServer {
         let acceptor = Acceptor(limits: limits, logger: logger)
         var bound: [Endpoint] = []
         var channels: [any Channel] = []
@@ -57,13 +71,13 @@ package final class HTTPServer: Service {
                 case .unix(let path, let group):
                     let listener = try UnixListener(path: path, group: group, role: role)
                     unixListeners.append(listener)
-                    let bootstrap = acceptor.bootstrap(acceptedHosts: nil, local: true)
+                    let bootstrap = acceptor.bootstrap(tls: nil)
                     channels.append(try await bootstrap.withBoundSocket(listener.takeDescriptor()).get())
                     bound.append(endpoint)
-                case .tcp(let host, let port):
-                    let channel = try await listenTCP(host, port, role, acceptor)
+                case .tls(let host, let port, let identity):
+                    let channel = try await listenTLS(host, port, identity, role, acceptor)
                     channels.append(channel)
-                    bound.append(.tcp(host: host, port: channel.localAddress?.port ?? port))
+                    bound.append(.tls(host: host, port: channel.localAddress?.port ?? port, identity))
                 }
             }
         } catch {
@@ -73,18 +87,14 @@ package final class HTTPServer: Service {
             throw error
         }
         return HTTPServer(
-            endpoints: bound, respond: responder(for: router), limits: limits, logger: logger, acceptor: acceptor,
+            endpoints: bound, respond: respond, limits: limits, logger: logger, acceptor: acceptor,
             listeners: channels, unixListeners: unixListeners)
     }
 
-    private static func listenTCP(
-        _ host: String, _ port: Int, _ role: String, _ acceptor: Acceptor
+    private static func listenTLS(
+        _ host: String, _ port: Int, _ identity: TLSIdentity, _ role: String, _ acceptor: Acceptor
     ) async throws -> any Channel {
-        guard ["127.0.0.1", "::1", "localhost"].contains(host) else {
-            throw ListenError(
-                description: "cannot listen on \(host): without TLS only 127.0.0.1, ::1 and localhost are served")
-        }
-        let bootstrap = acceptor.bootstrap(acceptedHosts: ["localhost", "127.0.0.1", "::1"], local: false)
+        let bootstrap = acceptor.bootstrap(tls: identity)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
         do {
             return try await bootstrap.bind(host: host, port: port).get()
@@ -92,7 +102,8 @@ package final class HTTPServer: Service {
             throw ListenError(
                 description: "port \(port) of \(host) is taken: another \(role) or program is listening there")
         } catch {
-            throw ListenError(description: "cannot listen on \(Endpoint.tcp(host: host, port: port)): \(error)")
+            throw ListenError(
+                description: "cannot listen on \(Endpoint.tls(host: host, port: port, identity)): \(error)")
         }
     }
 

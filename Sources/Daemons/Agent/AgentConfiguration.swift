@@ -6,8 +6,12 @@ package struct AgentConfiguration: Sendable {
     package var dataDirectory = "/var/lib/martlet"
     /// Sockets, pins and states of this boot.
     package var runDirectory = "/run/martlet"
-    /// `unix:/path` of the master's API.
+    /// `unix:/path` or `https://host:port` of the master's API.
     package var masterEndpoint = "unix:/run/martlet/martlet.sock"
+    /// With which the machine joins a cluster, at its first start.
+    package var joinToken: String?
+    /// Where streams are served to other machines, once the node belongs to a cluster of several.
+    package var listen: (host: String, port: Int) = ("0.0.0.0", 7071)
     /// Unique in the cluster; empty: the machine's host name.
     package var nodeName = ""
     /// The cgroup that holds all containers' and shims', below the root of every hierarchy.
@@ -26,6 +30,8 @@ package struct AgentConfiguration: Sendable {
     package var reserved = Resources()
     /// The address under which published ports are reached; empty: discovered.
     package var address = ""
+    /// What is particular about registries, see docs/registries.md; read when it is there.
+    package var registries = "/etc/martlet/registries.json"
     /// A log file is rotated before it grows beyond this many bytes; as many are kept.
     package var logMaxBytes: Int64 = 10 << 20
     package var logMaxFiles = 3
@@ -43,19 +49,24 @@ struct AgentPaths: Sendable {
 
     var lock: String { "\(data)/agent.lock" }
     var identity: String { "\(data)/agent.json" }
+    /// Certificate and key.
+    var membership: String { "\(data)/identity" }
     var images: String { "\(data)/images" }
     var volumes: String { "\(data)/volumes" }
     var tasks: String { "\(data)/tasks" }
+    var epochs: String { "\(data)/epochs" }
     var network: String { "\(data)/cni" }
     var socket: String { "\(run)/agent.sock" }
     var namespaces: String { "\(run)/netns" }
     var shims: String { "\(run)/shims" }
     var runtime: String { "\(run)/runtime" }
+    /// A file system in memory for each task that has secrets.
+    var secrets: String { "\(run)/secrets" }
 
     /// All of them: what is removed with the node.
     var everything: [String] {
-        [socket, "\(socket).lock", namespaces, shims, runtime, "\(run)/cni"]
-            + [tasks, images, volumes, network, identity, "\(identity).new", lock]
+        [socket, "\(socket).lock", namespaces, shims, runtime, secrets, "\(run)/cni"]
+            + [tasks, epochs, "\(epochs).new", images, volumes, network, membership, identity, "\(identity).new", lock]
     }
 
     func task(_ id: TaskID) -> TaskPaths { TaskPaths(id: id, agent: self) }
@@ -84,6 +95,7 @@ struct TaskPaths: Sendable {
     func log(_ container: ContainerID) -> String { "\(logs)/\(container)" + ".log" }
     func exit(_ start: Int) -> String { "\(exits)/\(start).json" }
     var namespace: String { "\(agent.namespaces)/\(id)" }
+    var secrets: String { "\(agent.secrets)/\(id)" }
     var shim: String { "\(agent.shims)/\(id)" }
     var shimSocket: String { "\(shim)/shim.sock" }
     var shimPID: String { "\(shim)/shim.pid" }

@@ -1,6 +1,7 @@
 import AgentCore
 import HTTPService
 import Images
+import JSON
 import Kernel
 import Logging
 import Model
@@ -20,6 +21,7 @@ package final class AgentDaemon: Service {
     private let store: TaskStore
     private let executor: PodExecutor
     private let identity: NodeIdentity
+    private let membership: Membership
     private let table = TaskTable()
     private let logger: Logger
 
@@ -44,17 +46,24 @@ package final class AgentDaemon: Service {
             return lock
         }
         identity = try await pool.run { try NodeIdentity.load(paths.identity) }
-        let (pool, reactor) = (pool, reactor)
+        membership = try await Membership(
+            endpoint: configuration.masterEndpoint, token: configuration.joinToken, directory: paths.membership,
+            pool: pool, logger: logger)
+        let (pool, reactor, table, membership) = (pool, reactor, table, membership)
         executor = try await pool.run {
             for program in [configuration.shimProgram, configuration.runtimeProgram] where !File.exists(program) {
                 throw AgentError(
                     "the program \(program) is missing: install martlet whole, or build it with `make build`")
             }
             let network = try Self.network(configuration)
+            let images = try ImageStore(root: paths.images)
+            let transfers = ImageTransfers(
+                store: images, membership: membership, configuration: configuration.registries, pool: pool,
+                logger: logger)
             return try PodExecutor(
-                configuration, images: try ImageStore(root: paths.images),
+                configuration, images: images, transfers: transfers,
                 volumes: try VolumeStore(root: paths.volumes, refusedSources: [paths.data, paths.run]),
-                network: network, pool: pool, reactor: reactor, logger: logger)
+                network: network, table: table, pool: pool, reactor: reactor, logger: logger)
         }
     }
 
@@ -85,11 +94,13 @@ package final class AgentDaemon: Service {
             executor: executor, store: store, pool: pool, timer: try WakeTimer(reactor), table: table, logger: logger,
             report: { giveReport.yield($0) })
         try await recover(core)
-        let link = try makeLink(core)
+        let link = makeLink(core)
         executor.onVolumesMade { link.inventoryChanged() }
+        executor.onSecretsWanted { try await link.secrets(of: $0) }
+        executor.leases.onContactWanted { link.beatSoon() }
         let port = StreamPort(
             table: table, executor: executor, transfers: try Transfers(reactor: reactor),
-            node: { [identity] in identity.node },
+            node: { [identity] in identity.node }, cluster: { link.cluster }, inContact: { link.isInContact },
             inventoryChanged: { link.inventoryChanged() }, logger: logger)
         let server = try await HTTPServer.listen(
             on: [.unix(path: configuration.paths.socket, group: nil)], router: port.router(), role: "agent",
@@ -101,8 +112,26 @@ package final class AgentDaemon: Service {
             group.addTask { for await report in reports { link.post(report) } }
             group.addTask { try await link.run() }
             group.addTask { try await server.run() }
+            group.addTask { try await self.serveNetwork(like: server) }
+            group.addTask { try await self.membership.keepRenewing { link.node } }
             group.addTask { try await self.collectGarbage { link.inventoryChanged() } }
             try await group.next()
+        }
+    }
+
+    /// Serves streams to other machines once the node has a certificate.
+    private func serveNetwork(like server: HTTPServer) async throws {
+        guard let identity = await membership.listenerIdentity() else { return }
+        let endpoint = Endpoint.tls(host: configuration.listen.host, port: configuration.listen.port, identity)
+        while true {
+            do {
+                let network = try await server.another(on: endpoint, role: "agent")
+                logger.info("streams are served", metadata: ["endpoint": "\(endpoint)"])
+                return try await network.run()
+            } catch let error as ListenError {
+                logger.error("other machines cannot reach this node; trying again", metadata: ["error": "\(error)"])
+                try await Task.sleep(for: .seconds(2))
+            }
         }
     }
 
@@ -127,25 +156,35 @@ package final class AgentDaemon: Service {
     private func recover(_ core: CoreLoop) async throws {
         let logger = logger
         let (records, leftovers) = try await pool.run { [store] in try store.load(logger) }
+        let epochs = try await pool.run { [store] in try store.epochs.load(logger) }
         let found = try await executor.recover(records)
         for task in found { table.put(task.record) }
         logger.info(
             "tasks taken over", metadata: ["tasks": "\(found.count)", "leftovers": "\(leftovers.count)"])
-        core.tell(.recovered(found, bootID: executor.bootID))
+        core.tell(.recovered(found, bootID: executor.bootID, epochs: epochs))
     }
 
-    private func makeLink(_ core: CoreLoop) throws -> MasterLink {
+    private func makeLink(_ core: CoreLoop) -> MasterLink {
         let (configuration, executor, pool, table) = (configuration, executor, pool, table)
+        let membership = membership
         let path = configuration.paths.identity
-        return try MasterLink(
-            configuration.masterEndpoint, identity: identity, logger: logger,
+        return MasterLink(
+            membership, identity: identity, logger: logger,
             describe: { identity in
                 try await pool.run {
-                    try NodeFacts(configuration: configuration).node(identity, features: executor.features)
+                    try NodeFacts(configuration: configuration, membership: membership).node(
+                        identity, features: executor.features)
                 }
             },
             inventory: { await executor.inventory(table.all) },
             save: { identity in try await pool.run { try identity.save(path) } },
+            period: { executor.leases.period },
+            confirm: { moment in
+                executor.leases.confirm(sentAt: moment)
+                // The core's clock is the wall's.
+                let age = ((try? LeaseKeeper.now()) ?? moment) - moment
+                core.tell(.contact(at: Timestamp.now() - age * 1_000_000))
+            },
             tell: { core.tell($0) })
     }
 }

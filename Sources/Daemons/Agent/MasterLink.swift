@@ -16,44 +16,63 @@ final class MasterLink: Sendable {
     private enum Post: Sendable {
         case report(sequence: Int, NodeReport)
         case inventory
-        case heartbeat
     }
 
-    static let heartbeat = Duration.seconds(5)
     /// The master sends at least a heartbeat every 5 s.
     static let silence = Duration.seconds(15)
 
-    private let client: APIClient
+    /// A node that another agent is connected as is given up after so long: by then that agent is silent for good, or
+    /// this is a copy.
+    static let contention = Duration.seconds(20)
+
+    private let membership: Membership
     private let describe: @Sendable (NodeIdentity) async throws -> Node
     private let inventory: @Sendable () async -> (images: [ImageView], volumes: [VolumeView])
     private let save: @Sendable (NodeIdentity) async throws -> Void
+    private let period: @Sendable () -> Duration
+    private let confirm: @Sendable (Int64) -> Void
     private let tell: @Sendable (AgentEvent) -> Void
     private let logger: Logger
     private let identity: Mutex<NodeIdentity>
+    private let hasSession = Atomic(false)
+    private let inContact = Atomic(false)
+    /// Since when another agent is connected as this node.
+    private let contended = Mutex<ContinuousClock.Instant?>(nil)
     private let posts = Mutex<AsyncStream<Post>.Continuation?>(nil)
+    /// The pause before the next heartbeat; cancelled to send it now.
+    private let pause = Mutex<Task<Void, Never>?>(nil)
 
     /// - Parameters:
     ///   - describe: the node as it is now.
     ///   - inventory: images and volumes as they are now.
     ///   - save: keeps the identity.
+    ///   - period: the longest pause between two heartbeats, as things are now.
+    ///   - confirm: called when the master has answered a post, with the moment at which that was sent, in milliseconds
+    ///     of CLOCK_BOOTTIME; in each conversation only once the core has taken in all that the master wants.
     ///   - tell: gives the core an event.
     init(
-        _ endpoint: String, identity: NodeIdentity, logger: Logger,
+        _ membership: Membership, identity: NodeIdentity, logger: Logger,
         describe: @escaping @Sendable (NodeIdentity) async throws -> Node,
         inventory: @escaping @Sendable () async -> (images: [ImageView], volumes: [VolumeView]),
         save: @escaping @Sendable (NodeIdentity) async throws -> Void,
+        period: @escaping @Sendable () -> Duration, confirm: @escaping @Sendable (Int64) -> Void,
         tell: @escaping @Sendable (AgentEvent) -> Void
-    ) throws {
-        client = APIClient(try ServerAddress(endpoint))
+    ) {
+        self.membership = membership
         self.identity = Mutex(identity)
         self.describe = describe
         self.inventory = inventory
         self.save = save
+        self.period = period
+        self.confirm = confirm
         self.tell = tell
         self.logger = logger
     }
 
     var node: NodeID { identity.withLock { $0.node } }
+
+    /// Whether the master has been told everything and answers.
+    var isInContact: Bool { inContact.load(ordering: .relaxed) }
 
     /// Posts a report of the core's; its outcome comes back as an event.
     func post(_ effect: AgentEffect) {
@@ -61,6 +80,11 @@ final class MasterLink: Sendable {
         let report = NodeReport(full: full, tasks: tasks, events: events.map(\.event))
         let isTaken = posts.withLock { $0?.yield(.report(sequence: sequence, report)) } != nil
         if !isTaken { tell(.reportFailed(sequence: sequence)) }
+    }
+
+    /// Asks for the values that a task's containers are given.
+    func secrets(of task: TaskID) async throws -> TaskSecrets {
+        try await membership.master().json(.GET, "\(APIPaths.nodes)/\(node)/tasks/\(task)/secrets")
     }
 
     /// Images or volumes have changed.
@@ -83,6 +107,7 @@ final class MasterLink: Sendable {
                 if Task.isCancelled { break }
                 logger.warning("no conversation with the master; trying again", metadata: ["error": "\(error)"])
             }
+            inContact.store(false, ordering: .relaxed)
             tell(.disconnected)
             // Spread out, so that a master that comes back is not asked by all nodes at once.
             try await Task.sleep(for: .milliseconds(delay + Int.random(in: 0...delay)))
@@ -90,26 +115,66 @@ final class MasterLink: Sendable {
         }
     }
 
+    /// Which cluster the node belongs to; nil until it has registered.
+    var cluster: String? { identity.withLock { $0.cluster } }
+
     private func register() async throws {
-        let known = identity.withLock { $0 }
-        let registration = NodeRegistration(node: try await describe(known), clusterID: known.cluster)
-        let answer: NodeRegistered
-        do {
-            answer = try await client.json(.POST, APIPaths.nodes, body: .json(registration))
-        } catch let error as ClientError where error.status == 409 {
-            throw AgentError("the master refuses this node: \(error.message)")
-        }
-        guard answer.clusterID != known.cluster else { return }
-        if let cluster = known.cluster {
+        let known = try await identityWithSession()
+        let registration = NodeRegistration(
+            node: try await describe(known), clusterID: known.cluster, session: known.session,
+            nextSession: known.nextSession)
+        let answer = try await introduce(registration)
+        contended.withLock { $0 = nil }
+        if let cluster = known.cluster, cluster != answer.clusterID {
             throw AgentError(
                 "this node belongs to the cluster \(cluster), and the master is of \(answer.clusterID); "
                     + "use another data directory for another cluster")
         }
         let joined = identity.withLock { identity in
             identity.cluster = answer.clusterID
+            identity.session = identity.nextSession
             return identity
         }
-        try await save(joined)
+        if joined != known { try await save(joined) }
+        if try await membership.learn(answer.settings, node: known.node) {
+            // There is a certificate now, so that other nodes may come for content.
+            var again = registration
+            again.node = try await describe(joined)
+            again.session = joined.session
+            let _: NodeRegistered = try await membership.master().json(.POST, APIPaths.nodes, body: .json(again))
+        }
+    }
+
+    private func introduce(_ registration: NodeRegistration) async throws -> NodeRegistered {
+        do {
+            if membership.mustJoin { return try await membership.join(registration) }
+            return try await membership.master().json(.POST, APIPaths.nodes, body: .json(registration))
+        } catch let error as ClientError where error.code == "node-connected" {
+            let since = contended.withLock { since in
+                let first = since ?? .now
+                since = first
+                return first
+            }
+            guard ContinuousClock.now - since < Self.contention else {
+                throw AgentError("the master refuses this node: \(error.message)")
+            }
+            throw error
+        } catch let error as ClientError where [401, 403, 409].contains(error.status ?? 0) {
+            throw AgentError("the master refuses this node: \(error.message)")
+        }
+    }
+
+    /// The identity with the word of this process, which is kept before anybody hears it.
+    private func identityWithSession() async throws -> NodeIdentity {
+        if hasSession.load(ordering: .relaxed) { return identity.withLock { $0 } }
+        let fresh = identity.withLock { identity in
+            var random = SystemRandomNumberGenerator()
+            identity.nextSession = NodeID.make(&random).text
+            return identity
+        }
+        try await save(fresh)
+        hasSession.store(true, ordering: .relaxed)
+        return fresh
     }
 
     /// One connection's life: the watch, and beside it the posts.
@@ -120,30 +185,67 @@ final class MasterLink: Sendable {
             posts.withLock { $0 = nil }
             continuation.finish()
         }
-        let lastLine = LastHeard()
+        let conversation = Conversation()
         try await withThrowingTaskGroup(of: Void.self) { group in
             defer { group.cancelAll() }
-            group.addTask { try await self.watch { lastLine.note() } }
-            group.addTask { try await self.deliver(queue) }
-            group.addTask {
-                while true {
-                    try await Task.sleep(for: Self.heartbeat)
-                    continuation.yield(.heartbeat)
-                    if lastLine.silence > Self.silence {
-                        throw ClientError(.timeout, "the master has been silent for more than 15 s")
-                    }
-                }
-            }
+            group.addTask { try await self.watch(conversation) }
+            group.addTask { try await self.deliver(queue, conversation) }
+            group.addTask { try await self.beat(conversation) }
             try await group.next()
         }
     }
 
-    private func watch(_ alive: @Sendable () -> Void) async throws {
+    /// Sends heartbeats beside the posts: nothing that takes long to gather or to answer may hold them up.
+    private func beat(_ conversation: Conversation) async throws {
+        try await withThrowingDiscardingTaskGroup { beats in
+            while true {
+                let period = period()
+                try await rest(period)
+                if conversation.silence > Self.silence {
+                    throw ClientError(.timeout, "the master has been silent for more than 15 s")
+                }
+                // One that is not answered for so long is worth nothing any more, and others are on their way.
+                beats.addTask { try await self.heartbeat(conversation, patience: period * 3) }
+            }
+        }
+    }
+
+    private func rest(_ duration: Duration) async throws {
+        let sleep = Task { _ = try? await Task.sleep(for: duration) }
+        pause.withLock { $0 = sleep }
+        await withTaskCancellationHandler {
+            await sleep.value
+        } onCancel: {
+            sleep.cancel()
+        }
+        try Task.checkCancellation()
+    }
+
+    /// Has a heartbeat sent now, if there is a conversation.
+    func beatSoon() { pause.withLock { $0?.cancel() } }
+
+    private func heartbeat(_ conversation: Conversation, patience: Duration) async throws {
+        do {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                defer { group.cancelAll() }
+                group.addTask { try await self.send(NodeReport(), conversation) }
+                group.addTask { try await Task.sleep(for: patience) }
+                try await group.next()
+            }
+        } catch let error as ClientError where Self.endsConversation(error) {
+            throw error
+        } catch {
+            try Task.checkCancellation()
+            logger.warning("a heartbeat did not reach the master", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private func watch(_ conversation: Conversation) async throws {
         let path = "\(APIPaths.nodes)/\(node)/tasks"
-        let lines = try await client.lines(.GET, path, query: ["watch": "true"])
+        let lines = try await membership.master().lines(.GET, path, query: ["watch": "true"])
         var first: [TaskAssignment]? = []
         for try await line in lines.decoded(as: WatchLine<TaskAssignment>.self) {
-            alive()
+            conversation.heard()
             switch line.change {
             case .put:
                 guard let assignment = line.object else { continue }
@@ -164,11 +266,11 @@ final class MasterLink: Sendable {
         }
     }
 
-    private func deliver(_ queue: AsyncStream<Post>) async throws {
+    private func deliver(_ queue: AsyncStream<Post>, _ conversation: Conversation) async throws {
         for await post in queue {
             do {
-                try await deliver(post)
-            } catch let error as ClientError where error.status == 404 {
+                try await deliver(post, conversation)
+            } catch let error as ClientError where Self.endsConversation(error) {
                 fail(post)
                 throw error
             } catch {
@@ -179,32 +281,52 @@ final class MasterLink: Sendable {
         }
     }
 
+    /// The master does not know this node (any more): registering again finds out why.
+    private static func endsConversation(_ error: ClientError) -> Bool { [401, 403, 404].contains(error.status ?? 0) }
+
     private func fail(_ post: Post) {
         if case .report(let sequence, _) = post { tell(.reportFailed(sequence: sequence)) }
     }
 
-    private func deliver(_ post: Post) async throws {
+    private func deliver(_ post: Post, _ conversation: Conversation) async throws {
         var report = NodeReport()
-        switch post {
-        case .report(_, let given): report = given
-        case .inventory, .heartbeat: break
-        }
-        if case .heartbeat = post {
-        } else if report.full || report.tasks.isEmpty && report.events.isEmpty {
+        if case .report(_, let given) = post { report = given }
+        if report.full || report.tasks.isEmpty && report.events.isEmpty {
             let inventory = await inventory()
             report.images = inventory.images
             report.volumes = inventory.volumes
         }
         failpoint("agent.before_report")
-        try await client.send(.POST, "\(APIPaths.nodes)/\(node)/status", body: .json(report))
+        try await send(report, conversation)
         if case .report(let sequence, _) = post { tell(.reported(sequence: sequence)) }
+    }
+
+    private func send(_ report: NodeReport, _ conversation: Conversation) async throws {
+        let moment = try LeaseKeeper.now()
+        try await membership.master().send(.POST, "\(APIPaths.nodes)/\(node)/status", body: .json(report))
+        // The core reports in full when it knows the master's whole list.
+        guard conversation.answered(full: report.full) else { return }
+        inContact.store(true, ordering: .relaxed)
+        confirm(moment)
     }
 }
 
-/// When the master last said anything.
-private final class LastHeard: Sendable {
-    private let moment = Mutex(ContinuousClock.now)
+/// What is known of the present conversation.
+private final class Conversation: Sendable {
+    private let last = Mutex(ContinuousClock.now)
+    private let isSynced = Mutex(false)
 
-    func note() { moment.withLock { $0 = .now } }
-    var silence: Duration { moment.withLock { ContinuousClock.now - $0 } }
+    /// The master has said something.
+    func heard() { last.withLock { $0 = .now } }
+    var silence: Duration { last.withLock { ContinuousClock.now - $0 } }
+
+    /// A post was answered.
+    ///
+    /// - Returns: whether a full report has been among those that were.
+    func answered(full: Bool) -> Bool {
+        isSynced.withLock {
+            if full { $0 = true }
+            return $0
+        }
+    }
 }

@@ -1,4 +1,5 @@
 import CKernel
+import Client
 import Glibc
 import JSON
 import Kernel
@@ -8,6 +9,7 @@ import Wire
 /// What this machine is and has. All functions block.
 struct NodeFacts: Sendable {
     let configuration: AgentConfiguration
+    let membership: Membership
 
     /// The node as it registers.
     func node(_ identity: NodeIdentity, features: [String]) throws -> Node {
@@ -16,12 +18,14 @@ struct NodeFacts: Sendable {
         let release = Self.text(&names.release)
         let machine = Self.text(&names.machine)
         let hostName = Self.text(&names.nodename)
+        let address = ownAddress()
+        let network = networkEndpoint(address)
         return Node(
             id: identity.node, name: configuration.nodeName.isEmpty ? hostName : configuration.nodeName,
             labels: configuration.labels, platform: Platform(os: "linux", architecture: Self.architecture(machine)),
             features: features, capacity: try capacity(),
-            address: configuration.address.isEmpty ? Self.ownAddress() : configuration.address,
-            streamEndpoint: "unix:\(configuration.paths.socket)", agentVersion: Version.number,
+            address: address, streamEndpoint: masterIsHere ? "unix:\(configuration.paths.socket)" : network,
+            contentEndpoint: masterIsHere && membership.settings == nil ? nil : network, agentVersion: Version.number,
             kernelVersion: release, bootID: try Proc.bootID(), createdAt: Timestamp.now())
     }
 
@@ -48,27 +52,47 @@ struct NodeFacts: Sendable {
         }
     }
 
-    /// The address that packets to the outside carry; nothing is sent. Without a route, loopback.
-    private static func ownAddress() -> String {
-        let raw = socket(AF_INET, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-        guard raw >= 0 else { return "127.0.0.1" }
+    private var masterIsHere: Bool {
+        if case .unix = membership.address { true } else { false }
+    }
+
+    private func networkEndpoint(_ address: String) -> String {
+        let port = configuration.listen.port
+        return address.contains(":") ? "https://[\(address)]:\(port)" : "https://\(address):\(port)"
+    }
+
+    /// What the operator says, else what the master's machine is reached by, else the address that packets to the master
+    /// (or anywhere outside) carry; nothing is sent. Without a route, loopback.
+    private func ownAddress() -> String {
+        if !configuration.address.isEmpty { return configuration.address }
+        switch membership.address {
+        case .unix: return membership.settings?.advertise.first ?? Self.source(towards: "192.0.2.1") ?? "127.0.0.1"
+        case .tls(let host, _): return Self.source(towards: host) ?? Self.source(towards: "192.0.2.1") ?? "127.0.0.1"
+        }
+    }
+
+    private static func source(towards host: String) -> String? {
+        var hints = addrinfo()
+        hints.ai_socktype = Int32(SOCK_DGRAM.rawValue)
+        var found: UnsafeMutablePointer<addrinfo>?
+        guard getaddrinfo(host, "9", &hints, &found) == 0, let found else { return nil }
+        defer { freeaddrinfo(found) }
+        let info = found.pointee
+        let raw = socket(info.ai_family, info.ai_socktype | Int32(SOCK_CLOEXEC.rawValue), 0)
+        guard raw >= 0 else { return nil }
         let probe = OwnedFD(adopting: raw)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = in_port_t(9).bigEndian
-        inet_pton(AF_INET, "192.0.2.1", &address.sin_addr)
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        guard connect(probe.raw, info.ai_addr, info.ai_addrlen) == 0 else { return nil }
+        var address = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
         let number = probe.raw
-        let answered = withUnsafeMutablePointer(to: &address) { pointer in
+        var text = [CChar](repeating: 0, count: Int(NI_MAXHOST))
+        let named = withUnsafeMutablePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                connect(number, $0, length) == 0 && getsockname(number, $0, &length) == 0
+                getsockname(number, $0, &length) == 0
+                    && getnameinfo($0, length, &text, socklen_t(text.count), nil, 0, NI_NUMERICHOST) == 0
             }
         }
-        var text = [CChar](repeating: 0, count: Int(INET_ADDRSTRLEN))
-        guard answered, inet_ntop(AF_INET, &address.sin_addr, &text, socklen_t(INET_ADDRSTRLEN)) != nil else {
-            return "127.0.0.1"
-        }
-        return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        return named ? String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self) : nil
     }
 
     private static func text<Field>(_ field: inout Field) -> String {

@@ -4,11 +4,14 @@ import Kernel
 import Model
 
 /// Who this node is, for ever: `DATA/agent.json`.
-struct NodeIdentity: Sendable, Codable {
+struct NodeIdentity: Sendable, Codable, Equatable {
     var schema = 1
     var node: NodeID
     /// The cluster that it belongs to; nil until it has registered.
     var cluster: String?
+    /// The word that the master answered last, and the one that this process shows; see `NodeRegistration`.
+    var session: String?
+    var nextSession: String?
 
     /// Reads it, or makes it at the first start. Blocks.
     static func load(_ path: String) throws -> NodeIdentity {

@@ -19,19 +19,26 @@ package struct Teardown: Sendable {
     }
 
     /// Stops all pods through their shims, each with its own signal and grace, and ends the shims. What the cluster
-    /// wants of them is untouched: the next agent finds them exited and starts what shall run.
+    /// wants of them is untouched: the next agent finds them exited and starts what shall run. Secrets go from memory.
     ///
     /// - Returns: a sentence for each pod that could not be stopped.
     package func stopPods() async throws -> [String] {
         let paths = configuration.paths
         guard File.exists(paths.tasks) else { return [] }
         let records = try TaskStore(paths: paths).load(logger).records
-        return await withTaskGroup(of: String?.self) { group in
+        var problems = await withTaskGroup(of: String?.self) { group in
             for record in records { group.addTask { await stop(record, paths.task(record.assignment.task)) } }
             var problems: [String] = []
             for await problem in group { problems += problem.map { [$0] } ?? [] }
             return problems
         }
+        do {
+            try unmountAll(below: [paths.secrets])
+            try Tree.remove(paths.secrets)
+        } catch {
+            problems.append("secrets stay in memory: \(error)")
+        }
+        return problems
     }
 
     private func stop(_ record: TaskRecord, _ paths: TaskPaths) async -> String? {
@@ -96,7 +103,7 @@ package struct Teardown: Sendable {
         }
         attempt { try killAll() }
         attempt { problems += try network().removeLeftovers() }
-        attempt { try unmountAll() }
+        attempt { try unmountAll(below: configuration.paths.everything) }
         attempt {
             let layout = try CgroupLayout.detect()
             try CgroupManager(layout: layout, path: "/\(configuration.cgroupParent)").delete()
@@ -115,9 +122,9 @@ package struct Teardown: Sendable {
         try BridgeNetwork(configuration.network)
     }
 
-    /// Mounts below what is ours, the newest first. They are made by the agent in the host's namespace.
-    private func unmountAll() throws {
-        let folders = configuration.paths.everything.map { $0 + "/" }
+    /// Unmounts what is mounted below these folders, the newest first. Mounts are made by the agent in the host's namespace.
+    private func unmountAll(below folders: [String]) throws {
+        let folders = folders.map { $0 + "/" }
         let mounts = try MountInfo.read().filter { mount in folders.contains { mount.mountPoint.hasPrefix($0) } }
         for mount in mounts.reversed() { try Mounts.detach(mount.mountPoint) }
     }

@@ -3,6 +3,7 @@ import Kernel
 import Logging
 import MasterCore
 import Model
+import Security
 import Storage
 import Wire
 
@@ -10,8 +11,10 @@ import Wire
 package actor ClusterMaster {
     private(set) var core: MasterCore
     private let store: any Store
+    let vault: SecretVault
     let logger: Logger
     private var random = SystemRandomNumberGenerator()
+    private var clock = SteadyClock()
 
     private var lastRequest: RequestID = 0
     private var waiting: [RequestID: @Sendable (Result<MasterReply, APIProblem>) -> Void] = [:]
@@ -23,13 +26,25 @@ package actor ClusterMaster {
     /// The store is lost to this process, which is about to end.
     private var hasEnded = false
 
+    /// nil until the cluster is reached from other machines.
+    var authority: CertificateAuthority?
+    let agents = AgentConnections()
+    var settingsFollowers: [AsyncStream<ClusterSettings?>.Continuation] = []
+    var toldSettings: ClusterSettings?
+    /// Why other machines are not served although they should be.
+    var listenerProblem: String?
+    /// The settings by which other machines are served now.
+    var listensFor: ClusterSettings?
+
     /// Takes over what the store holds.
     ///
     /// - Throws: `StoreError`; `UnreadableRecord`.
-    init(store: any Store, logger: Logger) async throws {
+    init(store: any Store, vault: SecretVault, logger: Logger) async throws {
         self.store = store
+        self.vault = vault
         self.logger = logger
         core = try await Self.load(store)
+        toldSettings = core.settings
     }
 
     private static func load(_ store: any Store) async throws -> MasterCore {
@@ -69,12 +84,12 @@ package actor ClusterMaster {
 
     /// Has something changed; returns when it is durable.
     package func perform(_ command: MasterCommand) async throws(APIProblem) -> MasterReply {
-        try await ask { .command($0, command) }
+        try await ask { .command($0, command, by: Subject.current) }
     }
 
     /// Reads committed state.
     package func query(_ query: MasterQuery) async throws(APIProblem) -> MasterReply {
-        try await ask { .query($0, query) }
+        try await ask { .query($0, query, by: Subject.current) }
     }
 
     private func ask(_ event: (RequestID) -> MasterEvent) async throws(APIProblem) -> MasterReply {
@@ -125,8 +140,9 @@ package actor ClusterMaster {
     // MARK: The core
 
     func step(_ event: MasterEvent) {
-        let effects = core.step(event, now: .now(), random: &random)
+        let effects = core.step(event, now: clock.now(), random: &random)
         for effect in effects { carryOut(effect) }
+        tellSettings()
     }
 
     private func carryOut(_ effect: MasterEffect) {
@@ -137,6 +153,7 @@ package actor ClusterMaster {
         case .event(let event): watches.tell(event)
         case .reply(let request, let result): waiting.removeValue(forKey: request)?(result)
         case .wake(let time): setWake(time)
+        case .replicate(let digest, let names, let from, let to): replicate(digest, names, from: from, to: to)
         }
     }
 
@@ -144,7 +161,7 @@ package actor ClusterMaster {
         if let wake, wake.at <= time, !wake.task.isCancelled { return }
         wake?.task.cancel()
         // A tick comes every second anyway, so that a jump of the clock delays nothing for long.
-        let delay = max(0, min(time - .now(), 1_000_000_000))
+        let delay = max(0, min(time - clock.now(), 1_000_000_000))
         let task = Task {
             guard (try? await Task.sleep(for: .nanoseconds(delay))) != nil else { return }
             self.wakeUp()

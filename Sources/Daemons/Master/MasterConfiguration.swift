@@ -1,5 +1,6 @@
 import HTTPService
 import Hummingbird
+import Wire
 
 /// What a master is started with.
 package struct MasterConfiguration: Sendable {
@@ -11,15 +12,18 @@ package struct MasterConfiguration: Sendable {
     package var socketPath: String?
     /// Who may use the socket besides root, when there is such a group.
     package var group: String? = "martlet"
-    /// A loopback address that serves the API too; nil: none.
-    package var tcp: (host: String, port: Int)?
     package var limits = ServiceLimits()
+    /// How other machines reach the cluster from now on; nil: as was said before.
+    package var settings: ClusterSettings?
 
     package init() {}
 
     var socket: String { socketPath ?? "\(runDirectory)/martlet.sock" }
     var storeDirectory: String { "\(dataDirectory)/store" }
+    var authorityDirectory: String { "\(dataDirectory)/authority" }
+    var auditPath: String { "\(dataDirectory)/audit.log" }
     var storePath: String { "\(storeDirectory)/martlet.db" }
+    var secretsKeyPath: String { "\(storeDirectory)/secrets.key" }
 }
 
 /// One API over the master: adds its routes to the router that all faces share.

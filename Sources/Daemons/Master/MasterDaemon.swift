@@ -1,13 +1,18 @@
 import HTTPService
+import Hummingbird
 import Kernel
 import Logging
+import MasterCore
 import ServiceLifecycle
 import Storage
+import Wire
 
 /// The master of a cluster: store, decisions and API in one service.
 package final class MasterDaemon: Service {
     private let master: ClusterMaster
     private let server: HTTPServer
+    private let listener: ClusterListener
+    private let settings: ClusterSettings?
     private let logger: Logger
 
     /// Where the API is served.
@@ -21,17 +26,26 @@ package final class MasterDaemon: Service {
         _ configuration: MasterConfiguration, faces: [MasterFace], logger: Logger = Logger(label: "martlet.master")
     ) async throws {
         self.logger = logger
+        settings = configuration.settings
         try File.makeDirectories(configuration.dataDirectory, mode: 0o700)
         try File.makeDirectories(configuration.storeDirectory, mode: 0o700)
         try File.makeDirectories(configuration.runDirectory, mode: 0o750)
         let store = try SQLiteStore(path: configuration.storePath)
-        master = try await ClusterMaster(store: store, logger: logger)
+        let vault = try SecretVault(keyFile: configuration.secretsKeyPath)
+        master = try await ClusterMaster(store: store, vault: vault, logger: logger)
+        for problem in try await master.unreadableSecrets() {
+            logger.error("a secret cannot be delivered", metadata: ["why": "\(problem)"])
+        }
         let router = makeRouter()
+        router.add(
+            middleware: Authentication(
+                master: master, audit: AuditLog(path: configuration.auditPath, logger: logger)))
         for face in faces { face(router, master) }
-        var endpoints: [Endpoint] = [.unix(path: configuration.socket, group: configuration.group)]
-        if let tcp = configuration.tcp { endpoints.append(.tcp(host: tcp.host, port: tcp.port)) }
         server = try await HTTPServer.listen(
-            on: endpoints, router: router, role: "master", limits: configuration.limits, logger: logger)
+            on: [.unix(path: configuration.socket, group: configuration.group)], router: router, role: "master",
+            limits: configuration.limits, logger: logger)
+        listener = ClusterListener(
+            master: master, local: server, directory: configuration.authorityDirectory, logger: logger)
     }
 
     /// Serves until the task is cancelled or the service group shuts down. Pods go on.
@@ -43,6 +57,12 @@ package final class MasterDaemon: Service {
             defer { group.cancelAll() }
             group.addTask { try await self.master.run() }
             group.addTask { try await self.server.run() }
+            group.addTask { try await self.listener.run() }
+            if let settings {
+                // At the very first start the cluster's record is made first.
+                while await master.clusterID.isEmpty { try await Task.sleep(for: .milliseconds(10)) }
+                _ = try await master.perform(.configureCluster(settings))
+            }
             try await group.next()
         }
     }

@@ -23,22 +23,9 @@ package struct NodeStreams: Sendable {
     /// For errors.
     private let nodeName: String
 
-    /// - Parameter endpoint: the node's `streamEndpoint`.
-    package init(endpoint: String, nodeName: String) throws(APIProblem) {
-        do {
-            client = APIClient(try ServerAddress(endpoint), role: .agent)
-        } catch {
-            throw APIProblem(.unavailable, "the node \(nodeName) cannot be reached at '\(endpoint)': \(error)")
-        }
+    init(_ client: APIClient, nodeName: String) {
+        self.client = client
         self.nodeName = nodeName
-    }
-
-    package init(_ node: Node) throws(APIProblem) {
-        try self.init(endpoint: node.streamEndpoint, nodeName: node.name)
-    }
-
-    package init(_ location: TaskLocation) throws(APIProblem) {
-        try self.init(endpoint: location.streamEndpoint, nodeName: location.nodeName)
     }
 
     /// The agent's path of something about a task.
@@ -129,6 +116,16 @@ package struct NodeStreams: Sendable {
     ) async throws -> Value {
         do {
             return try await client.json(method, target(path, query), body: body, as: type)
+        } catch let error as ClientError {
+            throw problem(error)
+        }
+    }
+
+    /// Asks for a stream of JSON lines.
+    package func lines(_ method: HTTPMethod, _ path: String, body: APIClient.Body = .none) async throws -> LineSequence
+    {
+        do {
+            return try await client.lines(method, target(path, ""), body: body)
         } catch let error as ClientError {
             throw problem(error)
         }

@@ -123,6 +123,23 @@ final class WatchHub: Sendable {
         }
     }
 
+    /// Whether a node's tasks are watched.
+    func watchesTasks(of node: NodeID) -> Bool {
+        state.withLock { state in
+            state.watchers.values.contains { if case .tasks(node, _) = $0.kind { true } else { false } }
+        }
+    }
+
+    /// Ends the watches of all nodes' tasks; agents begin anew.
+    func endTasks() {
+        let found = state.withLock { state in
+            let found = state.watchers.filter { if case .tasks = $0.value.kind { true } else { false } }
+            for id in found.keys { state.watchers[id] = nil }
+            return found.values.map(\.kind)
+        }
+        for kind in found { Self.finish(kind, throwing: nil) }
+    }
+
     func endAll() {
         let all = state.withLock { state in
             defer { state.watchers = [:] }

@@ -12,7 +12,7 @@ package struct Watch<Object: Sendable & Codable>: Sendable {
 extension ClusterMaster {
     package func watchContainers() async throws(APIProblem) -> Watch<ContainerView> {
         let watches = watches
-        return try await ask({ .query($0, .containers(ContainerFilter())) }) { reply in
+        return try await ask({ .query($0, .containers(ContainerFilter()), by: Subject.current) }) { reply in
             guard case .containers(let views) = reply else { return .failure(.unexpected) }
             return .success(Watch(present: views, changes: watches.containers(only: nil)))
         }
@@ -20,7 +20,7 @@ extension ClusterMaster {
 
     package func watchServices() async throws(APIProblem) -> Watch<ServiceView> {
         let watches = watches
-        return try await ask({ .query($0, .services) }) { reply in
+        return try await ask({ .query($0, .services, by: Subject.current) }) { reply in
             guard case .services(let views) = reply else { return .failure(.unexpected) }
             return .success(Watch(present: views, changes: watches.services()))
         }
@@ -28,7 +28,7 @@ extension ClusterMaster {
 
     package func watchNodes() async throws(APIProblem) -> Watch<NodeView> {
         let watches = watches
-        return try await ask({ .query($0, .nodes) }) { reply in
+        return try await ask({ .query($0, .nodes, by: Subject.current) }) { reply in
             guard case .nodes(let views) = reply else { return .failure(.unexpected) }
             return .success(Watch(present: views, changes: watches.nodes()))
         }
@@ -39,7 +39,7 @@ extension ClusterMaster {
         present: ContainerView, changes: AsyncThrowingStream<WatchLine<ContainerView>, any Error>
     ) {
         let watches = watches
-        return try await ask({ .query($0, .container(ref)) }) { reply in
+        return try await ask({ .query($0, .container(ref), by: Subject.current) }) { reply in
             guard case .container(let view) = reply else { return .failure(.unexpected) }
             return .success((view, watches.containers(only: view.id)))
         }
@@ -48,21 +48,24 @@ extension ClusterMaster {
     /// A node's tasks, for its agent; the node counts as connected until `nodeLeft`.
     package func watchTasks(of node: String) async throws(APIProblem) -> (node: NodeID, watch: Watch<TaskAssignment>) {
         let watches = watches
-        return try await ask({ .command($0, .connectNode(node)) }) { reply in
+        return try await ask({ .command($0, .connectNode(node), by: Subject.current) }) { reply in
             guard case .assignments(let id, let list) = reply else { return .failure(.unexpected) }
             return .success((id, Watch(present: list, changes: watches.tasks(of: id))))
         }
     }
 
     /// The watch of a node's tasks has ended.
-    package func nodeLeft(_ node: NodeID) { step(.nodeDisconnected(node)) }
+    package func nodeLeft(_ node: NodeID) {
+        // A newer watch may have ended this one.
+        if !watches.watchesTasks(of: node) { step(.nodeDisconnected(node)) }
+    }
 
     /// The history since `since`, and what happens after it; nil elements are signs of life.
     package func followEvents(
         since: Timestamp?
     ) async throws(APIProblem) -> (history: [Event], following: AsyncThrowingStream<Event?, any Error>) {
         let watches = watches
-        return try await ask({ .query($0, .events(since: since, until: nil)) }) { reply in
+        return try await ask({ .query($0, .events(since: since, until: nil), by: Subject.current) }) { reply in
             guard case .events(let history) = reply else { return .failure(.unexpected) }
             return .success((history, watches.events()))
         }

@@ -71,7 +71,8 @@ package struct Root: ~Copyable, Sendable {
         return try walk(path, makingFile: false, mode: mode)
     }
 
-    /// Opens a file that something can be mounted on, making it (empty) and its missing parents when it is not there.
+    /// Opens a file that something can be mounted on, making it (empty) and its missing parents (0755) when it is not
+    /// there.
     ///
     /// - Returns: an O_PATH descriptor; what exists already may be of any type.
     package borrowing func makeFile(_ path: String, mode: mode_t = 0o644) throws(KernelError) -> OwnedFD {
@@ -115,7 +116,10 @@ extension Root {
             }
             let parent = trail.last?.raw ?? directory.raw
             let isLast = pending.isEmpty
-            let step = try enter(component, of: parent, path: path, asFile: makingFile && isLast, mode: mode)
+            let asFile = makingFile && isLast
+            // A file's mode would make directories that nobody can enter.
+            let step = try enter(
+                component, of: parent, path: path, asFile: asFile, mode: makingFile && !asFile ? 0o755 : mode)
             switch try Self.type(of: step, path: path) {
             case S_IFDIR:
                 trail.append(SharedFD(step))

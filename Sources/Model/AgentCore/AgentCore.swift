@@ -10,6 +10,8 @@ package struct AgentCore: Sendable {
     /// Assignments whose epoch is older than what this node has of the instance.
     var refused: [TaskID: NodeReport.TaskReport] = [:]
     var reporter = Reporter()
+    private var epochs = EpochMemory()
+    private var contact = Contact()
     private var bootID = ""
     private var wakeAt: Timestamp?
 
@@ -21,15 +23,22 @@ package struct AgentCore: Sendable {
     ) -> [AgentEffect] {
         var touched: Set<TaskID> = []
         switch event {
-        case .recovered(let found, let bootID):
+        case .recovered(let found, let bootID, let epochs):
             self.bootID = bootID
+            contact.last = now
+            for (instance, epoch) in epochs.sorted(by: { $0.key < $1.key }) { self.epochs.note(instance, epoch) }
             for task in found { recover(task, now, &touched) }
         case .assignments(let list): replaceAll(list, &touched)
         case .assigned(let assignment): assign(assignment, &touched)
         case .unassigned(let task): unassign(task, &touched)
         case .connected: reporter.connect()
-        case .disconnected: reporter.disconnect()
-        case .reported(let sequence): reporter.succeeded(sequence)
+        case .disconnected:
+            reporter.disconnect()
+            contact.isConfirmed = false
+            touched.formUnion(leased)
+        case .contact(let moment): confirm(moment, now, &touched)
+        case .reported(let sequence):
+            if let sent = reporter.succeeded(sequence) { confirm(sent, now, &touched) }
         case .reportFailed(let sequence): reporter.failed(sequence, now: now, random: &random)
         case .tick:
             wakeAt = nil
@@ -48,7 +57,7 @@ package struct AgentCore: Sendable {
             let id = queue[index]
             index += 1
             guard var machine = tasks[id] else { continue }
-            effects += machine.advance(now: now, blocker: blocker(of: machine))
+            effects += machine.advance(now: now, blocker: blocker(of: machine), contact: contact)
             tasks[id] = machine
             reporter.add(id, machine.events)
             tasks[id]?.events = []
@@ -58,7 +67,11 @@ package struct AgentCore: Sendable {
                 effects.append(.forget(id))
             }
             // Whoever waited for it may go on.
-            queue += siblings(of: machine).filter { tasks[$0]?.record.removed == false }.sorted()
+            var waiting = siblings(of: machine)
+            if !machine.assignment.ports.isEmpty {
+                waiting.formUnion(tasks.filter { $0.value.sharesPort(with: machine) }.keys)
+            }
+            queue += waiting.filter { tasks[$0]?.record.removed == false }.sorted()
         }
         if let report = reporter.next(tasks, refused, now: now) { effects.append(report) }
         if let wake = nextWake(now), wake != wakeAt {
@@ -71,7 +84,8 @@ package struct AgentCore: Sendable {
     private func nextWake(_ now: Timestamp) -> Timestamp? {
         var earliest = reporter.retryAt
         for machine in tasks.values {
-            guard let deadline = machine.nextDeadline(isBlocked: blocker(of: machine) != nil) else { continue }
+            let isBlocked = blocker(of: machine) != nil
+            guard let deadline = machine.nextDeadline(isBlocked: isBlocked, contact: contact) else { continue }
             earliest = earliest.map { min($0, deadline) } ?? deadline
         }
         return earliest
@@ -80,6 +94,7 @@ package struct AgentCore: Sendable {
     // MARK: Instances and epochs
 
     private mutating func add(_ machine: TaskMachine) {
+        epochs.note(machine.assignment.instance, machine.assignment.epoch)
         tasks[machine.assignment.task] = machine
         byInstance[machine.assignment.instance, default: []].insert(machine.assignment.task)
     }
@@ -94,13 +109,16 @@ package struct AgentCore: Sendable {
         (byInstance[machine.assignment.instance] ?? []).subtracting([machine.assignment.task])
     }
 
-    /// Another task of the instance that is still on this node: never two of them at a time.
+    /// Another task of the instance that is still on this node, so that there are never two of them at a time; or one
+    /// that is on its way out and has a port of the node that this one is to have.
     private func blocker(of machine: TaskMachine) -> TaskID? {
         guard !machine.record.isLive, !machine.record.prepared || machine.record.restartAt != nil else { return nil }
-        return siblings(of: machine).filter {
+        let sibling = siblings(of: machine).filter {
             guard let other = tasks[$0], !other.record.removed else { return false }
             return other.assignment.epoch <= machine.assignment.epoch || other.record.isLive
         }.min()
+        guard sibling == nil, machine.wantsLife, !machine.assignment.ports.isEmpty else { return sibling }
+        return tasks.values.lazy.filter { $0.isLeaving && $0.sharesPort(with: machine) }.map(\.assignment.task).min()
     }
 
     // MARK: The master's list
@@ -139,10 +157,9 @@ package struct AgentCore: Sendable {
     }
 
     private func problem(of assignment: TaskAssignment) -> String? {
-        let newest = (byInstance[assignment.instance] ?? []).compactMap { tasks[$0]?.assignment.epoch }.max()
-        if let newest, newest >= assignment.epoch {
+        if let newest = epochs[assignment.instance], newest >= assignment.epoch {
             return "epoch \(assignment.epoch) of instance \(assignment.instanceName) is refused: "
-                + "this node already has epoch \(newest)"
+                + "this node has had epoch \(newest)"
         }
         if assignment.pod.containers.count != 1 || assignment.containers.count != 1 {
             return "a pod of \(assignment.pod.containers.count) containers is not supported by this agent: "
@@ -189,10 +206,24 @@ package struct AgentCore: Sendable {
         case .removed(let id, let failure): change(id) { $0.removed(failure, now: now) }
         case .probed(let id, let start, let outcome): change(id) { $0.probed(start: start, outcome, now: now) }
         case .delayed(let id, let why): change(id) { $0.trouble = why }
-        case .recovered, .assignments, .assigned, .unassigned, .connected, .disconnected, .reported, .reportFailed,
-            .tick:
+        case .recovered, .assignments, .assigned, .unassigned, .connected, .disconnected, .reported, .contact,
+            .reportFailed, .tick:
             break
         }
+    }
+
+    // MARK: Contact with the master
+
+    /// Tasks that must not run for long without contact.
+    private var leased: [TaskID] { tasks.filter { $0.value.stopAfter != nil }.map(\.key) }
+
+    private mutating func confirm(_ moment: Timestamp, _ now: Timestamp, _ touched: inout Set<TaskID>) {
+        guard reporter.isConnected else { return }
+        // One from a clock that was ahead must not count for longer than one of now.
+        contact.last = max(min(contact.last, now), min(moment, now))
+        guard !contact.isConfirmed else { return }
+        contact.isConfirmed = true
+        touched.formUnion(leased)
     }
 
     // MARK: For the shell

@@ -4,8 +4,9 @@ import Wire
 
 /// Something that happened to an agent.
 package enum AgentEvent: Sendable {
-    /// The first event of a process: the records found on disk, with what the executor found of each.
-    case recovered([RecoveredTask], bootID: String)
+    /// The first event of a process: the records found on disk, with what the executor found of each, and the newest
+    /// epochs of instances whose tasks were forgotten.
+    case recovered([RecoveredTask], bootID: String, epochs: [InstanceID: Int] = [:])
     /// The master's whole list. What the agent has beyond it is removed.
     case assignments([TaskAssignment])
     /// A change of the master's list.
@@ -15,6 +16,8 @@ package enum AgentEvent: Sendable {
     /// The agent is registered with the master; a full report follows.
     case connected
     case disconnected
+    /// The master has confirmed something that was sent at this time: a heartbeat, say.
+    case contact(at: Timestamp)
     case reported(sequence: Int)
     case reportFailed(sequence: Int)
     case prepared(TaskID, Result<PreparedPod, ExecutorFailure>)
@@ -79,8 +82,12 @@ package struct ContainerExit: Sendable, Hashable {
     package var outOfMemory: Bool
     package var startedAt: Timestamp?
     package var finishedAt: Timestamp
-    /// Why, when it was not the container's own doing: `shim lost`; else empty.
+    /// Why, when it was not the container's own doing: `shim lost`, `lease`; else empty.
     package var reason: String
+
+    /// The reason of a container that its shim ended because the contact with the master was lost for longer than its
+    /// `onDisconnect: stopAfter` allows.
+    package static let lease = "lease"
 
     package init(
         start: Int, exitCode: Int, outOfMemory: Bool = false, startedAt: Timestamp? = nil, finishedAt: Timestamp,

@@ -7,10 +7,10 @@ struct Reporter: Sendable {
     /// Events kept while the master cannot be reached; the oldest go first.
     static let eventLimit = 1000
 
-    private var isConnected = false
+    private(set) var isConnected = false
     private var needsFull = false
     private var sequence = 0
-    private var inFlight: (sequence: Int, full: Bool, tasks: Set<TaskID>, events: [TaskEvent])?
+    private var inFlight: (sequence: Int, full: Bool, tasks: Set<TaskID>, events: [TaskEvent], sent: Timestamp)?
     private var dirty: Set<TaskID> = []
     private var events: [TaskEvent] = []
     private(set) var told: [TaskID: NodeReport.TaskReport] = [:]
@@ -42,9 +42,11 @@ struct Reporter: Sendable {
         if events.count > Self.eventLimit { events.removeFirst(events.count - Self.eventLimit) }
     }
 
-    mutating func succeeded(_ number: Int) {
-        guard inFlight?.sequence == number else { return }
+    /// - Returns: when the report was given out; nil: another is under way.
+    mutating func succeeded(_ number: Int) -> Timestamp? {
+        guard let sent = inFlight, sent.sequence == number else { return nil }
         inFlight = nil
+        return sent.sent
     }
 
     mutating func failed(_ number: Int, now: Timestamp, random: inout some RandomNumberGenerator) {
@@ -87,7 +89,7 @@ struct Reporter: Sendable {
         }
         guard needsFull || !reports.isEmpty || !events.isEmpty else { return nil }
         sequence += 1
-        inFlight = (sequence, needsFull, Set(reports.map(\.task)), events)
+        inFlight = (sequence, needsFull, Set(reports.map(\.task)), events, now)
         defer {
             needsFull = false
             events = []

@@ -43,6 +43,20 @@ struct TaskMachine: Sendable {
     /// A container of it shall exist.
     var wantsLife: Bool { assignment.desired == .running || assignment.desired == .paused }
 
+    /// It is to go, and something of it is still there.
+    var isLeaving: Bool { assignment.desired == .removed && !record.removed }
+
+    /// Whether both have the same port of the node.
+    func sharesPort(with other: TaskMachine) -> Bool {
+        guard assignment.task != other.assignment.task else { return false }
+        return assignment.ports.contains { mine in
+            other.assignment.ports.contains {
+                $0.hostPort == mine.hostPort && $0.transport == mine.transport
+                    && ($0.hostAddress == mine.hostAddress || $0.hostAddress.isEmpty || mine.hostAddress.isEmpty)
+            }
+        }
+    }
+
     /// A user's start that nothing was done for yet.
     var hasNewGeneration: Bool { wantsLife && assignment.generation > record.generation }
 
@@ -75,10 +89,13 @@ struct TaskMachine: Sendable {
     }
 
     /// When time alone makes a difference to it, after `advance`; nil: never.
-    func nextDeadline(isBlocked: Bool) -> Timestamp? {
+    func nextDeadline(isBlocked blocked: Bool, contact: Contact) -> Timestamp? {
         if record.removed { return nil }
+        let isBlocked = blocked || lacksContact(contact)
         if record.isLive {
-            guard let stop = record.stop else { return operation == nil ? earliest(retryAt, nextProbe) : nil }
+            guard let stop = record.stop else {
+                return earliest(leaseEnd(contact), operation == nil ? earliest(retryAt, nextProbe) : nil)
+            }
             let signals = operation == nil && !signalled && !Self.isKill(stop.signal)
             let retry = signals ? retryAt : nil
             return earliest(retry, killAt ?? stop.deadline)

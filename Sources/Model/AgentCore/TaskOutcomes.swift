@@ -125,7 +125,12 @@ extension TaskMachine {
         record.container.finishedAt = exit.finishedAt
         record.container.exitCode = exit.exitCode
         record.container.outOfMemory = exit.outOfMemory
-        record.container.reason = stop?.cause == .unhealthy ? "unhealthy" : exit.reason
+        record.container.reason =
+            switch stop?.cause {
+            case .unhealthy: "unhealthy"
+            case .lease: ContainerExit.lease
+            case .user, .restart, .removal, nil: exit.reason
+            }
         probeAt = nil
         killAt = nil
         retryAt = nil
@@ -139,6 +144,12 @@ extension TaskMachine {
 
     private mutating func decideAfterEnd(_ stop: TaskRecord.Stop?, _ exit: ContainerExit, _ now: Timestamp) {
         guard wantsLife, !hasNewGeneration else { return }
+        if exit.reason == ContainerExit.lease {
+            // No case for the restart policy: it goes on as soon as there is contact again.
+            record.delay = 0
+            record.restartAt = now
+            return
+        }
         if let stop, stop.cause != .unhealthy {
             // It was stopped on purpose, and meanwhile it is wanted again: no case for the restart policy.
             record.delay = 0

@@ -18,6 +18,8 @@ package struct TaskRecord: Sendable, Hashable, Codable {
             case unhealthy
             /// The task is to go.
             case removal
+            /// There is no contact with the master.
+            case lease
         }
 
         package var cause: Cause

@@ -5,13 +5,21 @@ import Wire
 extension TaskMachine {
     /// Gives out what is to be done next, the record before everything that relies on it.
     ///
-    /// - Parameter blocker: another task of the same instance that is still on this node; this one must not start
-    ///   while there is one.
-    mutating func advance(now: Timestamp, blocker: TaskID?) -> [AgentEffect] {
+    /// - Parameters:
+    ///   - blocker: another task of the same instance that is still on this node; this one must not start while there is
+    ///     one.
+    ///   - contact: with the master.
+    mutating func advance(now: Timestamp, blocker: TaskID?, contact: Contact = Contact()) -> [AgentEffect] {
         limitDeadlines(now)
         var effects: [AgentEffect] = []
         if !record.removed {
-            if record.isLive { advanceLive(now, &effects) } else { advanceResting(now, blocker, &effects) }
+            if record.isLive {
+                advanceLive(now, contact, &effects)
+            } else {
+                let obstacle = blocker.map { "waiting until task \($0) is removed, which has what this one needs" }
+                let isAlone = lacksContact(contact)
+                advanceResting(now, obstacle ?? (isAlone ? Self.noContact : nil), &effects)
+            }
         }
         updateServing(now)
         if record != written {
@@ -37,8 +45,11 @@ extension TaskMachine {
 
     // MARK: A container runs or is frozen
 
-    private mutating func advanceLive(_ now: Timestamp, _ effects: inout [AgentEffect]) {
+    private static let noContact = "waiting for contact with the master, without which it must not run"
+
+    private mutating func advanceLive(_ now: Timestamp, _ contact: Contact, _ effects: inout [AgentEffect]) {
         if let cause = stopCause { beginStop(cause, now) }
+        if let end = leaseEnd(contact), end <= now { beginStop(.lease, now) }
         if record.stop != nil { return advanceStop(now, &effects) }
         guard operation == nil, retryAt.map({ $0 <= now }) ?? true else { return }
         retryAt = nil
@@ -66,7 +77,8 @@ extension TaskMachine {
 
     /// Begins a stop, or makes one that is under way as strict as what is wanted now; it never grows more lenient.
     mutating func beginStop(_ cause: TaskRecord.Stop.Cause, _ now: Timestamp) {
-        let order = cause == .unhealthy ? nil : assignment.stop
+        let isOwn = cause == .unhealthy || cause == .lease
+        let order = isOwn ? nil : assignment.stop
         let signal = order?.signal ?? ""
         let grace = Self.isKill(signal) ? 0 : Pace.seconds(max(0, order?.grace ?? container?.stopGrace ?? 10))
         guard let stop = record.stop else {
@@ -77,8 +89,8 @@ extension TaskMachine {
             killAt = nil
             return
         }
-        if cause != .unhealthy { record.stop?.cause = cause }
-        guard cause != .unhealthy, order != stop.order else { return }
+        if !isOwn { record.stop?.cause = cause }
+        guard !isOwn, order != stop.order else { return }
         record.stop?.order = order
         if now + grace < stop.deadline {
             record.stop?.grace = grace
@@ -140,7 +152,7 @@ extension TaskMachine {
     // MARK: No container runs
 
     private mutating func advanceResting(
-        _ now: Timestamp, _ blocker: TaskID?, _ effects: inout [AgentEffect]
+        _ now: Timestamp, _ obstacle: String?, _ effects: inout [AgentEffect]
     ) {
         guard operation == nil else { return }
         switch assignment.desired {
@@ -157,11 +169,11 @@ extension TaskMachine {
         case .prepared:
             killCreated(now, &effects)
             guard !record.prepared, record.restartAt.map({ $0 <= now }) ?? !record.failed else { return }
-            attempt(now, blocker, &effects)
+            attempt(now, obstacle, &effects)
         case .running, .paused:
             if hasNewGeneration || record.userStopped { wantStart(now) }
             guard let due = record.restartAt, due <= now else { return }
-            attempt(now, blocker, &effects)
+            attempt(now, obstacle, &effects)
         }
     }
 
@@ -190,9 +202,10 @@ extension TaskMachine {
         record.restartAt = now
     }
 
-    private mutating func attempt(_ now: Timestamp, _ blocker: TaskID?, _ effects: inout [AgentEffect]) {
-        if let blocker {
-            record.message = "waiting until task \(blocker) of the same instance is removed"
+    /// - Parameter obstacle: why it must not start now, as a sentence.
+    private mutating func attempt(_ now: Timestamp, _ obstacle: String?, _ effects: inout [AgentEffect]) {
+        if let obstacle {
+            record.message = obstacle
             return
         }
         guard record.prepared else {

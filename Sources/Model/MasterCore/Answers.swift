@@ -19,19 +19,30 @@ extension MasterCore {
         case .problem(let problem): throw problem
         case .query(let query): return try answer(query, now: now)
         case .containerOf(let workload):
-            guard let view = state.instances(of: workload).first.flatMap({ containerView($0) }) else { throw Self.gone }
+            guard let view = state.instances(of: workload).first.flatMap({ containerView($0, now: now) }) else {
+                throw Self.gone
+            }
             return .container(view)
         case .service(let id):
-            guard let view = state.workloads[id].flatMap({ serviceView($0) }) else { throw Self.gone }
+            guard let view = state.workloads[id].flatMap({ serviceView($0, now: now) }) else { throw Self.gone }
             return .service(view)
         case .node(let id):
             guard let node = state.nodes[id] else { throw Self.gone }
             return .node(nodeView(node, now: now))
         case .registered(let id):
             guard let node = state.nodes[id], let cluster = state.cluster else { throw Self.gone }
-            return .registered(NodeRegistered(node: node, clusterID: cluster.id))
+            return .registered(NodeRegistered(node: node, clusterID: cluster.id, settings: cluster.settings))
+        case .token(let id):
+            guard let token = state.tokens[id] else { throw Self.gone }
+            return .token(TokenView(token))
         case .assignments(let id):
             return .assignments(id, state.tasks(on: id).compactMap { assignment(of: $0) })
+        case .secret(let id):
+            guard let secret = state.secrets[id] else { throw Self.gone }
+            return .secret(secretView(secret))
+        case .config(let id):
+            guard let config = state.configs[id] else { throw Self.gone }
+            return .config(configView(config))
         case .passThrough(let id, let signal):
             guard let location = state.instances[id].flatMap({ location(of: $0) }) else { throw Self.gone }
             return .passThrough(location, signal: signal)
@@ -43,18 +54,20 @@ extension MasterCore {
 
     private func answer(_ query: MasterQuery, now: Timestamp) throws(APIProblem) -> MasterReply {
         switch query {
-        case .containers(let filter): return .containers(containers(filter))
+        case .containers(let filter): return .containers(containers(filter, now: now))
         case .container(let ref):
-            guard let view = containerView(try instance(ref)) else { throw Self.gone }
+            guard let view = containerView(try instance(ref), now: now) else { throw Self.gone }
             return .container(view)
         case .services:
-            let services = state.workloads.values.filter { $0.kind == .service }.sorted { $0.name < $1.name }
-            return .services(services.compactMap { serviceView($0) })
+            let services = state.workloads.values.filter { $0.kind == .service && sees($0) }.sorted {
+                $0.name < $1.name
+            }
+            return .services(services.compactMap { serviceView($0, now: now) })
         case .service(let ref):
-            guard let view = serviceView(try service(ref)) else { throw Self.gone }
+            guard let view = serviceView(try service(ref), now: now) else { throw Self.gone }
             return .service(view)
         case .serviceContainers(let ref):
-            return .containers(state.instances(of: try service(ref).id).compactMap { containerView($0) })
+            return .containers(state.instances(of: try service(ref).id).compactMap { containerView($0, now: now) })
         case .revisions(let ref):
             let id = try service(ref).id
             let numbers = (state.indexes.revisionsByWorkload[id] ?? []).sorted(by: >)
@@ -67,22 +80,29 @@ extension MasterCore {
             return .assignments(id, state.tasks(on: id).compactMap { assignment(of: $0) })
         case .images: return .images(imageViews())
         case .imageNodes(let name): return .nodes(try nodes(having: name).map { nodeView($0, now: now) })
-        case .volumes:
-            let all = memory.sorted { $0.key < $1.key }.flatMap { $0.value.volumes }
-            return .volumes(all.sorted { ($0.name, $0.node) < ($1.name, $1.node) })
+        case .volumes: return .volumes(volumeViews(now: now))
+        case .secrets: return .secrets(secretViews())
+        case .secret(let ref): return .secret(secretView(try secret(ref)))
+        case .sealedSecret(let ref): return .sealedSecret(try secret(ref))
+        case .configs: return .configs(configViews())
+        case .config(let ref): return .config(configView(try config(ref)))
+        case .filesForTask(let task, let node): return try filesForTask(task, on: node)
         case .events(let since, let until):
             return .events(history.filter { $0.time >= since ?? $0.time && $0.time <= until ?? $0.time })
         case .cluster:
             guard let record = state.cluster else { throw APIProblem(.unavailable, "the cluster is being made") }
             return .cluster(clusterView(record))
+        case .tokens:
+            return .tokens(
+                state.tokens.values.sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }.map(TokenView.init))
         case .location(let ref):
             guard let location = location(of: try instance(ref)) else { throw Self.gone }
             return .location(location)
         }
     }
 
-    private func containers(_ filter: ContainerFilter) -> [ContainerView] {
-        state.instances.values.compactMap { containerView($0) }.filter(filter.shows)
+    private func containers(_ filter: ContainerFilter, now: Timestamp) -> [ContainerView] {
+        state.instances.values.filter { sees($0) }.compactMap { containerView($0, now: now) }.filter(filter.shows)
             .sorted { ($1.createdAt, $0.name) < ($0.createdAt, $1.name) }
     }
 }

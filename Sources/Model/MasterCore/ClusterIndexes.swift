@@ -10,6 +10,7 @@ struct ClusterIndexes: Sendable {
     private(set) var revisionsByWorkload: [WorkloadID: Set<Int>] = [:]
     private(set) var tasksByNode: [NodeID: Set<TaskID>] = [:]
     private(set) var claimsByInstance: [InstanceID: Set<Claim.Resource>] = [:]
+    private(set) var volumeNodes: [String: Set<NodeID>] = [:]
     private(set) var loads: [NodeID: NodeLoad] = [:]
 
     /// What a node has given away.
@@ -26,7 +27,8 @@ struct ClusterIndexes: Sendable {
     /// - Parameter promised: for a task, what is reserved for it on its node.
     mutating func insert(_ object: StoredObject, promised amount: Resources) {
         switch object {
-        case .cluster, .node: break
+        case .cluster, .node, .token, .secret, .config: break
+        case .volume(let volume): volumeNodes[volume.name, default: []].insert(volume.node)
         case .workload(let workload): workloadByName[workload.name] = workload.id
         case .revision(let revision): revisionsByWorkload[revision.workload, default: []].insert(revision.number)
         case .instance(let instance):
@@ -53,7 +55,10 @@ struct ClusterIndexes: Sendable {
 
     mutating func remove(_ object: StoredObject) {
         switch object {
-        case .cluster, .node: break
+        case .cluster, .node, .token, .secret, .config: break
+        case .volume(let volume):
+            volumeNodes[volume.name]?.remove(volume.node)
+            if volumeNodes[volume.name]?.isEmpty == true { volumeNodes[volume.name] = nil }
         case .workload(let workload): workloadByName[workload.name] = nil
         case .revision(let revision):
             revisionsByWorkload[revision.workload]?.remove(revision.number)

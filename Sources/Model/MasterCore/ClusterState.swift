@@ -12,6 +12,10 @@ struct ClusterState: Sendable {
     private(set) var instances: [InstanceID: Instance] = [:]
     private(set) var tasks: [TaskID: NodeTask] = [:]
     private(set) var claims: [Claim.Resource: Claim] = [:]
+    private(set) var tokens: [TokenID: Token] = [:]
+    private(set) var secrets: [SecretID: Secret] = [:]
+    private(set) var configs: [ConfigID: Config] = [:]
+    private(set) var volumes: [VolumeKey: VolumeRecord] = [:]
     /// Follow from the objects, with every change.
     private(set) var indexes = ClusterIndexes()
 
@@ -95,6 +99,10 @@ struct ClusterState: Sendable {
         case .instance(let id): instances[id].map { .instance($0) }
         case .task(let id): tasks[id].map { .task($0) }
         case .claim(let resource): claims[resource].map { .claim($0) }
+        case .token(let id): tokens[id].map { .token($0) }
+        case .secret(let id): secrets[id].map { .secret($0) }
+        case .config(let id): configs[id].map { .config($0) }
+        case .volume(let key): volumes[key].map { .volume($0) }
         }
     }
 
@@ -115,6 +123,14 @@ struct ClusterState: Sendable {
             if case .task(let task)? = object { tasks[id] = task } else { tasks[id] = nil }
         case .claim(let resource):
             if case .claim(let claim)? = object { claims[resource] = claim } else { claims[resource] = nil }
+        case .token(let id):
+            if case .token(let token)? = object { tokens[id] = token } else { tokens[id] = nil }
+        case .secret(let id):
+            if case .secret(let secret)? = object { secrets[id] = secret } else { secrets[id] = nil }
+        case .config(let id):
+            if case .config(let config)? = object { configs[id] = config } else { configs[id] = nil }
+        case .volume(let key):
+            if case .volume(let volume)? = object { volumes[key] = volume } else { volumes[key] = nil }
         }
         guard let object else { return }
         var promised = Resources()
@@ -137,6 +153,15 @@ extension ClusterState {
     }
 
     func task(of instance: Instance) -> NodeTask? { instance.task.flatMap { tasks[$0] } }
+
+    /// The task that users see: the one that serves until its replacement does, else the one that counts, else the one
+    /// whose node is not heard of.
+    func shownTask(of instance: Instance) -> NodeTask? {
+        func task(_ isShown: (Displaced) -> Bool) -> NodeTask? {
+            instance.displaced.lazy.filter(isShown).compactMap { tasks[$0.task] }.first { $0.desired != .removed }
+        }
+        return task { $0.cause != .lost } ?? self.task(of: instance) ?? task { _ in true }
+    }
 
     /// A workload's instances in the order of slots.
     func instances(of workload: WorkloadID) -> [Instance] {

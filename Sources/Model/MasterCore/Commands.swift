@@ -13,7 +13,7 @@ extension MasterCore {
         } catch {
             reply = .problem(error)
         }
-        outbox.replies.append((request, reply))
+        outbox.replies.append((request, reply, acting))
     }
 
     private mutating func carryOut(
@@ -26,14 +26,22 @@ extension MasterCore {
         case .createService(let body): return try createService(body, now: now, random: &random)
         case .updateService(let ref, let body): return try updateService(ref, body, now: now)
         case .removeService(let ref, let force): return try removeService(ref, force: force, now: now)
+        case .createToken(let token): return try createToken(token, now: now)
+        case .revokeToken(let ref): return try revokeToken(ref, now: now)
+        case .configureCluster(let settings): return try configureCluster(settings, now: now)
+        case .joinNode(let body): return try joinNode(body, now: now)
         case .registerNode(let body): return try registerNode(body, now: now)
         case .connectNode(let ref): return try connectNode(ref)
         case .report(let ref, let report): return try take(report, from: ref, now: now)
         case .updateNode(let ref, let body): return try updateNode(ref, body, now: now)
         case .removeNode(let ref, let force): return try removeNode(ref, force: force, now: now)
         case .inventory(let node, let images, let volumes):
-            setInventory(of: node, images: images, volumes: volumes)
+            setInventory(of: node, images: images, volumes: volumes, now: now)
             return .done
+        case .createSecret(let secret): return try createSecret(secret, now: now)
+        case .removeSecret(let ref): return try removeSecret(ref, now: now)
+        case .createConfig(let config): return try createConfig(config, now: now)
+        case .removeConfig(let ref): return try removeConfig(ref, now: now)
         case .note(let event):
             outbox.events.append(event)
             return .done
@@ -85,7 +93,7 @@ extension MasterCore {
         state.put(.revision(Revision(workload: workload, number: number, pod: pod, createdAt: now)))
         let kept = Set((state.indexes.revisionsByWorkload[workload] ?? []).sorted(by: >).prefix(Self.keptRevisions))
         let used = Set(
-            state.instances(of: workload).compactMap { state.task(of: $0)?.revision })
+            state.instances(of: workload).flatMap { $0.tasks.compactMap { state.tasks[$0]?.revision } })
         for old in state.indexes.revisionsByWorkload[workload] ?? [] where !kept.contains(old) && !used.contains(old) {
             state.delete(.revision(RevisionKey(workload: workload, number: old)))
         }

@@ -16,8 +16,10 @@ extension MasterCore {
         let name = body.name ?? freeName(&random)
         try requireFree(name, kind: .container)
         let workload = Workload(
-            id: .make(&random), kind: .container, name: name, labels: body.labels, scale: .replicated(1),
+            id: .make(&random), kind: .container, name: name, group: try group(body.group), labels: body.labels,
+            scale: .replicated(1),
             desired: body.start ? .running : .prepared, removeOnExit: body.removeOnExit, createdAt: now)
+        try requireFiles(of: pod, group: workload.group)
         state.put(.workload(workload))
         put(pod, as: 1, of: workload.id, now: now)
         dirty.insert(workload.id)
@@ -49,7 +51,7 @@ extension MasterCore {
             throw APIProblem(.conflict, "the container \(instance.name) is being removed")
         }
         var act = ContainerAct(
-            instance: instance, workload: workload, task: state.task(of: instance), action: action)
+            instance: instance, workload: workload, task: state.shownTask(of: instance), action: action)
         if workload.kind == .service { return try actOnService(act, verb, now: now) }
         let outcome = try act.perform(verb, pod: state.pod(of: workload))
         switch outcome {
@@ -130,11 +132,20 @@ extension MasterCore {
                     + "scale` or "
                     + "`martlet service rm`")
         }
-        let task = state.task(of: instance)
+        let task = state.shownTask(of: instance)
         let runs = task.map { $0.isRunningOrAboutTo } ?? false
         if runs, !force, workload.desired != .removed {
-            throw APIProblem(
-                .conflict, "the container \(instance.name) is running: stop it first or use --force")
+            guard let task, let since = silentSince(task.node, now: now) else {
+                throw APIProblem(
+                    .conflict, "the container \(instance.name) is running: stop it first or use --force")
+            }
+            // Nobody can wait for its end: that it shall end has to do.
+            if workload.desired != .stopped {
+                throw APIProblem(
+                    .conflict,
+                    "the container \(instance.name) ran when its node \(nodeName(task.node)) was last heard of, at \(since): "
+                        + "stop it first, and it goes when the node is back, or give it up at once with --force")
+            }
         }
         if workload.desired != .removed {
             workload.desired = .removed
@@ -143,6 +154,7 @@ extension MasterCore {
         if force { workload.stop = StopOrder(signal: SignalName.kill.description, grace: 0) }
         state.put(.workload(workload))
         dirty.insert(workload.id)
+        if force { giveUpUnreachable(of: workload.id, now: now) }
         return .done
     }
 }

@@ -8,7 +8,7 @@ package struct ContainerFilter: Sendable {
     package var name: String?
     /// `key` or `key=value`; all must hold.
     package var labels: [String] = []
-    /// Any of these; a container without a node is `waiting`.
+    /// Any of these; a container without a node is `waiting`, one whose node is not heard of `unreachable`.
     package var statuses: [String] = []
     package var service: String?
     package var node: String?
@@ -27,7 +27,7 @@ package struct ContainerFilter: Sendable {
 
     /// Whether the filter shows the container.
     package func shows(_ view: ContainerView) -> Bool {
-        let status = view.task == nil ? "waiting" : view.status.phase.rawValue
+        let status = view.state
         if !statuses.isEmpty {
             guard statuses.contains(status) else { return false }
         } else if !all, !Self.running.contains(status), view.status.restartAt == nil {
@@ -41,7 +41,9 @@ package struct ContainerFilter: Sendable {
         return labels.allSatisfy { Labels.match(view.labels, $0) }
     }
 
-    private static let running: Set = ["waiting", "assigned", "preparing", "running", "paused", "stopping"]
+    private static let running: Set = [
+        "waiting", "assigned", "preparing", "running", "paused", "stopping", "unreachable",
+    ]
 }
 
 package enum Labels {

@@ -15,7 +15,8 @@ package struct MasterCore: Sendable {
 
     var state: ClusterState
     var memory: [NodeID: NodeMemory] = [:]
-    let admission: Admission
+    /// What may be asked of nodes by those who are not confined to a group.
+    private let policy: AdmissionPolicy
     /// What is to be told once the draft is durable.
     var outbox = Outbox()
     /// Workloads to look at before the draft is committed.
@@ -25,6 +26,16 @@ package struct MasterCore: Sendable {
     /// A node changed, or something became free.
     var capacityChanged = false
     var wakes: [WorkloadID: Timestamp] = [:]
+    /// Nanoseconds that this process has certainly lived through, see `passTime`.
+    var steady: Int64 = 0
+    /// The time of the last step.
+    var lastStep: Timestamp?
+    var replication = ReplicationBook()
+    var balance = Balance()
+    /// Since when tasks serve, by the steady clock.
+    var serving: [TaskID: Int64] = [:]
+    /// Whose command or query is being dealt with.
+    var acting = Subject.master
     private(set) var history: [Event] = []
     private var nextSequence = 1
 
@@ -42,13 +53,17 @@ package struct MasterCore: Sendable {
         records: [StoreRecord], revision: Int64, policy: AdmissionPolicy = AdmissionPolicy()
     ) throws(UnreadableRecord) {
         state = try ClusterState(records: records, revision: revision)
-        admission = Admission(policy: policy)
+        self.policy = policy
     }
+
+    /// Admission for whoever is being served.
+    var admission: Admission { Admission(policy: acting.confinement == nil ? policy : acting.policy) }
 
     /// Takes one event and returns what is to be done, in order.
     package mutating func step(
         _ event: MasterEvent, now: Timestamp, random: inout some RandomNumberGenerator
     ) -> [MasterEffect] {
+        passTime(to: now)
         var effects: [MasterEffect] = []
         switch event {
         case .committed(let number, let revision):
@@ -75,10 +90,21 @@ package struct MasterCore: Sendable {
     ) {
         switch event {
         case .start: start(now: now, random: &random)
-        case .command(let request, let command): perform(command, request, now: now, random: &random)
-        case .query(let request, let query): outbox.replies.append((request, .query(query)))
+        case .command(let request, let command, let subject):
+            acting = subject
+            perform(command, request, now: now, random: &random)
+        case .query(let request, let query, let subject):
+            outbox.replies.append((request, .query(query), subject))
         case .nodeDisconnected(let node): memory[node]?.connected = false
-        case .tick: tick(now: now)
+        case .replicated(let digest, let node, let failure):
+            replication.ended(digest, to: node, failed: failure != nil, at: steady)
+            if let failure {
+                note(
+                    kind: "image", action: "replication_failed", id: digest, name: "",
+                    attributes: ["node": nodeName(node), "message": String(failure.prefix(400))], now: now)
+            }
+        case .removingImage(let digest, let isUnderway): replication.setRemoving(digest, isUnderway)
+        case .tick: tick(now: now, random: &random)
         case .committed, .commitFailed: break
         }
     }
@@ -88,23 +114,21 @@ package struct MasterCore: Sendable {
             let id = Identifier<ClusterRecord>.make(&random).text
             state.put(.cluster(ClusterRecord(id: id, createdAt: now)))
         }
-        for node in state.nodes.keys { memory[node] = NodeMemory(now: now) }
+        for node in state.nodes.keys { memory[node] = NodeMemory(now: now, steady: steady) }
+        for task in state.tasks.values where task.status.serving { serving[task.id] = steady }
         waiting = Set(state.instances.values.filter { $0.task == nil }.map(\.id))
         dirty = Set(state.workloads.keys)
     }
 
-    private mutating func tick(now: Timestamp) {
+    private mutating func tick(now: Timestamp, random: inout some RandomNumberGenerator) {
         announcedWake = nil
         for (workload, time) in wakes where time <= now {
             wakes[workload] = nil
             dirty.insert(workload)
         }
-        for node in memory.keys where memory[node]?.ready == true && memory[node]?.isSilent(now: now) == true {
-            memory[node]?.ready = false
-            memory[node]?.readySince = now
-            outbox.nodes.insert(node)
-            note(kind: "node", action: "unreachable", id: node.text, name: state.nodes[node]?.name ?? "", now: now)
-        }
+        loseSilentNodes(now: now)
+        replicateImages()
+        rebalance(now: now, random: &random)
     }
 
     /// Reconciles what is dirty, and commits the draft or, when nothing is to be written, speaks at once.
@@ -153,6 +177,9 @@ package struct MasterCore: Sendable {
         }
         state.undo()
         waiting.formUnion(state.instances.values.lazy.filter { $0.task == nil }.map(\.id))
+        for transfer in failed.transfers {
+            replication.ended(transfer.digest, to: transfer.to, failed: true, at: steady)
+        }
         retryAt = now.adding(seconds: 1)
         let problem: APIProblem =
             switch failure {
@@ -162,10 +189,11 @@ package struct MasterCore: Sendable {
             case .unavailable(let text), .conflict(let text):
                 APIProblem(.unavailable, "the store cannot be written, nothing was changed: \(text)")
             }
-        return failed.replies.map { request, reply in
+        return failed.replies.map { request, reply, subject in
+            acting = subject
             switch reply {
-            case .query, .problem: .reply(request, answer(reply, now: now))
-            default: .reply(request, .failure(problem))
+            case .query, .problem: return .reply(request, answer(reply, now: now))
+            default: return .reply(request, .failure(problem))
             }
         }
     }
@@ -221,4 +249,7 @@ extension MasterCore {
 
     /// The cluster's id; nil before it is made.
     package var clusterID: String? { state.cluster?.id }
+
+    /// How other machines reach the cluster; nil: not at all.
+    package var settings: ClusterSettings? { state.cluster?.settings }
 }

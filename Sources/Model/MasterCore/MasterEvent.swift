@@ -11,15 +11,20 @@ package typealias TransactionNumber = Int
 package enum MasterEvent: Sendable {
     /// The first event: the store has been read. Makes the cluster's record if there is none.
     case start
-    case command(RequestID, MasterCommand)
+    case command(RequestID, MasterCommand, by: Subject = .master)
     /// Answered from committed state, after everything that came before it.
-    case query(RequestID, MasterQuery)
+    case query(RequestID, MasterQuery, by: Subject = .master)
     /// The transaction is durable, at this revision of the store.
     case committed(TransactionNumber, revision: Int64)
     /// Nothing of the transaction is in the store.
     case commitFailed(TransactionNumber, StoreFailure)
     /// A node's watch of its tasks ended.
     case nodeDisconnected(NodeID)
+    /// A `replicate` has ended; `failure` says why the node does not have the image.
+    case replicated(digest: String, to: NodeID, failure: String?)
+    /// The removal of an image begins, or has ended and its nodes have told what they have since: no copies of it are
+    /// made meanwhile.
+    case removingImage(digest: String, isUnderway: Bool)
     /// Comes at least once a second, and when a `wake` asked for it.
     case tick
 }
@@ -32,7 +37,12 @@ package enum MasterCommand: Sendable {
     case removeService(String, force: Bool)
     case act(String, ContainerAction.Verb, ContainerAction)
     case removeContainer(String, force: Bool)
+    case createToken(NewToken)
+    case revokeToken(String)
+    case configureCluster(ClusterSettings)
     case registerNode(NodeRegistration)
+    /// The same for a machine that is not a node yet.
+    case joinNode(NodeRegistration)
     /// A node begins to watch its tasks; the reply is `assignments`, and `assign` effects follow.
     case connectNode(String)
     case report(String, NodeReport)
@@ -40,6 +50,11 @@ package enum MasterCommand: Sendable {
     case removeNode(String, force: Bool)
     /// The shell has asked the node itself, after a change that went through the master.
     case inventory(NodeID, images: [ImageView]?, volumes: [VolumeView]?)
+    /// Sealed by the shell already.
+    case createSecret(Secret)
+    case removeSecret(String)
+    case createConfig(Config)
+    case removeConfig(String)
     /// Something that the shell did and users may want to know.
     case note(Event)
 }
@@ -60,8 +75,17 @@ package enum MasterQuery: Sendable {
     /// Nodes that have the image, by any of its names.
     case imageNodes(String)
     case volumes
+    case secrets
+    case secret(String)
+    /// With its sealed value, for the shell.
+    case sealedSecret(String)
+    case configs
+    case config(String)
+    /// What the containers of a task are given, for the node that has the task.
+    case filesForTask(TaskID, on: NodeID)
     case events(since: Timestamp?, until: Timestamp?)
     case cluster
+    case tokens
     /// Where the container's task is, for streams.
     case location(String)
 }
@@ -75,6 +99,8 @@ package enum MasterEffect: Sendable {
     case assign(NodeID, [WatchLine<TaskAssignment>])
     case event(Event)
     case reply(RequestID, Result<MasterReply, APIProblem>)
+    /// Have a node fetch an image's content from another, and give it these names there. → `replicated`
+    case replicate(digest: String, names: [String], from: NodeID, to: NodeID)
     /// Send a `tick` at this time.
     case wake(at: Timestamp)
 }
@@ -91,9 +117,18 @@ package enum MasterReply: Sendable {
     case node(NodeView)
     case nodes([NodeView])
     case registered(NodeRegistered)
+    case token(TokenView)
+    case tokens([TokenView])
     case assignments(NodeID, [TaskAssignment])
     case images([ImageView])
     case volumes([VolumeView])
+    case secret(SecretView)
+    case sealedSecret(Secret)
+    case secrets([SecretView])
+    case config(ConfigView)
+    case configs([ConfigView])
+    /// Secrets as they are stored, sealed.
+    case taskFiles(secrets: [Secret], configs: [Config])
     case events([Event])
     case cluster(ClusterView)
     case location(TaskLocation)

@@ -12,19 +12,20 @@ extension MasterCore {
                     + "the store it knows")
         }
         var node = body.node
+        try checkSpeaker(node.id)
         try checkIdentity(node)
+        node.session = try session(of: state.nodes[node.id], body, now: now)
         if let known = state.nodes[node.id] {
             node.labels = known.labels
             node.availability = known.availability
+            node.drain = known.drain
             node.createdAt = known.createdAt
         } else {
             node.createdAt = now
             note(kind: "node", action: "register", id: node.id.text, name: node.name, now: now)
         }
         state.put(.node(node))
-        var memory = memory[node.id] ?? NodeMemory(now: now)
-        memory.heard = now
-        self.memory[node.id] = memory
+        memory[node.id, default: NodeMemory(now: now, steady: steady)].hear(now: now, steady: steady)
         nodeChanged(node.id)
         return .registered(node.id)
     }
@@ -34,8 +35,13 @@ extension MasterCore {
             node.id.text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x2F && $0 < 0x7F })
         else { throw APIProblem(.badRequest, "the node's id is not 1 to 64 printable characters") }
         try admit { () throws(AdmissionError) in try admission.name(node.name, at: "$.node.name") }
-        guard node.streamEndpoint.hasPrefix("unix:/"), node.streamEndpoint.utf8.count <= 256 else {
-            throw APIProblem(.badRequest, "$.node.streamEndpoint: '\(node.streamEndpoint)' is not unix:/path")
+        guard Self.isStreamEndpoint(node.streamEndpoint) else {
+            throw APIProblem(
+                .badRequest,
+                "$.node.streamEndpoint: '\(node.streamEndpoint)' is neither unix:/path nor https://host:port")
+        }
+        if let endpoint = node.contentEndpoint, !Self.isContentEndpoint(endpoint) {
+            throw APIProblem(.badRequest, "$.node.contentEndpoint: '\(endpoint)' is not https://host:port")
         }
         if let other = state.nodes.values.first(where: { $0.name == node.name && $0.id != node.id }) {
             throw APIProblem(
@@ -56,20 +62,18 @@ extension MasterCore {
         guard let node = state.nodes[NodeID(ref)] else {
             throw APIProblem(.notFound, "there is no node '\(ref)': the agent has to register first")
         }
-        var memory = memory[node.id] ?? NodeMemory(now: now)
-        memory.heard = now
-        if report.full { memory.reported = true }
-        if memory.reported, !memory.ready {
-            memory.ready = true
-            memory.readySince = now
-            outbox.nodes.insert(node.id)
-            nodeChanged(node.id)
-            note(kind: "node", action: "ready", id: node.id.text, name: node.name, now: now)
-        }
-        self.memory[node.id] = memory
-        setInventory(of: node.id, images: report.images, volumes: report.volumes)
+        memory[node.id, default: NodeMemory(now: now, steady: steady)].hear(now: now, steady: steady)
+        if report.full { memory[node.id]?.reported = true }
+        // What it has comes before what is decided about a node that is back.
+        setInventory(of: node.id, images: report.images, volumes: report.volumes, now: now)
         for task in report.tasks { take(task, from: node.id) }
         if report.full { takeLosses(report, from: node.id) }
+        if memory[node.id]?.reported == true, memory[node.id]?.ready == false {
+            memory[node.id]?.set(ready: true, now: now, steady: steady)
+            nodeChanged(node.id)
+            livenessChanged(node.id)
+            note(kind: "node", action: "ready", id: node.id.text, name: node.name, now: now)
+        }
         // That a container is destroyed is the master's to say: an instance outlives its tasks.
         outbox.events += report.events.prefix(1000).filter { $0.action != "destroy" }
         return .done
@@ -89,6 +93,11 @@ extension MasterCore {
         status.containers = Array(status.containers.prefix(16))
         status.addresses = Array(status.addresses.prefix(16))
         let rested = task.rests
+        if !status.serving {
+            serving[task.id] = nil
+        } else if serving[task.id] == nil || status.servingSince != task.status.servingSince {
+            serving[task.id] = steady
+        }
         task.status = status
         state.put(.task(task))
         dirty.insert(task.workload)
@@ -112,9 +121,13 @@ extension MasterCore {
         }
     }
 
-    mutating func setInventory(of node: NodeID, images: [ImageView]?, volumes: [VolumeView]?) {
+    /// - Parameters:
+    ///   - images: all that the node has; nil: as before.
+    ///   - volumes: the same.
+    mutating func setInventory(of node: NodeID, images: [ImageView]?, volumes: [VolumeView]?, now: Timestamp) {
         if let images {
             memory[node]?.setImages(images)
+            replication.isDue = true
             capacityChanged = true
         }
         if let volumes {
@@ -123,6 +136,7 @@ extension MasterCore {
                 volume.node = node
                 return volume
             }
+            recordVolumes(of: node, now: now)
         }
     }
 
@@ -139,7 +153,7 @@ extension MasterCore {
         guard node.labels.count <= 256 else {
             throw APIProblem(.badRequest, "$.setLabels: the node would have more than 256 labels")
         }
-        if let availability = body.availability { node.availability = availability }
+        try setAvailability(of: &node, body, now: now)
         guard node != state.nodes[node.id] else { return .node(node.id) }
         state.put(.node(node))
         nodeChanged(node.id)
@@ -159,10 +173,9 @@ extension MasterCore {
                 .conflict,
                 "the node \(node.name) has \(tasks.count) tasks: remove them first, or give them up with --force")
         }
-        for task in tasks {
-            forget(task)
-            dirty.insert(task.workload)
-        }
+        try requireNoLease(tasks, on: node, now: now)
+        for task in tasks { giveUp(task.id, now: now) }
+        for (key, _) in state.volumes where key.node == node.id { state.delete(.volume(key)) }
         state.delete(.node(node.id))
         memory[node.id] = nil
         nodeChanged(node.id)
@@ -171,7 +184,8 @@ extension MasterCore {
     }
 
     /// Instances that wait may fit now, and global services may want more or fewer.
-    private mutating func nodeChanged(_ node: NodeID) {
+    mutating func nodeChanged(_ node: NodeID) {
+        replication.isDue = true
         capacityChanged = true
         for workload in state.workloads.values where workload.scale == .global { dirty.insert(workload.id) }
     }

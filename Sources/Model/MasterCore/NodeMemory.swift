@@ -5,10 +5,12 @@ import Wire
 /// What the master knows of a node beside its record: it is told again after a restart, and never enters the store.
 struct NodeMemory: Sendable {
     /// Seconds of silence after which a node counts as unreachable.
-    static let patience: Int64 = 15
+    static let patience = Int64(LossPolicy.patience)
 
     /// When the agent last said anything; nil: not since this master started.
-    var heard: Timestamp?
+    private(set) var heard: Timestamp?
+    /// The same, or else when the memory began, by the core's steady clock.
+    private(set) var heardAt: Int64
     /// It told everything since this master started.
     var reported = false
     /// Its watch of tasks is open.
@@ -16,25 +18,44 @@ struct NodeMemory: Sendable {
     var images: [ImageView] = []
     var volumes: [VolumeView] = []
     /// Ready, not unreachable; and since when that is so.
-    var ready = false
-    var readySince: Timestamp
+    private(set) var ready = false
+    private(set) var readySince: Timestamp
+    /// The same by the core's steady clock.
+    private(set) var readyAt: Int64
     private(set) var digests: Set<String> = []
 
-    init(now: Timestamp) { readySince = now }
+    /// - Parameter steady: the core's steady clock.
+    init(now: Timestamp, steady: Int64) {
+        readySince = now
+        readyAt = steady
+        heardAt = steady
+    }
+
+    mutating func hear(now: Timestamp, steady: Int64) {
+        heard = now
+        heardAt = steady
+    }
+
+    mutating func set(ready: Bool, now: Timestamp, steady: Int64) {
+        self.ready = ready
+        readySince = now
+        readyAt = steady
+    }
 
     mutating func setImages(_ images: [ImageView]) {
         self.images = images
         digests = Set(images.map(\.digest))
     }
 
-    /// Whether the node has been silent for too long. A clock that was set back does not make it so.
-    func isSilent(now: Timestamp) -> Bool {
-        guard let heard else { return true }
-        return now - heard > Self.patience * 1_000_000_000
-    }
+    /// Whether the node has been silent for too long; one that was known before this master started has its time too.
+    func isSilent(at steady: Int64) -> Bool { steady - heardAt > Self.patience * 1_000_000_000 }
 
-    func conditions(now: Timestamp) -> [Condition] {
-        let silent = isSilent(now: now)
+    /// Since when it has been silent, as the present time has it. Whoever waited for it before this master started,
+    /// waits anew.
+    func silentSince(now: Timestamp, steady: Int64) -> Timestamp { now - (steady - heardAt) }
+
+    func conditions(at steady: Int64) -> [Condition] {
+        let silent = isSilent(at: steady)
         return [
             Condition(
                 .ready, ready, reason: ready ? "" : silent ? "Silent" : "NotReported",

@@ -4,7 +4,7 @@ import Wire
 
 /// What is told when the draft has become durable.
 struct Outbox: Sendable {
-    var replies: [(request: RequestID, reply: PendingReply)] = []
+    var replies: [(request: RequestID, reply: PendingReply, subject: Subject)] = []
     var events: [Event] = []
     /// Objects whose views changed; views are made when they are told.
     var instances: [InstanceID: ContainerID] = [:]
@@ -12,9 +12,10 @@ struct Outbox: Sendable {
     var nodes: Set<NodeID> = []
     /// Tasks whose assignment changed, by node.
     var assignments: [NodeID: Set<TaskID>] = [:]
+    var transfers: [ReplicationBook.Transfer] = []
 
     var isEmpty: Bool {
-        replies.isEmpty && events.isEmpty && instances.isEmpty && services.isEmpty && nodes.isEmpty
+        replies.isEmpty && events.isEmpty && transfers.isEmpty && instances.isEmpty && services.isEmpty && nodes.isEmpty
             && assignments.isEmpty
     }
 }
@@ -27,7 +28,10 @@ enum PendingReply: Sendable {
     case service(WorkloadID)
     case node(NodeID)
     case registered(NodeID)
+    case token(TokenID)
     case assignments(NodeID)
+    case secret(SecretID)
+    case config(ConfigID)
     case passThrough(InstanceID, SignalName)
     case query(MasterQuery)
     case problem(APIProblem)
@@ -38,7 +42,11 @@ extension MasterCore {
     mutating func collectChanges() {
         for (key, previous) in state.draft {
             switch key {
-            case .cluster, .revision, .claim: break
+            case .node, .task, .workload: balance.isDue = true
+            default: break
+            }
+            switch key {
+            case .cluster, .revision, .claim, .token, .secret, .config, .volume: break
             case .node(let id): outbox.nodes.insert(id)
             case .workload(let id):
                 outbox.services.insert(id)
@@ -68,7 +76,7 @@ extension MasterCore {
         if !same { outbox.assignments[either.node, default: []].insert(id) }
     }
 
-    private mutating func touch(_ id: InstanceID) {
+    mutating func touch(_ id: InstanceID) {
         if let instance = state.instances[id] { touch(instance) }
     }
 
@@ -91,19 +99,25 @@ extension MasterCore {
             effects.append(.assign(node, lines))
         }
         effects += outbox.events.map { .event(record($0)) }
-        effects += outbox.replies.map { .reply($0.request, answer($0.reply, now: now)) }
+        effects += outbox.transfers.map {
+            .replicate(digest: $0.digest, names: $0.names, from: $0.from, to: $0.to)
+        }
+        for (request, reply, subject) in outbox.replies {
+            acting = subject
+            effects.append(.reply(request, answer(reply, now: now)))
+        }
         return effects
     }
 
     private func changes(of outbox: Outbox, now: Timestamp) -> [ObjectChange] {
         var changes: [ObjectChange] = []
         for (id, container) in outbox.instances.sorted(by: { $0.key < $1.key }) {
-            let view = state.instances[id].flatMap { containerView($0) }
+            let view = state.instances[id].flatMap { containerView($0, now: now) }
             changes.append(.container(WatchLine(view == nil ? .delete : .put, id: container.text, object: view)))
         }
         for id in outbox.services.sorted() {
             if let workload = state.workloads[id] {
-                guard workload.kind == .service, let view = serviceView(workload) else { continue }
+                guard workload.kind == .service, let view = serviceView(workload, now: now) else { continue }
                 changes.append(.service(WatchLine(.put, id: id.text, object: view)))
             } else {
                 changes.append(.service(WatchLine(.delete, id: id.text)))

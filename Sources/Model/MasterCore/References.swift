@@ -5,6 +5,16 @@ import Wire
 extension MasterCore {
     /// Finds a container by its name, its id or the beginning of its id (at least 4 digits), or a workload's name.
     func instance(_ ref: String) throws(APIProblem) -> Instance {
+        let instance = try anyInstance(ref)
+        guard sees(instance) else { throw Self.noContainer(ref) }
+        return instance
+    }
+
+    private static func noContainer(_ ref: String) -> APIProblem {
+        APIProblem(.notFound, "there is no container '\(ref)'; see `martlet ps --all`")
+    }
+
+    private func anyInstance(_ ref: String) throws(APIProblem) -> Instance {
         if let id = state.indexes.instanceByContainer[ContainerID(ref)] ?? state.indexes.instanceByName[ref],
             let instance = state.instances[id]
         {
@@ -12,15 +22,18 @@ extension MasterCore {
         }
         if let instance = state.instances[InstanceID(ref)] { return instance }
         if let id = state.indexes.workloadByName[ref] { return try onlyInstance(of: id, named: ref) }
-        let found = ref.utf8.count < 4 ? [:] : state.indexes.instanceByContainer.filter { $0.key.text.hasPrefix(ref) }
+        let found =
+            ref.utf8.count < 4
+            ? [:]
+            : state.indexes.instanceByContainer.filter { entry in
+                entry.key.text.hasPrefix(ref) && state.instances[entry.value].map { sees($0) } ?? false
+            }
         guard found.count <= 1 else {
             let shown = found.keys.sorted().prefix(5).map { String($0.text.prefix(16)) }.joined(separator: ", ")
             throw APIProblem(
                 .conflict, "'\(ref)' may be any of \(found.count) containers: \(shown); write more of the id")
         }
-        guard let instance = found.first.flatMap({ state.instances[$0.value] }) else {
-            throw APIProblem(.notFound, "there is no container '\(ref)'; see `martlet ps --all`")
-        }
+        guard let instance = found.first.flatMap({ state.instances[$0.value] }) else { throw Self.noContainer(ref) }
         return instance
     }
 
@@ -34,7 +47,7 @@ extension MasterCore {
 
     /// Finds a service by name, id or the beginning of its id.
     func service(_ ref: String) throws(APIProblem) -> Workload {
-        if let id = state.indexes.workloadByName[ref], let workload = state.workloads[id] {
+        if let id = state.indexes.workloadByName[ref], let workload = state.workloads[id], sees(workload) {
             guard workload.kind == .service else {
                 throw APIProblem(.notFound, "'\(ref)' is a container, not a service; use the commands for containers")
             }
@@ -44,7 +57,7 @@ extension MasterCore {
             ref.utf8.count < 4
             ? []
             : state.workloads.values.filter {
-                $0.kind == .service && $0.id.text.hasPrefix(ref)
+                $0.kind == .service && $0.id.text.hasPrefix(ref) && sees($0)
             }
         guard found.count <= 1 else {
             throw APIProblem(.conflict, "'\(ref)' may be any of \(found.map(\.name).sorted().joined(separator: ", "))")

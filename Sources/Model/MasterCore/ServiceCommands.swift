@@ -18,8 +18,10 @@ extension MasterCore {
         }
         try requireFree(body.name, kind: .service)
         let workload = Workload(
-            id: .make(&random), kind: .service, name: body.name, labels: body.labels, scale: body.scale,
+            id: .make(&random), kind: .service, name: body.name, group: try group(body.group), labels: body.labels,
+            scale: body.scale,
             desired: .running, update: body.update, createdAt: now)
+        try requireFiles(of: pod, group: workload.group)
         state.put(.workload(workload))
         put(pod, as: 1, of: workload.id, now: now)
         dirty.insert(workload.id)
@@ -48,7 +50,8 @@ extension MasterCore {
         if let labels = body.labels { changed.labels = labels }
         if let scale = body.scale { changed.scale = try rescaled(workload, to: scale) }
         if let update = body.update { changed.update = update }
-        if let pod, pod != state.pod(of: workload) {
+        if let pod, pod != Self.completed(state.pod(of: workload)) {
+            try requireFiles(of: pod, group: workload.group)
             changed.revision += 1
             changed.updateState = UpdateState(.updating, since: now)
             put(pod, as: changed.revision, of: workload.id, now: now)
@@ -76,6 +79,13 @@ extension MasterCore {
         }
     }
 
+    /// What an earlier version stored, with what admission fills in since then.
+    private static func completed(_ pod: PodSpec?) -> PodSpec? {
+        guard var pod else { return nil }
+        pod.loss = pod.loss(of: .service)
+        return pod
+    }
+
     private func rescaled(_ workload: Workload, to scale: Workload.Scale) throws(APIProblem) -> Workload.Scale {
         switch (workload.scale, scale) {
         case (.replicated, .replicated), (.global, .global): return scale
@@ -97,7 +107,7 @@ extension MasterCore {
         changed.updateState.phase = .updating
         changed.updateState.message = ""
         changed.updateState.since = now
-        if let picture = picture(of: workload) {
+        if let picture = picture(of: workload, now: now) {
             for id in Reconciler.failedTasks(of: picture) {
                 guard var task = state.tasks[id] else { continue }
                 task.desired = .removed
@@ -114,6 +124,7 @@ extension MasterCore {
         if force { workload.stop = StopOrder(signal: SignalName.kill.description, grace: 0) }
         state.put(.workload(workload))
         dirty.insert(workload.id)
+        if force { giveUpUnreachable(of: workload.id, now: now) }
         if first { note(kind: "service", action: "remove", id: workload.id.text, name: workload.name, now: now) }
         return .done
     }

@@ -19,7 +19,7 @@ extension MasterCore {
             dirty = []
             placing = []
             for id in workloads {
-                guard let picture = picture(of: id) else { continue }
+                guard let picture = picture(of: id, now: now) else { continue }
                 wakes[id] = nil
                 for action in Reconciler.actions(for: picture, now: now) {
                     apply(action, to: picture.workload, placing: &placing, now: now, random: &random)
@@ -30,14 +30,20 @@ extension MasterCore {
         for id in waiting where state.instances[id] == nil || state.instances[id]?.task != nil { waiting.remove(id) }
     }
 
-    private func picture(of id: WorkloadID) -> WorkloadPicture? { state.workloads[id].flatMap { picture(of: $0) } }
+    private func picture(of id: WorkloadID, now: Timestamp) -> WorkloadPicture? {
+        state.workloads[id].flatMap { picture(of: $0, now: now) }
+    }
 
-    func picture(of workload: Workload) -> WorkloadPicture? {
+    func picture(of workload: Workload, now: Timestamp) -> WorkloadPicture? {
         guard let pod = state.pod(of: workload) else { return nil }
-        let instances = state.instances(of: workload.id)
-        var tasks: [TaskID: NodeTask] = [:]
-        for instance in instances { if let task = state.task(of: instance) { tasks[task.id] = task } }
-        var picture = WorkloadPicture(workload: workload, pod: pod, instances: instances, tasks: tasks)
+        var picture = WorkloadPicture(
+            workload: workload, pod: pod, instances: state.instances(of: workload.id), tasks: [:])
+        for task in picture.instances.flatMap(\.tasks).compactMap({ state.tasks[$0] }) {
+            picture.tasks[task.id] = task
+            picture.servingSince[task.id] = serving[task.id].map { now - (steady - $0) }
+            picture.unreachable[task.node] = unreachableSince(task.node, now: now)
+            if task.revision != workload.revision { picture.olderPods[task.revision] = state.pod(of: task) }
+        }
         guard workload.kind == .service else { return picture }
         let demand = PodDemand(workload: workload.id, pod: pod)
         for node in state.nodes.values {
@@ -47,7 +53,7 @@ extension MasterCore {
                     picture.eligible[node.id] = node.name
                 }
             case .cordoned: picture.cordoned.insert(node.id)
-            case .drained: picture.drained.insert(node.id)
+            case .drained: picture.drained[node.id] = node.drain ?? Node.Drain(startedAt: node.createdAt)
             }
         }
         return picture
@@ -76,8 +82,13 @@ extension MasterCore {
             task.stop = stop
             state.put(.task(task))
         case .removeTask(let id):
-            if let task = state.tasks[id] { forget(task) }
-            capacityChanged = true
+            guard let task = state.tasks[id] else { return }
+            forget(task)
+            // What waited for it, another move of a drain say, may begin.
+            dirty.insert(task.workload)
+        case .displace(let instance, let task, let cause): displace(task, of: instance, cause, now: now)
+        case .restore(let instance, let task): restore(task, of: instance, now: now)
+        case .giveUp(let task): giveUp(task, now: now)
         case .setUpdate(let update): setUpdate(update, of: workload.id, now: now)
         case .rollBack(let message): rollBack(workload.id, message, now: now)
         case .removeWorkload:
@@ -99,14 +110,6 @@ extension MasterCore {
         note(
             kind: "container", action: "destroy", id: instance.containers.first?.text ?? "", name: instance.name,
             now: now)
-    }
-
-    /// Takes a task out of the records; its instance keeps its claims.
-    mutating func forget(_ task: NodeTask) {
-        state.delete(.task(task.id))
-        guard var instance = state.instances[task.instance], instance.task == task.id else { return }
-        instance.task = nil
-        state.put(.instance(instance))
     }
 
     private mutating func forget(_ workload: Workload) {
@@ -145,80 +148,5 @@ extension MasterCore {
         note(
             kind: "service", action: "rollback", id: id.text, name: workload.name, attributes: ["message": message],
             now: now)
-    }
-
-    // MARK: Placement
-
-    private mutating func place(
-        _ ids: [InstanceID], now: Timestamp, random: inout some RandomNumberGenerator
-    ) {
-        let instances = ids.compactMap { state.instances[$0] }.filter { $0.task == nil }
-        guard !instances.isEmpty else { return }
-        var demands: [WorkloadID: PodDemand] = [:]
-        var requests: [PlacementRequest] = []
-        for instance in instances {
-            guard let workload = state.workloads[instance.workload], let pod = state.pod(of: workload) else { continue }
-            let demand = demands[workload.id] ?? PodDemand(workload: workload.id, pod: pod)
-            demands[workload.id] = demand
-            requests.append(PlacementRequest(instance: instance.id, demand: demand, pinned: instance.node))
-        }
-        var scheduler = Scheduler(nodes: snapshots())
-        for (request, result) in zip(requests, scheduler.place(requests, random: &random)) {
-            switch result {
-            case .placed(let node, let ports):
-                assign(request.instance, to: node, ports: ports, now: now, random: &random)
-            case .refused(let refusal): refuse(request.instance, "\(refusal)", now: now)
-            }
-        }
-    }
-
-    private func snapshots() -> [NodeSnapshot] {
-        state.nodes.values.sorted { $0.id < $1.id }.map { snapshot(of: $0) }
-    }
-
-    func snapshot(of node: Node) -> NodeSnapshot {
-        let load = state.indexes.loads[node.id] ?? ClusterIndexes.NodeLoad()
-        return NodeSnapshot(
-            node: node, ready: memory[node.id]?.ready ?? false, images: memory[node.id]?.digests ?? [],
-            allocated: load.allocated, tasksByWorkload: load.tasksByWorkload, tasks: load.tasks, ports: load.ports)
-    }
-
-    private mutating func assign(
-        _ id: InstanceID, to node: NodeID, ports: [PortMapping], now: Timestamp,
-        random: inout some RandomNumberGenerator
-    ) {
-        guard var instance = state.instances[id], let workload = state.workloads[instance.workload] else { return }
-        instance.epoch += 1
-        let task = NodeTask(
-            id: .make(&random), instance: id, workload: workload.id, revision: workload.revision, node: node,
-            epoch: instance.epoch, desired: workload.desired,
-            generation: workload.kind == .container ? workload.generation : 1,
-            stop: workload.kind == .container ? workload.stop : nil, ports: ports, createdAt: now)
-        instance.task = task.id
-        instance.unschedulable = nil
-        state.put(.instance(instance))
-        state.put(.task(task))
-        waiting.remove(id)
-        let resources = ports.map {
-            Claim.Resource.port(node: node, transport: $0.transport, address: $0.hostAddress, number: $0.hostPort)
-        }
-        for claim in state.claims(of: id) where !resources.contains(claim.resource) {
-            state.delete(.claim(claim.resource))
-            capacityChanged = true
-        }
-        for resource in resources {
-            state.put(.claim(Claim(resource, instance: id, epoch: instance.epoch)))
-        }
-    }
-
-    private mutating func refuse(_ id: InstanceID, _ message: String, now: Timestamp) {
-        waiting.insert(id)
-        guard var instance = state.instances[id], instance.unschedulable?.message != message else { return }
-        instance.unschedulable = Condition(
-            .unschedulable, true, reason: "NoNodeFits", message: message, since: instance.unschedulable?.since ?? now)
-        state.put(.instance(instance))
-        note(
-            kind: "container", action: "unschedulable", id: instance.containers.first?.text ?? "", name: instance.name,
-            attributes: ["message": message], now: now)
     }
 }

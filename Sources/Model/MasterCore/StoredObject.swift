@@ -1,5 +1,6 @@
 import JSON
 import Model
+import Wire
 
 /// One write of a transaction. All hold only if each key is still as it was read.
 package struct StoreWrite: Sendable, Hashable {
@@ -48,11 +49,18 @@ package enum StoreFailure: Error, Sendable, Hashable, CustomStringConvertible {
 package struct ClusterRecord: Sendable, Hashable, Codable {
     package var id: String
     package var createdAt: Timestamp
+    /// nil: other machines cannot join yet.
+    package var settings: ClusterSettings?
 }
 
 struct RevisionKey: Hashable {
     let workload: WorkloadID
     let number: Int
+}
+
+struct VolumeKey: Hashable {
+    let node: NodeID
+    let name: String
 }
 
 /// Where an object is kept; `text` is its key in the store.
@@ -64,6 +72,10 @@ enum ObjectKey: Hashable, Sendable {
     case instance(InstanceID)
     case task(TaskID)
     case claim(Claim.Resource)
+    case token(TokenID)
+    case secret(SecretID)
+    case config(ConfigID)
+    case volume(VolumeKey)
 
     var text: String {
         switch self {
@@ -73,6 +85,10 @@ enum ObjectKey: Hashable, Sendable {
         case .revision(let key): "revisions/\(key.workload)/\(key.number)"
         case .instance(let id): "instances/\(id)"
         case .task(let id): "tasks/\(id)"
+        case .token(let id): "tokens/\(id)"
+        case .secret(let id): "secrets/\(id)"
+        case .config(let id): "configs/\(id)"
+        case .volume(let key): "volumes/\(key.node)/\(key.name)"
         case .claim(.port(let node, let transport, let address, let number)):
             "claims/port/\(node)/\(transport.rawValue)/\(address.isEmpty ? "*" : address)/\(number)"
         }
@@ -88,6 +104,10 @@ enum StoredObject: Hashable, Sendable {
     case instance(Instance)
     case task(NodeTask)
     case claim(Claim)
+    case token(Token)
+    case secret(Secret)
+    case config(Config)
+    case volume(VolumeRecord)
 
     /// `{"schema": 1, "object": {…}}`; members that this version does not know are left alone when reading.
     private struct Envelope<Object: Codable>: Codable {
@@ -106,6 +126,10 @@ enum StoredObject: Hashable, Sendable {
         case .instance(let instance): .instance(instance.id)
         case .task(let task): .task(task.id)
         case .claim(let claim): .claim(claim.resource)
+        case .token(let token): .token(token.id)
+        case .secret(let secret): .secret(secret.id)
+        case .config(let config): .config(config.id)
+        case .volume(let volume): .volume(VolumeKey(node: volume.node, name: volume.name))
         }
     }
 
@@ -118,6 +142,10 @@ enum StoredObject: Hashable, Sendable {
         case .instance(let object): try Self.encode(object)
         case .task(let object): try Self.encode(object)
         case .claim(let object): try Self.encode(object)
+        case .token(let object): try Self.encode(object)
+        case .secret(let object): try Self.encode(object)
+        case .config(let object): try Self.encode(object)
+        case .volume(let object): try Self.encode(object)
         }
     }
 
@@ -151,6 +179,10 @@ enum StoredObject: Hashable, Sendable {
         case "instances": self = .instance(try object(Instance.self))
         case "tasks": self = .task(try object(NodeTask.self))
         case "claims": self = .claim(try object(Claim.self))
+        case "tokens": self = .token(try object(Token.self))
+        case "secrets": self = .secret(try object(Secret.self))
+        case "configs": self = .config(try object(Config.self))
+        case "volumes": self = .volume(try object(VolumeRecord.self))
         default: return nil
         }
     }

@@ -4,16 +4,16 @@ import Wire
 
 /// How objects look to users and nodes.
 extension MasterCore {
-    func containerView(_ instance: Instance) -> ContainerView? {
+    func containerView(_ instance: Instance, now: Timestamp) -> ContainerView? {
         guard let workload = state.workloads[instance.workload], let id = instance.containers.first else { return nil }
-        let task = state.task(of: instance)
+        let task = state.shownTask(of: instance)
         guard let pod = task.flatMap({ state.pod(of: $0) }) ?? state.pod(of: workload),
             let spec = pod.containers.first
         else { return nil }
         let status = task?.status ?? TaskStatus(phase: .assigned)
         return ContainerView(
             id: id, name: instance.name, kind: workload.kind, instance: instance.id, workload: workload.id,
-            workloadName: workload.name, slot: instance.slot, task: task?.id, node: task?.node,
+            workloadName: workload.name, group: workload.group, slot: instance.slot, task: task?.id, node: task?.node,
             nodeName: task.flatMap { state.nodes[$0.node]?.name } ?? "",
             revision: task?.revision ?? workload.revision, desired: task?.desired ?? workload.desired,
             generation: task?.generation ?? workload.generation, status: status,
@@ -21,18 +21,25 @@ extension MasterCore {
             network: pod.network, hostname: pod.hostname.isEmpty ? String(id.text.prefix(12)) : pod.hostname,
             restart: pod.restart, constraints: pod.constraints, ports: task?.ports ?? [],
             labels: spec.labels.merging(workload.labels) { _, ofWorkload in ofWorkload },
-            removeOnExit: workload.removeOnExit, unschedulable: instance.unschedulable, createdAt: instance.createdAt)
+            removeOnExit: workload.removeOnExit, unschedulable: instance.unschedulable,
+            unreachableSince: task.flatMap { silentSince($0.node, now: now) },
+            conditions: conditions(instance, of: workload, now: now), displaced: displacedViews(instance, now: now),
+            createdAt: instance.createdAt)
     }
 
-    func serviceView(_ workload: Workload) -> ServiceView? {
+    func serviceView(_ workload: Workload, now: Timestamp) -> ServiceView? {
         guard let pod = state.pod(of: workload) else { return nil }
         let instances = state.instances(of: workload.id)
         var serving = 0
         var updated = 0
         var waiting = ""
         for instance in instances {
+            let serves = instance.tasks.contains { id in
+                guard let task = state.tasks[id], task.status.serving, task.desired == .running else { return false }
+                return silentSince(task.node, now: now) == nil
+            }
+            if serves { serving += 1 }
             if let task = state.task(of: instance) {
-                if task.status.serving, task.desired == .running { serving += 1 }
                 if task.revision == workload.revision, task.desired != .removed { updated += 1 }
             } else if let condition = instance.unschedulable, waiting.isEmpty {
                 waiting = condition.message
@@ -50,9 +57,12 @@ extension MasterCore {
 
     func nodeView(_ node: Node, now: Timestamp) -> NodeView {
         let load = state.indexes.loads[node.id]
+        var node = node
+        // Whoever knows the word could pass for the node's next agent.
+        node.session = nil
         return NodeView(
-            node: node, conditions: (memory[node.id] ?? NodeMemory(now: now)).conditions(now: now),
-            allocated: load?.allocated ?? Resources(), tasks: load?.tasks ?? 0)
+            node: node, conditions: (memory[node.id] ?? NodeMemory(now: now, steady: steady)).conditions(at: steady),
+            allocated: load?.allocated ?? Resources(), tasks: load?.tasks ?? 0, drain: drainView(node, now: now))
     }
 
     func assignment(of task: NodeTask) -> TaskAssignment? {
@@ -68,7 +78,7 @@ extension MasterCore {
 
     func location(of instance: Instance) -> TaskLocation? {
         guard let container = instance.containers.first else { return nil }
-        let task = state.task(of: instance)
+        let task = state.shownTask(of: instance)
         let node = task.flatMap { state.nodes[$0.node] }
         return TaskLocation(
             container: container, name: instance.name, task: task?.id, node: node?.id, nodeName: node?.name ?? "",
@@ -98,6 +108,7 @@ extension MasterCore {
             id: record.id, createdAt: record.createdAt, nodes: state.nodes.count,
             readyNodes: memory.values.filter(\.ready).count, workloads: state.workloads.count,
             tasks: state.tasks.count, storeRevision: state.storeRevision,
-            capacity: state.nodes.values.reduce(Resources()) { $0 + $1.capacity }, allocated: allocated)
+            capacity: state.nodes.values.reduce(Resources()) { $0 + $1.capacity }, allocated: allocated,
+            settings: record.settings)
     }
 }

@@ -34,7 +34,16 @@ package struct AdmissionPolicy: Sendable {
     package var addedCapabilities = true
     package var devices = true
 
-    package init() {}
+    package init(
+        hostNetwork: Bool = true, bindMounts: Bool = true, unconfinedSeccomp: Bool = true,
+        addedCapabilities: Bool = true, devices: Bool = true
+    ) {
+        self.hostNetwork = hostNetwork
+        self.bindMounts = bindMounts
+        self.unconfinedSeccomp = unconfinedSeccomp
+        self.addedCapabilities = addedCapabilities
+        self.devices = devices
+    }
 }
 
 /// The one path by which every face's requests become objects: defaults → validation → policy.
@@ -55,7 +64,8 @@ package struct Admission: Sendable {
     package init(policy: AdmissionPolicy = AdmissionPolicy()) { self.policy = policy }
 
     /// Checks a pod and fills in what its user left out: the container's name, the digest of its image, the kernel's
-    /// spelling of capabilities, and the restart policy of a service, which is kept running (`no` becomes `always`).
+    /// spelling of capabilities, the restart policy of a service, which is kept running (`no` becomes `always`), and what
+    /// becomes of it when its node is lost.
     ///
     /// - Parameter path: where the pod stands in the body, for messages.
     /// - Throws: `AdmissionError` with the first field that is not accepted.
@@ -73,6 +83,8 @@ package struct Admission: Sendable {
         try hostname(pod.hostname, network: pod.network, at: "\(path).hostname")
         try ports(pod.ports, network: pod.network, at: "\(path).ports")
         try constraints(pod.constraints, at: "\(path).constraints")
+        pod.loss = pod.loss(of: kind)
+        try loss(pod, at: "\(path).loss")
         if pod.network == .host, !policy.hostNetwork {
             throw AdmissionError("\(path).network", "the network of the node is not allowed here", kind: .forbidden)
         }
@@ -202,7 +214,7 @@ extension Admission {
         guard !text.utf8.contains(0) else { throw AdmissionError(path, "\(what) contains a NUL byte") }
     }
 
-    static func isName(_ text: String) -> Bool {
+    package static func isName(_ text: String) -> Bool {
         let bytes = Array(text.utf8)
         guard (1...63).contains(bytes.count), isAlphanumeric(bytes[0]) else { return false }
         return bytes.allSatisfy {
@@ -210,13 +222,13 @@ extension Admission {
         }
     }
 
-    static func isAlphanumeric(_ byte: UInt8) -> Bool {
+    package static func isAlphanumeric(_ byte: UInt8) -> Bool {
         (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
             || (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20)
     }
 
     /// The text in quotes, shortened, without anything that could disturb a terminal.
-    static func quoted(_ text: String) -> String {
+    package static func quoted(_ text: String) -> String {
         var shown = ""
         for scalar in text.unicodeScalars.prefix(80) {
             shown.unicodeScalars.append(scalar.value < 0x20 || scalar.value == 0x7F ? "?" : scalar)

@@ -169,6 +169,28 @@ extension Admission {
                 throw AdmissionError("\(here).target", "\(mount.target) is mounted twice")
             }
             try source(mount.source, at: "\(here).source")
+            try ownership(mount, at: here)
+        }
+    }
+
+    /// Only files that the cluster writes have a mode and an owner of the mount's.
+    private func ownership(_ mount: Mount, at path: String) throws(AdmissionError) {
+        switch mount.source {
+        case .secret, .config: break
+        case .bind, .volume, .tmpfs:
+            guard mount.mode == nil, mount.uid == nil, mount.gid == nil else {
+                throw AdmissionError(path, "mode, uid and gid go only with a secret or config")
+            }
+        }
+        if let mode = mount.mode {
+            guard (3...4).contains(mode.utf8.count), Int(mode, radix: 8).map({ (0...0o777).contains($0) }) == true
+            else {
+                throw AdmissionError(
+                    "\(path).mode", "\(Self.quoted(mode)) is no mode of a file: write octal digits from 000 to 0777")
+            }
+        }
+        for (name, id) in [("uid", mount.uid), ("gid", mount.gid)] {
+            if let id { try range(id, 0...4_294_967_294, at: "\(path).\(name)") }
         }
     }
 
@@ -184,6 +206,8 @@ extension Admission {
                     "\(path).bind.path", "\(Self.quoted(host)) is no absolute path without '.' and '..'")
             }
         case .volume(let name): try self.name(name, at: "\(path).volume.name")
+        case .secret(let name): try self.name(name, at: "\(path).secret.name")
+        case .config(let name): try self.name(name, at: "\(path).config.name")
         case .tmpfs(let size, let mode):
             if let size, !(4096...(1 << 44)).contains(size) {
                 throw AdmissionError("\(path).tmpfs.size", "\(size) bytes are not between 4096 and 16 TiB")

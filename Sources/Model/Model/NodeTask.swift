@@ -138,7 +138,7 @@ package struct ContainerStatus: Sendable, Hashable, Codable {
     /// 128 and the signal's number when a signal ended it.
     package var exitCode: Int?
     package var outOfMemory: Bool
-    /// Why it ended, when it was not its own doing: `unhealthy`, `shim lost`, `node rebooted`.
+    /// Why it ended, when it was not its own doing: `unhealthy`, `shim lost`, `node rebooted`, `lease`.
     package var reason: String
     /// Automatic restarts since the user's last start.
     package var restarts: Int

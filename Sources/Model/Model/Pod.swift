@@ -19,10 +19,13 @@ package struct PodSpec: Sendable, Hashable, Codable {
     package var constraints: [Constraint]
     /// nil: the cluster's default, `spread`.
     package var strategy: PlacementStrategy?
+    /// nil: what admission sets for the workload's kind.
+    package var loss: LossPolicy?
 
     package init(
         containers: [ContainerSpec], network: Network = .bridge, ports: [PortMapping] = [], hostname: String = "",
-        restart: RestartPolicy = RestartPolicy(), constraints: [Constraint] = [], strategy: PlacementStrategy? = nil
+        restart: RestartPolicy = RestartPolicy(), constraints: [Constraint] = [], strategy: PlacementStrategy? = nil,
+        loss: LossPolicy? = nil
     ) {
         self.containers = containers
         self.network = network
@@ -31,6 +34,7 @@ package struct PodSpec: Sendable, Hashable, Codable {
         self.restart = restart
         self.constraints = constraints
         self.strategy = strategy
+        self.loss = loss
     }
 
     package init(from decoder: any Decoder) throws {
@@ -42,6 +46,7 @@ package struct PodSpec: Sendable, Hashable, Codable {
         restart = try values.decode(.restart, or: RestartPolicy())
         constraints = try values.decode(.constraints, or: [])
         strategy = try values.decodeIfPresent(PlacementStrategy.self, forKey: .strategy)
+        loss = try values.decodeIfPresent(LossPolicy.self, forKey: .loss)
     }
 
     /// What the scheduler reserves for the pod.
@@ -218,17 +223,38 @@ package struct Mount: Sendable, Hashable, Codable {
         case volume(name: String)
         /// Memory: size in bytes (nil: half of the machine's), mode as four octal digits.
         case tmpfs(size: Int64?, mode: String?)
+        /// A secret's value as a file, in memory only.
+        case secret(name: String)
+        case config(name: String)
     }
 
     package var source: Source
     /// Absolute path in the container.
     package var target: String
     package var readOnly: Bool
+    /// Permissions of a secret's or config's file, three or four octal digits; nil: 0400, for a config 0444.
+    package var mode: String?
+    /// The file's owner; nil: 0.
+    package var uid: Int?
+    package var gid: Int?
 
-    package init(_ source: Source, target: String, readOnly: Bool = false) {
+    package init(
+        _ source: Source, target: String, readOnly: Bool = false, mode: String? = nil, uid: Int? = nil, gid: Int? = nil
+    ) {
         self.source = source
         self.target = target
         self.readOnly = readOnly
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+    }
+
+    /// Whether it is a secret or config.
+    package var isFile: Bool {
+        switch source {
+        case .secret, .config: true
+        case .bind, .volume, .tmpfs: false
+        }
     }
 
     package init(from decoder: any Decoder) throws {
@@ -236,6 +262,9 @@ package struct Mount: Sendable, Hashable, Codable {
         source = try values.decode(Source.self, forKey: .source)
         target = try values.decode(String.self, forKey: .target)
         readOnly = try values.decode(.readOnly, or: false)
+        mode = try values.decodeIfPresent(String.self, forKey: .mode)
+        uid = try values.decodeIfPresent(Int.self, forKey: .uid)
+        gid = try values.decodeIfPresent(Int.self, forKey: .gid)
     }
 }
 

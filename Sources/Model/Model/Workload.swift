@@ -152,18 +152,23 @@ package struct Instance: Sendable, Hashable, Codable {
     package var containers: [ContainerID]
     /// Grows with every new task; an agent refuses an older one.
     package var epoch: Int
-    /// The one live task.
+    /// The one task that counts.
     package var task: TaskID?
+    /// Tasks that `task` has taken the place of, or is to take it, and that may still be on their nodes; the first has
+    /// been so for longest.
+    package var displaced: [Displaced]
     /// When and why the last placement attempt failed.
     package var unschedulable: Condition?
     package var createdAt: Timestamp
 
     package init(
         id: InstanceID, workload: WorkloadID, slot: Int, node: NodeID? = nil, name: String, containers: [ContainerID],
-        epoch: Int = 0, task: TaskID? = nil, unschedulable: Condition? = nil, createdAt: Timestamp
+        epoch: Int = 0, task: TaskID? = nil, displaced: [Displaced] = [], unschedulable: Condition? = nil,
+        createdAt: Timestamp
     ) {
         self.id = id
         self.workload = workload
+        self.displaced = displaced
         self.slot = slot
         self.node = node
         self.name = name
@@ -172,5 +177,48 @@ package struct Instance: Sendable, Hashable, Codable {
         self.task = task
         self.unschedulable = unschedulable
         self.createdAt = createdAt
+    }
+}
+
+extension Instance {
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        id = try values.decode(InstanceID.self, forKey: .id)
+        workload = try values.decode(WorkloadID.self, forKey: .workload)
+        slot = try values.decode(Int.self, forKey: .slot)
+        node = try values.decodeIfPresent(NodeID.self, forKey: .node)
+        name = try values.decode(String.self, forKey: .name)
+        containers = try values.decode([ContainerID].self, forKey: .containers)
+        epoch = try values.decode(Int.self, forKey: .epoch)
+        task = try values.decodeIfPresent(TaskID.self, forKey: .task)
+        displaced = try values.decode(.displaced, or: [])
+        unschedulable = try values.decodeIfPresent(Condition.self, forKey: .unschedulable)
+        createdAt = try values.decode(Timestamp.self, forKey: .createdAt)
+    }
+
+    /// All its tasks: the one that counts, then those that it took the place of.
+    package var tasks: [TaskID] { [task].compactMap(\.self) + displaced.map(\.task) }
+}
+
+/// A task that does not count any more, or will not once another serves in its place. When it is wanted removed, it is
+/// on its way out for good.
+package struct Displaced: Sendable, Hashable, Codable {
+    package enum Cause: String, Sendable, Hashable, Codable {
+        /// Its node is not heard of.
+        case lost
+        /// It moves away from a node that is being drained, and serves until its replacement does.
+        case drained
+        /// The same, to have instances spread evenly again.
+        case rebalanced
+    }
+
+    package var task: TaskID
+    package var cause: Cause
+    package var since: Timestamp
+
+    package init(_ task: TaskID, _ cause: Cause, since: Timestamp) {
+        self.task = task
+        self.cause = cause
+        self.since = since
     }
 }

@@ -14,6 +14,13 @@ private struct Pass {
     let picture: WorkloadPicture
     let now: Timestamp
     var actions: [ReconcileAction] = []
+    /// An instance got another task, or none: whoever looks at all of them looks in the next round.
+    private var isRestructured = false
+
+    init(picture: WorkloadPicture, now: Timestamp) {
+        self.picture = picture
+        self.now = now
+    }
 
     var workload: Workload { picture.workload }
 
@@ -29,11 +36,13 @@ private struct Pass {
             if removing || !isWanted(instance) { retire(instance) } else { kept.append(instance) }
         }
         guard !removing else { return actions }
-        for instance in kept { align(instance) }
+        for instance in kept { if !settleDisplaced(of: instance) { align(instance) } }
         createMissing(kept)
-        if workload.kind == .service {
+        if workload.kind == .service, !isRestructured {
             var update = UpdatePass(picture: picture, kept: kept, now: now)
             actions += update.run()
+            var drain = DrainPass(picture: picture, kept: kept, now: now)
+            actions += drain.run()
         }
         return actions
     }
@@ -54,38 +63,47 @@ private struct Pass {
         }
     }
 
-    /// The way out: stop and remove the task, then forget task and instance.
+    /// The way out: stop and remove its tasks, then forget them and the instance.
     private mutating func retire(_ instance: Instance) {
-        guard let task = picture.task(of: instance) else {
-            actions.append(.removeInstance(instance.id))
-            return
+        var isEmpty = true
+        for id in instance.tasks {
+            guard let task = picture.tasks[id] else { continue }
+            if task.status.phase == .removed {
+                actions.append(.removeTask(id))
+            } else if isGivenUp(task) {
+                actions.append(.giveUp(id))
+            } else {
+                isEmpty = false
+                if task.desired != .removed || task.stop != workload.stop {
+                    actions.append(.setTask(id, desired: .removed, generation: task.generation, stop: workload.stop))
+                }
+            }
         }
-        if task.status.phase == .removed {
-            actions.append(.removeTask(task.id))
-            actions.append(.removeInstance(instance.id))
-        } else if task.desired != .removed || task.stop != workload.stop {
-            actions.append(
-                .setTask(task.id, desired: .removed, generation: task.generation, stop: workload.stop))
-        }
+        if isEmpty { actions.append(.removeInstance(instance.id)) }
     }
 
     /// An instance that stays: give it a task, and tell the task what it shall be.
     private mutating func align(_ instance: Instance) {
         guard let task = picture.task(of: instance) else {
-            if workload.desired != .stopped { actions.append(.place(instance.id)) }
+            place(instance)
             return
         }
-        if task.status.phase == .removed {
-            actions.append(.removeTask(task.id))
-            if workload.desired != .stopped { actions.append(.place(instance.id)) }
+        if task.status.phase == .removed || isGivenUp(task) {
+            isRestructured = true
+            actions.append(task.status.phase == .removed ? .removeTask(task.id) : .giveUp(task.id))
+            place(instance)
+            return
+        }
+        if isToBeReplaced(task, of: instance) {
+            isRestructured = true
+            actions.append(.displace(instance.id, task.id, .lost))
+            if !picture.mustBeAlone(picture.pod) || picture.mustBeAlone(picture.pod(of: task)) { place(instance) }
             return
         }
         guard task.desired != .removed else { return }
         if workload.kind == .service {
             // An instance of a service counts its own starts, so that one can be restarted alone.
-            if picture.drained.contains(task.node) {
-                actions.append(.setTask(task.id, desired: .removed, generation: task.generation, stop: nil))
-            } else if task.desired != workload.desired {
+            if task.desired != workload.desired {
                 actions.append(
                     .setTask(task.id, desired: workload.desired, generation: task.generation, stop: workload.stop))
             }
@@ -95,6 +113,111 @@ private struct Pass {
             actions.append(
                 .setTask(task.id, desired: workload.desired, generation: workload.generation, stop: workload.stop))
         }
+    }
+
+    /// Has a node found for the instance's next task. One that must run alone waits for everything that may run beside
+    /// it: only what ends by itself without contact has ended for certain when it counts as lost.
+    private mutating func place(_ instance: Instance) {
+        guard workload.desired != .stopped else { return }
+        if picture.mustBeAlone(picture.pod) {
+            let others = instance.displaced.compactMap { displaced in
+                picture.tasks[displaced.task].map { (task: $0, isLost: displaced.cause == .lost) }
+            }.filter {
+                $0.task.status.phase != .removed && !($0.isLost && picture.mustBeAlone(picture.pod(of: $0.task)))
+            }
+            for other in others where other.task.desired != .removed { remove(other.task) }
+            guard others.isEmpty else { return }
+        }
+        actions.append(.place(instance.id))
+    }
+
+    // MARK: Lost nodes
+
+    /// Whether the task's node has been silent for so long, when there is such a time; asks to look again then.
+    private mutating func isSilent(_ task: NodeTask, for seconds: Int?) -> Bool {
+        guard let seconds, let since = picture.unreachable[task.node] else { return false }
+        let moment = since.adding(seconds: Int64(seconds))
+        if moment > now { actions.append(.wake(moment)) }
+        return moment <= now
+    }
+
+    private mutating func isGivenUp(_ task: NodeTask) -> Bool {
+        isSilent(task, for: picture.loss(of: task).giveUpAfter)
+    }
+
+    private mutating func isToBeReplaced(_ task: NodeTask, of instance: Instance) -> Bool {
+        // One of a global service belongs to its node, and what ended for good has nothing to go on with.
+        guard instance.node == nil, workload.desired == .running, workload.kind == .service || !task.endedForGood
+        else { return false }
+        return isSilent(task, for: picture.loss(of: task).replaceAfter)
+    }
+
+    /// Deals with the tasks that do not count.
+    ///
+    /// - Returns: whether one of them counts again.
+    private mutating func settleDisplaced(of instance: Instance) -> Bool {
+        for displaced in instance.displaced {
+            guard let task = picture.tasks[displaced.task] else { continue }
+            if task.status.phase == .removed {
+                actions.append(.removeTask(task.id))
+            } else if isGivenUp(task) {
+                actions.append(.giveUp(task.id))
+            } else if task.desired != .removed {
+                let returns =
+                    displaced.cause == .lost
+                    ? lostReturns(task, of: instance) : movedReturns(task, displaced.cause, of: instance)
+                if returns {
+                    isRestructured = true
+                    actions.append(.restore(instance.id, task.id))
+                    return true
+                }
+            }
+        }
+        return false
+    }
+
+    /// A task whose node was lost counts again if the node is back and nothing has taken its place, or if its policy
+    /// says so; else it goes.
+    private mutating func lostReturns(_ task: NodeTask, of instance: Instance) -> Bool {
+        let isBack = picture.unreachable[task.node] == nil
+        guard let current = picture.task(of: instance) else { return isBack }
+        if picture.loss(of: task).onReturn == .keepOriginal, task.revision == current.revision {
+            return isBack
+        }
+        // Told while its node is away, so that it is the first that the node hears.
+        remove(task)
+        return false
+    }
+
+    /// A task that moves goes when its replacement serves, or when its node's time is up; when none was found yet and it
+    /// may stay, it counts again.
+    private mutating func movedReturns(
+        _ task: NodeTask, _ cause: Displaced.Cause, of instance: Instance
+    ) -> Bool {
+        let drain = picture.drained[task.node]
+        if let deadline = drain?.deadline {
+            if deadline <= now {
+                remove(task)
+                return false
+            }
+            actions.append(.wake(deadline))
+        }
+        guard let current = picture.task(of: instance) else { return drain == nil }
+        if let moment = picture.counts(current, now: now) {
+            if moment <= now { remove(task) } else { actions.append(.wake(moment)) }
+            return false
+        }
+        // Nothing is worth a replacement that does not come to serve, unless the node must be left.
+        guard cause == .rebalanced, drain == nil, picture.serves(task) else { return false }
+        let patience = UpdatePass.patience(with: picture.pod(of: current))
+        let end = WorkloadPicture.due(
+            current.createdAt.adding(seconds: Int64(patience)), length: patience, now: now)
+        if end > now { actions.append(.wake(end)) }
+        return end <= now || UpdatePass.failure(of: current) != nil
+    }
+
+    private mutating func remove(_ task: NodeTask) {
+        actions.append(.setTask(task.id, desired: .removed, generation: task.generation, stop: nil))
     }
 
     private mutating func createMissing(_ kept: [Instance]) {

@@ -26,11 +26,14 @@ struct UpdatePass {
         /// Its new task serves, and has for the monitor time.
         case good
         case failed(String)
+        /// Its node is not heard of: the others go on without it, and it is seen to when it is back or replaced.
+        case away(isOutdated: Bool)
     }
 
     mutating func run() -> [ReconcileAction] {
         guard workload.updateState.phase == .updating else { return actions }
         var outdated: [Instance] = []
+        var awaitsOthers = false
         var underway = false
         for instance in kept {
             switch progress(of: instance) {
@@ -39,16 +42,17 @@ struct UpdatePass {
                 underway = true
                 if let until { actions.append(.wake(until)) }
             case .good: break
+            case .away(let isOutdated): awaitsOthers = awaitsOthers || isOutdated
             case .failed(let message):
                 if workload.update.onFailure == .continue { continue }
                 return fail("\(instance.name): \(message)")
             }
         }
         guard !underway else { return actions }
-        if outdated.isEmpty {
-            actions.append(.setUpdate(UpdateState(.settled, message: settledMessage, since: now)))
-        } else {
+        if !outdated.isEmpty {
             startBatch(outdated)
+        } else if !awaitsOthers {
+            actions.append(.setUpdate(UpdateState(.settled, message: settledMessage, since: now)))
         }
         return actions
     }
@@ -58,27 +62,34 @@ struct UpdatePass {
     }
 
     func progress(of instance: Instance) -> Progress {
-        guard let task = picture.task(of: instance), task.desired != .removed, task.status.phase != .removed else {
-            return .underway(until: nil)
+        guard let task = picture.task(of: instance) else {
+            let isLost = instance.displaced.contains { $0.cause == .lost }
+            return isLost ? .away(isOutdated: true) : .underway(until: nil)
         }
+        if let since = picture.unreachable[task.node] {
+            // After a restart of the master every node is, for a moment.
+            let moment = since.adding(seconds: Int64(LossPolicy.patience))
+            return moment > now ? .underway(until: moment) : .away(isOutdated: task.revision != workload.revision)
+        }
+        guard task.desired != .removed, task.status.phase != .removed else { return .underway(until: nil) }
         guard task.revision == workload.revision else { return .outdated }
         if let message = Self.failure(of: task) { return .failed(message) }
-        if task.status.serving, let since = task.status.servingSince {
-            let counts = due(since.adding(seconds: Int64(workload.update.monitor)), length: workload.update.monitor)
+        if let counts = picture.counts(task, now: now) {
             return counts <= now ? .good : .underway(until: counts)
         }
-        let patience = Self.patience + (picture.pod.containers.compactMap(\.healthCheck?.startPeriod).max() ?? 0)
+        let patience = Self.patience(with: picture.pod)
         let deadline = due(task.createdAt.adding(seconds: Int64(patience)), length: patience)
         return deadline <= now
             ? .failed("does not serve \(patience) s after it was made") : .underway(until: deadline)
     }
 
-    /// Seconds in which a new task has to serve, its health check's start period not counted.
-    static let patience = 120
+    /// Seconds in which a new task has to serve.
+    static func patience(with pod: PodSpec) -> Int {
+        120 + (pod.containers.compactMap(\.healthCheck?.startPeriod).max() ?? 0)
+    }
 
-    /// A clock that was set back must not stretch a deadline beyond its own length.
     private func due(_ deadline: Timestamp, length: Int) -> Timestamp {
-        min(deadline, now.adding(seconds: Int64(length)))
+        WorkloadPicture.due(deadline, length: length, now: now)
     }
 
     /// Why a task of the newest revision is taken as failed; nil: it is not.
@@ -123,7 +134,7 @@ struct UpdatePass {
     private func lastCounted() -> Timestamp? {
         kept.compactMap { instance -> Timestamp? in
             guard let task = picture.task(of: instance), task.revision == workload.revision else { return nil }
-            return task.status.servingSince?.adding(seconds: Int64(workload.update.monitor))
+            return picture.counts(task, now: now)
         }.max()
     }
 
@@ -146,7 +157,8 @@ extension Reconciler {
     package static func failedTasks(of picture: WorkloadPicture) -> [TaskID] {
         picture.instances.compactMap { instance in
             guard let task = picture.task(of: instance), task.revision == picture.workload.revision,
-                task.desired != .removed, UpdatePass.failure(of: task) != nil || !task.status.serving
+                task.desired != .removed, picture.unreachable[task.node] == nil,
+                UpdatePass.failure(of: task) != nil || !task.status.serving
             else { return nil }
             return task.id
         }

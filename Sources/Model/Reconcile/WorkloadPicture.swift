@@ -11,13 +11,20 @@ package struct WorkloadPicture: Sendable {
     /// For a global service: the nodes that shall have an instance, with their names.
     package var eligible: [NodeID: String]
     /// Nodes whose tasks of services shall move away.
-    package var drained: Set<NodeID>
+    package var drained: [NodeID: Node.Drain]
     /// Nodes that keep the instances they have and get no more.
     package var cordoned: Set<NodeID>
+    /// Nodes that are not ready, with when they were last heard of.
+    package var unreachable: [NodeID: Timestamp]
+    /// The pods of older revisions that tasks were made from.
+    package var olderPods: [Int: PodSpec]
+    /// Since when tasks serve by the master's own clock, where that is known; nodes' clocks may be wrong.
+    package var servingSince: [TaskID: Timestamp] = [:]
 
     package init(
         workload: Workload, pod: PodSpec, instances: [Instance], tasks: [TaskID: NodeTask],
-        eligible: [NodeID: String] = [:], drained: Set<NodeID> = [], cordoned: Set<NodeID> = []
+        eligible: [NodeID: String] = [:], drained: [NodeID: Node.Drain] = [:], cordoned: Set<NodeID> = [],
+        unreachable: [NodeID: Timestamp] = [:], olderPods: [Int: PodSpec] = [:]
     ) {
         self.workload = workload
         self.pod = pod
@@ -26,9 +33,47 @@ package struct WorkloadPicture: Sendable {
         self.eligible = eligible
         self.drained = drained
         self.cordoned = cordoned
+        self.unreachable = unreachable
+        self.olderPods = olderPods
     }
 
     func task(of instance: Instance) -> NodeTask? { instance.task.flatMap { tasks[$0] } }
+
+    /// The pod that the task was made from.
+    func pod(of task: NodeTask) -> PodSpec {
+        task.revision == workload.revision ? pod : olderPods[task.revision] ?? pod
+    }
+
+    /// What becomes of a task whose node is lost.
+    func loss(of task: NodeTask) -> LossPolicy { pod(of: task).loss(of: workload.kind) }
+
+    /// Whether what is made from the pod must never run beside another of its instance.
+    func mustBeAlone(_ pod: PodSpec) -> Bool { pod.loss?.stopAfter != nil }
+
+    /// Whether the task serves, as far as its node is heard of.
+    package func serves(_ task: NodeTask) -> Bool {
+        task.status.serving && task.desired == .running && unreachable[task.node] == nil
+    }
+
+    /// Whether any of the instance's tasks serves.
+    package func serves(_ instance: Instance) -> Bool {
+        instance.tasks.contains { tasks[$0].map { serves($0) } ?? false }
+    }
+
+    /// When a task that serves counts as good: after the service's monitor time; nil: it does not serve.
+    func counts(_ task: NodeTask, now: Timestamp) -> Timestamp? {
+        guard serves(task), let since = servingSince[task.id] ?? task.status.servingSince else { return nil }
+        let monitor = workload.update.monitor
+        return Self.due(since.adding(seconds: Int64(monitor)), length: monitor, now: now)
+    }
+
+    /// Whether the task has served for the service's monitor time.
+    package func isGood(_ task: NodeTask, now: Timestamp) -> Bool { counts(task, now: now).map { $0 <= now } ?? false }
+
+    /// A clock that was set back must not stretch a deadline beyond its own length.
+    static func due(_ deadline: Timestamp, length: Int, now: Timestamp) -> Timestamp {
+        min(deadline, now.adding(seconds: Int64(length)))
+    }
 }
 
 /// One thing to do so that what is comes closer to what shall be.
@@ -41,6 +86,12 @@ package enum ReconcileAction: Sendable, Hashable {
     case setTask(TaskID, desired: DesiredState, generation: Int, stop: StopOrder?)
     /// Nothing of the task is left on its node: forget it.
     case removeTask(TaskID)
+    /// The instance's task does not count any more, and may still be on its node; `place` for the next follows.
+    case displace(InstanceID, TaskID, Displaced.Cause)
+    /// The displaced task counts again; one that has taken its place goes.
+    case restore(InstanceID, TaskID)
+    /// The task's node was silent for too long: the task is lost, and forgotten.
+    case giveUp(TaskID)
     case setUpdate(UpdateState)
     /// Make a new revision with the pod of the one before; the message says what failed.
     case rollBack(String)

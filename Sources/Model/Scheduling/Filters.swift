@@ -31,11 +31,24 @@ struct ConstraintFilter: Filter {
     func explain() -> String { "constraint \(constraint)" }
 }
 
+/// The content is on a node that can be reached: every other fetches it from there.
 struct ImageFilter: Filter {
-    let digest: String
     let name: String
-    func check(_ node: NodeSnapshot) -> Bool { node.images.contains(digest) }
-    func explain() -> String { "image \(name) missing" }
+    let isReachable: Bool
+    func check(_ node: NodeSnapshot) -> Bool { isReachable }
+    func explain() -> String { "image \(name) (on no node that can be reached)" }
+}
+
+/// A volume's data is on one node.
+struct VolumeFilter: Filter {
+    let name: String
+    let home: NodeID
+    let homeName: String
+    let isReachable: Bool
+    func check(_ node: NodeSnapshot) -> Bool { node.node.id == home }
+    func explain() -> String {
+        "volume \(name) (its data is on \(homeName)\(isReachable ? "" : ", which is unreachable"))"
+    }
 }
 
 /// The node's whole capacity is too small, or what is left of it.
@@ -61,7 +74,6 @@ extension PodDemand {
         var filters: [any Filter] = [ReadyFilter(), AvailabilityFilter()]
         filters += features.map { FeatureFilter(feature: $0) }
         filters += constraints.map { ConstraintFilter(constraint: $0) }
-        filters += images.sorted { $0.key < $1.key }.map { ImageFilter(digest: $0.key, name: $0.value) }
         return filters
     }
 

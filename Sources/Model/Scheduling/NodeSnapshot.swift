@@ -59,11 +59,13 @@ package struct PodDemand: Sendable, Hashable {
     package var strategy: PlacementStrategy
     /// Name (for messages) by digest.
     package var images: [String: String]
+    /// Names of the volumes that tie all who mount them to one node.
+    package var volumes: [String]
 
     package init(
         workload: WorkloadID, resources: Resources = Resources(), features: [String] = [],
         constraints: [Constraint] = [], ports: [PortMapping] = [], strategy: PlacementStrategy = .spread,
-        images: [String: String] = [:]
+        images: [String: String] = [:], volumes: [String] = []
     ) {
         self.workload = workload
         self.resources = resources
@@ -72,6 +74,7 @@ package struct PodDemand: Sendable, Hashable {
         self.ports = ports
         self.strategy = strategy
         self.images = images
+        self.volumes = volumes
     }
 
     package init(workload: WorkloadID, pod: PodSpec) {
@@ -79,7 +82,8 @@ package struct PodDemand: Sendable, Hashable {
             workload: workload, resources: pod.resources, constraints: pod.constraints, ports: pod.ports,
             strategy: pod.strategy ?? .spread,
             images: Dictionary(
-                pod.containers.map { ($0.imageDigest, $0.image) }, uniquingKeysWith: { first, _ in first }))
+                pod.containers.map { ($0.imageDigest, $0.image) }, uniquingKeysWith: { first, _ in first }),
+            volumes: pod.volumes)
     }
 }
 

@@ -6,10 +6,13 @@ import Model
 /// heap gives the best node for each further instance, so that n nodes and m instances cost n + m·log n.
 package struct Scheduler: Sendable {
     package private(set) var nodes: [NodeSnapshot]
+    /// Where volumes live; the first placement of one that lives nowhere decides for those that follow.
+    package private(set) var homes: [String: NodeID]
     private let indexByID: [NodeID: Int]
 
-    package init(nodes: [NodeSnapshot]) {
+    package init(nodes: [NodeSnapshot], homes: [String: NodeID] = [:]) {
         self.nodes = nodes
+        self.homes = homes
         indexByID = Dictionary(
             nodes.enumerated().map { ($1.node.id, $0) }, uniquingKeysWith: { first, _ in first })
     }
@@ -43,12 +46,12 @@ package struct Scheduler: Sendable {
         guard let index = indexByID[pinned] else {
             return .refused(Refusal(nodes: 1, counts: ["node \(pinned) gone": 1]))
         }
-        for filter in request.demand.fixedFilters where !filter.check(nodes[index]) {
+        for filter in filters(for: request.demand) where !filter.check(nodes[index]) {
             return .refused(Refusal(nodes: 1, counts: [filter.explain(): 1]))
         }
         switch fit(request.demand, request.instance, on: index, filters: request.demand.amountFilters) {
         case .ports(let ports):
-            nodes[index].add(request.demand, ports: ports, instance: request.instance)
+            add(request.demand, ports: ports, request.instance, on: index)
             return .placed(pinned, ports: ports)
         case .lacks(let explanation):
             return .refused(Refusal(nodes: 1, counts: [explanation: 1]))
@@ -58,9 +61,25 @@ package struct Scheduler: Sendable {
     private mutating func place(
         _ demand: PodDemand, instances: [InstanceID], random: inout some RandomNumberGenerator
     ) -> [PlacementResult] {
+        guard demand.volumes.contains(where: { homes[$0] == nil }), let first = instances.first else {
+            return placeAtHome(demand, instances: instances, random: &random)
+        }
+        // Where the first goes, the volumes are, and the others follow them.
+        let result = placeAtHome(demand, instances: [first], random: &random)
+        let rest = Array(instances.dropFirst())
+        guard case .placed? = result.first else {
+            return result + rest.flatMap { placeAtHome(demand, instances: [$0], random: &random) }
+        }
+        return result + placeAtHome(demand, instances: rest, random: &random)
+    }
+
+    private mutating func placeAtHome(
+        _ demand: PodDemand, instances: [InstanceID], random: inout some RandomNumberGenerator
+    ) -> [PlacementResult] {
+        guard !instances.isEmpty else { return [] }
         var lacking: [String: Int] = [:]
         var heap = Heap<Candidate>()
-        let filters = demand.fixedFilters
+        let filters = filters(for: demand)
         for index in nodes.indices {
             if let failed = filters.first(where: { !$0.check(nodes[index]) }) {
                 lacking[failed.explain(), default: 0] += 1
@@ -75,7 +94,7 @@ package struct Scheduler: Sendable {
             while chosen == nil, let best = heap.pop() {
                 switch fit(demand, instance, on: best.index, filters: amounts) {
                 case .ports(let ports):
-                    nodes[best.index].add(demand, ports: ports, instance: instance)
+                    add(demand, ports: ports, instance, on: best.index)
                     heap.push(candidate(best.index, demand, random: &random))
                     chosen = .placed(nodes[best.index].node.id, ports: ports)
                 case .lacks(let explanation):
@@ -86,6 +105,44 @@ package struct Scheduler: Sendable {
             results.append(chosen ?? .refused(Refusal(nodes: nodes.count, counts: lacking)))
         }
         return results
+    }
+
+    private mutating func add(_ demand: PodDemand, ports: [PortMapping], _ instance: InstanceID, on index: Int) {
+        nodes[index].add(demand, ports: ports, instance: instance)
+        for volume in demand.volumes where homes[volume] == nil { homes[volume] = nodes[index].node.id }
+    }
+
+    /// Filters whose answer does not change while instances of this demand are placed.
+    private func filters(for demand: PodDemand) -> [any Filter] {
+        var filters = demand.fixedFilters
+        for volume in demand.volumes {
+            guard let home = homes[volume] else { continue }
+            let node = indexByID[home].map { nodes[$0] }
+            filters.append(
+                VolumeFilter(
+                    name: volume, home: home, homeName: node?.node.name ?? home.text, isReachable: node?.ready ?? false)
+            )
+        }
+        for (digest, name) in demand.images.sorted(by: { $0.key < $1.key }) {
+            let isReachable = nodes.contains { $0.ready && $0.images.contains(digest) }
+            filters.append(ImageFilter(name: name, isReachable: isReachable))
+        }
+        return filters
+    }
+
+    /// The nodes on which an instance could be placed if there were room.
+    func eligible(for demand: PodDemand) -> [NodeID] {
+        let filters = filters(for: demand)
+        return nodes.filter { node in filters.allSatisfy { $0.check(node) } }.map(\.node.id)
+    }
+
+    /// Places the instance on the node if there is room.
+    mutating func take(_ demand: PodDemand, _ instance: InstanceID, on node: NodeID) -> Bool {
+        guard let index = indexByID[node],
+            case .ports(let ports) = fit(demand, instance, on: index, filters: demand.amountFilters)
+        else { return false }
+        add(demand, ports: ports, instance, on: index)
+        return true
     }
 
     private enum Fit {
@@ -106,13 +163,16 @@ package struct Scheduler: Sendable {
     ) -> Candidate {
         let node = nodes[index]
         let fullness = Self.fullness(node)
-        switch demand.strategy {
-        case .binpack: return Candidate(first: -fullness, second: -Int64(node.tasks), index: index)
-        case .spread:
-            let own = Int64(node.tasksByWorkload[demand.workload] ?? 0)
-            return Candidate(first: own, second: fullness &* 1_000_000 &+ Int64(node.tasks), index: index)
-        case .random: return Candidate(first: Int64.random(in: 0...Int64.max, using: &random), second: 0, index: index)
-        }
+        // Where the image's content is already, nothing has to be fetched.
+        let lacking = Int64(demand.images.keys.count { !node.images.contains($0) })
+        let (first, second): (Int64, Int64) =
+            switch demand.strategy {
+            case .binpack: (-fullness, -Int64(node.tasks))
+            case .spread:
+                (Int64(node.tasksByWorkload[demand.workload] ?? 0), fullness &* 1_000_000 &+ Int64(node.tasks))
+            case .random: (Int64.random(in: 0...Int64.max, using: &random), 0)
+            }
+        return Candidate(first: first, second: second, third: lacking, index: index)
     }
 
     /// Thousandths of the scarcer of cpu and memory that are promised already.
@@ -128,10 +188,11 @@ package struct Scheduler: Sendable {
     private struct Candidate: Comparable {
         let first: Int64
         let second: Int64
+        let third: Int64
         let index: Int
 
         static func < (left: Self, right: Self) -> Bool {
-            (left.first, left.second, left.index) < (right.first, right.second, right.index)
+            (left.first, left.second, left.third, left.index) < (right.first, right.second, right.third, right.index)
         }
     }
 }

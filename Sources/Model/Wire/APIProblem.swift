@@ -5,10 +5,16 @@ package struct APIProblem: Error, Sendable, Hashable, CustomStringConvertible {
     /// One word for programs. Its HTTP status is in `status`.
     package enum Code: String, Sendable, Hashable, CaseIterable {
         case badRequest = "bad-request"
+        /// No credential, or one that does not count.
+        case unauthorized
+        /// The credential counts, but not for this.
+        case forbidden
         case notFound = "not-found"
         /// No node has the image, as far as the master has heard.
         case noSuchImage = "no-such-image"
         case conflict
+        /// Another agent is connected as the same node; it may be the one before this.
+        case nodeConnected = "node-connected"
         case tooLarge = "too-large"
         case unsupported
         case unavailable
@@ -33,8 +39,10 @@ extension APIProblem.Code {
     package var status: Int {
         switch self {
         case .badRequest: 400
+        case .unauthorized: 401
+        case .forbidden: 403
         case .notFound, .noSuchImage: 404
-        case .conflict: 409
+        case .conflict, .nodeConnected: 409
         case .tooLarge: 413
         case .internal: 500
         case .unsupported: 501

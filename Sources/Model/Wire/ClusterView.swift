@@ -13,10 +13,12 @@ package struct ClusterView: Sendable, Codable, Hashable {
     package var storeRevision: Int64
     package var capacity: Resources
     package var allocated: Resources
+    /// nil: other machines cannot join yet.
+    package var settings: ClusterSettings?
 
     package init(
         id: String, createdAt: Timestamp, nodes: Int, readyNodes: Int, workloads: Int, tasks: Int, storeRevision: Int64,
-        capacity: Resources, allocated: Resources
+        capacity: Resources, allocated: Resources, settings: ClusterSettings? = nil
     ) {
         self.id = id
         self.createdAt = createdAt
@@ -27,5 +29,6 @@ package struct ClusterView: Sendable, Codable, Hashable {
         self.storeRevision = storeRevision
         self.capacity = capacity
         self.allocated = allocated
+        self.settings = settings
     }
 }

@@ -7,20 +7,30 @@ package struct NodeRegistration: Sendable, Codable {
     package var node: Node
     /// The cluster that the agent belongs to; nil at its first start. Another cluster's agent is refused.
     package var clusterID: String?
+    /// What the master was told at the last registration of an agent process that it answered; nil: none.
+    package var session: String?
+    /// A random word that this agent process has made and kept: the next registration of the next process shows it as
+    /// `session`. Of two copies of one data directory only one can go on so.
+    package var nextSession: String?
 
-    package init(node: Node, clusterID: String? = nil) {
+    package init(node: Node, clusterID: String? = nil, session: String? = nil, nextSession: String? = nil) {
         self.node = node
         self.clusterID = clusterID
+        self.session = session
+        self.nextSession = nextSession
     }
 }
 
 package struct NodeRegistered: Sendable, Codable {
     package var node: Node
     package var clusterID: String
+    /// nil: the cluster has one machine and is reached on its unix socket only.
+    package var settings: ClusterSettings?
 
-    package init(node: Node, clusterID: String) {
+    package init(node: Node, clusterID: String, settings: ClusterSettings? = nil) {
         self.node = node
         self.clusterID = clusterID
+        self.settings = settings
     }
 }
 

@@ -10,16 +10,26 @@ package struct CreateContainer: Sendable, Codable {
     package var removeOnExit: Bool
     /// false: prepared, not started, until `start`.
     package var start: Bool
+    /// The path that it lives under; nil: the caller's own group, or `/`.
+    package var group: String?
+    /// When a registry is asked for the image; nil: when no node has it.
+    package var pull: PullPolicy?
+    /// The secret that holds the registry's login, instead of those that the nodes have stored.
+    package var loginSecret: String?
+    /// The login itself; it is not kept.
+    package var login: RegistryLogin?
 
     package init(
         name: String? = nil, pod: PodSpec, labels: [String: String] = [:], removeOnExit: Bool = false,
-        start: Bool = true
+        start: Bool = true, group: String? = nil, pull: PullPolicy? = nil
     ) {
         self.name = name
         self.pod = pod
         self.labels = labels
         self.removeOnExit = removeOnExit
         self.start = start
+        self.group = group
+        self.pull = pull
     }
 
     package init(from decoder: any Decoder) throws {
@@ -29,6 +39,10 @@ package struct CreateContainer: Sendable, Codable {
         labels = try values.decode(.labels, or: [:])
         removeOnExit = try values.decode(.removeOnExit, or: false)
         start = try values.decode(.start, or: true)
+        group = try values.decodeIfPresent(String.self, forKey: .group)
+        pull = try values.decodeIfPresent(PullPolicy.self, forKey: .pull)
+        loginSecret = try values.decodeIfPresent(String.self, forKey: .loginSecret)
+        login = try values.decodeIfPresent(RegistryLogin.self, forKey: .login)
     }
 }
 
@@ -39,16 +53,26 @@ package struct CreateService: Sendable, Codable {
     package var labels: [String: String]
     package var scale: Workload.Scale
     package var update: UpdatePolicy
+    /// The path that it lives under; nil: the caller's own group, or `/`.
+    package var group: String?
+    /// When a registry is asked for the image; nil: when no node has it.
+    package var pull: PullPolicy?
+    /// The secret that holds the registry's login, instead of those that the nodes have stored.
+    package var loginSecret: String?
+    /// The login itself; it is not kept.
+    package var login: RegistryLogin?
 
     package init(
         name: String, pod: PodSpec, labels: [String: String] = [:], scale: Workload.Scale = .replicated(1),
-        update: UpdatePolicy = UpdatePolicy()
+        update: UpdatePolicy = UpdatePolicy(), group: String? = nil, pull: PullPolicy? = nil
     ) {
         self.name = name
         self.pod = pod
         self.labels = labels
         self.scale = scale
         self.update = update
+        self.group = group
+        self.pull = pull
     }
 
     package init(from decoder: any Decoder) throws {
@@ -58,6 +82,10 @@ package struct CreateService: Sendable, Codable {
         labels = try values.decode(.labels, or: [:])
         scale = try values.decode(.scale, or: .replicated(1))
         update = try values.decode(.update, or: UpdatePolicy())
+        group = try values.decodeIfPresent(String.self, forKey: .group)
+        pull = try values.decodeIfPresent(PullPolicy.self, forKey: .pull)
+        loginSecret = try values.decodeIfPresent(String.self, forKey: .loginSecret)
+        login = try values.decodeIfPresent(RegistryLogin.self, forKey: .login)
     }
 }
 
@@ -71,10 +99,16 @@ package struct UpdateService: Sendable, Codable {
     package var ifRevision: Int?
     /// Start a paused update again.
     package var resume: Bool?
+    /// When a registry is asked for the image; nil: when no node has it.
+    package var pull: PullPolicy?
+    /// The secret that holds the registry's login, instead of those that the nodes have stored.
+    package var loginSecret: String?
+    /// The login itself; it is not kept.
+    package var login: RegistryLogin?
 
     package init(
         pod: PodSpec? = nil, labels: [String: String]? = nil, scale: Workload.Scale? = nil,
-        update: UpdatePolicy? = nil, ifRevision: Int? = nil, resume: Bool? = nil
+        update: UpdatePolicy? = nil, ifRevision: Int? = nil, resume: Bool? = nil, pull: PullPolicy? = nil
     ) {
         self.pod = pod
         self.labels = labels
@@ -82,6 +116,7 @@ package struct UpdateService: Sendable, Codable {
         self.update = update
         self.ifRevision = ifRevision
         self.resume = resume
+        self.pull = pull
     }
 }
 
@@ -104,13 +139,36 @@ package struct UpdateNode: Sendable, Codable {
     package var setLabels: [String: String]?
     package var removeLabels: [String]?
     package var availability: Node.Availability?
+    /// Drains the node so; goes with availability `drained` or none, or changes a drain that is under way.
+    package var drain: DrainOrder?
 
     package init(
-        setLabels: [String: String]? = nil, removeLabels: [String]? = nil, availability: Node.Availability? = nil
+        setLabels: [String: String]? = nil, removeLabels: [String]? = nil, availability: Node.Availability? = nil,
+        drain: DrainOrder? = nil
     ) {
+        self.drain = drain
         self.setLabels = setLabels
         self.removeLabels = removeLabels
         self.availability = availability
+    }
+}
+
+/// How a node is emptied of what belongs to services.
+package struct DrainOrder: Sendable, Codable {
+    /// Seconds until what is left is removed whatever it takes; nil: never.
+    package var deadline: Int?
+    /// Per cent of each service's instances that serve all the time: 0…100.
+    package var minimumAvailable: Int
+
+    package init(deadline: Int? = nil, minimumAvailable: Int = 100) {
+        self.deadline = deadline
+        self.minimumAvailable = minimumAvailable
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        deadline = try values.decodeIfPresent(Int.self, forKey: .deadline)
+        minimumAvailable = try values.decode(.minimumAvailable, or: 100)
     }
 }
 

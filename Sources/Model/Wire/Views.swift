@@ -9,6 +9,7 @@ package struct ContainerView: Sendable, Codable {
     package var instance: InstanceID
     package var workload: WorkloadID
     package var workloadName: String
+    package var group: String
     package var slot: Int
     /// nil while no node has been chosen.
     package var task: TaskID?
@@ -31,22 +32,40 @@ package struct ContainerView: Sendable, Codable {
     package var removeOnExit: Bool
     /// Why no node fits; nil when one was found.
     package var unschedulable: Condition?
+    /// Since when its node is not heard of: its status is as it was then; nil: the node is there.
+    package var unreachableSince: Timestamp?
+    /// `unreachable`, with what becomes of it.
+    package var conditions: [Condition]
+    /// Other tasks of the instance that may still be on their nodes.
+    package var displaced: [DisplacedView]
     package var createdAt: Timestamp
+
+    /// One word for its state: the phase, `waiting` without a node, or `unreachable`.
+    package var state: String {
+        if task == nil { return "waiting" }
+        return unreachableSince != nil && status.phase != .removed ? "unreachable" : status.phase.rawValue
+    }
 
     package init(
         id: ContainerID, name: String, kind: Workload.Kind, instance: InstanceID, workload: WorkloadID,
-        workloadName: String, slot: Int, task: TaskID?, node: NodeID?, nodeName: String, revision: Int,
+        workloadName: String, group: String = Group.root, slot: Int, task: TaskID?, node: NodeID?, nodeName: String,
+        revision: Int,
         desired: DesiredState, generation: Int, status: TaskStatus, container: ContainerStatus, spec: ContainerSpec,
         network: PodSpec.Network, hostname: String, restart: RestartPolicy, constraints: [Constraint],
         ports: [PortMapping], labels: [String: String], removeOnExit: Bool, unschedulable: Condition?,
+        unreachableSince: Timestamp? = nil, conditions: [Condition] = [], displaced: [DisplacedView] = [],
         createdAt: Timestamp
     ) {
         self.id = id
+        self.unreachableSince = unreachableSince
+        self.conditions = conditions
+        self.displaced = displaced
         self.name = name
         self.kind = kind
         self.instance = instance
         self.workload = workload
         self.workloadName = workloadName
+        self.group = group
         self.slot = slot
         self.task = task
         self.node = node
@@ -66,6 +85,34 @@ package struct ContainerView: Sendable, Codable {
         self.removeOnExit = removeOnExit
         self.unschedulable = unschedulable
         self.createdAt = createdAt
+    }
+}
+
+/// A task of an instance that does not count any more, or will not when another serves in its place.
+package struct DisplacedView: Sendable, Codable, Hashable {
+    package var task: TaskID
+    package var node: NodeID
+    package var nodeName: String
+    package var cause: Displaced.Cause
+    package var since: Timestamp
+    /// As its node reported it last.
+    package var phase: TaskStatus.Phase
+    package var desired: DesiredState
+    /// nil: its node is there.
+    package var unreachableSince: Timestamp?
+
+    package init(
+        task: TaskID, node: NodeID, nodeName: String, cause: Displaced.Cause, since: Timestamp,
+        phase: TaskStatus.Phase, desired: DesiredState, unreachableSince: Timestamp?
+    ) {
+        self.task = task
+        self.node = node
+        self.nodeName = nodeName
+        self.cause = cause
+        self.since = since
+        self.phase = phase
+        self.desired = desired
+        self.unreachableSince = unreachableSince
     }
 }
 
@@ -97,12 +144,54 @@ package struct NodeView: Sendable, Codable {
     /// What its tasks were promised.
     package var allocated: Resources
     package var tasks: Int
+    /// Set while the node is drained.
+    package var drain: DrainView?
 
-    package init(node: Node, conditions: [Condition], allocated: Resources, tasks: Int) {
+    package init(
+        node: Node, conditions: [Condition], allocated: Resources, tasks: Int, drain: DrainView? = nil
+    ) {
         self.node = node
+        self.drain = drain
         self.conditions = conditions
         self.allocated = allocated
         self.tasks = tasks
+    }
+}
+
+/// How far the draining of a node is.
+package struct DrainView: Sendable, Codable, Hashable {
+    package struct Remaining: Sendable, Codable, Hashable {
+        /// The container's name.
+        package var name: String
+        package var kind: Workload.Kind
+        /// Why it is still there, in a few words.
+        package var reason: String
+
+        package init(name: String, kind: Workload.Kind, reason: String) {
+            self.name = name
+            self.kind = kind
+            self.reason = reason
+        }
+    }
+
+    package var startedAt: Timestamp
+    /// When what is left of services is removed whatever it takes; nil: never.
+    package var deadline: Timestamp?
+    /// Per cent.
+    package var minimumAvailable: Int
+    /// Tasks of services that are still there.
+    package var remaining: Int
+    /// The first 100 containers that are still there, those of services first.
+    package var staying: [Remaining]
+
+    package init(
+        startedAt: Timestamp, deadline: Timestamp?, minimumAvailable: Int, remaining: Int, staying: [Remaining]
+    ) {
+        self.startedAt = startedAt
+        self.deadline = deadline
+        self.minimumAvailable = minimumAvailable
+        self.remaining = remaining
+        self.staying = staying
     }
 }
 
@@ -141,11 +230,15 @@ package struct VolumeView: Sendable, Codable, Hashable {
     package var createdAt: Timestamp
     /// Names of the containers that use it.
     package var usedBy: [String]
+    /// nil: its node is there.
+    package var unreachableSince: Timestamp?
 
     package init(
-        name: String, node: NodeID, path: String, labels: [String: String], createdAt: Timestamp, usedBy: [String] = []
+        name: String, node: NodeID, path: String, labels: [String: String], createdAt: Timestamp,
+        usedBy: [String] = [], unreachableSince: Timestamp? = nil
     ) {
         self.name = name
+        self.unreachableSince = unreachableSince
         self.node = node
         self.path = path
         self.labels = labels

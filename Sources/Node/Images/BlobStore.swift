@@ -46,7 +46,8 @@ struct BlobStore: Sendable {
             return try File.open(path(digest), O_RDONLY | O_NOFOLLOW)
         } catch {
             guard error.errno == ENOENT else { throw error }
-            throw ImageError(.notFound, "the content \(digest) is not in the store; load or import the image again")
+            throw ImageError(
+                .notFound, "the content \(digest) is not in the store; pull, load or import the image again")
         }
     }
 
@@ -57,7 +58,7 @@ struct BlobStore: Sendable {
         return ImageError(
             .corrupted,
             "the content \(digest) is damaged on disk (it reads as \(actual)); it was moved to \(place), "
-                + "load or import the image again")
+                + "pull, load or import the image again")
     }
 
     /// Removes what is in quarantine.
@@ -66,10 +67,13 @@ struct BlobStore: Sendable {
     }
 
     /// Takes a complete, durable file of the same file system over as the blob of its digest. A blob that is there
-    /// already is replaced: the new content has just been hashed.
+    /// already is replaced: the new content has just been hashed. A file that another operation has brought here
+    /// meanwhile, as happens to downloads that two share, is here already.
     func adopt(_ file: String, as digest: Digest) throws {
         let target = path(digest)
-        try systemCall("rename", target) { rename(file, target) }
+        if rename(file, target) == 0 { return }
+        let number = errno
+        guard number == ENOENT, contains(digest) else { throw KernelError("rename", target, errno: number) }
     }
 
     /// Makes all adopted names durable.

@@ -68,7 +68,8 @@ final class MemorySource: ByteSource {
 /// Passes bytes on and computes their digest; writes a copy of them where one is wanted.
 final class HashingSource: ByteSource {
     private let upstream: any ByteSource
-    private var state = DigestState()
+    /// Of the bytes so far, to go on with.
+    private(set) var state = DigestState()
     private let subject: String
     /// A descriptor that all bytes from now on are written to as well; it belongs to the caller.
     var copy: Int32?

@@ -26,7 +26,7 @@ extension ImageStore {
     ) throws -> ImageConfig {
         try ImageError.explaining("making a root file system from \(digest)") {
             guard let record = state.withLock({ $0.catalog.images[digest] }) else {
-                throw ImageError(.notFound, "there is no image \(digest) on this node; import or load it first")
+                throw ImageError(.notFound, "there is no image \(digest) on this node; pull, import or load it first")
             }
             return try pinning(record.blobs + record.chain) {
                 let config = try config(of: record).config

@@ -22,6 +22,10 @@ package struct ImageError: Error, Sendable, Equatable, CustomStringConvertible {
         case inUse
         /// Content in the store that is no longer what its digest says; it has been put aside.
         case corrupted
+        /// A registry wants a login, or refuses the one that it was given.
+        case unauthorized
+        /// A registry or another node cannot be reached, is too slow, or fails; trying again later may help.
+        case unavailable
         /// The file system is full (or its quota is used up); nothing was kept.
         case noSpace
         /// A system call failed.
@@ -47,13 +51,31 @@ extension ImageError {
     {
         do {
             return try body()
-        } catch let error as KernelError where error.errno == ENOSPC || error.errno == EDQUOT {
-            throw ImageError(
-                .noSpace, "no space left while \(operation()) (\(error)); nothing was kept, free some space and repeat")
-        } catch let error as KernelError {
-            throw ImageError(.system, "failed while \(operation()): \(error)")
-        } catch let error as JSONError {
-            throw ImageError(.invalidArchive, "failed while \(operation()): \(error)")
+        } catch {
+            throw explained(error, while: operation())
+        }
+    }
+
+    /// The same for an operation that waits.
+    static func explaining<Result>(
+        _ operation: @autoclosure () -> String, isolation: isolated (any Actor)? = #isolation,
+        waiting body: () async throws -> Result
+    ) async throws -> Result {
+        do {
+            return try await body()
+        } catch {
+            throw explained(error, while: operation())
+        }
+    }
+
+    private static func explained(_ error: any Error, while operation: String) -> any Error {
+        switch error {
+        case let error as KernelError where error.errno == ENOSPC || error.errno == EDQUOT:
+            ImageError(
+                .noSpace, "no space left while \(operation) (\(error)); nothing was kept, free some space and repeat")
+        case let error as KernelError: ImageError(.system, "failed while \(operation): \(error)")
+        case let error as JSONError: ImageError(.invalidArchive, "failed while \(operation): \(error)")
+        default: error
         }
     }
 }

@@ -23,6 +23,8 @@ package struct ImageRecord: Codable, Sendable, Equatable {
     package var configDigest: Digest
     /// All names, sorted; empty for an image whose name was given to another one.
     package var names: [ImageReference]
+    /// `repository@sha256:…` of the registries that it came from: of its manifest, and of the index that it was taken from.
+    package var origins: [ImageReference]?
     package var platform: Platform
     /// When it was made, as it says itself; nil where it does not, or says something that is no date.
     package var created: Timestamp?
@@ -33,6 +35,8 @@ package struct ImageRecord: Codable, Sendable, Equatable {
     package var layers: [Layer]
     /// Bytes of manifest and configuration.
     package var documentSize: UInt64
+
+    static let maximumOrigins = 64
 
     /// Bytes in the store: layers, configuration and manifest.
     package var size: UInt64 { layers.reduce(documentSize) { $0 + $1.size } }
@@ -122,6 +126,9 @@ struct ImageCatalog: Sendable {
             return
         }
         present.names = Set(present.names).union(image.names).sorted()
+        // The most recent ones, so that an image that is in ever new indexes does not grow without bound.
+        let origins = (image.origins ?? []) + (present.origins ?? []).filter { image.origins?.contains($0) != true }
+        present.origins = origins.isEmpty ? nil : Array(origins.prefix(ImageRecord.maximumOrigins))
         present.layers = image.layers
         images[image.digest] = present
     }

@@ -71,7 +71,10 @@ extension ImageStore {
     /// - Parameters:
     ///   - inUse: the digests of the images that tasks have.
     ///   - untagged: remove images without a name that are not in use as well.
-    package func collectGarbage(inUse: Set<Digest>, untagged: Bool = false) throws -> ImageGarbage {
+    ///   - seconds: begun downloads that nobody has gone on with for so long are removed too.
+    package func collectGarbage(
+        inUse: Set<Digest>, untagged: Bool = false, downloadsUnusedFor seconds: Int = 24 * 3600
+    ) throws -> ImageGarbage {
         try freeing("collecting garbage") {
             let trash = try WorkingDirectory(in: blobs.temporaryDirectory)
             var garbage = ImageGarbage()
@@ -89,6 +92,7 @@ extension ImageStore {
                     blobs: blobs.list(), chains: snapshots.list(), inUse: used, state: state, into: trash)
                 garbage.blobs = moved.blobs
                 garbage.snapshots = moved.snapshots
+                try downloads.discard(except: Set(state.pins.keys), unusedFor: seconds, into: trash)
             }
             try blobs.emptyQuarantine()
             garbage.bytes = try Tree.remove(trash.path).bytes

@@ -19,6 +19,7 @@ package final class ImageStore: Sendable {
 
     let blobs: BlobStore
     let snapshots: SnapshotStore
+    let downloads: DownloadStore
     let state: Mutex<State>
     /// Taken while layers are unpacked from the disk, so that ten containers of a new image unpack it once.
     let unpacking = Mutex<Void>(())
@@ -42,7 +43,8 @@ package final class ImageStore: Sendable {
         self.limits = limits
         blobs = BlobStore(root: root)
         snapshots = SnapshotStore(root: root, limits: limits)
-        let (blobs, snapshots) = (blobs, snapshots)
+        downloads = DownloadStore(root: root)
+        let (blobs, snapshots, downloads) = (blobs, snapshots, downloads)
         let path = "\(root)/index.json"
         let opened = try ImageError.explaining("opening the image store \(root)") {
             try File.makeDirectories(root, mode: 0o700)
@@ -51,6 +53,7 @@ package final class ImageStore: Sendable {
             }
             try blobs.prepare()
             try snapshots.prepare()
+            try downloads.prepare()
             var warnings: [String] = []
             let catalog = try ImageCatalog.open(path, blobs: blobs, limits: limits, warnings: &warnings)
             return (lock: lock, catalog: catalog, warnings: warnings)
@@ -100,7 +103,14 @@ extension ImageStore {
             return try short(reference, in: catalog)
         }
         if let digest = name.digest {
-            if let image = catalog.images[digest], image.names.contains(where: { $0.repository == name.repository }) {
+            let known = { (image: ImageRecord) in
+                (image.names + (image.origins ?? [])).contains { $0.repository == name.repository }
+            }
+            if let image = catalog.images[digest], known(image) { return image }
+            // An index stands for the image that was taken from it.
+            if let image = catalog.images.values.first(where: { image in
+                image.origins?.contains { $0.digest == digest && $0.repository == name.repository } ?? false
+            }) {
                 return image
             }
         } else if let image = catalog.named(name) {
@@ -109,7 +119,7 @@ extension ImageStore {
             return try short(reference, in: catalog)
         }
         throw ImageError(
-            .notFound, "there is no image '\(name.familiar)' on this node; import or load it first")
+            .notFound, "there is no image '\(name.familiar)' on this node; pull, import or load it first")
     }
 
     private static func short(_ prefix: String, in catalog: ImageCatalog) throws -> ImageRecord {
@@ -149,16 +159,31 @@ extension ImageStore {
 
     /// Keeps blobs and snapshots from being collected while `body` runs.
     func pinning<Result>(_ digests: [Digest], _ body: () throws -> Result) rethrows -> Result {
+        pin(digests)
+        defer { unpin(digests) }
+        return try body()
+    }
+
+    /// The same for an operation that waits.
+    func pinning<Result>(
+        _ digests: [Digest], isolation: isolated (any Actor)? = #isolation, waiting body: () async throws -> Result
+    ) async rethrows -> Result {
+        pin(digests)
+        defer { unpin(digests) }
+        return try await body()
+    }
+
+    private func pin(_ digests: [Digest]) {
         state.withLock { state in for digest in digests { state.pins[digest, default: 0] += 1 } }
-        defer {
-            state.withLock { state in
-                for digest in digests {
-                    let count = (state.pins[digest] ?? 1) - 1
-                    state.pins[digest] = count == 0 ? nil : count
-                }
+    }
+
+    private func unpin(_ digests: [Digest]) {
+        state.withLock { state in
+            for digest in digests {
+                let count = (state.pins[digest] ?? 1) - 1
+                state.pins[digest] = count == 0 ? nil : count
             }
         }
-        return try body()
     }
 }
 

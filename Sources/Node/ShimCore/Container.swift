@@ -24,6 +24,12 @@ final class Container {
     private var recordError: String?
     private var recordTimer: Int?
     private var waiters: [() -> Void] = []
+    /// When its lease runs out, for whoever asks.
+    var leaseUntil: Int64?
+    /// Set when its lease has run out: when it gets SIGKILL (again), in milliseconds of CLOCK_BOOTTIME.
+    private(set) var killAt: Int64?
+    /// A runtime is at it.
+    var isBeingKilled = false
 
     /// A container that the runtime has created; `announce` is called for every change but the creation.
     init(
@@ -43,7 +49,7 @@ final class Container {
     var state: ShimContainerState {
         ShimContainerState(
             container: spec.container, start: spec.start, status: status, pid: pid, createdAt: createdAt,
-            startedAt: startedAt, exit: exit,
+            startedAt: startedAt, exit: exit, leaseUntil: leaseUntil,
             logLinesLost: io.log.flatMap { $0.recordsLost == 0 ? nil : $0.recordsLost }, recordError: recordError)
     }
 
@@ -53,6 +59,9 @@ final class Container {
     var isRunning: Bool { status == .running && ended == nil }
     var isPaused: Bool { status == .paused && ended == nil }
     var exitCode: Int32? { exit?.exitCode }
+    /// Its program runs or is about to, frozen or not.
+    var mayRun: Bool { isRunning || isPaused || isCreated && isStarting }
+    var leaseRanOut: Bool { killAt != nil }
 
     /// Calls `body` once the exit is announced; at once if it is.
     func whenStopped(_ body: @escaping () -> Void) {
@@ -91,6 +100,9 @@ final class Container {
         announce(.resumed, self)
     }
 
+    /// It is being ended, and nothing changes that.
+    func leaseEnds(killAt: Int64) { self.killAt = killAt }
+
     /// The process was reaped.
     func processEnded(_ exitStatus: ExitStatus) {
         ended = (exitStatus, .now())
@@ -106,6 +118,7 @@ final class Container {
 
     private func close(_ exitStatus: ExitStatus, at finishedAt: Timestamp) {
         var reason = startFailure.map { "it was not started: \($0)" }
+        if leaseRanOut { reason = ExitRecord.leaseRanOut }
         if reason == nil, startedAt == nil { reason = "it ended before it was started" }
         let record = ExitRecord(
             container: spec.container, start: spec.start, pid: pid, exitCode: exitStatus.shellCode,
@@ -160,7 +173,8 @@ enum OOMKills {
 
 /// The place of a container in the shim, through all its starts. Operations that change it run one after another.
 final class ContainerSlot {
-    var container: Container?
+    var container: Container? { didSet { container?.leaseUntil = lease?.until } }
+    var lease: ShimLease? { didSet { container?.leaseUntil = lease?.until } }
     private var waiting: [(@escaping () -> Void) -> Void] = []
     private var isBusy = false
 

@@ -11,7 +11,9 @@ extension Shim {
         switch request {
         case .hello:
             answer(
-                ShimResponse(version: ShimProtocol.version, pid: getpid(), task: options.taskID), connection)
+                ShimResponse(
+                    version: ShimProtocol.version, pid: getpid(), task: options.taskID,
+                    features: ShimProtocol.features), connection)
         case .state:
             answer(ShimResponse(containers: containers.map(\.state), execs: execStates), connection)
         case .create(let spec): create(spec, connection)
@@ -19,6 +21,8 @@ extension Shim {
         case .signal(let id, let number, let all): signal(id, number, all: all, connection)
         case .pause(let id): pause(id, connection)
         case .resume(let id): resume(id, connection)
+        case .lease(let lease): self.lease(lease, connection)
+        case .release(let id): release(id, connection)
         case .delete(let id, let force): delete(id, force: force, connection)
         case .exec(let spec): exec(spec, connection)
         case .attach(let spec): attach(spec, connection)
@@ -33,11 +37,11 @@ extension Shim {
         connection.finish()
     }
 
-    private func answer(_ container: Container, _ connection: Connection) {
+    func answer(_ container: Container, _ connection: Connection) {
         answer(ShimResponse(container: container.state), connection)
     }
 
-    private func failUnknown(_ id: String, _ connection: Connection) {
+    func failUnknown(_ id: String, _ connection: Connection) {
         connection.fail("there is no container \(id)")
     }
 
@@ -116,7 +120,10 @@ extension Shim {
                     failpoint("shim.after_create")
                     announce(.created, container)
                     answer(container, connection)
-                    reaper.watch(process.pid, since: process.moment) { container.processEnded($0) }
+                    reaper.watch(process.pid, since: process.moment) { [unowned self] status in
+                        container.processEnded(status)
+                        endStragglers(of: container)
+                    }
                     finish(nil)
                 } catch {
                     runtime.run("delete", ["--force", spec.container]) { _ in finish("\(error)") }
@@ -137,7 +144,12 @@ extension Shim {
                 connection.fail("cannot start container \(id): it has ended; create its next start first")
                 return done()
             }
+            if let refusal = leaseRefusal(id) {
+                connection.fail("cannot start container \(id): \(refusal)")
+                return done()
+            }
             container.startBegins()
+            enforceLeases()
             runtime.run("start", [id]) { [unowned self] failure in
                 container.startEnds(failure: failure)
                 if let failure {

@@ -314,6 +314,8 @@ enum ShimLimits {
     static let drainBytes = 1 << 20
     /// How long `delete` with force waits for the end of a killed container.
     static let killMilliseconds: Int64 = 20_000
+    /// Between SIGKILLs to a container that has outlived its lease.
+    static let rekillMilliseconds: Int64 = 2_000
     /// Between attempts to write an exit record.
     static let recordRetryMilliseconds: Int64 = 1_000
     /// Between looks for the socket's path while there is no container.

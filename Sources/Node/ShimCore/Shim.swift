@@ -23,6 +23,8 @@ final class Shim {
     private var finishedExecs: [ShimExecState] = []
     private var temporaryFiles = 0
     private var orphanTimer: Int?
+    /// There since the first lease.
+    private(set) var leaseTimer: LeaseTimer?
 
     /// Listens; `run` serves.
     init(_ options: ShimOptions) throws(KernelError) {
@@ -143,6 +145,7 @@ final class Shim {
 
     // MARK: Containers
 
+    var slotsInOrder: [ContainerSlot] { order.compactMap { slots[$0] } }
     var containers: [Container] { order.compactMap { slots[$0]?.container } }
     var hasLivingContainer: Bool { containers.contains(where: \.isAlive) }
 
@@ -167,6 +170,11 @@ final class Shim {
             return true
         }
         watchForOrphanage()
+    }
+
+    func prepareLeaseTimer() throws(KernelError) {
+        guard leaseTimer == nil else { return }
+        leaseTimer = try LeaseTimer(loop) { [unowned self] in enforceLeases() }
     }
 
     /// A path for a short-lived file beside the socket.

@@ -5,13 +5,29 @@ import Kernel
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import Security
 import StreamFrames
 
 /// A cluster's API as the verbs use it.
 struct ClusterAPI: Sendable {
     let host: String
+    /// `mlt1.…`, for a host on the network: it says who asks, and which cluster is the right one.
+    var token: String?
 
-    private func client() throws -> APIClient { APIClient(try ServerAddress(host)) }
+    private func client() throws -> APIClient {
+        let address = try ServerAddress(host)
+        guard case .tls = address, let token else { return APIClient(address) }
+        let text: TokenText
+        do {
+            text = try TokenText(token)
+        } catch {
+            throw CommandFailure("MARTLET_TOKEN: \(error)")
+        }
+        let verification = PeerVerification(.pin(text.pin))
+        return APIClient(
+            address,
+            tls: ClientTLS(try ClientIdentity(), bearer: token) { try await verification.verify(chain: $0) })
+    }
 
     private func target(_ path: String, _ query: [(String, String)]) -> String {
         if query.isEmpty { return path }
@@ -44,6 +60,16 @@ struct ClusterAPI: Sendable {
         _ path: String, query: [(String, String)], _ each: (T) throws -> Void
     ) async throws {
         for try await line in try await client().lines(.GET, target(path, query)) {
+            try each(JSONCoding.decode(T.self, from: line))
+        }
+    }
+
+    /// The same for a request with a body.
+    func lines<T: Decodable & Sendable>(
+        _ method: String, _ path: String, body: some Encodable, _ each: (T) throws -> Void
+    ) async throws {
+        let content = try APIClient.Body.json(body)
+        for try await line in try await client().lines(HTTPMethod(rawValue: method), path, body: content) {
             try each(JSONCoding.decode(T.self, from: line))
         }
     }

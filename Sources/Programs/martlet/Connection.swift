@@ -11,11 +11,18 @@ import Wire
 struct ConnectionOptions: ParsableArguments {
     @Option(
         name: [.customShort("H"), .long],
-        help: "unix:/path or http://host:port (MARTLET_HOST; unix:/run/martlet/martlet.sock).")
+        help:
+            "unix:/path or https://host:port (MARTLET_HOST; unix:/run/martlet/martlet.sock), the latter with MARTLET_TOKEN."
+    )
     var host: String?
 
     var cluster: ClusterAPI {
-        ClusterAPI(host: host ?? getenv("MARTLET_HOST").map { String(cString: $0) } ?? "unix:/run/martlet/martlet.sock")
+        func variable(_ name: String) -> String? {
+            getenv(name).map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
+        }
+        return ClusterAPI(
+            host: host ?? variable("MARTLET_HOST") ?? "unix:/run/martlet/martlet.sock",
+            token: variable("MARTLET_TOKEN"))
     }
 }
 

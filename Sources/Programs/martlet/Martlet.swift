@@ -27,11 +27,17 @@ struct Martlet: AsyncParsableCommand {
                 ]),
             CommandGroup(name: "Services", subcommands: [Service.self]),
             CommandGroup(
-                name: "Images and volumes", subcommands: [Images.self, ImageCommand.self, VolumeCommand.self]),
+                name: "Images and volumes",
+                subcommands: [
+                    Images.self, Pull.self, Push.self, Login.self, Logout.self, Tag.self, ImageCommand.self,
+                    VolumeCommand.self,
+                ]),
+            CommandGroup(name: "Secrets and configs", subcommands: [SecretCommand.self, ConfigCommand.self]),
             CommandGroup(
                 name: "Cluster",
                 subcommands: [
-                    Up.self, Down.self, MasterCommand.self, AgentCommand.self, NodeCommand.self, Doctor.self,
+                    Up.self, Down.self, MasterCommand.self, AgentCommand.self, ClusterCommand.self, TokenCommand.self,
+                    NodeCommand.self, Doctor.self,
                     VersionCommand.self, Completion.self,
                 ]),
         ])

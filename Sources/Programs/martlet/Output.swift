@@ -6,6 +6,10 @@ import Kernel
 enum Output {
     static func line(_ text: String) { bytes(Array((text + "\n").utf8), to: 1) }
 
+    static func json(_ value: some Encodable) throws {
+        line(String(decoding: try JSONCoding.encode(value, pretty: true), as: UTF8.self))
+    }
+
     static func error(_ text: String) { bytes(Array((text + "\n").utf8), to: 2) }
 
     /// A reader that went away ends the program quietly, as `yes | head` does.

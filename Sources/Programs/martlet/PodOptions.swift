@@ -5,6 +5,8 @@ import Model
 /// The flags that describe a container, shared by `run`, `create` and the `service` verbs.
 struct PodOptions: ParsableArguments {
     @OptionGroup var variables: EnvironmentOptions
+    @OptionGroup var files: FileMountOptions
+    @OptionGroup var loss: LossOptions
 
     @Option(
         name: .shortAndLong, help: "SOURCE:TARGET[:ro]: a path of the node, or a named volume.",
@@ -71,6 +73,9 @@ struct PodOptions: ParsableArguments {
     @Option(help: "LABEL==VALUE or LABEL!=VALUE: on which nodes.")
     var constraint: [ConstraintArgument] = []
 
+    @Option(help: "The group that it lives under, such as /team/web (its maker's own, else /).")
+    var group: String?
+
     @Option(help: "binpack, spread or random.")
     var strategy: PlacementStrategy?
 
@@ -131,7 +136,7 @@ struct PodOptions: ParsableArguments {
     func apply(to pod: inout PodSpec) throws {
         var container = pod.containers[0]
         container.environment = merge(container.environment, try variables.entries())
-        container.mounts += volume.map(\.mount) + tmpfs.map(\.mount)
+        container.mounts += volume.map(\.mount) + tmpfs.map(\.mount) + files.mounts
         if !workdir.isEmpty { container.workingDirectory = workdir }
         if !user.isEmpty { container.user = user }
         if readOnly { container.readOnlyRoot = true }
@@ -154,6 +159,7 @@ struct PodOptions: ParsableArguments {
         if let restart { pod.restart = restart.policy }
         pod.constraints += constraint.map(\.constraint)
         if let strategy { pod.strategy = strategy }
+        pod.loss = loss.policy(over: pod.loss)
     }
 
     /// Later entries of the same key win.

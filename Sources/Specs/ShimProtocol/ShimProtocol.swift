@@ -6,7 +6,8 @@
 /// frame with a `ShimEvent` for every change. After any other answer the shim closes.
 ///
 /// Versions: `hello` tells the shim's. Within a version, fields may be added, so readers ignore unknown ones; an op
-/// that a shim does not know is refused by name.
+/// that a shim does not know is refused by name. What was added to a version is told by `hello` as well, in `features`:
+/// a shim that names none is of the time before there were any.
 ///
 /// Start: the agent makes the socket's directory (0700) and starts `martlet-shim` as `ShimOptions.arguments` has it, in
 /// a session of its own, stdio on /dev/null, with the write end of a pipe as descriptor `--ready-fd`. The shim writes
@@ -17,6 +18,10 @@
 package enum ShimProtocol {
     /// Changes when a reader of the old form would misunderstand the new one.
     package static let version = 1
+    /// What has been added to the version.
+    package static let features = [leases]
+    /// The feature of `lease` and `release`.
+    package static let leases = "leases"
     /// What the shim writes to its ready descriptor.
     package static let ready = "ok\n"
     /// Longest message, in bytes; the frames' own limit.

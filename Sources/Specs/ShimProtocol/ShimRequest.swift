@@ -16,6 +16,11 @@ package enum ShimRequest: Sendable, Equatable {
     case signal(container: String, signal: Int32, all: Bool)
     case pause(container: String)
     case resume(container: String)
+    /// Lets the container run until the moment given, and ends it then; see `ShimLease`. Refused once the lease before
+    /// has run out under a container that lives: that one ends.
+    case lease(ShimLease)
+    /// The container needs no lease any more; without one it may run for ever. One that is being ended ends.
+    case release(container: String)
     /// Removes a stopped container from runtime and shim; with `force`, a running one is killed first. Its log and exit
     /// record stay. One that is not there is deleted already: no error.
     case delete(container: String, force: Bool)
@@ -42,6 +47,8 @@ package enum ShimRequest: Sendable, Equatable {
         case .signal: "signal"
         case .pause: "pause"
         case .resume: "resume"
+        case .lease: "lease"
+        case .release: "release"
         case .delete: "delete"
         case .exec: "exec"
         case .attach: "attach"
@@ -167,6 +174,8 @@ extension ShimRequest: Codable {
                 all: try fields.decodeIfPresent(Bool.self, forKey: .all) ?? false)
         case "pause": self = .pause(container: try container())
         case "resume": self = .resume(container: try container())
+        case "lease": self = .lease(try ShimLease(from: decoder))
+        case "release": self = .release(container: try container())
         case "delete":
             self = .delete(
                 container: try container(), force: try fields.decodeIfPresent(Bool.self, forKey: .force) ?? false)
@@ -192,7 +201,8 @@ extension ShimRequest: Codable {
         case .create(let create): try create.encode(to: encoder)
         case .exec(let exec): try exec.encode(to: encoder)
         case .attach(let attach): try attach.encode(to: encoder)
-        case .start(let container), .pause(let container), .resume(let container):
+        case .lease(let lease): try lease.encode(to: encoder)
+        case .start(let container), .pause(let container), .resume(let container), .release(let container):
             try fields.encode(container, forKey: .container)
         case .signal(let container, let signal, let all):
             try fields.encode(container, forKey: .container)

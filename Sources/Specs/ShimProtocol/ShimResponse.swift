@@ -10,22 +10,27 @@ package struct ShimResponse: Codable, Sendable, Equatable {
     package var pid: Int32?
     /// `hello`: the task it was started for.
     package var task: String?
+    /// `hello`: the shim's `ShimProtocol.features`; nil: none.
+    package var features: [String]?
     /// `state`: all containers.
     package var containers: [ShimContainerState]?
     /// `state`: execs that run, and the latest that ended.
     package var execs: [ShimExecState]?
-    /// The container after `create`, `start`, `signal`, `pause`, `resume`, `resize` and `attach`.
+    /// The container after `create`, `start`, `signal`, `pause`, `resume`, `lease`, `release`, `resize`
+    /// and `attach`.
     package var container: ShimContainerState?
     /// The process after `exec`.
     package var exec: ShimExecState?
 
     package init(
-        version: Int? = nil, pid: Int32? = nil, task: String? = nil, containers: [ShimContainerState]? = nil,
-        execs: [ShimExecState]? = nil, container: ShimContainerState? = nil, exec: ShimExecState? = nil
+        version: Int? = nil, pid: Int32? = nil, task: String? = nil, features: [String]? = nil,
+        containers: [ShimContainerState]? = nil, execs: [ShimExecState]? = nil, container: ShimContainerState? = nil,
+        exec: ShimExecState? = nil
     ) {
         self.version = version
         self.pid = pid
         self.task = task
+        self.features = features
         self.containers = containers
         self.execs = execs
         self.container = container
@@ -62,6 +67,8 @@ package struct ShimContainerState: Codable, Sendable, Equatable {
     package var startedAt: Timestamp?
     /// There when it is stopped.
     package var exit: ExitRecord?
+    /// When its lease runs out or ran out, in milliseconds of CLOCK_BOOTTIME; nil: it needs none.
+    package var leaseUntil: Int64?
     /// Lines of output that could not be logged, since the disk was full, say; absent when there are none.
     package var logLinesLost: UInt64?
     /// Why the exit record is not on disk yet; the shim keeps trying.
@@ -69,7 +76,8 @@ package struct ShimContainerState: Codable, Sendable, Equatable {
 
     package init(
         container: String, start: Int, status: ShimContainerStatus, pid: Int32, createdAt: Timestamp,
-        startedAt: Timestamp? = nil, exit: ExitRecord? = nil, logLinesLost: UInt64? = nil, recordError: String? = nil
+        startedAt: Timestamp? = nil, exit: ExitRecord? = nil, leaseUntil: Int64? = nil, logLinesLost: UInt64? = nil,
+        recordError: String? = nil
     ) {
         self.container = container
         self.start = start
@@ -78,6 +86,7 @@ package struct ShimContainerState: Codable, Sendable, Equatable {
         self.createdAt = createdAt
         self.startedAt = startedAt
         self.exit = exit
+        self.leaseUntil = leaseUntil
         self.logLinesLost = logLinesLost
         self.recordError = recordError
     }
@@ -130,8 +139,11 @@ package struct ExitRecord: Codable, Sendable, Equatable {
     package var startedAt: Timestamp
     /// When its process was reaped.
     package var finishedAt: Timestamp
-    /// What the code does not say, as a sentence.
+    /// What the code does not say, as a sentence; `leaseRanOut` is one.
     package var reason: String?
+
+    /// The reason of a container that its shim ended because its lease ran out, see `ShimLease`.
+    package static let leaseRanOut = "its lease ran out"
 
     package init(
         container: String, start: Int, pid: Int32, exitCode: Int32, signal: Int32? = nil, oomKilled: Bool = false,

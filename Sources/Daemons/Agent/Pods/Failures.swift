@@ -24,7 +24,7 @@ extension ExecutorFailure {
         switch error {
         case let error as KernelError: [ENOSPC, EDQUOT, ENOMEM, EMFILE, ENFILE, EAGAIN].contains(error.errno)
         case let error as CgroupError: [ENOSPC, ENOMEM, EAGAIN].contains(error.errno)
-        case let error as ImageError: error.kind == .noSpace
+        case let error as ImageError: error.kind == .noSpace || error.kind == .unavailable
         case is BlockingPoolError, is CancellationError: true
         case let error as ShimError: error.kind != .refused || mentionsFullDisk(error.description)
         case let error as NetworkError: error.kind == .failed && mentionsFullDisk(error.description)

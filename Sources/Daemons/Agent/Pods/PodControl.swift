@@ -17,7 +17,7 @@ extension PodExecutor {
     }
 
     /// The signal that was named, or what spec or image choose, or SIGTERM.
-    private func number(of name: String, _ assignment: TaskAssignment) async throws -> Int32 {
+    func number(of name: String, _ assignment: TaskAssignment) async throws -> Int32 {
         var text = name
         if text.isEmpty { text = assignment.pod.containers.first?.stopSignal ?? "" }
         if text.isEmpty {

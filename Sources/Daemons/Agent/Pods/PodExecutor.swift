@@ -10,6 +10,7 @@ import Reactor
 import ShimProtocol
 import Synchronization
 import Volumes
+import Wire
 
 /// Runs pods with martlet-shim and martlet-runtime on this machine.
 package final class PodExecutor: Executor {
@@ -18,11 +19,13 @@ package final class PodExecutor: Executor {
     let pool: BlockingPool
     let reactor: Reactor
     let images: ImageStore
+    let transfers: ImageTransfers
     let volumes: VolumeStore
     let network: BridgeNetwork
     let cgroups: CgroupLayout
     let launcher: ShimLauncher
     let gate = AttachGate()
+    let leases: LeaseKeeper
     let logger: Logger
     let bootID: String
 
@@ -42,6 +45,7 @@ package final class PodExecutor: Executor {
     private struct Listeners: Sendable {
         var event: (@Sendable (AgentEvent) -> Void)?
         var volumesMade: (@Sendable () -> Void)?
+        var secrets: (@Sendable (TaskID) async throws -> TaskSecrets)?
     }
 
     /// What is kept in memory of a task whose shim lives.
@@ -55,17 +59,20 @@ package final class PodExecutor: Executor {
     }
 
     init(
-        _ configuration: AgentConfiguration, images: ImageStore, volumes: VolumeStore, network: BridgeNetwork,
-        pool: BlockingPool, reactor: Reactor, logger: Logger
+        _ configuration: AgentConfiguration, images: ImageStore, transfers: ImageTransfers, volumes: VolumeStore,
+        network: BridgeNetwork,
+        table: TaskTable, pool: BlockingPool, reactor: Reactor, logger: Logger
     ) throws {
         self.configuration = configuration
         paths = configuration.paths
         self.images = images
+        self.transfers = transfers
         self.volumes = volumes
         self.network = network
         self.pool = pool
         self.reactor = reactor
         self.logger = logger
+        leases = LeaseKeeper(table, logger)
         cgroups = try CgroupLayout.detect()
         bootID = try Proc.bootID()
         launcher = ShimLauncher(
@@ -81,6 +88,7 @@ package final class PodExecutor: Executor {
     package func run(tell: @escaping @Sendable (AgentEvent) -> Void) async throws {
         listeners.withLock { $0.event = tell }
         await withDiscardingTaskGroup { group in
+            group.addTask { await self.keepLeases() }
             for await job in jobs {
                 switch job {
                 case .watch(let task, let container):
@@ -96,6 +104,16 @@ package final class PodExecutor: Executor {
 
     /// Has `listener` called when a volume was made on its first use.
     func onVolumesMade(_ listener: @escaping @Sendable () -> Void) { listeners.withLock { $0.volumesMade = listener } }
+
+    /// Has the secrets of tasks got by `fetch`.
+    func onSecretsWanted(_ fetch: @escaping @Sendable (TaskID) async throws -> TaskSecrets) {
+        listeners.withLock { $0.secrets = fetch }
+    }
+
+    func secrets(of task: TaskID) async throws -> TaskSecrets {
+        guard let fetch = listeners.withLock({ $0 }).secrets else { throw AgentError("no master is known") }
+        return try await fetch(task)
+    }
 
     func volumesChanged() { listeners.withLock { $0 }.volumesMade?() }
 

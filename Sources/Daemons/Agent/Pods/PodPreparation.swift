@@ -11,7 +11,10 @@ import Wire
 extension PodExecutor {
     package func prepare(_ assignment: TaskAssignment) async throws(ExecutorFailure) -> PreparedPod {
         try await explaining("cannot prepare container \(assignment.instanceName)") {
-            try await pool.run { try self.makePod(assignment) }
+            for container in assignment.pod.containers {
+                try await transfers.ensure(container.imageDigest, name: container.image)
+            }
+            return try await pool.run { try self.makePod(assignment) }
         }
     }
 

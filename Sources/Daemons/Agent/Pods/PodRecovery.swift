@@ -102,6 +102,9 @@ extension PodExecutor {
                 logger.warning("a network's leftover stays", metadata: ["error": "\(problem)"])
             }
         }
+        await removing("secrets") {
+            try await pool.run { try self.removeSecrets(exceptOf: Set(living.map { TaskID($0) })) }
+        }
         await removing("directories") {
             for task in try Self.names(paths.tasks).map({ TaskID($0) }) where !tasks.contains(task) {
                 let directory = paths.task(task).directory

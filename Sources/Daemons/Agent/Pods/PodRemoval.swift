@@ -80,6 +80,7 @@ extension PodExecutor {
         try network.detach(task.id.text)
         try NetworkNamespace.remove(at: task.namespace)
         try unmountAll(below: task.directory)
+        try removeSecrets(task)
     }
 
     /// Unmounts everything at or below a directory, the innermost first. Blocks.

@@ -38,8 +38,9 @@ extension PodExecutor {
             tell(.exited(assignment.task, ContainerExit(exit)))
             return StartedContainer(pid: Int(exit.pid), startedAt: exit.startedAt)
         }
+        try await provideSecrets(assignment, spec)
         try await pool.run { try self.writeBundle(assignment, spec, task) }
-        try await ensureShim(task)
+        try await ensureShim(task, leased: assignment.pod.stopAfter != nil)
         failpoint("agent.after_shim")
         let shim = shim(of: assignment.task)
         let request = ShimCreate(
@@ -52,6 +53,8 @@ extension PodExecutor {
         adopt(assignment.task, container, start: start)
         if state == nil || state?.status == .created {
             await gate.open(assignment.task)
+            // Last of all: nothing of the lease is spent on waiting, and nothing runs without it.
+            try await prepareLease(assignment, state)
             state = try await shim.call(.start(container: container.text)).container
         }
         guard let state else { throw AgentError("the shim does not say what became of the container") }
@@ -69,19 +72,30 @@ extension PodExecutor {
     }
 
     /// Starts the task's shim unless it answers.
-    private func ensureShim(_ task: TaskPaths) async throws {
+    ///
+    /// - Parameter leased: it has to hold a lease. One of a version without leases is replaced, as nothing runs in it.
+    private func ensureShim(_ task: TaskPaths, leased: Bool) async throws {
+        let shim = ShimClient(socket: task.shimSocket)
+        let unfit: String?
         do {
-            try await ShimClient(socket: task.shimSocket).call(.hello, patience: .seconds(10))
-            return
-        } catch let error where error.kind == .unreachable {
-            // There is none.
+            let answer = try await shim.call(.hello, patience: .seconds(10))
+            if !leased || answer.has(ShimProtocol.leases) { return }
+            unfit = "it is of an older version without leases"
         } catch {
-            logger.warning(
-                "a shim does not answer and is replaced", metadata: ["task": "\(task.id)", "error": "\(error)"])
+            // Where none listens there is none.
+            unfit = error.kind == .unreachable ? nil : error.description
+        }
+        if let unfit {
+            logger.warning("a shim is replaced", metadata: ["task": "\(task.id)", "why": "\(unfit)"])
             try await destroyShim(task)
         }
         let process = try await pool.run { [launcher] in try launcher.launch(task) }
         giveJob.yield(.reap(process))
+        if leased, try await !shim.call(.hello, patience: .seconds(10)).has(ShimProtocol.leases) {
+            throw ExecutorFailure(
+                "onDisconnect: stopAfter is not supported by \(configuration.shimProgram), which is older than this "
+                    + "agent: install martlet whole")
+        }
     }
 
     private func clearStart(_ assignment: TaskAssignment) async {
@@ -134,10 +148,7 @@ extension PodExecutor {
     }
 }
 
-extension ContainerExit {
-    init(_ record: ExitRecord) {
-        self.init(
-            start: record.start, exitCode: Int(record.exitCode), outOfMemory: record.oomKilled,
-            startedAt: record.startedAt, finishedAt: record.finishedAt, reason: record.reason ?? "")
-    }
+extension ShimResponse {
+    /// Whether the shim that says hello has a feature.
+    fileprivate func has(_ feature: String) -> Bool { features?.contains(feature) == true }
 }

@@ -14,7 +14,7 @@ extension PodExecutor {
         for (index, mount) in container.mounts.enumerated() {
             let source: String
             switch mount.source {
-            case .tmpfs: continue
+            case .tmpfs, .secret, .config: continue
             case .volume(let name): source = try volume(name, for: mount.target, task)
             case .bind(let path): source = try pin(path, at: "\(task.directory)/mounts/\(index)")
             }

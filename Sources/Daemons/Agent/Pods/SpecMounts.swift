@@ -46,6 +46,12 @@ extension SpecBuilder {
                 destination: mount.target, type: "bind", source: mount.source,
                 options: ["rbind", "rprivate", mount.readOnly ? "ro" : "rw"])
         }
+        for (index, mount) in container.mounts.enumerated() where mount.isFile {
+            mounts.append(
+                MountSpec(
+                    destination: mount.target, type: "bind", source: paths.secret(index),
+                    options: ["bind", "rprivate", "ro", "nosuid", "nodev", "noexec"]))
+        }
         for mount in container.mounts {
             guard case .tmpfs(let size, let mode) = mount.source else { continue }
             var options = ["nosuid", "nodev", "noexec", "mode=\(mode ?? "1777")"]

@@ -127,6 +127,9 @@ extension StreamPort {
             case .ambiguous, .inUse: throw APIError.conflict(error.message)
             case .noSpace: throw APIError(status: 507, code: "storage-full", message: error.message)
             case .system where error.message.contains("Read-only file system"): throw APIError.conflict(error.message)
+            // The API's own login is another matter than the one at a registry.
+            case .unauthorized: throw APIError(status: 502, code: "registry-login", message: error.message)
+            case .unavailable: throw APIError.unavailable(error.message, code: "registry-unavailable")
             case .corrupted, .system: throw APIError.internalError(error.message)
             }
         }

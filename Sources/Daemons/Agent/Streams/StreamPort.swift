@@ -7,14 +7,24 @@ import Logging
 import Model
 import Wire
 
+/// The answer to `GET /node/v1/ping`.
+package struct AgentPing: Sendable, Codable {
+    package var node: NodeID
+    package var version: String
+    /// The master has been told everything and answers.
+    package var inContact: Bool
+}
+
 /// The agent's stream port: what clients read and write of this node's tasks, images and volumes, by way of the master.
 ///
-/// HTTP/1.1 on a unix socket 0600, everything under `/node/v1`; the routes are listed in the documentation.
+/// HTTP/1.1 on a unix socket 0600, and on the network with mutual TLS; everything under `/node/v1`; the routes are listed in the documentation.
 struct StreamPort: Sendable {
     let table: TaskTable
     let executor: PodExecutor
     let transfers: Transfers
     let node: @Sendable () -> NodeID
+    let cluster: @Sendable () -> String?
+    let inContact: @Sendable () -> Bool
     let inventoryChanged: @Sendable () -> Void
     let logger: Logger
 
@@ -27,14 +37,16 @@ struct StreamPort: Sendable {
 
     func router() -> Router<ServiceContext> {
         let router = makeRouter()
+        router.add(middleware: StreamAuthentication(cluster: cluster))
         let group = router.group(RouterPath(Self.prefix))
         group.get("ping") { _, _ in
-            try Response.json(["node": node().text, "version": Version.number])
+            try Response.json(AgentPing(node: node(), version: Version.number, inContact: inContact()))
         }
         addSessions(to: group)
         addLogs(to: group)
         addStatistics(to: group)
         addArchive(to: group)
+        addTransfers(to: group)
         addImages(to: group)
         addVolumes(to: group)
         return router

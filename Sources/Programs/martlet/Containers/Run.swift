@@ -13,6 +13,7 @@ struct Run: AsyncParsableCommand {
             """)
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var options: PodOptions
+    @OptionGroup var images: PullOptions
     @Flag(name: .shortAndLong, help: "In the background: print the id.") var detach = false
     @Flag(name: .shortAndLong, help: "Keep standard input open.") var interactive = false
     @Flag(name: .shortAndLong, help: "A terminal.") var tty = false
@@ -28,9 +29,12 @@ struct Run: AsyncParsableCommand {
             // Before anything is made.
             try FrameSession.requireTerminal(tty && interactive && !detach)
             let pod = try options.pod(image: image, command: command, terminal: tty, stdin: interactive)
-            let view: ContainerView = try await cluster.send(
-                "POST", APIPaths.containers,
-                body: CreateContainer(name: name, pod: pod, removeOnExit: remove, start: detach))
+            let view: ContainerView = try await images.pulling(image, cluster) {
+                try await cluster.send(
+                    "POST", APIPaths.containers,
+                    body: CreateContainer(
+                        name: name, pod: pod, removeOnExit: remove, start: detach, group: options.group, pull: .never))
+            }
             if detach {
                 Output.line(view.id.text)
                 return try await background(view, cluster)
@@ -131,6 +135,7 @@ struct Create: AsyncParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Make a container without starting it.")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var options: PodOptions
+    @OptionGroup var images: PullOptions
     @Flag(name: .shortAndLong, help: "Keep standard input open.") var interactive = false
     @Flag(name: .shortAndLong, help: "A terminal.") var tty = false
     @Flag(name: .customLong("rm"), help: "Remove the container when it has ended.") var remove = false
@@ -140,9 +145,13 @@ struct Create: AsyncParsableCommand {
 
     func run() async throws {
         let pod = try options.pod(image: image, command: command, terminal: tty, stdin: interactive)
-        let view: ContainerView = try await connection.cluster.send(
-            "POST", APIPaths.containers, body: CreateContainer(name: name, pod: pod, removeOnExit: remove, start: false)
-        )
+        let cluster = connection.cluster
+        let view: ContainerView = try await images.pulling(image, cluster) {
+            try await cluster.send(
+                "POST", APIPaths.containers,
+                body: CreateContainer(
+                    name: name, pod: pod, removeOnExit: remove, start: false, group: options.group, pull: .never))
+        }
         Output.line(view.id.text)
     }
 }

@@ -1,3 +1,4 @@
+import Agent
 import Client
 import Glibc
 import Kernel
@@ -50,21 +51,13 @@ struct Background {
         return entries
     }
 
-    private struct Ping: Decodable {
-        var node: String
-    }
-
     private func serves() async -> Bool {
-        let cluster = ClusterAPI(host: "unix:\(place.socket)")
-        guard role != .master else { return (try? await cluster.version()) != nil }
-        // The agent itself, and then the master's view of its node, which may be that of the agent before this one.
+        if role != .agent, (try? await ClusterAPI(host: "unix:\(place.socket)").version()) == nil { return false }
+        guard role != .master else { return true }
+        // The agent says so itself: its master may be on another machine.
         let agent = ClusterAPI(host: "unix:\(place.runDir)/agent.sock")
-        guard let ping: Ping = try? await agent.get("/node/v1/ping"),
-            let nodes: [NodeView] = try? await cluster.get(APIPaths.nodes)
-        else { return false }
-        return nodes.contains { view in
-            view.node.id.text == ping.node && view.conditions.contains { $0.kind == .ready && $0.holds }
-        }
+        guard let ping: AgentPing = try? await agent.get("/node/v1/ping") else { return false }
+        return ping.inContact
     }
 
     /// The last line that the daemon wrote: its reason.

@@ -57,6 +57,35 @@ struct NodeOptions: ParsableArguments {
     @Option(help: "The bridge that pods hang on.") var bridge = "martlet0"
     @Option(help: "The pods' addresses.") var subnet = "10.213.0.0/16"
     @Option(help: "The parent of all pods' cgroups.") var cgroupParent = "martlet"
+    @Option(help: "Where streams are served to other machines of a cluster, ADDRESS:PORT.")
+    var streamListen: HostPort = HostPort(host: "0.0.0.0", port: 7071)
+    @Option(help: "The address under which others reach this machine (discovered).") var nodeAddress: String?
+    @Option(help: "What is particular about registries, a JSON file; see docs/registries.md.")
+    var registries = "/etc/martlet/registries.json"
+}
+
+/// `address:port` or `[v6]:port`.
+struct HostPort: ExpressibleByArgument {
+    var host: String
+    var port: Int
+
+    init(host: String, port: Int) {
+        self.host = host
+        self.port = port
+    }
+
+    init?(argument: String) {
+        guard let colon = argument.lastIndex(of: ":"), let number = UInt16(argument[argument.index(after: colon)...]),
+            number > 0
+        else { return nil }
+        let text = argument[..<colon]
+        let bare = text.hasPrefix("[") && text.hasSuffix("]") ? text.dropFirst().dropLast() : text
+        guard !bare.isEmpty, bare != text || !text.contains(":") else { return nil }
+        host = String(bare)
+        port = Int(number)
+    }
+
+    var defaultValueDescription: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
 }
 
 extension PlaceOptions {
@@ -100,7 +129,11 @@ extension PlaceOptions {
         let run = daemonFiles + ["martlet.sock", "martlet.sock.lock"]
         for name in run { try Tree.remove("\(runDir)/\(name)") }
         // What says whose the folder is goes last.
-        for name in ["store", "node.json.new", "node.json"] { try Tree.remove("\(dataDir)/\(name)") }
+        for name in [
+            "store", "authority", "audit.log", "audit.log.1", "audit.log.2", "audit.log.3", "audit.log.4", "master",
+            "master.new",
+            "node.json.new", "node.json",
+        ] { try Tree.remove("\(dataDir)/\(name)") }
         return try [runDir, dataDir].filter { folder in
             // A folder that is a file system of its own stays, empty: whoever mounted it may unmount it.
             if rmdir(folder) == 0 || errno == ENOENT || errno == EBUSY { return false }
@@ -160,6 +193,9 @@ extension NodeOptions {
         configuration.bridge = bridge
         configuration.subnet = subnet
         configuration.labels = nodeLabel.dictionary
+        configuration.listen = (streamListen.host, streamListen.port)
+        configuration.address = nodeAddress ?? ""
+        configuration.registries = registries
         return configuration
     }
 }

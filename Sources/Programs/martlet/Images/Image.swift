@@ -16,7 +16,7 @@ struct ImageCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "image", abstract: "What containers are made from.",
         subcommands: [
-            ImageList.self, ImageImport.self, ImageLoad.self, ImageSave.self, ImageTag.self, ImageInspect.self,
+            ImageList.self, ImageImport.self, ImageLoad.self, ImageSave.self, Tag.self, ImageInspect.self,
             ImageRemove.self,
         ])
 }
@@ -58,6 +58,7 @@ struct ImageImport: AsyncParsableCommand {
     @Option(name: .shortAndLong, help: "The directory that programs start in.") var workdir: String?
     @Option(name: .shortAndLong, help: "USER[:GROUP].") var user: String?
     @Option(name: .shortAndLong, help: "KEY=value.") var label: [LabelArgument] = []
+    @Option(help: "To this node (a ready one, from which others fetch it).", completion: .nodes) var node: String?
     @Argument(help: "A tar, plain or compressed; - for standard input.", completion: .file()) var file: String
 
     func run() async throws {
@@ -69,6 +70,7 @@ struct ImageImport: AsyncParsableCommand {
         if let workdir { config.workingDirectory = workdir }
         if let user { config.user = user }
         config.labels = label.dictionary
+        if let node { query.append(("node", node)) }
         query.append(("config", String(decoding: try JSONCoding.encode(config), as: UTF8.self)))
         let view: ImageView = try await connection.cluster.upload(
             "POST", "\(APIPaths.images)/import", query: query, file: file, what: "importing \(name)")
@@ -81,10 +83,11 @@ struct ImageLoad: AsyncParsableCommand {
         commandName: "load", abstract: "Load images from an archive of `docker save` or in OCI layout.")
     @OptionGroup var connection: ConnectionOptions
     @Option(name: .shortAndLong, help: "The archive (standard input).", completion: .file()) var input = "-"
+    @Option(help: "To this node (a ready one, from which others fetch them).", completion: .nodes) var node: String?
 
     func run() async throws {
         let views: [ImageView] = try await connection.cluster.upload(
-            "POST", "\(APIPaths.images)/load", query: [], file: input, what: "loading")
+            "POST", "\(APIPaths.images)/load", query: node.map { [("node", $0)] } ?? [], file: input, what: "loading")
         for view in views {
             let names = view.names.isEmpty ? "" : " (\(view.names.joined(separator: ", ")))"
             Output.line("Loaded \(view.id)\(names)")
@@ -110,7 +113,8 @@ struct ImageSave: AsyncParsableCommand {
     }
 }
 
-struct ImageTag: AsyncParsableCommand {
+/// `martlet tag`, and `martlet image tag`.
+struct Tag: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "tag", abstract: "Give an image another name.")
     @OptionGroup var connection: ConnectionOptions
     @Argument(completion: .images) var image: String

@@ -6,7 +6,10 @@ import Wire
 struct NodeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "node", abstract: "The machines of the cluster.",
-        subcommands: [NodeList.self, NodeInspect.self, NodeLabel.self])
+        subcommands: [
+            NodeList.self, NodeInspect.self, NodeLabel.self, NodeDrain.self, NodeCordon.self, NodeActivate.self,
+            NodeRemove.self,
+        ])
 }
 
 struct NodeList: AsyncParsableCommand {

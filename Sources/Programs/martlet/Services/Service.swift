@@ -39,6 +39,7 @@ struct ServiceCreate: AsyncParsableCommand {
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var options: PodOptions
     @OptionGroup var update: UpdateOptions
+    @OptionGroup var images: PullOptions
     @Option(help: "Unique in the cluster.") var name: String
     @Option(parsing: .unconditional, help: "Instances.") var replicas = 1
     @Option(help: "replicated, or global: one on every node.") var mode = "replicated"
@@ -51,12 +52,13 @@ struct ServiceCreate: AsyncParsableCommand {
         }
         var pod = try options.pod(image: image, command: command)
         if options.restart == nil { pod.restart = RestartPolicy(.always) }
-        let view: ServiceView = try await connection.cluster.send(
-            "POST", APIPaths.services,
-            body: CreateService(
-                name: name, pod: pod, labels: options.label.dictionary,
-                scale: mode == "global" ? .global : .replicated(replicas),
-                update: update.policy(over: UpdatePolicy()) ?? UpdatePolicy()))
+        let wish = CreateService(
+            name: name, pod: pod, labels: options.label.dictionary,
+            scale: mode == "global" ? .global : .replicated(replicas),
+            update: update.policy(over: UpdatePolicy()) ?? UpdatePolicy(), group: options.group, pull: .never)
+        let view: ServiceView = try await images.pulling(image, connection.cluster) {
+            try await connection.cluster.send("POST", APIPaths.services, body: wish)
+        }
         Output.line(view.service.id.text)
     }
 }
@@ -150,6 +152,7 @@ struct ServiceUpdate: AsyncParsableCommand {
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var options: PodOptions
     @OptionGroup var update: UpdateOptions
+    @OptionGroup var images: PullOptions
     @Option(help: "Another image.") var image: String?
     @Option(parsing: .unconditional, help: "Instances.") var replicas: Int?
     @Option(help: "Remove this environment variable.") var envRm: [String] = []
@@ -177,12 +180,14 @@ struct ServiceUpdate: AsyncParsableCommand {
         let gone = Set(constraintRm.map(\.constraint))
         pod.constraints.removeAll { gone.contains($0) }
         let changed = pod != view.pod || force
-        let _: ServiceView = try await cluster.send(
-            "PATCH", path,
-            body: UpdateService(
-                pod: changed ? pod : nil, labels: options.label.isEmpty ? nil : options.label.dictionary,
-                scale: replicas.map { .replicated($0) }, update: update.policy(over: view.service.update),
-                ifRevision: view.service.revision, resume: resume ? true : nil))
+        if options.group != nil { throw ValidationError("--group: a service stays in the group that it was made in") }
+        let wish = UpdateService(
+            pod: changed ? pod : nil, labels: options.label.isEmpty ? nil : options.label.dictionary,
+            scale: replicas.map { .replicated($0) }, update: update.policy(over: view.service.update),
+            ifRevision: view.service.revision, resume: resume ? true : nil, pull: .never)
+        let _: ServiceView = try await images.pulling(pod.containers[0].image, cluster) {
+            try await cluster.send("PATCH", path, body: wish)
+        }
         Output.line(view.service.name)
     }
 }

@@ -1,0 +1,32 @@
+import Client
+import JSON
+import Kernel
+import Logging
+import MasterCore
+import Model
+import NIOHTTP1
+import Wire
+
+/// Copies of images, which the core wants and nodes make.
+extension ClusterMaster {
+    func replicate(_ digest: String, _ names: [String], from: NodeID, to: NodeID) {
+        let nodes = core.node(from).flatMap { from in core.node(to).map { (from, $0) } }
+        Task {
+            var failure: String?
+            do {
+                guard let (source, target) = nodes else { throw APIProblem(.notFound, "one of the nodes is gone") }
+                let view = ContentSourceView(
+                    node: source.id, name: source.name, endpoint: source.contentEndpoint ?? source.streamEndpoint)
+                let _: ImageView = try await streams(target).json(
+                    ImageView.self, .POST, "/images/fetch",
+                    body: .json(FetchImage(digest: digest, names: names, sources: [view])))
+                logger.info("image copied", metadata: ["image": "\(digest)", "to": "\(target.name)"])
+            } catch {
+                failure = "\(error)"
+                logger.warning(
+                    "an image is not copied", metadata: ["image": "\(digest)", "to": "\(to)", "error": "\(error)"])
+            }
+            step(.replicated(digest: digest, to: to, failure: failure))
+        }
+    }
+}

@@ -1,0 +1,105 @@
+import JSON
+import Model
+import Scheduling
+
+/// Finds nodes for instances that wait, and gives them tasks, in the present draft.
+extension MasterCore {
+    /// - Parameter pinned: the only node for these instances, whatever the scheduler would choose.
+    mutating func place(
+        _ ids: [InstanceID], pinned: NodeID? = nil, now: Timestamp, random: inout some RandomNumberGenerator
+    ) {
+        let instances = ids.compactMap { state.instances[$0] }.filter { $0.task == nil }
+        guard !instances.isEmpty else { return }
+        var demands: [RevisionKey: PodDemand] = [:]
+        var requests: [PlacementRequest] = []
+        for instance in instances {
+            guard let workload = state.workloads[instance.workload] else { continue }
+            let key = RevisionKey(workload: workload.id, number: revision(for: instance, of: workload))
+            guard let pod = state.revisions[key]?.pod else { continue }
+            var demand = demands[key] ?? PodDemand(workload: workload.id, pod: pod)
+            // A global service has a volume of the name on each of its nodes.
+            if workload.scale == .global { demand.volumes = [] }
+            demands[key] = demand
+            requests.append(
+                PlacementRequest(instance: instance.id, demand: demand, pinned: pinned ?? instance.node))
+        }
+        var homes: [String: NodeID] = [:]
+        for volume in Set(demands.values.flatMap(\.volumes)) { homes[volume] = home(of: volume) }
+        var scheduler = Scheduler(nodes: snapshots(), homes: homes)
+        for (request, result) in zip(requests, scheduler.place(requests, random: &random)) {
+            switch result {
+            case .placed(let node, let ports):
+                assign(request.instance, to: node, ports: ports, now: now, random: &random)
+            case .refused(let refusal): refuse(request.instance, "\(refusal)", now: now)
+            }
+        }
+    }
+
+    func snapshots() -> [NodeSnapshot] {
+        state.nodes.values.sorted { $0.id < $1.id }.map { snapshot(of: $0) }
+    }
+
+    func snapshot(of node: Node) -> NodeSnapshot {
+        let load = state.indexes.loads[node.id] ?? ClusterIndexes.NodeLoad()
+        return NodeSnapshot(
+            node: node, ready: memory[node.id]?.ready ?? false, images: memory[node.id]?.digests ?? [],
+            allocated: load.allocated, tasksByWorkload: load.tasksByWorkload, tasks: load.tasks, ports: load.ports)
+    }
+
+    /// The revision that the instance's next task is made from: the newest, unless an update was paused before it came to
+    /// the instance; what moves then moves as it is.
+    private func revision(for instance: Instance, of workload: Workload) -> Int {
+        guard workload.updateState.phase == .paused,
+            let task = instance.displaced.last.flatMap({ state.tasks[$0.task] })
+        else { return workload.revision }
+        return task.revision
+    }
+
+    private mutating func assign(
+        _ id: InstanceID, to node: NodeID, ports: [PortMapping], now: Timestamp,
+        random: inout some RandomNumberGenerator
+    ) {
+        guard var instance = state.instances[id], let workload = state.workloads[instance.workload] else { return }
+        instance.epoch += 1
+        let task = NodeTask(
+            id: .make(&random), instance: id, workload: workload.id, revision: revision(for: instance, of: workload),
+            node: node, epoch: instance.epoch, desired: workload.desired,
+            generation: workload.kind == .container ? workload.generation : 1,
+            stop: workload.kind == .container ? workload.stop : nil, ports: ports, createdAt: now)
+        instance.task = task.id
+        instance.unschedulable = nil
+        state.put(.instance(instance))
+        state.put(.task(task))
+        waiting.remove(id)
+        if let pod = state.pod(of: task) {
+            claimVolumes(of: pod, for: task, isGlobal: workload.scale == .global, now: now)
+        }
+        for port in ports {
+            let resource = Claim.Resource.port(
+                node: node, transport: port.transport, address: port.hostAddress, number: port.hostPort)
+            state.put(.claim(Claim(resource, instance: id, epoch: instance.epoch)))
+        }
+        releaseClaims(of: instance)
+        noteReplacement(instance, on: node, now: now)
+    }
+
+    private mutating func noteReplacement(_ instance: Instance, on node: NodeID, now: Timestamp) {
+        guard let last = instance.displaced.last, let old = state.tasks[last.task], old.desired != .removed else {
+            return
+        }
+        note(
+            last.cause == .lost ? "replaced" : "moved", instance, on: node,
+            ["from": nodeName(old.node), "reason": last.cause.rawValue], now: now)
+    }
+
+    private mutating func refuse(_ id: InstanceID, _ message: String, now: Timestamp) {
+        waiting.insert(id)
+        guard var instance = state.instances[id], instance.unschedulable?.message != message else { return }
+        instance.unschedulable = Condition(
+            .unschedulable, true, reason: "NoNodeFits", message: message, since: instance.unschedulable?.since ?? now)
+        state.put(.instance(instance))
+        note(
+            kind: "container", action: "unschedulable", id: instance.containers.first?.text ?? "", name: instance.name,
+            attributes: ["message": message], now: now)
+    }
+}

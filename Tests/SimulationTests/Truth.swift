@@ -1,0 +1,83 @@
+import AgentCore
+import JSON
+import Model
+import Wire
+
+struct TaskStart: Hashable {
+    var task: TaskID
+    var start: Int
+}
+
+/// What really happened in the whole cluster, beside what its parts believe.
+final class Truth {
+    /// Something that runs.
+    struct Live {
+        var assignment: TaskAssignment
+        var node: String
+
+        var mustBeAlone: Bool { assignment.pod.loss?.stopAfter != nil }
+        /// The volumes that are one thing in the cluster.
+        var volumes: [String]
+    }
+
+    private let world: World
+    /// Whether the master has a record of the task.
+    private let isKnown: (TaskID) -> Bool
+    private let isGlobal: (WorkloadID) -> Bool
+    var exits: [TaskStart: ContainerExit] = [:]
+    private(set) var live: [TaskID: Live] = [:]
+    /// The newest epoch that was started on each node, by instance.
+    private var begun: [String: [InstanceID: Int]] = [:]
+
+    init(_ world: World, isKnown: @escaping (TaskID) -> Bool, isGlobal: @escaping (WorkloadID) -> Bool) {
+        self.world = world
+        self.isKnown = isKnown
+        self.isGlobal = isGlobal
+    }
+
+    func began(_ assignment: TaskAssignment, on node: String) {
+        let task = assignment.task
+        let volumes = isGlobal(assignment.workload) ? [] : assignment.pod.volumes
+        let new = Live(assignment: assignment, node: node, volumes: volumes)
+        for (other, old) in live.sorted(by: { $0.key < $1.key }) { check(task, new, beside: other, old) }
+        live[task] = new
+        if let newest = begun[node]?[assignment.instance], newest > assignment.epoch {
+            world.violate("\(node) starts epoch \(assignment.epoch) of \(assignment.instanceName) after \(newest)")
+        }
+        begun[node, default: [:]][assignment.instance] = assignment.epoch
+        // What was given up is nobody's account any more until its node has removed it.
+        let used = live.filter { $0.value.node == node && isKnown($0.key) }
+            .reduce(0) { $0 + $1.value.assignment.pod.resources.memory }
+        if used > Cluster.memory { world.violate("\(used >> 30) GiB are given away on \(node) with task \(task)") }
+    }
+
+    private func check(_ task: TaskID, _ new: Live, beside other: TaskID, _ old: Live) {
+        if old.assignment.instance == new.assignment.instance,
+            old.node == new.node || old.mustBeAlone || new.mustBeAlone
+        {
+            world.violate(
+                "\(new.assignment.instanceName) runs twice: task \(other) on \(old.node) and task \(task) on \(new.node)"
+            )
+        }
+        if old.node != new.node, let volume = new.volumes.first(where: { old.volumes.contains($0) }) {
+            world.violate("volume \(volume) is used on \(old.node) by \(other), and on \(new.node) by \(task)")
+        }
+        guard old.node == new.node else { return }
+        for port in new.assignment.ports
+        where old.assignment.ports.contains(where: { $0.hostPort == port.hostPort && $0.transport == port.transport }) {
+            world.violate("port \(port.hostPort) of \(new.node) is used by \(other) and \(task)")
+        }
+    }
+
+    func ended(_ task: TaskID) { live[task] = nil }
+
+    /// The tasks of an instance that run.
+    func tasks(of instance: InstanceID) -> [TaskID] {
+        live.filter { $0.value.assignment.instance == instance }.keys.sorted()
+    }
+
+    /// How many instances of a service run.
+    func instances(of workload: String) -> Int {
+        Set(live.values.filter { $0.assignment.workloadName == workload }.map(\.assignment.instance)).count
+    }
+}
