@@ -16,8 +16,9 @@ extension SystemSuite {
             let known = try fabric.nodeViews().count
             let outcome = try fabric.agent(node, token: token)
             #expect(outcome.code == 1 && outcome.errors.contains(words), "\(outcome)", sourceLocation: sourceLocation)
-            let secret = token?.split(separator: ".").dropFirst(2).first.map(String.init) ?? "-"
-            #expect(!outcome.errors.contains(secret), "the token is not repeated", sourceLocation: sourceLocation)
+            if let secret = token?.split(separator: ".").dropFirst(2).first {
+                #expect(!outcome.errors.contains(secret), "the token is not repeated", sourceLocation: sourceLocation)
+            }
             #expect(try !node.isRunning("agent") && fabric.nodeViews().count == known, sourceLocation: sourceLocation)
         }
 
@@ -39,7 +40,7 @@ extension SystemSuite {
                 tampered[index] = (parts[index].hasPrefix("a") ? "b" : "a") + parts[index].dropFirst()
                 try expectRefusal(
                     fabric, node, token: tampered.joined(separator: "."),
-                    index == 3 ? "certificate" : "the token does not count")
+                    index == 3 ? "the authority that the token pins" : "the token does not count")
             }
             // Another version, a part more or less.
             for text in ["mlt2." + parts.dropFirst().joined(separator: "."), good + ".x", String(good.dropLast())] {
@@ -86,7 +87,7 @@ extension SystemSuite {
             let foreign = try second.martlet(
                 ["token", "create", "-q"], environment: ["MARTLET_HOST=\(second.socket)"]
             ).text
-            try expectRefusal(fabric, fabric.nodes[0], token: foreign, "certificate")
+            try expectRefusal(fabric, fabric.nodes[0], token: foreign, "the authority that the token pins")
 
             // A node of the first is none of the second.
             try fabric.join(fabric.nodes[0])
@@ -94,7 +95,10 @@ extension SystemSuite {
             let elsewhere = try fabric.nodes[0].martlet(
                 ["agent", "--detach", "--master", "https://\(second.address):7070"]
                     + fabric.nodes[0].placeFlags + fabric.nodes[0].nodeFlags)
+            // It goes on trying, as it would were the clock of one of them wrong.
             #expect(elsewhere.code == 1 && elsewhere.errors.contains("certificate"), "\(elsewhere)")
+            #expect(fabric.nodes[0].isRunning("agent"))
+            try fabric.nodes[0].kill("agent")
             try fabric.startAgent(fabric.nodes[0])
         }
 
@@ -130,7 +134,9 @@ extension SystemSuite {
                 let node = fabric.nodes[1]
                 #expect(try fabric.martlet("node", "rm", "n2").code == 1, "it is connected")
                 try node.signal("agent", SIGSTOP)
-                try expectSuccess(fabric.martlet("node", "rm", "--force", "n2"))
+                try eventually("it counts as gone", within: 60) {
+                    try fabric.martlet("node", "rm", "--force", "n2").code == 0
+                }
                 try node.signal("agent", SIGCONT)
                 try eventually("its agent ends") { !node.isRunning("agent") }
                 #expect(node.log("agent").contains("was removed from the cluster"))
@@ -212,12 +218,10 @@ extension SystemSuite {
 
             let node = fabric.nodes[0]
             try node.kill("agent")
-            try eventually("its certificate runs out", within: 60) {
-                // A stranger to a certificate that has run out is the master.
-                try fabric.agent(node, token: nil).code == 1
-            }
+            // Longer than it lives.
+            sleep(13)
             let refused = try fabric.agent(node, token: nil)
-            #expect(refused.errors.contains("run out") && refused.errors.contains("token"), "\(refused)")
+            #expect(refused.errors.contains("ran out") && refused.errors.contains("token"), "\(refused)")
             try expectSuccess(fabric.agent(node, token: fabric.token()))
             #expect(try fabric.inspect("c").container.pid == pid, "the container has gone on")
             #expect(try fabric.nodeViews().count == 2)

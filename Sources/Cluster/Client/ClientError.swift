@@ -80,7 +80,6 @@ extension ClientError {
         case .handshakeFailed(.sslError(let errors)):
             "no TLS with \(address): \(errors.map { "\($0)" }.joined(separator: "; ")): is a \(role.rawValue) of the same "
                 + "cluster listening there?"
-        case .uncleanShutdown: "the \(role.rawValue) on \(address) closed the connection before its answer was complete"
         default: "no TLS with \(address): \(error)"
         }
     }
@@ -106,6 +105,10 @@ extension ClientError {
         switch error {
         case let error as ClientError:
             self = error
+        case NIOSSLError.uncleanShutdown:
+            self.init(
+                .disconnected, "the \(role.rawValue) on \(address) closed the connection before its answer was complete"
+            )
         case let error as NIOSSLError:
             self.init(.untrusted, Self.handshake(error, address, role))
         case let error as HTTPParserError where error != .invalidEOFState:

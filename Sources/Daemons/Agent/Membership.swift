@@ -62,6 +62,14 @@ final class Membership: Sendable {
                 "this machine does not belong to the cluster at \(address) yet: give --join TOKEN, which `martlet token "
                     + "create --role node` makes on the master's machine")
         }
+        if case .tls = address, token == nil, let until = try kept?.validity().until, until < .now() {
+            throw AgentError(Self.hasRunOut(until))
+        }
+    }
+
+    private static func hasRunOut(_ until: Timestamp) -> String {
+        "this node's certificate ran out at \(until), while it could not be renewed: if the clock is right, give --join "
+            + "TOKEN, which `martlet token create --role node` makes on the master's machine; its containers go on"
     }
 
     private struct KeptCredentials: Codable {
@@ -158,9 +166,15 @@ final class Membership: Sendable {
         let request = try SigningRequest()
         let verification = PeerVerification(.pin(text.pin))
         let tls = ClientTLS(try ClientIdentity(), bearer: "\(text)") { try await verification.verify(chain: $0) }
-        let joined: NodeJoined = try await APIClient(address, tls: tls).json(
-            .POST, "\(APIPaths.nodes)/join",
-            body: .json(NodeJoin(registration: registration, certificateRequest: request.text)))
+        let joined: NodeJoined
+        do {
+            joined = try await APIClient(address, tls: tls).json(
+                .POST, "\(APIPaths.nodes)/join",
+                body: .json(NodeJoin(registration: registration, certificateRequest: request.text)))
+        } catch let error as ClientError where error.kind == .untrusted {
+            // Trying again would not help: the token is of another cluster, or somebody else answers.
+            throw AgentError("the machine does not join: \(error.message)")
+        }
         try await keep(
             Credentials(
                 certificate: joined.issued.certificate, key: request.key, authority: joined.issued.authority))
@@ -205,7 +219,8 @@ final class Membership: Sendable {
             } catch {
                 try Task.checkCancellation()
                 logger.warning(
-                    "the node's certificate is not renewed; trying again",
+                    until < .now()
+                        ? "\(Self.hasRunOut(until))" : "the node's certificate is not renewed; trying again",
                     metadata: ["runs out": "\(until)", "error": "\(error)"])
                 // Some twenty tries in the last third.
                 try await Task.sleep(for: .nanoseconds(max(500_000_000, min((until - from) / 60, 600_000_000_000))))

@@ -95,14 +95,15 @@ extension MasterCore {
         }
         if let known = state.nodes[body.node.id] {
             // The answer to its first try was lost on the way.
-            guard let session = body.nextSession, known.session == session else {
+            if let session = body.nextSession, known.session == session { return .registered(known.id) }
+            // Its certificate ran out while it was away; the word that only it was told shows that it is the same.
+            guard let session = body.session, known.session == session else {
                 throw APIProblem(
                     .conflict,
                     "a node with this machine's identity (\(known.id), \(known.name)) has joined already: when its data "
                         + "directory was copied from another machine, remove it here; when it lost its certificate, "
                         + "remove the node with `martlet node rm --force \(known.name)` first")
             }
-            return .registered(known.id)
         }
         if let most = token.maximumUses, token.uses >= most {
             throw APIProblem(

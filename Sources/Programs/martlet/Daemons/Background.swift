@@ -34,7 +34,9 @@ struct Background {
                 throw CommandFailure("`martlet \(role.rawValue)` did not start: \(lastWords(from: from))")
             }
             guard ContinuousClock.now < deadline else {
-                throw CommandFailure("`martlet \(role.rawValue)` is not ready after 30 seconds; its log is \(log)")
+                throw CommandFailure(
+                    "`martlet \(role.rawValue)` runs as process \(child.pid), but is not ready after 30 seconds; it goes "
+                        + "on trying, its log is \(log), and what it wrote last is: \(lastWords(from: from))")
             }
             try await Task.sleep(for: .milliseconds(20))
         }
