@@ -46,6 +46,21 @@ import Wire
         #expect(next.status()?.phase == .running)
     }
 
+    @Test func whatIsHereCountsAlsoWhenMuchElseWasSeenSince() {
+        var scenario = Scenario()
+        scenario.assign(assignment(epoch: 5))
+        scenario.perform()
+        for number in 0..<6000 {
+            let task = TaskID("x\(number)")
+            scenario.assign(assignment(.prepared, task: task, instance: InstanceID("other\(number)")))
+            scenario.step(.unassigned(task))
+            scenario.perform()
+        }
+        scenario.assign(assignment(task: t2, epoch: 4))
+        #expect(scenario.status(t2)?.message.contains("is refused") == true)
+        #expect(scenario.status()?.phase == .running)
+    }
+
     @Test func theMemoryIsBoundedAndKeepsWhatWasSeenLast() {
         var memory = EpochMemory()
         for number in 0..<20_000 { memory.note(InstanceID("i\(number)"), 1) }

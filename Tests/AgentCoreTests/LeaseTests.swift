@@ -74,6 +74,37 @@ import Wire
         #expect(scenario.take() == ["start 2"])
     }
 
+    @Test func aMasterThatIsSilentOnAnOpenConnectionStartsNothing() {
+        var scenario = running()
+        scenario.answersReports = false
+        scenario.pass(seconds: 31)
+        scenario.step(
+            .exited(t1, ContainerExit(start: 1, exitCode: 143, finishedAt: scenario.now, reason: ContainerExit.lease)))
+        scenario.pass(seconds: 60)
+        #expect(scenario.take() == [])
+        #expect(scenario.core[t1]?.start == 1)
+        scenario.step(.contact(at: scenario.now))
+        #expect(scenario.take() == ["start 2"])
+    }
+
+    @Test func aClockThatIsSetAheadEndsNothingAndHoldsAStartUpUntilTheNextContact() {
+        var scenario = running()
+        scenario.answersReports = false
+        scenario.now = scenario.now.adding(seconds: 3600)
+        scenario.step(.tick)
+        #expect(scenario.take() == [])
+        scenario.step(
+            .assigned(
+                {
+                    var again = leased(); again.generation = 2; return again
+                }()))
+        #expect(scenario.take() == ["signal "])
+        scenario.exit(code: 143)
+        #expect(scenario.take() == [])
+        scenario.step(.contact(at: scenario.now))
+        #expect(scenario.take() == ["start 2"])
+    }
+
     @Test func whatMayGoOnGoesOn() {
         var scenario = Scenario()
         scenario.assign(assignment(restart: RestartPolicy(.always)))

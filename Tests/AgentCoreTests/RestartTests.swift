@@ -40,6 +40,21 @@ struct RestartTests {
         #expect(agent.status()?.restartAt == agent.now + 100_000_000)
     }
 
+    @Test("What was due while the agent did not run is seen to with the first event, whatever that is about")
+    func overdue() {
+        var agent = Scenario()
+        agent.assign(assignment(restart: RestartPolicy(.always)))
+        agent.assign(assignment(task: t2, instance: i2, restart: RestartPolicy(.always)))
+        agent.perform()
+        agent.exit(t1, code: 1)
+        agent.now = agent.now + 20_000_000
+        agent.exit(t2, code: 1)
+        _ = agent.take()
+        agent.now = agent.now.adding(seconds: 60)
+        agent.step(.delayed(t1, nil))
+        #expect(agent.take() == ["start 2", "start 2"])
+    }
+
     @Test(
         "The policy decides on the exit code",
         arguments: [

@@ -47,6 +47,25 @@ import Wire
         #expect(cluster.events.count { $0.action == "moved" } == 2)
     }
 
+    @Test func aNodeThatStaysAwayHoldsNothingUp() throws {
+        var cluster = try Cluster()
+        for node in ["n0", "n1"] { try cluster.addNode(node) }
+        try cluster.perform(.createService(CreateService(name: "web", pod: cluster.pod(), scale: .replicated(4))))
+        cluster.obey()
+        cluster.away = ["n0"]
+        for _ in 0..<20 {
+            cluster.pass(seconds: 5, heard: ["n1"])
+            cluster.obey()
+        }
+        #expect(try counts(cluster) == ["n1": 4])
+        try cluster.addNode("n2")
+        pass(&cluster, seconds: 60)
+        #expect(try counts(cluster) == ["n1": 2, "n2": 2])
+        try cluster.connect("n0")
+        cluster.obey()
+        #expect(cluster.keys("tasks/").count == 4)
+    }
+
     @Test func whatIsTiedOrPackedStays() throws {
         let changes: [(inout PodSpec) -> Void] = [
             { $0.strategy = .binpack }, { $0.strategy = .random },
@@ -70,9 +89,22 @@ import Wire
         cluster.obey()
         #expect(try cluster.containers().map(\.task) == before)
         #expect(cluster.keys("tasks/").count == 4)
-        // And it is not tried again at once.
+        // And it is not tried again at once, but later, although nothing else happens.
         pass(&cluster, seconds: 30)
         #expect(cluster.keys("tasks/").count == 4)
+        pass(&cluster, seconds: 700)
+        #expect(try counts(cluster) == ["n1": 2, "n2": 2])
+    }
+
+    @Test func whatHasToServeForAWhileIsNotForgottenMeanwhile() throws {
+        var cluster = try joined()
+        try cluster.perform(.updateService("web", UpdateService(update: UpdatePolicy(monitor: 60))))
+        // Nodes tell of what they do, and then of nothing for longer than the time.
+        for _ in 0..<6 {
+            cluster.obey()
+            cluster.pass(seconds: 70, heard: ["n1", "n2"])
+        }
+        #expect(try counts(cluster) == ["n1": 2, "n2": 2])
     }
 }
 

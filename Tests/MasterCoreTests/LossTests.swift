@@ -177,6 +177,58 @@ import Wire
         #expect(cluster.keys("tasks/") + cluster.keys("instances/") == [])
     }
 
+    @Test func whatIsDueByTimeIsDoneAlthoughTheStoreFailsAtThatMoment() throws {
+        var cluster = try lost(LossPolicy(giveUpAfter: 40), for: 20)
+        try cluster.perform(.updateService("web", UpdateService(scale: .replicated(0))))
+        cluster.pass(seconds: 19, heard: ["n2"])
+        cluster.holdsCommits = true
+        cluster.pass(seconds: 3, heard: ["n2"])
+        #expect(!cluster.pending.isEmpty)
+        cluster.failCommits(.full("no space left"))
+        #expect(cluster.keys("tasks/").count == 1)
+        cluster.holdsCommits = false
+        cluster.pass(seconds: 2, heard: ["n2"])
+        #expect(cluster.keys("tasks/") + cluster.keys("instances/") == [])
+    }
+
+    @Test func thatANodeIsAwayIsToldAlthoughTheStoreFailsAtThatMoment() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1")
+        try cluster.perform(.createContainer(CreateContainer(name: "db", pod: cluster.pod())))
+        cluster.obey()
+        cluster.holdsCommits = true
+        cluster.send(.updateNode("n1", UpdateNode(setLabels: ["a": "b"])))
+        cluster.pass(seconds: 20)
+        cluster.send(.updateNode("n1", UpdateNode(setLabels: ["c": "d"])))
+        cluster.containerLines = []
+        // The first failure is followed by the write of all that happened meanwhile, which fails as well.
+        cluster.failCommits(.full("no space left"))
+        #expect(cluster.containerLines.isEmpty)
+        cluster.pass(seconds: 1)
+        #expect(cluster.containerLines.last?.object?.state == "unreachable")
+    }
+
+    @Test func aNodeThatMayStillBeThereIsNotRemoved() throws {
+        var cluster = try lost(for: 20)
+        try cluster.restart()
+        #expect(cluster.problem(.removeNode("n1", force: true))?.message.contains("may still be there") == true)
+        cluster.pass(seconds: 16, heard: ["n2"])
+        try cluster.perform(.removeNode("n1", force: true))
+    }
+
+    @Test func aNodeIsNotRemovedWhileWhatItWasToldToRemoveMayStillRun() throws {
+        var cluster = try Cluster()
+        let pod = cluster.pod { $0.loss = LossPolicy(replaceAfter: 100, onDisconnect: .stopAfter(30)) }
+        for node in ["n1", "n2"] { try cluster.addNode(node) }
+        try cluster.perform(.createService(CreateService(name: "web", pod: pod)))
+        cluster.obey()
+        let (node, other) = try cluster.container("web.1").nodeName == "n1" ? ("n1", "n2") : ("n2", "n1")
+        cluster.away = [node]
+        try cluster.perform(.updateNode(node, UpdateNode(drain: DrainOrder(minimumAvailable: 0))))
+        cluster.pass(seconds: 20, heard: [other])
+        #expect(cluster.problem(.removeNode(node, force: true))?.message.contains("must not run twice") == true)
+    }
+
     @Test func aNodeIsNotRemovedWhileSomethingOnItMayNotRunTwice() throws {
         var cluster = try lost(LossPolicy(replaceAfter: 100, onDisconnect: .stopAfter(30)), for: 46)
         // 30 s, the grace of 10, 5 s and a twentieth: 47 s.

@@ -168,6 +168,25 @@ import Wire
         #expect(refusal(&cluster, task, node, by: .node(node)) == .forbidden, "being removed, it starts no more")
     }
 
+    @Test("What serves until its replacement does keeps its secrets, what is lost does not") func displaced() throws {
+        var cluster = try Cluster()
+        for node in ["n1", "n2"] { try cluster.addNode(node) }
+        try cluster.perform(.createSecret(secret("a")))
+        let pod = cluster.pod { $0.containers[0].mounts = [Mount(.secret(name: "a"), target: "/run/secrets/a")] }
+        try cluster.perform(.createService(CreateService(name: "web", pod: pod)))
+        cluster.obey()
+        let view = try cluster.container("web.1")
+        let (task, node) = (try #require(view.task), try #require(view.node))
+        var lost = cluster
+        try cluster.perform(.updateNode(node.text, UpdateNode(drain: DrainOrder())))
+        #expect(cluster.keys("tasks/").count == 2)
+        #expect(refusal(&cluster, task, node, by: .node(node)) == nil)
+        lost.away = [node.text]
+        lost.pass(seconds: 70, heard: [node.text == "n1" ? "n2" : "n1"])
+        #expect(lost.keys("tasks/").count == 2)
+        #expect(refusal(&lost, task, node, by: .node(node)) == .forbidden)
+    }
+
     private func refusal(
         _ cluster: inout Cluster, _ task: TaskID, _ node: NodeID, by subject: Subject
     ) -> APIProblem.Code? {

@@ -30,7 +30,7 @@ import Wire
         let running = Task { try await master.run() }
         while await master.clusterID.isEmpty { try await Task.sleep(for: .milliseconds(5)) }
         do {
-            try await work(master, store)
+            try await Subject.$current.withValue(.local(uid: 0)) { try await work(master, store) }
         } catch {
             running.cancel()
             throw error

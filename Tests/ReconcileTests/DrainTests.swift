@@ -49,6 +49,15 @@ import Testing
         #expect(underway(serving: 1).actions.contains(removal(1)))
     }
 
+    @Test func aNodeThatDiesBeforeItHasRemovedWhatWasMovedHoldsNothingUp() {
+        var fixture = underway(serving: 3600)
+        fixture.picture.tasks[TaskID("t1")]?.node = NodeID("n3")
+        fixture.picture.tasks[TaskID("t1")]?.desired = .removed
+        #expect(fixture.actions == [])
+        fixture.picture.unreachable[NodeID("n3")] = fixture.now.adding(seconds: -30)
+        #expect(fixture.actions.filter { if case .wake = $0 { false } else { true } } == moved(2))
+    }
+
     @Test func activationEndsIt() {
         var fixture = underway(serving: nil)
         fixture.picture.drained = [:]
@@ -71,6 +80,18 @@ import Testing
         var idle = exclusive(100)
         idle.picture.tasks[TaskID("t2")]?.status.serving = false
         #expect(idle.actions == [removal(2)])
+    }
+
+    @Test func whatAnUpdateStopsInTheSameRoundServesNoMore() {
+        var fixture = fixture(parallelism: 3, minimum: 66) {
+            $0.loss = LossPolicy(replaceAfter: 100, onDisconnect: .stopAfter(30))
+        }
+        // Two of three have to serve, and the update is about to stop instance 3, which is the last of the older ones.
+        fixture.picture.workload.revision = 2
+        fixture.picture.workload.updateState = UpdateState(.updating, since: fixture.now)
+        fixture.picture.tasks[TaskID("t1")]?.revision = 2
+        fixture.picture.tasks[TaskID("t2")]?.revision = 2
+        #expect(fixture.actions == [removal(3)])
     }
 
     @Test func whatIsTiedStaysUntilTheDeadline() {

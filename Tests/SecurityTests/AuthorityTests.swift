@@ -90,7 +90,13 @@ import Testing
         let request = try SigningRequest()
         let certificate = try ca.issueNode("n1", request: request.text, life: 600, now: now)
         let chain = try chain(certificate, ca)
-        #expect(try CertificateName(certificate: chain[0]).holder == .node("n1"))
+        #expect(try CertificateName(certificate: chain[0], now: now).holder == .node("n1"))
+        // Also on a connection that is older than that.
+        for later in [601, -3600] as [Int64] {
+            #expect(throws: SecurityError.self) {
+                try CertificateName(certificate: chain[0], now: now.adding(seconds: later))
+            }
+        }
         try await PeerVerification(.certificate(ca.certificate), expecting: .node("n1")).verify(chain: chain)
         await #expect(throws: SecurityError.self) {
             try await PeerVerification(.certificate(ca.certificate), expecting: .node("n2")).verify(chain: chain)

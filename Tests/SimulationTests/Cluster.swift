@@ -70,6 +70,12 @@ final class Cluster {
         world.after(world.random.milliseconds(10...6000)) { [weak self] in self?.startAgent(machine) }
     }
 
+    /// The machine of a node that was removed is set up from nothing before it joins again.
+    func reinstall(_ machine: SimulatedMachine) {
+        crashAgent(machine, reboot: true)
+        machine.loseData()
+    }
+
     func startAgent(_ machine: SimulatedMachine) {
         guard agents[machine.name] == nil else { return }
         world.note("\(machine.name): agent starts")
@@ -83,8 +89,8 @@ final class Cluster {
             let machine = machines[Int.random(in: 0..<machines.count, using: &world.random)]
             switch Int.random(in: 0..<32, using: &world.random) {
             case 0..<8: crashAgent(machine, reboot: false)
-            case 8: crashAgent(machine, reboot: true)
-            case 9..<13: crashMaster()
+            case 8..<10: crashAgent(machine, reboot: true)
+            case 10..<13: crashMaster()
             case 13..<17: agents[machine.name]?.disconnect()
             case 17..<20: machine.loseShim()
             case 20..<22: machine.setClock()

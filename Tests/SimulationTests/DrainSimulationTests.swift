@@ -18,7 +18,8 @@ struct DrainSimulationTests {
     }
 }
 
-/// Nodes are drained, cordoned and activated one after another while services run that nobody changes.
+/// Nodes are drained, cordoned and activated, one or two at a time, while services run that nobody changes. Agents and the
+/// master die now and then, which is no reason for a container to end.
 private final class DrainSimulation {
     private struct Service {
         var name: String
@@ -56,7 +57,8 @@ private final class DrainSimulation {
         var pod = PodSpec(containers: [ContainerSpec(image: "busybox:latest")])
         pod.containers[0].stopGrace = 2
         if world.random.chance(0.3) {
-            pod.ports = [PortMapping(hostPort: 8000, hostPortEnd: 8009, containerPort: 80)]
+            // One for each instance of all services, so that one node has room for all.
+            pod.ports = [PortMapping(hostPort: 8000, hostPortEnd: 8019, containerPort: 80)]
         }
         if mustBeAlone { pod.loss = LossPolicy(replaceAfter: 60, onDisconnect: .stopAfter(30)) }
         let update = UpdatePolicy(
@@ -68,27 +70,43 @@ private final class DrainSimulation {
     }
 
     private func drainOne() {
-        guard let machine = cluster.machines.randomElement(using: &world.random) else { return }
+        let number = cluster.machines.count > 2 && world.random.chance(0.3) ? 2 : 1
+        let chosen = Array(cluster.machines.shuffled(using: &world.random).prefix(number))
         let percent = [100, 60, 50, 0].randomElement(using: &world.random) ?? 100
         for index in services.indices where services[index].mustBeAlone {
             services[index].minimum = (services[index].instances * percent + 99) / 100
         }
-        world.note("\(machine.name) is drained, \(percent) per cent")
-        send(machine, UpdateNode(drain: DrainOrder(minimumAvailable: percent)))
+        world.note("\(chosen.map(\.name)) are drained, \(percent) per cent")
+        for machine in chosen { send(machine, UpdateNode(drain: DrainOrder(minimumAvailable: percent))) }
+        killSomebody()
         // Some are called off on the way.
         if world.random.chance(0.3) {
             world.run(seconds: Double.random(in: 0...20, using: &world.random))
         } else {
-            world.run(seconds: 60)
-            checkEmpty(machine, percent)
+            world.run(seconds: 120)
+            for machine in chosen { checkEmpty(machine, percent) }
         }
-        send(machine, UpdateNode(availability: world.random.chance(0.3) ? .cordoned : .active))
+        for machine in chosen {
+            send(machine, UpdateNode(availability: world.random.chance(0.3) ? .cordoned : .active))
+        }
         world.run(seconds: 20)
-        send(machine, UpdateNode(availability: .active))
+        for machine in chosen { send(machine, UpdateNode(availability: .active)) }
+        killSomebody()
         world.run(seconds: 100)
     }
 
+    private func killSomebody() {
+        guard world.random.chance(0.5) else { return }
+        world.run(seconds: Double.random(in: 0...10, using: &world.random))
+        if world.random.chance(0.5) {
+            cluster.crashMaster()
+        } else if let machine = cluster.machines.randomElement(using: &world.random) {
+            cluster.crashAgent(machine, reboot: false)
+        }
+    }
+
     private func send(_ machine: SimulatedMachine, _ body: UpdateNode) {
+        while cluster.master == nil { world.run(seconds: 1) }
         cluster.master?.send(.updateNode(machine.name, body)) { [world] result in
             if case .failure(let problem) = result { world.violate("\(problem)") }
         }
@@ -101,7 +119,11 @@ private final class DrainSimulation {
             return !service.mustBeAlone || service.minimum < service.instances
         }
         if !staying.isEmpty {
-            world.violate("\(staying.map(\.assignment.instanceName)) stay on \(machine.name), which is drained")
+            var why = ""
+            cluster.master?.query(.node(machine.name)) {
+                if case .success(.node(let view)) = $0 { why = "\(view.drain?.staying ?? [])" }
+            }
+            world.violate("\(staying.map(\.assignment.instanceName)) stay on \(machine.name), which is drained: \(why)")
         }
     }
 

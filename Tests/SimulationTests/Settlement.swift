@@ -36,6 +36,9 @@ final class Settlement {
             checkSpread(service, containers)
         }
         checkMachines(containers)
+        master.query(.volumes) {
+            if case .success(.volumes(let list)) = $0 { self.checkVolumes(list, containers, services) }
+        }
         return problems
     }
 
@@ -112,6 +115,27 @@ final class Settlement {
         let claims = cluster.store.all.count { $0.key.hasPrefix("claims/") }
         let waiting = containers.contains { $0.task == nil }
         if claims != ports, !waiting { problems.append("\(claims) ports are claimed, and \(ports) are used") }
+    }
+
+    /// All that mount a volume are on a node that has it, and but for global services on the same.
+    private func checkVolumes(_ volumes: [VolumeView], _ containers: [ContainerView], _ services: [ServiceView]) {
+        let globals = Set(services.filter { $0.service.scale == .global }.map(\.service.id))
+        var homes: [String: String] = [:]
+        for container in containers where cluster.truth.tasks(of: container.instance).count == 1 {
+            for mount in container.spec.mounts {
+                guard case .volume(let name) = mount.source else { continue }
+                if !volumes.contains(where: { $0.name == name && $0.node == container.node }) {
+                    problems.append(
+                        "\(container.name) mounts \(name), and \(container.nodeName) is not known to have it")
+                }
+                guard !globals.contains(container.workload) else { continue }
+                let home = homes[name] ?? container.nodeName
+                homes[name] = home
+                if home != container.nodeName {
+                    problems.append("the volume \(name) is used on \(home) and on \(container.nodeName)")
+                }
+            }
+        }
     }
 
     /// Machines have what the master knows of, and nothing else.

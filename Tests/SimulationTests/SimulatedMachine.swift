@@ -42,6 +42,8 @@ final class SimulatedMachine {
     let link = Link()
     /// The agent of now, when there is one; told of ends.
     weak var agent: SimulatedAgent?
+    /// It was removed from the cluster and has not come back since.
+    var isRemoved = false
     private var boots = 1
     /// Nanoseconds by which its clock was set ahead.
     private var clockError: Int64 = 0
@@ -218,6 +220,16 @@ final class SimulatedMachine {
             pods[id]?.isPrepared = false
             pods[id]?.container = .none
         }
+    }
+
+    /// Everything on its disk goes.
+    func loseData() {
+        world.note("\(name): is set up from nothing")
+        world.tally.count("data lost")
+        for id in pods.keys.sorted() { remove(id) }
+        disk = [:]
+        epochs = [:]
+        volumes = []
     }
 
     /// Somebody sets the clock: up to an hour behind the master's, or a little ahead; whoever waits for a time is told.

@@ -170,6 +170,11 @@ final class SimulatedMaster {
     }
 
     func register(_ registration: NodeRegistration, from agent: SimulatedAgent, _ session: SimulatedAgent.Session) {
+        if agent.machine.isRemoved {
+            agent.machine.isRemoved = false
+            // Else with all that it had.
+            if world.random.chance(0.5) { return cluster.reinstall(agent.machine) }
+        }
         send(.registerNode(registration)) { [weak self] result in
             guard let self, session.isOpen, case .success = result else { return }
             send(.connectNode(registration.node.id.text)) { [weak self] result in
@@ -193,6 +198,10 @@ final class SimulatedMaster {
         cluster.check(report, from: agent)
         send(.report(agent.node.text, report)) { result in
             guard session.isOpen else { return }
+            // A node that was removed has to register anew.
+            if case .failure(let problem) = result, problem.code == .notFound {
+                return agent.down(session) { $0.disconnect() }
+            }
             let succeeded = if case .success = result { true } else { false }
             agent.down(session) { answer($0, succeeded) }
         }

@@ -48,6 +48,7 @@ final class SimulatedUser {
     }
 
     private func changeNode(_ master: SimulatedMaster) {
+        if world.random.chance(0.3) { return removeNodes(master) }
         guard let machine = cluster.machines.randomElement(using: &world.random) else { return }
         let drain = DrainOrder(
             deadline: [nil, 0, 20].randomElement(using: &world.random) ?? nil,
@@ -58,6 +59,26 @@ final class SimulatedUser {
         guard let body else { return }
         world.note("user: \(machine.name) \(body.availability?.rawValue ?? "drain")")
         master.send(.updateNode(machine.name, body))
+    }
+
+    /// Only those that have been silent for a while can be removed; they are new nodes when they come back.
+    private func removeNodes(_ master: SimulatedMaster) {
+        for machine in cluster.machines { remove(machine, master) }
+    }
+
+    private func remove(_ machine: SimulatedMachine, _ master: SimulatedMaster) {
+        let force = world.random.chance(0.8)
+        master.send(.removeNode(machine.name, force: force)) { [world, truth = cluster.truth] result in
+            switch result {
+            case .success:
+                world.note("user: \(machine.name) is removed")
+                world.tally.count("node removed")
+                truth.forsake(Array(machine.disk.keys) + Array(machine.pods.keys))
+                machine.isRemoved = true
+            case .failure(let problem):
+                if problem.message.contains("must not run twice") { world.tally.count("node kept for a lease") }
+            }
+        }
     }
 
     private func act(on master: SimulatedMaster) {
@@ -136,7 +157,7 @@ final class SimulatedUser {
         case 4: return LossPolicy(replaceAfter: 15 + extra / 2, giveUpAfter: giveUp)
         case 5: return LossPolicy(giveUpAfter: giveUp)
         default:
-            let stop = Int.random(in: 5...20, using: &world.random)
+            let stop = Int.random(in: 5...30, using: &world.random)
             let least = max(15, LossPolicy.leastReplaceAfter(stopAfter: stop, grace: grace))
             return LossPolicy(
                 replaceAfter: world.random.chance(0.9) ? least : nil,

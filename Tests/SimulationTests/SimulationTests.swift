@@ -35,7 +35,8 @@ struct SimulationTests {
 
     private static let withstood = [
         "unreachable", "replaced lost", "returned", "lost", "moved drained", "moved rebalanced", "die lease",
-        "die shim lost", "die node rebooted", "unschedulable",
+        "die shim lost", "die node rebooted", "unschedulable", "node removed",
+        "node kept for a lease", "data lost",
     ]
 
     @Test("The same seed gives the same run")

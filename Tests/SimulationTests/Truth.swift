@@ -26,6 +26,7 @@ final class Truth {
     private let isGlobal: (WorkloadID) -> Bool
     var exits: [TaskStart: ContainerExit] = [:]
     private(set) var live: [TaskID: Live] = [:]
+    private var forsaken: Set<TaskID> = []
     /// The newest epoch that was started on each node, by instance.
     private var begun: [String: [InstanceID: Int]] = [:]
 
@@ -53,13 +54,16 @@ final class Truth {
 
     private func check(_ task: TaskID, _ new: Live, beside other: TaskID, _ old: Live) {
         if old.assignment.instance == new.assignment.instance,
-            old.node == new.node || old.mustBeAlone || new.mustBeAlone
+            old.node == new.node || old.mustBeAlone || new.mustBeAlone,
+            old.node == new.node || !isGivenUp(other, old) && !isGivenUp(task, new)
         {
             world.violate(
                 "\(new.assignment.instanceName) runs twice: task \(other) on \(old.node) and task \(task) on \(new.node)"
             )
         }
-        if old.node != new.node, let volume = new.volumes.first(where: { old.volumes.contains($0) }) {
+        if old.node != new.node, forsaken.isDisjoint(with: [task, other]),
+            let volume = new.volumes.first(where: { old.volumes.contains($0) })
+        {
             world.violate("volume \(volume) is used on \(old.node) by \(other), and on \(new.node) by \(task)")
         }
         guard old.node == new.node else { return }
@@ -69,7 +73,15 @@ final class Truth {
         }
     }
 
+    /// Made before its service was told that its instances must not run twice, on a node that was then silent for as long
+    /// as its own policy waits: nothing ends it there, and nobody waits for it any longer.
+    private func isGivenUp(_ task: TaskID, _ live: Live) -> Bool { !live.mustBeAlone && !isKnown(task) }
+
     func ended(_ task: TaskID) { live[task] = nil }
+
+    /// The tasks' node was removed from the cluster by force, and its volumes with it: what they do there is nobody's
+    /// business any more, except for what must not run twice.
+    func forsake(_ tasks: some Sequence<TaskID>) { forsaken.formUnion(tasks) }
 
     /// The tasks of an instance that run.
     func tasks(of instance: InstanceID) -> [TaskID] {

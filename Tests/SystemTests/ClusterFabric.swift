@@ -57,6 +57,8 @@ final class ClusterFabric: Sendable {
         let registries = machine.registriesFile
         if !File.exists(registries) { try File.replace(registries, with: Array("{}".utf8)) }
         let here = try #require(machine.holder)
+        // The kernel takes a namespace's interfaces down some time after its last process.
+        _ = try `switch`.run(["ip", "link", "delete", machine.port])
         try expectSuccess(
             `switch`.run([
                 "ip", "link", "add", machine.port, "type", "veth", "peer", "name", "eth0", "netns", "\(here)",
@@ -104,6 +106,11 @@ final class ClusterFabric: Sendable {
             if let machine { cuts = cuts.filter { !$0.contains(machine.port) } } else { cuts = [] }
         }
         try applyCuts()
+    }
+
+    /// Machines that were added later.
+    var others: [Machine] {
+        plugged.withLock { $0 }.filter { machine in machine !== master && !nodes.contains { $0 === machine } }
     }
 
     private func peers(of machine: Machine) -> [Machine] { plugged.withLock { $0 }.filter { $0 !== machine } }
@@ -271,11 +278,13 @@ final class ClusterFabric: Sendable {
 }
 
 /// A cluster of a master and `count` nodes that have joined, with the image, for as long as `body` takes.
-func withFabric(nodes count: Int = 3, _ body: (ClusterFabric) throws -> Void) throws {
+///
+/// - Parameter image: the node that has the image first; nil: any.
+func withFabric(nodes count: Int = 3, image: Int? = nil, _ body: (ClusterFabric) throws -> Void) throws {
     let fabric = try ClusterFabric(nodes: count)
     defer { fabric.tearDown() }
     try fabric.startMaster()
     for node in fabric.nodes { try fabric.join(node) }
-    try fabric.importImage()
+    try fabric.importImage(on: image.map { fabric.nodes[$0] })
     try body(fabric)
 }

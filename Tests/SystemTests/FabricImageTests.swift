@@ -59,8 +59,16 @@ extension SystemSuite {
         func archives() throws {
             try withFabric { fabric in
                 let archive = fabric.folder + "/busybox.tar"
-                try expectSuccess(fabric.martlet("run", "-d", "--name", "user", "busybox", "sleep", "1000"))
-                #expect(try fabric.martlet("image", "rm", "busybox").code == 1)
+                try eventually("two nodes have it") { try image(fabric, "busybox")?.nodes.count == 2 }
+                let holders = try #require(try image(fabric, "busybox")).nodes
+                let third = try #require(try fabric.nodeViews().first { !holders.contains($0.node.id) }).node.name
+                try expectSuccess(
+                    fabric.martlet(
+                        "run", "-d", "--name", "user", "--constraint", "node.name==\(third)", "busybox", "sleep", "1000"
+                    ))
+                let refused = try fabric.martlet("image", "rm", "busybox")
+                #expect(refused.code == 1 && refused.errors.contains("container user on node \(third)"), "\(refused)")
+                try eventually("its node is known to have a copy") { try image(fabric, "busybox")?.nodes.count == 3 }
                 try expectSuccess(fabric.martlet("image", "save", "-o", archive, "busybox"))
                 try expectSuccess(fabric.martlet("rm", "-f", "user"))
                 try expectSuccess(fabric.martlet("tag", "busybox", "another:1"))
@@ -71,6 +79,28 @@ extension SystemSuite {
                 #expect(try fabric.martlet("run", "--rm", "--pull", "never", "busybox", "true").code == 125)
                 try expectSuccess(fabric.martlet("image", "load", "-i", archive))
                 for node in fabric.nodes { try expectRuns(fabric, "busybox", on: node) }
+            }
+        }
+
+        @Test("a name that is given anew means the new content on every node, which is copied; the old one stays")
+        func renaming() throws {
+            try withFabric { fabric in
+                let nodes = fabric.nodes
+                for (number, node) in [nodes[1], nodes[0], nodes[2]].enumerated() {
+                    try expectSuccess(
+                        fabric.martlet(
+                            "image", "import", "--name", "app", "--env", "NUMBER=\(number)", "--node", node.name,
+                            TestCluster.rootfs))
+                    for node in nodes {
+                        let outcome = try fabric.martlet(
+                            "run", "--rm", "--constraint", "node.name==\(node.name)", "app", "sh", "-c", "echo $NUMBER")
+                        #expect(outcome.text == "\(number)", "\(outcome)")
+                    }
+                    try eventually("two nodes have it") { try image(fabric, "app")?.nodes.count ?? 0 >= 2 }
+                }
+                let all = try fabric.decoded([ImageView].self, ["image", "ls", "--format", "json"])
+                #expect(all.count { $0.names.contains("app:latest") } == 1)
+                #expect(all.count { $0.names.isEmpty } == 2)
             }
         }
 
@@ -157,6 +187,8 @@ extension SystemSuite {
 
                 try registry.signal(SIGKILL)
                 for node in fabric.nodes { try expectRuns(fabric, "\(app):1", on: node) }
+                let always = try cli("run", "--rm", "--pull", "always", "\(app):1", "true")
+                #expect(always.code == 125 && always.errors.contains(host), "\(always)")
                 let gone = try cli("pull", "--login-secret", "registry", "\(app):2")
                 #expect(gone.code == 1 && gone.errors.contains(host), "\(gone)")
             }

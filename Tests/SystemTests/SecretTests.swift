@@ -9,9 +9,9 @@ extension SystemSuite {
     @Suite("Secrets: on no disk, in no answer, only where they are needed", .serialized)
     struct Secrets {
         /// Long enough to be nowhere by chance. In base64 it is looked for in all three alignments.
-        private static let marker = "plaintext-marker-7c1f0ab2e9d84c55"
+        static let marker = "plaintext-marker-7c1f0ab2e9d84c55"
 
-        private static let spellings: [[UInt8]] =
+        static let spellings: [[UInt8]] =
             [Array(marker.utf8)]
             + (0..<3).map { shift in
                 let text = Array(Base64.encode([UInt8](repeating: 0x78, count: shift) + Array(marker.utf8)).utf8)
@@ -19,7 +19,7 @@ extension SystemSuite {
                 return Array(text.dropFirst(4).dropLast(4))
             }
 
-        private static func contains(_ bytes: [UInt8]) -> Bool {
+        static func contains(_ bytes: [UInt8]) -> Bool {
             spellings.contains { spelling in
                 guard let first = spelling.first else { return false }
                 var from = 0
@@ -32,7 +32,7 @@ extension SystemSuite {
         }
 
         /// The files below a folder that hold the marker; what is mounted there is not gone into.
-        private static func findings(below folder: String) throws -> [String] {
+        static func findings(below folder: String) throws -> [String] {
             var device = stat()
             guard lstat(folder, &device) == 0 else { return [] }
             var found: [String] = []
@@ -168,7 +168,7 @@ extension SystemSuite {
             #expect(try Self.secretMounts(cluster).map(\.mountPoint) == before)
         }
 
-        private static let writesCoreFilesWhereItRuns: Bool = {
+        static let writesCoreFilesWhereItRuns: Bool = {
             let pattern = (try? File.text("/proc/sys/kernel/core_pattern")) ?? ""
             return pattern.hasPrefix("core")
         }()

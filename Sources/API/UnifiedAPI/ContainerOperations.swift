@@ -105,31 +105,34 @@ extension UnifiedAPI {
         let watch = try await master.watchContainers()
         let subject = Subject.current
         return .lines(call.context) { writer in
-            try await follow(watch, writer, id: { $0.id.text }) {
-                filter.shows($0) && subject.reaches(group: $0.group)
-            }
+            try await follow(
+                watch, writer, id: { $0.id.text },
+                shows: {
+                    filter.shows($0) && subject.reaches(group: $0.group)
+                })
         }
     }
 
     /// Writes a watch: all that is shown, `synced`, then the changes. What is not shown any more is deleted for this
     /// watcher.
     func follow<Object>(
-        _ watch: Watch<Object>, _ writer: LineWriter, id: (Object) -> String, shows: (Object) -> Bool
+        _ watch: Watch<Object>, _ writer: LineWriter, id: (Object) -> String,
+        as shown: (Object) -> Object = { $0 }, shows: (Object) -> Bool = { _ in true }
     ) async throws {
-        var shown: Set<String> = []
+        var told: Set<String> = []
         for object in watch.present where shows(object) {
-            shown.insert(id(object))
-            try await writer.write(WatchLine(.put, id: id(object), object: object))
+            told.insert(id(object))
+            try await writer.write(WatchLine(.put, id: id(object), object: shown(object)))
         }
         try await writer.write(WatchLine<Object>(.synced))
         do {
             for try await line in watch.changes {
                 switch line.change {
                 case .put where line.object.map(shows) ?? false:
-                    shown.insert(line.id)
-                    try await writer.write(line)
+                    told.insert(line.id)
+                    try await writer.write(WatchLine(.put, id: line.id, object: line.object.map(shown)))
                 case .put, .delete:
-                    if shown.remove(line.id) != nil { try await writer.write(WatchLine<Object>(.delete, id: line.id)) }
+                    if told.remove(line.id) != nil { try await writer.write(WatchLine<Object>(.delete, id: line.id)) }
                 case .synced, .heartbeat: try await writer.write(line)
                 }
             }

@@ -31,7 +31,7 @@ extension UnifiedAPI {
                     .text("node", "Where; the first ready node by default."),
                 ], body: .bytes(Self.tar), answer: .json(ImageView.self), statuses: [201, 404, 413, 507]
             ) { call in
-                _ = try Self.newName(call)
+                try await requireFreeName(try Self.newName(call))
                 if let config = call.query["config"] {
                     _ = try JSONCoding.decode(ImageImportConfig.self, from: Array(config.utf8), strict: true)
                 }
@@ -41,8 +41,9 @@ extension UnifiedAPI {
                     return view
                 }
             },
+            // The names in an archive, which may be other groups', are known only when it has been loaded.
             Operation(
-                .post, access: .work, "\(Self.path)/load", "Load an archive of images (docker or OCI).",
+                .post, access: .operate, "\(Self.path)/load", "Load an archive of images (docker or OCI).",
                 query: [.text("node", "Where; the first ready node by default.")], body: .bytes(Self.tar),
                 answer: .json([ImageView].self), statuses: [201, 404, 413, 507]
             ) { call in
@@ -86,6 +87,7 @@ extension UnifiedAPI {
             ) { call in
                 let name = try call.name("image")
                 let new = try Self.newName(call)
+                try await requireFreeName(new)
                 let nodes = try await nodes(having: name)
                 var view: ImageView?
                 for node in nodes {
@@ -94,6 +96,7 @@ extension UnifiedAPI {
                         query: "name=\(PercentEncoding.encode(new))")
                     try await refreshImages(of: node)
                 }
+                if let view { try await settleNames(of: view) }
                 view?.nodes = nodes.map(\.id)
                 return try .json(view, status: .created)
             },
@@ -104,20 +107,79 @@ extension UnifiedAPI {
                 answer: .json(ImageRemoval.self), statuses: [200, 404, 409]
             ) { call in
                 let name = try call.name("image")
-                let force = try call.query.flag("force")
-                var sum = ImageRemoval()
-                for node in try await nodes(having: name) {
-                    let removal = try await master.streams(node).json(
-                        ImageRemoval.self, .DELETE, Self.agentPath(name), query: "force=\(force)")
-                    sum.untagged += removal.untagged.filter { !sum.untagged.contains($0) }
-                    sum.deleted += removal.deleted.filter { !sum.deleted.contains($0) }
-                    sum.freed += removal.freed
-                    try await refreshImages(of: node)
-                }
+                let removal = try await remove(name, force: call.query.flag("force"))
                 try await note("image", "remove", name)
-                return try .json(sum)
+                return try .json(removal)
             },
         ]
+    }
+
+    private func remove(_ name: String, force: Bool) async throws -> ImageRemoval {
+        let nodes = try await nodes(having: name)
+        let image = try await master.streams(nodes[0]).json(ImageDetails.self, .GET, Self.agentPath(name)).image
+        if !force, image.names.count <= 1 || !image.names.contains(where: { $0 == ImageName(name)?.tagged }) {
+            try await refuseUsed(image, name)
+        }
+        return try await master.withoutCopying(image.digest) {
+            var sum = ImageRemoval()
+            for node in nodes { try await remove(name, on: node, force: force, &sum) }
+            // Copies that nodes have made for tasks have no names.
+            for left in try await images() where sum.deleted.contains(left.digest) && left.names.isEmpty {
+                for node in try await self.nodes(having: left.digest) {
+                    do {
+                        try await remove(left.digest, on: node, force: false, &sum)
+                    } catch let error as APIError where error.status == 409 {
+                        // A task has begun to use it; the node keeps it as long as that.
+                    }
+                }
+            }
+            return sum
+        }
+    }
+
+    private func remove(_ name: String, on node: Node, force: Bool, _ sum: inout ImageRemoval) async throws {
+        let removal = try await master.streams(node).json(
+            ImageRemoval.self, .DELETE, Self.agentPath(name), query: "force=\(force)")
+        sum.untagged += removal.untagged.filter { !sum.untagged.contains($0) }
+        sum.deleted += removal.deleted.filter { !sum.deleted.contains($0) }
+        sum.freed += removal.freed
+        try await refreshImages(of: node)
+    }
+
+    /// Before anything is removed anywhere: a node only knows of its own tasks.
+    private func refuseUsed(_ image: ImageView, _ name: String) async throws {
+        guard case .containers(let views) = try await master.query(.containers(ContainerFilter())) else {
+            throw APIProblem.unexpected
+        }
+        if let user = views.first(where: { $0.spec.imageDigest == image.digest }) {
+            throw APIError.conflict(
+                "the image \(name) is used by container \(user.name)"
+                    + (user.nodeName.isEmpty ? "" : " on node \(user.nodeName)") + "; remove that first, or force")
+        }
+    }
+
+    static func isReady(_ view: NodeView) -> Bool { view.conditions.contains { $0.kind == .ready && $0.holds } }
+
+    /// Has an image's names mean it on all nodes that can be reached: they are taken from other content that had them,
+    /// which stays, as it does on the node where the name was given.
+    func settleNames(of image: ImageView) async throws {
+        for other in try await images() where other.digest != image.digest {
+            let names = other.names.filter { image.names.contains($0) }
+            guard !names.isEmpty else { continue }
+            // A copy that is under way would bring the name back.
+            try await master.withoutCopying(other.digest) {
+                guard case .nodes(let views) = try await master.query(.imageNodes(other.digest)) else { return }
+                // A node that is away keeps the name; others are asked before it what that means.
+                for node in views.filter(Self.isReady).map(\.node) {
+                    for name in names {
+                        let path = "\(Self.agentPath(other.digest))/untag"
+                        try? await master.streams(node).perform(
+                            .POST, path, query: "name=\(PercentEncoding.encode(name))")
+                    }
+                    try? await refreshImages(of: node)
+                }
+            }
+        }
     }
 
     private static func newName(_ call: Call) throws -> String {
@@ -126,6 +188,15 @@ extension UnifiedAPI {
             throw APIError.badRequest("'\(name)' is no image name: write name[:tag], in small letters")
         }
         return name
+    }
+
+    /// A name means one image to all groups: who is confined to one gives others' names to nothing else.
+    private func requireFreeName(_ name: String) async throws {
+        let subject = Subject.current
+        guard subject.confinement != nil, let tagged = ImageName(name)?.tagged else { return }
+        guard try await images().contains(where: { $0.names.contains(tagged) }) else { return }
+        throw APIError.forbidden(
+            "the image \(tagged) exists, and \(subject.title) may not give its name to another: choose another name")
     }
 
     private static func agentPath(_ name: String) -> String { "/images/\(PercentEncoding.encode(name))" }
@@ -149,6 +220,9 @@ extension UnifiedAPI {
             type, .POST, path, query: call.rawQuery(without: ["node"]),
             body: .stream(call.request.body, contentType: Self.tar))
         try await refreshImages(of: node)
+        for image in (value as? [ImageView]) ?? [value as? ImageView].compactMap({ $0 }) {
+            try await settleNames(of: image)
+        }
         try await note("image", path == "/images/import" ? "import" : "load", call.query["name"] ?? "")
         return try .json(finish(value, node.id), status: .created)
     }
@@ -178,7 +252,8 @@ extension UnifiedAPI {
     }
 
     /// Notes for users that something was done to an image or a volume.
-    func note(_ kind: String, _ action: String, _ name: String) async throws {
-        _ = try await master.perform(.note(Event(time: .now(), kind: kind, action: action, id: name, name: name)))
+    func note(_ kind: String, _ action: String, _ name: String, _ attributes: [String: String] = [:]) async throws {
+        _ = try await master.perform(
+            .note(Event(time: .now(), kind: kind, action: action, id: name, name: name, attributes: attributes)))
     }
 }

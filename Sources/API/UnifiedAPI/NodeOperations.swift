@@ -18,10 +18,13 @@ extension UnifiedAPI {
                 query: [.flag("watch", "First all, then every change.")], answer: .json([NodeView].self),
                 statuses: [200]
             ) { call in
-                guard try call.query.flag("watch") else { return try .json(try await nodeViews()) }
+                let subject = Subject.current
+                guard try call.query.flag("watch") else {
+                    return try .json(try await nodeViews().map { Self.shown($0, to: subject) })
+                }
                 let watch = try await master.watchNodes()
                 return .lines(call.context) { writer in
-                    try await follow(watch, writer, id: { $0.node.id.text }, shows: { _ in true })
+                    try await follow(watch, writer, id: { $0.node.id.text }, as: { Self.shown($0, to: subject) })
                 }
             },
             Operation(
@@ -30,7 +33,7 @@ extension UnifiedAPI {
             ) { call in
                 let reply = try await master.query(.node(call.name("node")))
                 guard case .node(let view) = reply else { throw APIProblem.unexpected }
-                return try .json(view)
+                return try .json(Self.shown(view, to: .current))
             },
             Operation(
                 .patch, access: .operate, "\(Self.path)/{node}", "Set labels and availability.",
@@ -53,6 +56,14 @@ extension UnifiedAPI {
         ]
     }
 
+    /// What stays on a node that is drained may be other groups'.
+    private static func shown(_ view: NodeView, to subject: Subject) -> NodeView {
+        guard subject.confinement != nil else { return view }
+        var view = view
+        view.drain?.staying = []
+        return view
+    }
+
     /// What agents do. Their bodies are read leniently, so that versions can mix.
     var agentOperations: [Operation] {
         [
@@ -71,7 +82,10 @@ extension UnifiedAPI {
             Operation(
                 .get, access: .node, "\(Self.path)/{node}/tasks",
                 "What the node is to run; with `watch`, its agent's desired state as lines.",
-                query: [.flag("watch", "First all, then every change; ends an older watch of this node.")],
+                query: [
+                    .flag("watch", "First all, then every change; ends an older watch of this node."),
+                    .text("task", "Only this one; not with `watch`."),
+                ],
                 answer: .json([TaskAssignment].self), statuses: [200, 404, 409]
             ) { call in
                 try await tasks(call)
@@ -94,12 +108,16 @@ extension UnifiedAPI {
             guard case .assignments(_, let list) = try await master.query(.assignments(name)) else {
                 throw APIProblem.unexpected
             }
-            return try .json(list)
+            guard let task = call.query["task"] else { return try .json(list) }
+            return try .json(list.filter { $0.task.text == task })
+        }
+        guard call.query["task"] == nil else {
+            throw APIProblem(.badRequest, "task: does not go with watch")
         }
         let (node, watch) = try await master.watchTasks(of: name)
         return .lines(call.context) { writer in
             do {
-                try await follow(watch, writer, id: { $0.task.text }, shows: { _ in true })
+                try await follow(watch, writer, id: { $0.task.text })
                 await master.nodeLeft(node)
             } catch {
                 await master.nodeLeft(node)

@@ -95,9 +95,11 @@ extension UnifiedAPI {
             let watch = try await master.watchServices()
             let subject = Subject.current
             return .lines(call.context) { writer in
-                try await follow(watch, writer, id: { $0.service.id.text }) {
-                    shows($0) && subject.reaches(group: $0.service.group)
-                }
+                try await follow(
+                    watch, writer, id: { $0.service.id.text },
+                    shows: {
+                        shows($0) && subject.reaches(group: $0.service.group)
+                    })
             }
         }
         guard case .services(let views) = try await master.query(.services) else { throw APIProblem.unexpected }

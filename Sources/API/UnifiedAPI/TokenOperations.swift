@@ -47,6 +47,12 @@ extension UnifiedAPI {
                 return try .json(view)
             },
             Operation(
+                .get, access: .contents, "\(APIPaths.cluster)/members",
+                "Ids of the nodes that belong to it, for agents.", answer: .json([NodeID].self), statuses: [200]
+            ) { _ in
+                try .json(try await nodeViews().map(\.node.id))
+            },
+            Operation(
                 .post, access: .join, "\(APIPaths.nodes)/join", "A machine with a token becomes a node.",
                 body: .json(NodeJoin.self), answer: .json(NodeJoined.self), statuses: [200, 409, 413, 507]
             ) { call in

@@ -68,7 +68,7 @@ extension UnifiedAPI {
                 throw APIProblem.unexpected
             }
             return views.compactMap { view in
-                guard view.node.id != asking, view.conditions.contains(where: { $0.kind == .ready && $0.holds }) else {
+                guard view.node.id != asking, Self.isReady(view) else {
                     return nil
                 }
                 let endpoint = view.node.contentEndpoint ?? view.node.streamEndpoint
@@ -85,15 +85,18 @@ extension UnifiedAPI {
     ) async throws -> Response {
         let lines = try await master.streams(node).lines(.POST, path, body: body)
         return .lines(call.context) { writer in
+            var tally = TransferTally()
             for try await line in lines.decoded(as: TransferLine.self) {
                 if var image = line.image {
                     try await APIError.translating {
                         try await refreshImages(of: node)
+                        if action == "pull" { try await settleNames(of: image) }
                         try await note("image", action, name)
                     }
                     image.nodes = [node.id]
                     try await writer.write(TransferLine(image: image))
                 } else {
+                    if let far = tally.take(line) { try await note("image", "\(action)_progress", name, far) }
                     try await writer.write(line)
                 }
             }
@@ -107,7 +110,9 @@ extension UnifiedAPI {
     ) async throws -> Value {
         let images = Set((pod?.containers ?? []).map(\.image))
         func pullAll() async throws {
-            for image in images.sorted() { try await pull(PullImage(image: image, login: login, loginSecret: secret)) }
+            for image in images.sorted() {
+                try await pull(PullImage(image: image, login: login, loginSecret: secret), policy ?? .missing)
+            }
         }
         if policy == .always { try await pullAll() }
         do {
@@ -119,22 +124,27 @@ extension UnifiedAPI {
     }
 
     /// Pulls an image to a ready node.
-    private func pull(_ wish: PullImage) async throws {
+    private func pull(_ wish: PullImage, _ policy: PullPolicy) async throws {
         let node = try await node(wish.node)
         let complete = try await withLogin(wish)
         let lines = try await master.streams(node).lines(.POST, "/images/pull", body: .json(complete))
-        var isThere = false
+        var image: ImageView?
+        var tally = TransferTally()
         do {
-            for try await line in lines.decoded(as: TransferLine.self) where line.image != nil { isThere = true }
+            for try await line in lines.decoded(as: TransferLine.self) {
+                image = line.image ?? image
+                if let far = tally.take(line) { try await note("image", "pull_progress", wish.image, far) }
+            }
         } catch let error as ClientError {
             throw APIError(
                 status: error.status ?? 502, code: error.code ?? "pull-failed",
-                message: "the image \(wish.image) is on no node, and cannot be pulled: \(error.message)")
+                message: "the image \(wish.image) cannot be pulled (policy \(policy.rawValue)): \(error.message)")
         }
-        guard isThere else {
+        guard let image else {
             throw APIProblem(.unavailable, "the pull of \(wish.image) ended without an image; try again")
         }
         try await refreshImages(of: node)
+        try await settleNames(of: image)
         try await note("image", "pull", wish.image)
     }
 

@@ -61,7 +61,7 @@ package struct UnifiedAPI: Sendable {
             guard case .node(let view) = try await master.query(.node(ref)) else { throw APIProblem.unexpected }
             return view.node
         }
-        let ready = try await nodeViews().first { view in view.conditions.contains { $0.kind == .ready && $0.holds } }
+        let ready = try await nodeViews().first(where: Self.isReady)
         guard let ready else {
             throw APIProblem(.unavailable, "no node is ready; start an agent, see `martlet node ls`")
         }

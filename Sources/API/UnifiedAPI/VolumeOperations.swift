@@ -29,13 +29,16 @@ extension UnifiedAPI {
                 body: .json(CreateVolume.self), answer: .json(VolumeView.self),
                 statuses: [201, 200, 404, 409, 413, 507]
             ) { call in
-                let wish = try await call.body(CreateVolume.self)
+                var wish = try await call.body(CreateVolume.self)
                 let node = try await node(call.query["node"])
+                _ = try await master.perform(.expectVolume(wish.name, on: node.id, group: wish.group))
+                wish.group = nil
                 let present = try await volumes().contains { $0.name == wish.name && $0.node == node.id }
                 var view = try await master.streams(node).json(VolumeView.self, .POST, "/volumes", body: .json(wish))
                 view.node = node.id
                 try await refreshVolumes(of: node)
                 if !present { try await note("volume", "create", wish.name) }
+                view = try await volumes().first { $0.name == wish.name && $0.node == node.id } ?? view
                 return try .json(view, status: present ? .ok : .created)
             },
             Operation(
@@ -45,7 +48,7 @@ extension UnifiedAPI {
                 try .json(try await volume(call).view)
             },
             Operation(
-                .delete, access: .operate, "\(Self.path)/{volume}", "Remove a volume with what is in it.",
+                .delete, access: .work, "\(Self.path)/{volume}", "Remove a volume with what is in it.",
                 query: [Self.nodeParameter, .flag("force", "Also when a stopped container uses it.")],
                 statuses: [204, 404, 409]
             ) { call in
@@ -86,7 +89,8 @@ extension UnifiedAPI {
             throw APIProblem(.notFound, "there is no volume '\(name)'; see `martlet volume ls`")
         }
         guard found.count == 1 else {
-            throw APIProblem(.conflict, "the volume '\(name)' is on \(found.count) nodes: name one with node=")
+            throw APIProblem(
+                .conflict, "the volume '\(name)' is on \(found.count) nodes: name one with node= (`--node`)")
         }
         return (view, try await node(view.node.text))
     }

@@ -14,6 +14,9 @@ final class Acceptor: Sendable {
     private let logger: Logger
     private let arrivals: AsyncStream<ConnectionLoop>.Continuation
     private let draining = Signal()
+    private let strangers = Strangers()
+    /// When the last warning was logged.
+    private let warned = Mutex<ContinuousClock.Instant?>(nil)
     private let open = Mutex<[ObjectIdentifier: any Channel]>([:])
 
     init(limits: ServiceLimits, logger: Logger) {
@@ -49,20 +52,42 @@ final class Acceptor: Sendable {
         }
         channel.closeFuture.whenComplete { _ in _ = self.open.withLock { $0.removeValue(forKey: id) } }
         guard count <= limits.connections else {
-            logger.warning("too many connections: one refused", metadata: ["limit": "\(limits.connections)"])
+            warn("too many connections: some were refused", limits.connections)
             // Each of those refused waits for its peer a moment; under a flood that is too many too.
             guard count <= limits.connections + 64, tls == nil else { return channel.close() }
             return channel.eventLoop.makeCompletedFuture {
                 try channel.pipeline.syncOperations.addHandler(RefusalHandler(limits: self.limits))
             }
         }
-        return peer(of: channel, local: tls == nil).flatMapThrowing { peer in
-            if let tls { try channel.pipeline.syncOperations.addHandler(tls.makeHandler()) }
-            let connection = ClientConnection(
-                channel: channel, peer: peer, limits: self.limits, draining: self.draining)
-            let loop = try ConnectionLoop(connection: connection)
-            if case .terminated = self.arrivals.yield(loop) { throw ChannelError.ioOnClosedChannel }
+        return peer(of: channel, local: tls == nil).flatMap { peer in
+            if case .network(let address) = peer, !self.admits(address, channel) { return channel.close() }
+            return channel.eventLoop.makeCompletedFuture {
+                if let tls { try channel.pipeline.syncOperations.addHandler(tls.makeHandler()) }
+                let connection = ClientConnection(
+                    channel: channel, peer: peer, limits: self.limits, draining: self.draining,
+                    strangers: self.strangers)
+                let loop = try ConnectionLoop(connection: connection)
+                if case .terminated = self.arrivals.yield(loop) { throw ChannelError.ioOnClosedChannel }
+            }
         }
+    }
+
+    private func admits(_ address: String, _ channel: any Channel) -> Bool {
+        let count = strangers.enter(address, channel)
+        channel.closeFuture.whenComplete { _ in self.strangers.leave(address, channel) }
+        guard count > limits.strangers else { return true }
+        warn("too many connections of \(address) without a credential: some were closed", limits.strangers)
+        return false
+    }
+
+    /// Whoever floods a listener must not flood its log.
+    private func warn(_ text: String, _ limit: Int) {
+        let isDue = warned.withLock { last in
+            if let last, ContinuousClock.now - last < .seconds(10) { return false }
+            last = .now
+            return true
+        }
+        if isDue { logger.warning("\(text)", metadata: ["limit": "\(limit)"]) }
     }
 
     private func peer(of channel: any Channel, local: Bool) -> EventLoopFuture<Peer> {

@@ -29,14 +29,26 @@ package final class ClientConnection: Sendable {
     package let draining: Signal
     let limits: ServiceLimits
     let channel: any Channel
+    private let strangers: Strangers
 
     init(
-        channel: any Channel, peer: Peer, limits: ServiceLimits, draining: Signal
+        channel: any Channel, peer: Peer, limits: ServiceLimits, draining: Signal, strangers: Strangers
     ) {
         self.channel = channel
         self.peer = peer
         self.limits = limits
         self.draining = draining
+        self.strangers = strangers
+    }
+
+    /// A credential that counts was shown: the connection is no stranger's any more, see `ServiceLimits.strangers`.
+    package func recognize() {
+        if case .network(let address) = peer { strangers.leave(address, channel) }
+    }
+
+    /// Calls `body` once, when the connection is closed in both directions.
+    package func whenClosed(_ body: @escaping @Sendable () -> Void) {
+        channel.closeFuture.whenComplete { _ in body() }
     }
 
     /// The certificate (DER) that the client has shown and that the listener's authority has signed; nil: none, or no

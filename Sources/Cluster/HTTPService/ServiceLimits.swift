@@ -14,6 +14,8 @@ package struct ServiceLimits: Sendable {
     package var idleTimeout: Duration = .seconds(120)
     /// Connections at one time, all listeners of a server together; one more is answered 503.
     package var connections = 1024
+    /// Connections from one address of the network that have shown no credential; one more is closed at once.
+    package var strangers = 128
     /// Longest time that the reader of a line stream takes nothing before it is cut off.
     package var slowReaderTimeout: Duration = .seconds(30)
     /// Longest time that the end of a connection waits for the peer to read the rest and close.

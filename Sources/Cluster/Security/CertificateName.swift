@@ -1,3 +1,5 @@
+import FoundationEssentials
+import JSON
 import SwiftASN1
 import X509
 
@@ -40,10 +42,16 @@ package struct CertificateName: Sendable, Hashable, CustomStringConvertible {
 
     /// The name in a certificate that is known to come from the cluster's authority.
     ///
-    /// - Throws: `SecurityError` when it has none, or several.
-    package init(certificate der: [UInt8]) throws(SecurityError) {
+    /// A connection may outlive the certificate that it began with, so that its time is looked at here too.
+    ///
+    /// - Throws: `SecurityError` when it has none, or several, or does not hold at this time.
+    package init(certificate der: [UInt8], now: Timestamp = .now()) throws(SecurityError) {
         do {
-            try self.init(Certificate(derEncoded: der))
+            let certificate = try Certificate(derEncoded: der)
+            try self.init(certificate)
+            guard certificate.notValidBefore <= now.date, now.date <= certificate.notValidAfter else {
+                throw SecurityError("the certificate of \(self) ran out at \(Timestamp(certificate.notValidAfter))")
+            }
         } catch let error as SecurityError {
             throw error
         } catch {

@@ -95,12 +95,15 @@ package final class AgentDaemon: Service {
             report: { giveReport.yield($0) })
         try await recover(core)
         let link = makeLink(core)
-        executor.onVolumesMade { link.inventoryChanged() }
+        executor.onInventoryChanged { link.inventoryChanged() }
         executor.onSecretsWanted { try await link.secrets(of: $0) }
         executor.leases.onContactWanted { link.beatSoon() }
+        executor.leases.onAssignmentWanted { try await link.assignment(of: $0) }
         let port = StreamPort(
             table: table, executor: executor, transfers: try Transfers(reactor: reactor),
-            node: { [identity] in identity.node }, cluster: { link.cluster }, inContact: { link.isInContact },
+            node: { [identity] in identity.node }, cluster: { link.cluster },
+            members: Members(logger: logger) { try await link.members() },
+            inContact: { link.isInContact },
             inventoryChanged: { link.inventoryChanged() }, logger: logger)
         let server = try await HTTPServer.listen(
             on: [.unix(path: configuration.paths.socket, group: nil)], router: port.router(), role: "agent",
@@ -138,9 +141,11 @@ package final class AgentDaemon: Service {
     /// Content of images that nobody needs goes at the start and every hour; what has a name or a task stays.
     private func collectGarbage(_ changed: @Sendable () -> Void) async throws {
         while true {
-            let (images, used) = (executor.images, PodExecutor.imagesInUse(table.all))
+            let (images, table) = (executor.images, table)
             do {
-                let garbage = try await pool.run { try images.collectGarbage(inUse: used) }
+                let garbage = try await pool.run {
+                    try images.collectGarbage(inUse: PodExecutor.imagesInUse(table.all))
+                }
                 if garbage.blobs + garbage.snapshots + garbage.images.count > 0 {
                     logger.info("content of images removed", metadata: ["bytes": "\(garbage.bytes)"])
                     changed()

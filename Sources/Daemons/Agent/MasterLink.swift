@@ -87,6 +87,18 @@ final class MasterLink: Sendable {
         try await membership.master().json(.GET, "\(APIPaths.nodes)/\(node)/tasks/\(task)/secrets")
     }
 
+    /// Asks what the master wants of a task of this node now; nil: nothing any more.
+    func assignment(of task: TaskID) async throws -> TaskAssignment? {
+        let list: [TaskAssignment] = try await membership.master().json(
+            .GET, "\(APIPaths.nodes)/\(node)/tasks", query: ["task": task.text])
+        return list.first { $0.task == task }
+    }
+
+    /// Asks which nodes belong to the cluster.
+    func members() async throws -> [NodeID] {
+        try await membership.master().json(.GET, "\(APIPaths.cluster)/members")
+    }
+
     /// Images or volumes have changed.
     func inventoryChanged() { posts.withLock { _ = $0?.yield(.inventory) } }
 

@@ -5,6 +5,9 @@ import Logging
 import NIOPosix
 
 /// Who changed what, or tried to: one JSON object a line in `DATA/audit.log`, rotated at 16 MiB, four older files kept.
+///
+/// Whoever has no credential cannot fill it, and so push out what others did: of a flood of such refusals most are only
+/// counted.
 actor AuditLog {
     struct Entry: Sendable, Encodable {
         var time: Timestamp
@@ -14,7 +17,14 @@ actor AuditLog {
         /// Without the query, which may hold values.
         var path: String
         var status: Int
+        /// So many refusals of callers without a credential, before this one, have no line.
+        var unlisted: Int?
     }
+
+    /// Refusals of callers without a credential that have a line, in each minute.
+    private static let strangersEachMinute = 60
+    /// Bytes of a path; what follows is left out.
+    private static let longestPath = 1024
 
     private static let longest = 16 << 20
     private static let kept = 4
@@ -23,13 +33,30 @@ actor AuditLog {
     private let logger: Logger
     private var file: SharedFD?
     private var size = 0
+    private var minute: Int64 = 0
+    private var strangers = 0
+    private var unlisted = 0
 
     init(path: String, logger: Logger) {
         self.path = path
         self.logger = logger
     }
 
-    func write(_ entry: Entry) {
+    func write(_ given: Entry) {
+        var entry = given
+        if entry.path.utf8.count > Self.longestPath {
+            entry.path = String(entry.path.unicodeScalars.prefix(Self.longestPath / 4)) + "…"
+        }
+        if entry.status == 401 {
+            let now = entry.time.nanoseconds / 60_000_000_000
+            if now != minute { (minute, strangers) = (now, 0) }
+            strangers += 1
+            guard strangers <= Self.strangersEachMinute else {
+                unlisted += 1
+                return
+            }
+            if unlisted > 0 { (entry.unlisted, unlisted) = (unlisted, 0) }
+        }
         do {
             let bytes = try JSONCoding.encode(entry) + [UInt8(ascii: "\n")]
             let file = try opened(for: bytes.count)

@@ -30,7 +30,11 @@ struct Authentication: RouterMiddleware {
                     status: 401, code: "unauthorized",
                     message:
                         "this takes a credential: a token in the Authorization header (MARTLET_TOKEN for `martlet`), or a "
-                        + "node's certificate", headers: [.wwwAuthenticate: "Bearer"])
+                        + "node's certificate", headers: Self.challenge)
+            }
+            if subject != .anonymous {
+                context.connection.recognize()
+                master.connections.note(context.connection, subject)
             }
             let response = try await Subject.$current.withValue(subject) { try await next(request, context) }
             await note(request, context, subject, status: response.status.code)
@@ -99,15 +103,19 @@ struct Authentication: RouterMiddleware {
         guard await master.hasNode(NodeID(id)) else {
             throw APIError(
                 status: 401, code: "node-removed",
-                message: "the node \(id) was removed from the cluster: join again with a new data directory and a token"
-            )
+                message:
+                    "the node \(id) was removed from the cluster: join again with a new data directory and a token",
+                headers: Self.challenge)
         }
         return .node(NodeID(id))
     }
 
     private static func unauthorized(_ message: String) -> APIError {
-        APIError(status: 401, code: "unauthorized", message: message, headers: [.wwwAuthenticate: "Bearer"])
+        APIError(status: 401, code: "unauthorized", message: message, headers: challenge)
     }
+
+    /// The connection ends too: whoever has no credential keeps none of them open.
+    private static let challenge: HTTPFields = [.wwwAuthenticate: "Bearer", .connection: "close"]
 }
 
 extension ClusterMaster {

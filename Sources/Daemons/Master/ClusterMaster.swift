@@ -17,6 +17,8 @@ package actor ClusterMaster {
     private var clock = SteadyClock()
 
     private var lastRequest: RequestID = 0
+    /// Copies of images that are being made, by the manifest's digest.
+    var copies: [String: Task<Void, Never>] = [:]
     private var waiting: [RequestID: @Sendable (Result<MasterReply, APIProblem>) -> Void] = [:]
     let watches = WatchHub()
     private var wake: (at: Timestamp, task: Task<Void, Never>)?
@@ -29,6 +31,7 @@ package actor ClusterMaster {
     /// nil until the cluster is reached from other machines.
     var authority: CertificateAuthority?
     let agents = AgentConnections()
+    nonisolated let connections = OpenConnections()
     var settingsFollowers: [AsyncStream<ClusterSettings?>.Continuation] = []
     var toldSettings: ClusterSettings?
     /// Why other machines are not served although they should be.
@@ -67,6 +70,7 @@ package actor ClusterMaster {
                     try await Task.sleep(for: .seconds(1))
                     await self.step(.tick)
                     await self.probe()
+                    await self.cutStaleConnections()
                     self.watches.beat()
                 }
             }

@@ -11,7 +11,7 @@ import Wire
 extension ClusterMaster {
     func replicate(_ digest: String, _ names: [String], from: NodeID, to: NodeID) {
         let nodes = core.node(from).flatMap { from in core.node(to).map { (from, $0) } }
-        Task {
+        copies[digest] = Task {
             var failure: String?
             do {
                 guard let (source, target) = nodes else { throw APIProblem(.notFound, "one of the nodes is gone") }
@@ -26,7 +26,23 @@ extension ClusterMaster {
                 logger.warning(
                     "an image is not copied", metadata: ["image": "\(digest)", "to": "\(to)", "error": "\(error)"])
             }
+            copies[digest] = nil
             step(.replicated(digest: digest, to: to, failure: failure))
         }
+    }
+
+    /// Does `body` while no copy of an image is made, which would bring back what `body` removes.
+    ///
+    /// - Parameter digest: of the manifest.
+    package func withoutCopying<Value: Sendable>(
+        _ digest: String, _ body: @Sendable () async throws -> Value
+    ) async throws -> Value {
+        step(.removingImage(digest: digest, isUnderway: true))
+        defer { step(.removingImage(digest: digest, isUnderway: false)) }
+        if let copy = copies[digest] {
+            copy.cancel()
+            await copy.value
+        }
+        return try await body()
     }
 }

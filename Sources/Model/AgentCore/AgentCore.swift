@@ -22,6 +22,11 @@ package struct AgentCore: Sendable {
         _ event: AgentEvent, now: Timestamp, random: inout some RandomNumberGenerator
     ) -> [AgentEffect] {
         var touched: Set<TaskID> = []
+        // A process that was stopped may hear of other things before its timer: the tick that is overdue is taken along.
+        if let due = wakeAt, due <= now {
+            wakeAt = nil
+            touched.formUnion(tasks.keys)
+        }
         switch event {
         case .recovered(let found, let bootID, let epochs):
             self.bootID = bootID
@@ -85,7 +90,9 @@ package struct AgentCore: Sendable {
         var earliest = reporter.retryAt
         for machine in tasks.values {
             let isBlocked = blocker(of: machine) != nil
-            guard let deadline = machine.nextDeadline(isBlocked: isBlocked, contact: contact) else { continue }
+            guard let deadline = machine.nextDeadline(isBlocked: isBlocked, contact: contact, now: now) else {
+                continue
+            }
             earliest = earliest.map { min($0, deadline) } ?? deadline
         }
         return earliest
@@ -100,6 +107,7 @@ package struct AgentCore: Sendable {
     }
 
     private mutating func drop(_ machine: TaskMachine) {
+        epochs.note(machine.assignment.instance, machine.assignment.epoch)
         tasks[machine.assignment.task] = nil
         byInstance[machine.assignment.instance]?.remove(machine.assignment.task)
         if byInstance[machine.assignment.instance]?.isEmpty == true { byInstance[machine.assignment.instance] = nil }
@@ -157,7 +165,10 @@ package struct AgentCore: Sendable {
     }
 
     private func problem(of assignment: TaskAssignment) -> String? {
-        if let newest = epochs[assignment.instance], newest >= assignment.epoch {
+        let present = (byInstance[assignment.instance] ?? []).compactMap { tasks[$0]?.assignment.epoch }
+        if let newest = (present + [epochs[assignment.instance]].compactMap(\.self)).max(),
+            newest >= assignment.epoch
+        {
             return "epoch \(assignment.epoch) of instance \(assignment.instanceName) is refused: "
                 + "this node has had epoch \(newest)"
         }
@@ -219,11 +230,11 @@ package struct AgentCore: Sendable {
 
     private mutating func confirm(_ moment: Timestamp, _ now: Timestamp, _ touched: inout Set<TaskID>) {
         guard reporter.isConnected else { return }
+        // What waits for contact may go on.
+        touched.formUnion(leased.filter { tasks[$0]?.lacksContact(contact, now) == true })
         // One from a clock that was ahead must not count for longer than one of now.
         contact.last = max(min(contact.last, now), min(moment, now))
-        guard !contact.isConfirmed else { return }
         contact.isConfirmed = true
-        touched.formUnion(leased)
     }
 
     // MARK: For the shell

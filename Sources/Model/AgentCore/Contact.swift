@@ -22,6 +22,11 @@ extension TaskMachine {
         return contact.last + stopAfter
     }
 
-    /// It may not be started now.
-    func lacksContact(_ contact: Contact) -> Bool { stopAfter != nil && !contact.isConfirmed }
+    /// It may not be started now. That the connection seems to be open is not enough: when nothing has been confirmed for
+    /// as long as it may run without contact, its shim has ended it, and would end it again. A clock that was set ahead
+    /// holds it up until the next contact, no longer.
+    func lacksContact(_ contact: Contact, _ now: Timestamp) -> Bool {
+        guard let stopAfter else { return false }
+        return !contact.isConfirmed || contact.last + stopAfter <= now
+    }
 }

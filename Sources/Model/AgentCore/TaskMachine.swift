@@ -89,9 +89,9 @@ struct TaskMachine: Sendable {
     }
 
     /// When time alone makes a difference to it, after `advance`; nil: never.
-    func nextDeadline(isBlocked blocked: Bool, contact: Contact) -> Timestamp? {
+    func nextDeadline(isBlocked blocked: Bool, contact: Contact, now: Timestamp) -> Timestamp? {
         if record.removed { return nil }
-        let isBlocked = blocked || lacksContact(contact)
+        let isBlocked = blocked || lacksContact(contact, now)
         if record.isLive {
             guard let stop = record.stop else {
                 return earliest(leaseEnd(contact), operation == nil ? earliest(retryAt, nextProbe) : nil)

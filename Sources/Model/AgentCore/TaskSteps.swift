@@ -17,7 +17,7 @@ extension TaskMachine {
                 advanceLive(now, contact, &effects)
             } else {
                 let obstacle = blocker.map { "waiting until task \($0) is removed, which has what this one needs" }
-                let isAlone = lacksContact(contact)
+                let isAlone = lacksContact(contact, now)
                 advanceResting(now, obstacle ?? (isAlone ? Self.noContact : nil), &effects)
             }
         }

@@ -11,6 +11,12 @@ struct ClusterIndexes: Sendable {
     private(set) var tasksByNode: [NodeID: Set<TaskID>] = [:]
     private(set) var claimsByInstance: [InstanceID: Set<Claim.Resource>] = [:]
     private(set) var volumeNodes: [String: Set<NodeID>] = [:]
+    private(set) var volumesByNode: [NodeID: Set<String>] = [:]
+    private(set) var nodeByName: [String: NodeID] = [:]
+    /// Nodes that are cordoned or drained.
+    private(set) var unavailable: Set<NodeID> = []
+    /// Services with an instance on every node.
+    private(set) var globalWorkloads: Set<WorkloadID> = []
     private(set) var loads: [NodeID: NodeLoad] = [:]
 
     /// What a node has given away.
@@ -27,9 +33,16 @@ struct ClusterIndexes: Sendable {
     /// - Parameter promised: for a task, what is reserved for it on its node.
     mutating func insert(_ object: StoredObject, promised amount: Resources) {
         switch object {
-        case .cluster, .node, .token, .secret, .config: break
-        case .volume(let volume): volumeNodes[volume.name, default: []].insert(volume.node)
-        case .workload(let workload): workloadByName[workload.name] = workload.id
+        case .cluster, .token, .secret, .config: break
+        case .node(let node):
+            nodeByName[node.name] = node.id
+            if node.availability != .active { unavailable.insert(node.id) }
+        case .volume(let volume):
+            volumeNodes[volume.name, default: []].insert(volume.node)
+            volumesByNode[volume.node, default: []].insert(volume.name)
+        case .workload(let workload):
+            workloadByName[workload.name] = workload.id
+            if workload.scale == .global { globalWorkloads.insert(workload.id) }
         case .revision(let revision): revisionsByWorkload[revision.workload, default: []].insert(revision.number)
         case .instance(let instance):
             instanceByName[instance.name] = instance.id
@@ -55,16 +68,24 @@ struct ClusterIndexes: Sendable {
 
     mutating func remove(_ object: StoredObject) {
         switch object {
-        case .cluster, .node, .token, .secret, .config: break
+        case .cluster, .token, .secret, .config: break
+        case .node(let node):
+            // A draft may have given the name to another.
+            if nodeByName[node.name] == node.id { nodeByName[node.name] = nil }
+            unavailable.remove(node.id)
         case .volume(let volume):
             volumeNodes[volume.name]?.remove(volume.node)
             if volumeNodes[volume.name]?.isEmpty == true { volumeNodes[volume.name] = nil }
-        case .workload(let workload): workloadByName[workload.name] = nil
+            volumesByNode[volume.node]?.remove(volume.name)
+            if volumesByNode[volume.node]?.isEmpty == true { volumesByNode[volume.node] = nil }
+        case .workload(let workload):
+            if workloadByName[workload.name] == workload.id { workloadByName[workload.name] = nil }
+            globalWorkloads.remove(workload.id)
         case .revision(let revision):
             revisionsByWorkload[revision.workload]?.remove(revision.number)
             if revisionsByWorkload[revision.workload]?.isEmpty == true { revisionsByWorkload[revision.workload] = nil }
         case .instance(let instance):
-            instanceByName[instance.name] = nil
+            if instanceByName[instance.name] == instance.id { instanceByName[instance.name] = nil }
             for container in instance.containers { instanceByContainer[container] = nil }
             instancesByWorkload[instance.workload]?.remove(instance.id)
             if instancesByWorkload[instance.workload]?.isEmpty == true { instancesByWorkload[instance.workload] = nil }

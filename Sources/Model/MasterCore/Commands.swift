@@ -38,6 +38,8 @@ extension MasterCore {
         case .inventory(let node, let images, let volumes):
             setInventory(of: node, images: images, volumes: volumes, now: now)
             return .done
+        case .expectVolume(let name, let node, let group):
+            return try expectVolume(name, on: node, group: group, now: now)
         case .createSecret(let secret): return try createSecret(secret, now: now)
         case .removeSecret(let ref): return try removeSecret(ref, now: now)
         case .createConfig(let config): return try createConfig(config, now: now)
@@ -57,7 +59,7 @@ extension MasterCore {
             case .invalid: throw APIProblem(.badRequest, "\(error)")
             case .unknownImage: throw APIProblem(.noSuchImage, error.message)
             case .unsupported: throw APIProblem(.badRequest, "\(error)")
-            case .forbidden: throw APIProblem(.badRequest, "\(error)")
+            case .forbidden: throw APIProblem(.forbidden, "\(error)")
             }
         }
     }

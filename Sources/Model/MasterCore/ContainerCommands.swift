@@ -20,6 +20,7 @@ extension MasterCore {
             scale: .replicated(1),
             desired: body.start ? .running : .prepared, removeOnExit: body.removeOnExit, createdAt: now)
         try requireFiles(of: pod, group: workload.group)
+        try requireVolumes(of: pod)
         state.put(.workload(workload))
         put(pod, as: 1, of: workload.id, now: now)
         dirty.insert(workload.id)

@@ -52,8 +52,10 @@ extension MasterCore {
     func requireNoLease(_ tasks: [NodeTask], on node: Node, now: Timestamp) throws(APIProblem) {
         guard let since = unreachableSince(node.id, now: now) else { return }
         for task in tasks {
-            guard let pod = state.pod(of: task), let stop = pod.loss?.stopAfter, task.desired != .removed,
-                state.workloads[task.workload]?.desired == .running
+            // Whatever was last wanted of it, it may not have heard of that; what is removed with all its workload is not
+            // followed by another.
+            guard let pod = state.pod(of: task), let stop = pod.loss?.stopAfter, task.status.phase != .removed,
+                let workload = state.workloads[task.workload], workload.desired != .removed
             else { continue }
             let grace = pod.containers.map(\.stopGrace).max() ?? 0
             let over = since.adding(seconds: Int64(LossPolicy.leastReplaceAfter(stopAfter: stop, grace: grace)))

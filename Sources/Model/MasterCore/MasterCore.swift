@@ -165,17 +165,12 @@ package struct MasterCore: Sendable {
     private mutating func fail(
         _ failed: Outbox, _ failure: StoreFailure, now: Timestamp
     ) -> [MasterEffect] {
-        for key in state.draft.keys {
-            switch key {
-            case .workload(let id): dirty.insert(id)
-            case .instance(let id):
-                if let workload = state.instances[id]?.workload { dirty.insert(workload) }
-            case .task(let id):
-                if let workload = state.tasks[id]?.workload { dirty.insert(workload) }
-            default: break
-            }
+        // What the draft deletes comes back too, and is looked at again.
+        for (key, previous) in state.draft {
+            for object in [previous, state[key]] { if let id = object?.workload { dirty.insert(id) } }
         }
         state.undo()
+        outbox.takeBack(failed)
         waiting.formUnion(state.instances.values.lazy.filter { $0.task == nil }.map(\.id))
         for transfer in failed.transfers {
             replication.ended(transfer.digest, to: transfer.to, failed: true, at: steady)

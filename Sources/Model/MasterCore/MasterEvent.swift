@@ -50,6 +50,8 @@ package enum MasterCommand: Sendable {
     case removeNode(String, force: Bool)
     /// The shell has asked the node itself, after a change that went through the master.
     case inventory(NodeID, images: [ImageView]?, volumes: [VolumeView]?)
+    /// Somebody makes a volume on a node; nil: in its own group.
+    case expectVolume(String, on: NodeID, group: String?)
     /// Sealed by the shell already.
     case createSecret(Secret)
     case removeSecret(String)

@@ -34,7 +34,19 @@ extension MasterCore {
         guard (1...64).contains(node.id.text.utf8.count),
             node.id.text.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x2F && $0 < 0x7F })
         else { throw APIProblem(.badRequest, "the node's id is not 1 to 64 printable characters") }
-        try admit { () throws(AdmissionError) in try admission.name(node.name, at: "$.node.name") }
+        try admit { () throws(AdmissionError) in
+            try admission.name(node.name, at: "$.node.name")
+            try admission.labels(node.labels, at: "$.node.labels")
+        }
+        // Sums and differences of what nodes have must stay in range.
+        let amounts = [node.capacity.cpu, node.capacity.memory, node.capacity.disk]
+        guard amounts.allSatisfy({ (0...Self.mostOfAnything).contains($0) }) else {
+            throw APIProblem(.badRequest, "$.node.capacity: the amounts are not all between 0 and 2^60")
+        }
+        if node.streamEndpoint.hasPrefix("unix:"), !acting.isLocal {
+            throw APIProblem(
+                .forbidden, "$.node.streamEndpoint: a socket of the master's machine is refused from another machine")
+        }
         guard Self.isStreamEndpoint(node.streamEndpoint) else {
             throw APIProblem(
                 .badRequest,
@@ -43,14 +55,21 @@ extension MasterCore {
         if let endpoint = node.contentEndpoint, !Self.isContentEndpoint(endpoint) {
             throw APIProblem(.badRequest, "$.node.contentEndpoint: '\(endpoint)' is not https://host:port")
         }
-        if let other = state.nodes.values.first(where: { $0.name == node.name && $0.id != node.id }) {
+        if let other = state.indexes.nodeByName[node.name], other != node.id {
             throw APIProblem(
                 .conflict,
-                "another node (\(other.id)) has the name \(node.name): give this agent another, or remove that node "
+                "another node (\(other)) has the name \(node.name): give this agent another, or remove that node "
                     + "with "
                     + "`martlet node rm`")
         }
+        // One's id as another's name would make what users write ambiguous.
+        let others = [state.indexes.nodeByName[node.id.text], NodeID(node.name)].compactMap(\.self)
+        if let other = others.compactMap({ state.nodes[$0] }).first(where: { $0.id != node.id }) {
+            throw APIProblem(.conflict, "the node's id or name is taken by the node \(other.name) (\(other.id))")
+        }
     }
+
+    private static let mostOfAnything: Int64 = 1 << 60
 
     mutating func connectNode(_ ref: String) throws(APIProblem) -> PendingReply {
         let node = try node(ref)
@@ -74,10 +93,23 @@ extension MasterCore {
             livenessChanged(node.id)
             note(kind: "node", action: "ready", id: node.id.text, name: node.name, now: now)
         }
-        // That a container is destroyed is the master's to say: an instance outlives its tasks.
-        outbox.events += report.events.prefix(1000).filter { $0.action != "destroy" }
+        outbox.events += report.events.prefix(1000).filter { accepts($0, from: node.id) }
         return .done
     }
+
+    /// Whether a node may tell users of this: of its own containers only, and in few words.
+    private func accepts(_ event: Event, from node: NodeID) -> Bool {
+        // That a container is destroyed is the master's to say: an instance outlives its tasks.
+        guard event.kind == "container", event.action != "destroy" else { return false }
+        let words = [event.action, event.id, event.name] + event.attributes.flatMap { [$0.key, $0.value] }
+        guard words.count <= 64, words.reduce(0, { $0 + $1.utf8.count }) <= Self.longestEvent else { return false }
+        guard let id = state.indexes.instanceByContainer[ContainerID(event.id)], let instance = state.instances[id]
+        else { return true }
+        return instance.tasks.isEmpty || instance.tasks.contains { state.tasks[$0]?.node == node }
+    }
+
+    /// Bytes of all its words: the history has to stay small in memory.
+    private static let longestEvent = 4096
 
     private mutating func take(_ report: NodeReport.TaskReport, from node: NodeID) {
         guard var task = state.tasks[report.task], task.node == node else {
@@ -87,11 +119,14 @@ extension MasterCore {
         }
         guard report.epoch == task.epoch, task.status != report.status else { return }
         var status = report.status
-        if status.message.utf8.count > Self.longestMessage {
-            status.message = String(status.message.prefix(Self.longestMessage / 4)) + "…"
+        status.message = Self.shortened(status.message)
+        status.containers = status.containers.prefix(16).map { container in
+            var container = container
+            container.name = Self.shortened(container.name)
+            container.reason = Self.shortened(container.reason)
+            return container
         }
-        status.containers = Array(status.containers.prefix(16))
-        status.addresses = Array(status.addresses.prefix(16))
+        status.addresses = Array(status.addresses.prefix(16)).map(Self.shortened)
         let rested = task.rests
         if !status.serving {
             serving[task.id] = nil
@@ -106,6 +141,11 @@ extension MasterCore {
 
     /// Bytes; a task has to stay small in the store.
     private static let longestMessage = 400
+
+    private static func shortened(_ text: String) -> String {
+        guard text.utf8.count > longestMessage else { return text }
+        return String(text.unicodeScalars.prefix(longestMessage / 4)) + "…"
+    }
 
     /// A full report names every task that the node has a record of. One that it has reported on before and does not
     /// name any more was lost with the node's data.
@@ -168,6 +208,13 @@ extension MasterCore {
         if memory[node.id]?.ready == true {
             throw APIProblem(.conflict, "the node \(node.name) is connected: stop its agent first")
         }
+        // After a restart of the master, one that is there may not have come to say so.
+        if memory[node.id]?.isSilent(at: steady) == false {
+            throw APIProblem(
+                .conflict,
+                "the node \(node.name) may still be there: repeat when it has not been heard of for "
+                    + "\(NodeMemory.patience) s")
+        }
         if !tasks.isEmpty, !force {
             throw APIProblem(
                 .conflict,
@@ -175,7 +222,9 @@ extension MasterCore {
         }
         try requireNoLease(tasks, on: node, now: now)
         for task in tasks { giveUp(task.id, now: now) }
-        for (key, _) in state.volumes where key.node == node.id { state.delete(.volume(key)) }
+        for name in state.indexes.volumesByNode[node.id] ?? [] {
+            state.delete(.volume(VolumeKey(node: node.id, name: name)))
+        }
         state.delete(.node(node.id))
         memory[node.id] = nil
         nodeChanged(node.id)
@@ -187,6 +236,6 @@ extension MasterCore {
     mutating func nodeChanged(_ node: NodeID) {
         replication.isDue = true
         capacityChanged = true
-        for workload in state.workloads.values where workload.scale == .global { dirty.insert(workload.id) }
+        dirty.formUnion(state.indexes.globalWorkloads)
     }
 }

@@ -14,6 +14,15 @@ struct Outbox: Sendable {
     var assignments: [NodeID: Set<TaskID>] = [:]
     var transfers: [ReplicationBook.Transfer] = []
 
+    /// Takes over from one whose draft was not written what is true all the same: that somebody wants to hear how things
+    /// are now.
+    mutating func takeBack(_ failed: Outbox) {
+        instances.merge(failed.instances) { own, _ in own }
+        services.formUnion(failed.services)
+        nodes.formUnion(failed.nodes)
+        assignments.merge(failed.assignments) { $0.union($1) }
+    }
+
     var isEmpty: Bool {
         replies.isEmpty && events.isEmpty && transfers.isEmpty && instances.isEmpty && services.isEmpty && nodes.isEmpty
             && assignments.isEmpty

@@ -21,7 +21,9 @@ extension MasterCore {
             return instance
         }
         if let instance = state.instances[InstanceID(ref)] { return instance }
-        if let id = state.indexes.workloadByName[ref] { return try onlyInstance(of: id, named: ref) }
+        if let id = state.indexes.workloadByName[ref], let workload = state.workloads[id], sees(workload) {
+            return try onlyInstance(of: id, named: ref)
+        }
         let found =
             ref.utf8.count < 4
             ? [:]
@@ -71,7 +73,7 @@ extension MasterCore {
     /// Finds a node by name, id or the beginning of its id.
     func node(_ ref: String) throws(APIProblem) -> Node {
         if let node = state.nodes[NodeID(ref)] { return node }
-        if let node = state.nodes.values.first(where: { $0.name == ref }) { return node }
+        if let node = state.indexes.nodeByName[ref].flatMap({ state.nodes[$0] }) { return node }
         let found = ref.utf8.count < 4 ? [] : state.nodes.values.filter { $0.id.text.hasPrefix(ref) }
         guard found.count <= 1 else {
             throw APIProblem(.conflict, "'\(ref)' may be any of \(found.map(\.name).sorted().joined(separator: ", "))")

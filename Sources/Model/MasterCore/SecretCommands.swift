@@ -177,7 +177,8 @@ extension MasterCore {
         }
     }
 
-    /// What a task's containers are given. Only the node to which the task is assigned now may have it.
+    /// What a task's containers are given. Only the node to which the task is assigned now may have it; one that serves
+    /// until its replacement does is still assigned.
     func filesForTask(_ id: TaskID, on node: NodeID) throws(APIProblem) -> MasterReply {
         let refusal = APIProblem(
             .forbidden, "the node \(node) may not have the secrets of the task \(id): the task is not assigned to it")
@@ -187,7 +188,8 @@ extension MasterCore {
         case .node, .local, .user, .anonymous: throw refusal
         }
         guard let task = state.tasks[id], task.node == node, task.desired != .removed, task.status.phase != .removed,
-            let pod = state.pod(of: task), state.instances[task.instance]?.task == id
+            let pod = state.pod(of: task), let instance = state.instances[task.instance],
+            instance.task == id || instance.displaced.contains(where: { $0.task == id && $0.cause != .lost })
         else { throw refusal }
         var secrets: [String: Secret] = [:]
         var configs: [String: Config] = [:]

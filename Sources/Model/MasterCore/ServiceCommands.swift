@@ -22,6 +22,7 @@ extension MasterCore {
             scale: body.scale,
             desired: .running, update: body.update, createdAt: now)
         try requireFiles(of: pod, group: workload.group)
+        try requireVolumes(of: pod)
         state.put(.workload(workload))
         put(pod, as: 1, of: workload.id, now: now)
         dirty.insert(workload.id)
@@ -52,6 +53,7 @@ extension MasterCore {
         if let update = body.update { changed.update = update }
         if let pod, pod != Self.completed(state.pod(of: workload)) {
             try requireFiles(of: pod, group: workload.group)
+            try requireVolumes(of: pod)
             changed.revision += 1
             changed.updateState = UpdateState(.updating, since: now)
             put(pod, as: changed.revision, of: workload.id, now: now)

@@ -45,16 +45,17 @@ extension MasterCore {
             if task.revision != workload.revision { picture.olderPods[task.revision] = state.pod(of: task) }
         }
         guard workload.kind == .service else { return picture }
-        let demand = PodDemand(workload: workload.id, pod: pod)
-        for node in state.nodes.values {
+        for node in state.indexes.unavailable.compactMap({ state.nodes[$0] }) {
             switch node.availability {
-            case .active:
-                if workload.scale == .global, NodeSnapshot(node: node).isEligible(for: demand) {
-                    picture.eligible[node.id] = node.name
-                }
+            case .active: break
             case .cordoned: picture.cordoned.insert(node.id)
             case .drained: picture.drained[node.id] = node.drain ?? Node.Drain(startedAt: node.createdAt)
             }
+        }
+        guard workload.scale == .global else { return picture }
+        let demand = PodDemand(workload: workload.id, pod: pod)
+        for node in state.nodes.values where NodeSnapshot(node: node).isEligible(for: demand) {
+            picture.eligible[node.id] = node.name
         }
         return picture
     }

@@ -117,6 +117,16 @@ enum StoredObject: Hashable, Sendable {
 
     private static let schema = 1
 
+    /// Whom it belongs to, when that is to be reconciled after a change of it.
+    var workload: WorkloadID? {
+        switch self {
+        case .workload(let workload): workload.id
+        case .instance(let instance): instance.workload
+        case .task(let task): task.workload
+        case .cluster, .node, .revision, .claim, .token, .secret, .config, .volume: nil
+        }
+    }
+
     var key: ObjectKey {
         switch self {
         case .cluster: .cluster

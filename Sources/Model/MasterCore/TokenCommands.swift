@@ -29,6 +29,10 @@ extension MasterCore {
         guard wish.role == .developer || wish.group == Group.root else {
             throw APIProblem(.badRequest, "$.group: only developers are confined to a group")
         }
+        guard wish.role != .developer || wish.group != Group.root else {
+            throw APIProblem(
+                .badRequest, "$.group: a developer is confined to a group: name one, such as /shop (`--group /shop`)")
+        }
         if let seconds = wish.expiresIn, !(1...315_360_000).contains(seconds) {
             throw APIProblem(.badRequest, "$.expiresIn: \(seconds) is not between 1 second and ten years")
         }

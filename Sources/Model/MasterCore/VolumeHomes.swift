@@ -18,7 +18,9 @@ extension MasterCore {
     mutating func claimVolumes(of pod: PodSpec, for task: NodeTask, isGlobal: Bool, now: Timestamp) {
         for name in pod.volumes {
             let key = VolumeKey(node: task.node, name: name)
-            var record = state.volumes[key] ?? VolumeRecord(name: name, node: task.node, createdAt: now)
+            let group = owner(ofVolume: name) ?? Group.root
+            var record = state.volumes[key] ?? VolumeRecord(name: name, node: task.node, createdAt: now, group: group)
+            record.isExpected = false
             record.instance = task.instance
             record.epoch = task.epoch
             if !isGlobal { record.isHome = true }
@@ -33,12 +35,24 @@ extension MasterCore {
         let names = Set(present.map(\.name))
         for volume in present.prefix(Self.mostVolumes) where Admission.isName(volume.name) {
             let key = VolumeKey(node: node, name: volume.name)
-            guard state.volumes[key] == nil else { continue }
+            if var known = state.volumes[key] {
+                guard known.isExpected else { continue }
+                known.isExpected = false
+                state.put(.volume(known))
+                continue
+            }
             state.put(
                 .volume(
-                    VolumeRecord(name: volume.name, node: node, createdAt: now, isHome: home(of: volume.name) == nil)))
+                    VolumeRecord(
+                        name: volume.name, node: node, createdAt: now,
+                        group: owner(ofVolume: volume.name) ?? Group.root,
+                        isHome: home(of: volume.name) == nil)))
         }
-        let gone = state.volumes.keys.filter { $0.node == node && !names.contains($0.name) }
+        let gone = (state.indexes.volumesByNode[node] ?? []).subtracting(names)
+            .map { VolumeKey(node: node, name: $0) }.filter { key in
+                guard let record = state.volumes[key] else { return false }
+                return !record.isExpected || record.createdAt.adding(seconds: Self.expectation) <= now
+            }
         guard !gone.isEmpty else { return }
         let mounted = Set(state.tasks(on: node).flatMap { state.pod(of: $0)?.volumes ?? [] })
         for key in gone where !mounted.contains(key.name) {
@@ -49,22 +63,77 @@ extension MasterCore {
 
     /// Volumes of one node that are kept in the store.
     private static let mostVolumes = 100_000
+    /// Seconds that a volume which was promised is waited for.
+    private static let expectation: Int64 = 60
+
+    // MARK: Groups
+
+    /// Whose a volume of the name is: that of its record, or, while no node has it, that of the workload that was the
+    /// first to name it; nil: nobody's.
+    private func owner(ofVolume name: String) -> String? {
+        let nodes = state.indexes.volumeNodes[name] ?? []
+        if let node = nodes.min(), let record = state.volumes[VolumeKey(node: node, name: name)] { return record.group }
+        let users = state.revisions.values.filter { $0.pod.volumes.contains(name) }.compactMap {
+            state.workloads[$0.workload]
+        }
+        return users.min { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }?.group
+    }
+
+    /// Refuses a pod that names a volume which the present caller does not reach.
+    func requireVolumes(of pod: PodSpec) throws(APIProblem) {
+        guard acting.confinement != nil else { return }
+        for name in pod.volumes {
+            guard let group = owner(ofVolume: name), !acting.reaches(group: group) else { continue }
+            throw APIProblem(
+                .forbidden,
+                "the volume \(name) is another group's, and \(acting.title) may not use it: choose another name")
+        }
+    }
+
+    /// Notes whose a volume is that somebody is about to make on a node; one that is there already has to be the caller's.
+    mutating func expectVolume(
+        _ name: String, on node: NodeID, group asked: String?, now: Timestamp
+    ) throws(APIProblem) -> PendingReply {
+        try admit { () throws(AdmissionError) in try admission.name(name) }
+        let group = try group(asked)
+        if let owner = owner(ofVolume: name) {
+            guard acting.reaches(group: owner) else {
+                throw APIProblem(.conflict, "the name \(name) is taken by another volume: choose another name")
+            }
+            if let asked, asked != owner {
+                throw APIProblem(.conflict, "the volume \(name) belongs to the group \(owner): choose another name")
+            }
+        }
+        let key = VolumeKey(node: node, name: name)
+        guard state.volumes[key] == nil else { return .done }
+        state.put(
+            .volume(
+                VolumeRecord(
+                    name: name, node: node, createdAt: now, group: owner(ofVolume: name) ?? group, isExpected: true,
+                    isHome: home(of: name) == nil)))
+        return .done
+    }
 
     /// The volumes of all nodes; those of nodes that are not there as they were last known.
     func volumeViews(now: Timestamp) -> [VolumeView] {
         var views: [VolumeKey: VolumeView] = [:]
-        for (key, record) in state.volumes {
+        for (key, record) in state.volumes where !record.isExpected {
             views[key] = VolumeView(
                 name: record.name, node: record.node, path: "", labels: [:], createdAt: record.createdAt)
         }
         for (node, memory) in memory {
             for volume in memory.volumes { views[VolumeKey(node: node, name: volume.name)] = volume }
         }
+        for key in views.keys { views[key]?.group = state.volumes[key]?.group ?? Group.root }
+        if acting.confinement != nil {
+            views = views.filter { acting.reaches(group: $0.value.group ?? Group.root) }
+        }
         var since: [NodeID: Timestamp] = [:]
         for node in state.nodes.keys { since[node] = unreachableSince(node, now: now) }
         return views.values.map { view in
             var view = view
             view.unreachableSince = since[view.node]
+            view.nodeName = state.nodes[view.node]?.name
             return view
         }.sorted { ($0.name, $0.node) < ($1.name, $1.node) }
     }

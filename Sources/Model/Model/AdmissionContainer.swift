@@ -35,8 +35,8 @@ extension Admission {
         guard let resolved = images(container.image) else {
             throw AdmissionError(
                 path,
-                "no node has the image \(name.map { "\($0)" } ?? container.image); import it with "
-                    + "`martlet image import` or `martlet image load` (pulling comes with the next version)",
+                "no node has the image \(name.map { "\($0)" } ?? container.image); fetch it with "
+                    + "`martlet pull`, or bring it with `martlet image load` or `martlet image import`",
                 kind: .unknownImage)
         }
         container.imageDigest = resolved.digest

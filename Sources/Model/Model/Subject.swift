@@ -10,8 +10,16 @@ package enum Subject: Sendable, Hashable {
     case node(NodeID)
     case anonymous
 
-    /// For whom the present task works; listeners set it for each request.
-    @TaskLocal package static var current = Subject.master
+    /// For whom the present task works; listeners set it for each request. Where none has, no route is open.
+    @TaskLocal package static var current = Subject.anonymous
+
+    /// Whether it is on the master's own machine.
+    package var isLocal: Bool {
+        switch self {
+        case .master, .local: true
+        case .user, .node, .anonymous: false
+        }
+    }
 
     /// How a refusal names it.
     package var title: String {

@@ -7,22 +7,29 @@ import Model
 struct DrainPass {
     let picture: WorkloadPicture
     let kept: [Instance]
+    /// Tasks that others remove in the same round: an update, say.
+    let leaving: Set<TaskID>
     let now: Timestamp
     private var actions: [ReconcileAction] = []
 
-    init(picture: WorkloadPicture, kept: [Instance], now: Timestamp) {
+    init(picture: WorkloadPicture, kept: [Instance], leaving: Set<TaskID>, now: Timestamp) {
         self.picture = picture
         self.kept = kept
+        self.leaving = leaving
         self.now = now
     }
 
     mutating func run() -> [ReconcileAction] {
         guard !picture.drained.isEmpty else { return [] }
         var room = max(1, picture.workload.update.parallelism) - kept.count { isMoving($0) }
-        var serving = kept.count { picture.serves($0) }
+        var serving = kept.count { instance in
+            instance.tasks.contains { id in
+                picture.tasks[id].map { picture.serves($0) && !leaving.contains(id) } ?? false
+            }
+        }
         for instance in kept {
             guard let task = picture.task(of: instance), let drain = picture.drained[task.node],
-                task.desired != .removed, picture.unreachable[task.node] == nil
+                task.desired != .removed, !leaving.contains(task.id), picture.unreachable[task.node] == nil
             else { continue }
             if let deadline = drain.deadline {
                 if deadline <= now {
@@ -53,8 +60,8 @@ struct DrainPass {
 
     private func isMoving(_ instance: Instance) -> Bool {
         guard let task = picture.task(of: instance) else { return !instance.displaced.contains { $0.cause == .lost } }
-        if task.desired == .removed { return true }
-        return instance.displaced.contains { $0.cause != .lost }
+        if task.desired == .removed || leaving.contains(task.id) { return true }
+        return instance.displaced.contains { $0.cause != .lost && !picture.isLeftBehind($0) }
     }
 
     private mutating func remove(_ task: NodeTask) {

@@ -41,7 +41,10 @@ private struct Pass {
         if workload.kind == .service, !isRestructured {
             var update = UpdatePass(picture: picture, kept: kept, now: now)
             actions += update.run()
-            var drain = DrainPass(picture: picture, kept: kept, now: now)
+            let leaving = actions.compactMap { action -> TaskID? in
+                if case .setTask(let id, .removed, _, _) = action { id } else { nil }
+            }
+            var drain = DrainPass(picture: picture, kept: kept, leaving: Set(leaving), now: now)
             actions += drain.run()
         }
         return actions

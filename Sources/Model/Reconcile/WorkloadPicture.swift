@@ -60,15 +60,18 @@ package struct WorkloadPicture: Sendable {
         instance.tasks.contains { tasks[$0].map { serves($0) } ?? false }
     }
 
+    /// Whether the displaced task only has to be removed, by a node that is not heard of: nobody waits for that.
+    func isLeftBehind(_ displaced: Displaced) -> Bool {
+        guard let task = tasks[displaced.task] else { return true }
+        return task.desired == .removed && unreachable[task.node] != nil
+    }
+
     /// When a task that serves counts as good: after the service's monitor time; nil: it does not serve.
-    func counts(_ task: NodeTask, now: Timestamp) -> Timestamp? {
+    package func counts(_ task: NodeTask, now: Timestamp) -> Timestamp? {
         guard serves(task), let since = servingSince[task.id] ?? task.status.servingSince else { return nil }
         let monitor = workload.update.monitor
         return Self.due(since.adding(seconds: Int64(monitor)), length: monitor, now: now)
     }
-
-    /// Whether the task has served for the service's monitor time.
-    package func isGood(_ task: NodeTask, now: Timestamp) -> Bool { counts(task, now: now).map { $0 <= now } ?? false }
 
     /// A clock that was set back must not stretch a deadline beyond its own length.
     static func due(_ deadline: Timestamp, length: Int, now: Timestamp) -> Timestamp {

@@ -214,15 +214,19 @@ package struct ExecRequest: Sendable, Codable {
 package struct CreateVolume: Sendable, Codable {
     package var name: String
     package var labels: [String: String]
+    /// Whose it is; the caller's own, or `/`, by default. Agents are not told.
+    package var group: String?
 
-    package init(name: String, labels: [String: String] = [:]) {
+    package init(name: String, labels: [String: String] = [:], group: String? = nil) {
         self.name = name
         self.labels = labels
+        self.group = group
     }
 
     package init(from decoder: any Decoder) throws {
         let values = try decoder.container(keyedBy: CodingKeys.self)
         name = try values.decode(String.self, forKey: .name)
         labels = try values.decode(.labels, or: [:])
+        group = try values.decodeIfPresent(String.self, forKey: .group)
     }
 }

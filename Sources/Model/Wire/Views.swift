@@ -227,6 +227,10 @@ package struct VolumeView: Sendable, Codable, Hashable {
     package var node: NodeID
     package var path: String
     package var labels: [String: String]
+    /// Whose it is; only the master knows.
+    package var group: String?
+    /// Its node's; only the master knows.
+    package var nodeName: String?
     package var createdAt: Timestamp
     /// Names of the containers that use it.
     package var usedBy: [String]
@@ -234,10 +238,11 @@ package struct VolumeView: Sendable, Codable, Hashable {
     package var unreachableSince: Timestamp?
 
     package init(
-        name: String, node: NodeID, path: String, labels: [String: String], createdAt: Timestamp,
+        name: String, node: NodeID, path: String, labels: [String: String], group: String? = nil, createdAt: Timestamp,
         usedBy: [String] = [], unreachableSince: Timestamp? = nil
     ) {
         self.name = name
+        self.group = group
         self.unreachableSince = unreachableSince
         self.node = node
         self.path = path

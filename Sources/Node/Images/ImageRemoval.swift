@@ -20,18 +20,39 @@ package struct ImageGarbage: Sendable, Equatable {
 }
 
 extension ImageStore {
+    /// Takes a name away from the image that has it, and leaves the image, whether it has others or not.
+    ///
+    /// - Parameter digest: nothing is done when the name means another image by now.
+    /// - Throws: `ImageError`: invalidArgument, noSpace, system.
+    package func untag(_ name: String, from digest: Digest) throws {
+        let name = try Self.newName(name)
+        try ImageError.explaining("untagging an image") {
+            try state.withLock { state in
+                guard state.catalog.named(name)?.digest == digest else { return }
+                var catalog = state.catalog
+                catalog.untag(name)
+                try catalog.write(to: catalogPath)
+                state.catalog = catalog
+            }
+        }
+    }
+
     /// Removes a name, or an image.
     ///
     /// A name among several is only taken away. The last one, a digest or an id stands for the image: it is deleted, with
     /// the content that no other image has. `force` allows to delete an image with several names by its digest, and to
     /// take the last name from an image that is used; its content stays until nothing uses it (`collectGarbage`).
     ///
-    /// - Parameter inUse: the digests of the images that tasks have, running or not.
+    /// - Parameter inUse: the digests of the images that tasks have, running or not. Asked for with the store's lock held:
+    ///   a task that is not among them yet finds the image gone when it looks, and never loses it after that.
     /// - Throws: `ImageError`: notFound, ambiguous, inUse.
-    package func remove(_ reference: String, force: Bool, inUse: Set<Digest>) throws -> [ImageRemoval] {
+    package func remove(
+        _ reference: String, force: Bool, inUse: @autoclosure () -> Set<Digest>
+    ) throws -> [ImageRemoval] {
         try freeing("removing an image") {
             let trash = try WorkingDirectory(in: blobs.temporaryDirectory)
             return try state.withLock { state in
+                let inUse = inUse()
                 let image = try Self.resolve(reference, in: state.catalog)
                 let name = try? ImageReference(reference)
                 let isByName = name.map { image.names.contains($0) } ?? false
@@ -69,17 +90,17 @@ extension ImageStore {
     /// Removes blobs and snapshots that no image has and no running operation needs, and what is in quarantine.
     ///
     /// - Parameters:
-    ///   - inUse: the digests of the images that tasks have.
+    ///   - inUse: the digests of the images that tasks have; asked for as by `remove`.
     ///   - untagged: remove images without a name that are not in use as well.
     ///   - seconds: begun downloads that nobody has gone on with for so long are removed too.
     package func collectGarbage(
-        inUse: Set<Digest>, untagged: Bool = false, downloadsUnusedFor seconds: Int = 24 * 3600
+        inUse: @autoclosure () -> Set<Digest>, untagged: Bool = false, downloadsUnusedFor seconds: Int = 24 * 3600
     ) throws -> ImageGarbage {
         try freeing("collecting garbage") {
             let trash = try WorkingDirectory(in: blobs.temporaryDirectory)
             var garbage = ImageGarbage()
             try state.withLock { state in
-                let used = inUse.union(state.mounted.values)
+                let used = inUse().union(state.mounted.values)
                 var catalog = state.catalog
                 if untagged {
                     garbage.images = catalog.images.values.filter { $0.names.isEmpty && !used.contains($0.digest) }

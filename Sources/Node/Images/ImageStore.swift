@@ -194,6 +194,8 @@ struct StagedContent {
     /// Unpacked layers, the lowest first.
     var layers: [(place: String, chain: Digest)] = []
     var images: [ImageRecord] = []
+    /// The images' names are taken from others that have them; otherwise they get those that are free.
+    var takesNames = true
 }
 
 extension ImageStore {
@@ -211,7 +213,12 @@ extension ImageStore {
                 if !content.layers.isEmpty { try snapshots.synchronize() }
                 failpoint("images.before_catalog")
                 var catalog = state.catalog
-                for image in content.images { catalog.insert(image) }
+                for var image in content.images {
+                    if !content.takesNames {
+                        image.names.removeAll { catalog.named($0).map { $0.digest != image.digest } ?? false }
+                    }
+                    catalog.insert(image)
+                }
                 try catalog.write(to: catalogPath)
                 state.catalog = catalog
                 failpoint("images.after_catalog")

@@ -36,8 +36,8 @@ extension ClusterAPI {
             body: action)
     }
 
-    func delete(_ root: String, _ name: String, query: [String: String] = [:]) async throws {
-        try await perform("DELETE", "\(root)/\(escaped(name))", query: query.map { ($0.key, $0.value) })
+    func delete(_ root: String, _ name: String, query: [(String, String)] = []) async throws {
+        try await perform("DELETE", "\(root)/\(escaped(name))", query: query)
     }
 
     func wait(_ container: String) async throws -> WaitResult {

@@ -69,7 +69,7 @@ import Testing
         let text = """
             {"auths": {"https://index.docker.io/v1/": {"auth": "\(auth)"}, "https://a.lan": {"username": "u", "password": "p"},
               "b.lan:5000": {"identitytoken": "tok", "auth": "\(auth)"}, "stored.lan": {}, "bad.lan": {"auth": "!"}},
-             "credHelpers": {"helped.lan": "pass"}, "credsStore": "desktop", "HttpHeaders": {}}
+             "credHelpers": {"helped.lan": "pass", "a.lan": "pass"}, "credsStore": "desktop", "HttpHeaders": {}}
             """
         try withFile(text) { path in
             let logins = try DockerLogins(reading: path)
@@ -147,6 +147,16 @@ import Testing
         #expect(settings.delay(1) < .milliseconds(650))
         #expect(settings.delay(3) > .milliseconds(1500))
         #expect(settings.delay(1000) <= settings.longestDelay * 1.2)
+    }
+
+    @Test func aKeyIsHeldByAsManyAsItMayBe() async throws {
+        let lock = KeyedLock<Int>(holders: 3)
+        let counter = Counter()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for _ in 0..<50 { group.addTask { try await lock.withLock(1) { try await counter.enterAndLeave() } } }
+            try await group.waitForAll()
+        }
+        #expect(await counter.most <= 3)
     }
 
     @Test func aKeyIsHeldByOneAtATimeAndWaitingForItEndsWithTheTask() async throws {

@@ -76,17 +76,19 @@ final class ImageTransfers: Sendable {
 
     /// Makes sure that a task's image is here: fetched by its digest from a node that has it, or from the registry that
     /// its name says.
-    func ensure(_ digest: String, name: String) async throws {
+    ///
+    /// - Returns: whether it had to be.
+    func ensure(_ digest: String, name: String) async throws -> Bool {
         guard let wanted = Digest(digest) else {
             throw ImageError(.invalidArgument, "the image \(name) has no digest: '\(digest)'")
         }
-        if (try? store.resolve(digest)) != nil { return }
+        if (try? store.resolve(digest)) != nil { return false }
         var failures: [String] = []
         do {
             let peers = try await sources(of: digest)
             if !peers.isEmpty {
                 try await fetch(wanted, names: [], from: peers)
-                return
+                return true
             }
             failures.append("no other node that can be reached has it")
         } catch {
@@ -98,6 +100,7 @@ final class ImageTransfers: Sendable {
             let reference = try ImageReference(name)
             let pinned = try ImageReference("\(reference.repository)@\(wanted)")
             _ = try await fetcher.fetch(wanted, origins: [pinned], from: try await registry().sources(pinned))
+            return true
         } catch {
             try Task.checkCancellation()
             failures.append("\(error)")
@@ -112,6 +115,7 @@ final class ImageTransfers: Sendable {
         guard let digest = Digest(wish.digest) else {
             throw ImageError(.invalidArgument, "'\(wish.digest)' is no digest")
         }
+        // A name that another image has got here meanwhile stays with that one.
         return try await fetch(digest, names: try wish.names.map { try ImageReference($0) }, from: wish.sources)
     }
 
@@ -125,7 +129,7 @@ final class ImageTransfers: Sendable {
     ) async throws -> ImageRecord {
         // Each node begins elsewhere, so that one does not serve all.
         let sources = try peers.shuffled().map { PeerSource(client: try membership.peer($0), node: $0.name) }
-        let image = try await fetcher.fetch(digest, names: names, from: sources)
+        let image = try await fetcher.fetch(digest, names: names, takesNames: false, from: sources)
         logger.info("image fetched from another node", metadata: ["image": "\(digest)", "bytes": "\(image.size)"])
         return image
     }

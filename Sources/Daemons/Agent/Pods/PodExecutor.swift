@@ -44,7 +44,7 @@ package final class PodExecutor: Executor {
     /// a call of it goes through all the wraps.
     private struct Listeners: Sendable {
         var event: (@Sendable (AgentEvent) -> Void)?
-        var volumesMade: (@Sendable () -> Void)?
+        var inventoryChanged: (@Sendable () -> Void)?
         var secrets: (@Sendable (TaskID) async throws -> TaskSecrets)?
     }
 
@@ -102,8 +102,10 @@ package final class PodExecutor: Executor {
 
     func tell(_ event: AgentEvent) { listeners.withLock { $0 }.event?(event) }
 
-    /// Has `listener` called when a volume was made on its first use.
-    func onVolumesMade(_ listener: @escaping @Sendable () -> Void) { listeners.withLock { $0.volumesMade = listener } }
+    /// Has `listener` called when a volume was made on its first use, or an image fetched for a task.
+    func onInventoryChanged(_ listener: @escaping @Sendable () -> Void) {
+        listeners.withLock { $0.inventoryChanged = listener }
+    }
 
     /// Has the secrets of tasks got by `fetch`.
     func onSecretsWanted(_ fetch: @escaping @Sendable (TaskID) async throws -> TaskSecrets) {
@@ -115,7 +117,7 @@ package final class PodExecutor: Executor {
         return try await fetch(task)
     }
 
-    func volumesChanged() { listeners.withLock { $0 }.volumesMade?() }
+    func inventoryChanged() { listeners.withLock { $0 }.inventoryChanged?() }
 
     func cgroup(of task: TaskID) throws(CgroupError) -> CgroupManager {
         try CgroupManager(layout: cgroups, path: "/\(configuration.cgroupParent)/\(task)")

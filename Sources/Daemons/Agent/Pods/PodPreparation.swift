@@ -12,7 +12,7 @@ extension PodExecutor {
     package func prepare(_ assignment: TaskAssignment) async throws(ExecutorFailure) -> PreparedPod {
         try await explaining("cannot prepare container \(assignment.instanceName)") {
             for container in assignment.pod.containers {
-                try await transfers.ensure(container.imageDigest, name: container.image)
+                if try await transfers.ensure(container.imageDigest, name: container.image) { inventoryChanged() }
             }
             return try await pool.run { try self.makePod(assignment) }
         }

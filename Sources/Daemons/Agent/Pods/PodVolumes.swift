@@ -27,7 +27,7 @@ extension PodExecutor {
     private func volume(_ name: String, for target: String, _ task: TaskPaths) throws -> String {
         if (try? volumes.inspect(name)) == nil {
             try volumes.create(name)
-            volumesChanged()
+            inventoryChanged()
         }
         try volumes.populate(name, fromRoot: task.rootfs, path: target)
         return try volumes.path(name)

@@ -15,6 +15,7 @@ final class LeaseKeeper: Sendable {
     /// Whoever is asked. In a struct for the sake of the mutex, see `PodExecutor.Listeners`.
     private struct Listeners: Sendable {
         var contactWanted: (@Sendable () -> Void)?
+        var assignment: (@Sendable (TaskID) async throws -> TaskAssignment?)?
     }
 
     private let book = Mutex(LeaseBook())
@@ -36,6 +37,11 @@ final class LeaseKeeper: Sendable {
     /// Has `listener` called when a post is wanted sooner than that.
     func onContactWanted(_ listener: @escaping @Sendable () -> Void) {
         listeners.withLock { $0.contactWanted = listener }
+    }
+
+    /// Has `ask` asked what the master wants of a task; nil: nothing any more.
+    func onAssignmentWanted(_ ask: @escaping @Sendable (TaskID) async throws -> TaskAssignment?) {
+        listeners.withLock { $0.assignment = ask }
     }
 
     /// Milliseconds of CLOCK_BOOTTIME.
@@ -80,14 +86,17 @@ final class LeaseKeeper: Sendable {
 
     /// Until when a container may run that is to be started now. Waits a little for contact to be made.
     ///
+    /// What is known here of the master's wishes does not count: posts and the watch go separate ways, and when a partition
+    /// heals an answer may be through long before the news that the task has been replaced. The master is asked after the
+    /// post was answered that the lease counts from, and so decides on no replacement before the lease is over.
+    ///
     /// - Parameter seconds: the policy's `stopAfter`.
     /// - Throws: `ExecutorFailure`, transient, when there is no contact, or when the master has changed its mind.
     func startDeadline(_ assignment: TaskAssignment, after seconds: Int) async throws -> Int64 {
         for round in 0..<40 {
             if let until = try book.withLock({ try $0.startDeadline(after: seconds, now: Self.now()) }) {
-                // The start may have been decided before a partition healed, and the master may have moved it since.
-                guard let now = table[assignment.task]?.assignment, now.epoch == assignment.epoch,
-                    now.desired == .running || now.desired == .paused
+                guard let wish = try await askMaster(for: assignment.task), wish.epoch == assignment.epoch,
+                    wish.desired == .running || wish.desired == .paused
                 else { throw ExecutorFailure("it is not wanted here any more", isTransient: true) }
                 return until
             }
@@ -98,6 +107,28 @@ final class LeaseKeeper: Sendable {
             "this node is not in contact with the master, and the container may run no longer than \(seconds) s "
                 + "without (onDisconnect: stopAfter): it starts when the contact is back", isTransient: true)
     }
+
+    private func askMaster(for task: TaskID) async throws -> TaskAssignment? {
+        let ask = listeners.withLock { $0 }.assignment
+        do {
+            return try await withThrowingTaskGroup(of: TaskAssignment?.self) { group in
+                defer { group.cancelAll() }
+                group.addTask { try await ask?(task) }
+                group.addTask {
+                    try await Task.sleep(for: Self.patience)
+                    throw ExecutorFailure("no answer", isTransient: true)
+                }
+                return try await group.next().flatMap(\.self)
+            }
+        } catch {
+            try Task.checkCancellation()
+            throw ExecutorFailure(
+                "the master does not say whether it is still wanted here: \(error)", isTransient: true)
+        }
+    }
+
+    /// For the master's answer to a question.
+    private static let patience = Duration.seconds(5)
 
     /// A start has given a lease to the task's shim.
     func gave(_ task: TaskID, until: Int64) { book.withLock { $0.gave(task, until: until) } }

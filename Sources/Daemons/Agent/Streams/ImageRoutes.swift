@@ -40,17 +40,30 @@ extension StreamPort {
             inventoryChanged()
             return try Response.json(image.view, status: .created)
         }
+        group.post("images/{image}/untag") { request, context in
+            let image = try context.pathParameter("image")
+            guard let name = try Query(request, known: ["name"])["name"], let digest = Digest(image) else {
+                throw APIError.badRequest("the path has to name a digest, and the query parameter 'name' a name")
+            }
+            try await working { try images.untag(name, from: digest) }
+            inventoryChanged()
+            return Response.empty
+        }
         group.delete("images/{image}") { request, context in
             let name = try context.pathParameter("image")
             let force = try Query(request, known: ["force"]).flag("force")
-            let used = PodExecutor.imagesInUse(table.all)
-            let done = try await working { try images.remove(name, force: force, inUse: used) }
+            let table = table
+            let done = try await working {
+                try images.remove(name, force: force, inUse: PodExecutor.imagesInUse(table.all))
+            }
             inventoryChanged()
             return try Response.json(Wire.ImageRemoval(done))
         }
         group.post("collect") { _, _ in
-            let used = PodExecutor.imagesInUse(table.all)
-            let garbage = try await working { try images.collectGarbage(inUse: used, untagged: true) }
+            let table = table
+            let garbage = try await working {
+                try images.collectGarbage(inUse: PodExecutor.imagesInUse(table.all), untagged: true)
+            }
             inventoryChanged()
             return try Response.json(
                 Wire.ImageRemoval(
@@ -108,11 +121,12 @@ extension StreamPort {
             body: transfers.download { try images.save(wanted, format: chosen, to: $0) })
     }
 
-    /// Does something quick with the store, on the transfers' pool.
+    /// Does something with the store that waits for nobody; not on the transfers' pool, where clients who send slowly may
+    /// have all threads.
     private func working<Result: Sendable>(
         _ body: @escaping @Sendable () throws -> Result
     ) async throws -> Result {
-        try await explainingImages { try await transfers.pool.run(body) }
+        try await explainingImages { try await executor.pool.run(body) }
     }
 
     /// Gives the store's errors the API's shape.

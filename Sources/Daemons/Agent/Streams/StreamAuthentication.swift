@@ -1,4 +1,5 @@
 import HTTPService
+import HTTPTypes
 import Hummingbird
 import Model
 import Security
@@ -11,32 +12,41 @@ struct StreamAuthentication: RouterMiddleware {
 
     /// nil until the node belongs to a cluster.
     let cluster: @Sendable () -> String?
+    let members: Members
 
     func handle(
         _ request: Request, context: ServiceContext, next: (Request, ServiceContext) async throws -> Response
     ) async throws -> Response {
-        if case .network = context.connection.peer { try check(request, await context.connection.peerCertificate()) }
+        if case .network = context.connection.peer {
+            try await check(request, await context.connection.peerCertificate())
+            context.connection.recognize()
+        }
         return try await next(request, context)
     }
 
-    private func check(_ request: Request, _ certificate: [UInt8]?) throws(APIError) {
+    private static func unauthorized(_ message: String) -> APIError {
+        APIError(status: 401, code: "unauthorized", message: message, headers: [.connection: "close"])
+    }
+
+    private func check(_ request: Request, _ certificate: [UInt8]?) async throws(APIError) {
         guard let certificate else {
-            throw APIError(
-                status: 401, code: "unauthorized",
-                message: "this port is for the cluster's masters and nodes, by certificate")
+            throw Self.unauthorized("this port is for the cluster's masters and nodes, by certificate")
         }
         let name: CertificateName
         do {
             name = try CertificateName(certificate: certificate)
         } catch {
-            throw APIError(status: 401, code: "unauthorized", message: "\(error)")
+            throw Self.unauthorized("\(error)")
         }
         guard name.cluster == cluster() else {
-            throw APIError(status: 401, code: "unauthorized", message: "\(name) is not of this node's cluster")
+            throw Self.unauthorized("\(name) is not of this node's cluster")
         }
         switch name.holder {
         case .master: return
-        case .node:
+        case .node(let id):
+            guard await members.contains(NodeID(id)) else {
+                throw Self.unauthorized("the node \(id) is not one of this cluster's, as far as the master has said")
+            }
             let reads = request.method == .get || request.method == .head
             guard reads, request.uri.path.hasPrefix("\(StreamPort.prefix)/content/") else {
                 throw .forbidden("\(name) may read content of images here, and nothing else")

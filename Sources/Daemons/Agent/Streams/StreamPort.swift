@@ -24,6 +24,7 @@ struct StreamPort: Sendable {
     let transfers: Transfers
     let node: @Sendable () -> NodeID
     let cluster: @Sendable () -> String?
+    let members: Members
     let inContact: @Sendable () -> Bool
     let inventoryChanged: @Sendable () -> Void
     let logger: Logger
@@ -37,7 +38,7 @@ struct StreamPort: Sendable {
 
     func router() -> Router<ServiceContext> {
         let router = makeRouter()
-        router.add(middleware: StreamAuthentication(cluster: cluster))
+        router.add(middleware: StreamAuthentication(cluster: cluster, members: members))
         let group = router.group(RouterPath(Self.prefix))
         group.get("ping") { _, _ in
             try Response.json(AgentPing(node: node(), version: Version.number, inContact: inContact()))

@@ -31,7 +31,10 @@ extension StreamPort {
         }
         group.post("images/fetch") { request, context in
             let wish = try await request.json(FetchImage.self, context)
-            let image = try await explainingImages { try await executor.transfers.replicate(wish) }
+            let image = try await explainingImages {
+                // The master hangs up when nobody wants the copy any more.
+                try await context.untilPeerCloses { try await executor.transfers.replicate(wish) }
+            }
             inventoryChanged()
             return try Response.json(image.view)
         }
@@ -70,7 +73,7 @@ extension StreamPort {
     /// A blob, or the rest of it from an offset on.
     private func content(_ digest: Images.Digest, _ request: Request) async throws -> Response {
         let images = executor.images
-        let content = try await explainingImages { try await transfers.pool.run { try images.openContent(digest) } }
+        let content = try await explainingImages { try await executor.pool.run { try images.openContent(digest) } }
         var offset: UInt64 = 0
         if let range = request.headers[.range] {
             let text = range.hasPrefix("bytes=") && range.hasSuffix("-") ? range.dropFirst(6).dropLast() : ""
@@ -85,7 +88,8 @@ extension StreamPort {
         if request.headers[.range] != nil {
             headers[.contentRange] = "bytes \(first)-\(content.size - 1)/\(content.size)"
         }
-        let pool = transfers.pool
+        // Not the transfers' pool: its short queue would refuse what many nodes fetch at once.
+        let pool = executor.pool
         return Response(
             status: request.headers[.range] == nil ? .ok : .partialContent, headers: headers,
             body: ResponseBody(contentLength: Int(clamping: length)) { writer in

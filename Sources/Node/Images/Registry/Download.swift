@@ -98,6 +98,8 @@ struct Download: Sendable {
     let file: PartialFile
     let work: any BlockingExecutor
     let settings: TransferSettings
+    /// Taken while something is received.
+    let slots: KeyedLock<Int>
     let progress: TransferProgressHandler?
 
     /// Bytes that go to the disk at once, and that a try has to bring for not being counted.
@@ -114,7 +116,13 @@ struct Download: Sendable {
         while true {
             let before = file.count
             do {
-                if before < size { try await receive(from: source) }
+                if before < size {
+                    try await slots.withLock(0) {
+                        try await settings.watching("\(digest) from \(source.name)") { watch in
+                            try await receive(from: source, watch)
+                        }
+                    }
+                }
                 let actual = try await work.run { [file] in try file.finish() }
                 if actual == digest { return }
                 try await work.run { [file] in try file.reset() }
@@ -132,7 +140,7 @@ struct Download: Sendable {
         }
     }
 
-    private func receive(from source: any ContentSource) async throws {
+    private func receive(from source: any ContentSource, _ watch: TransferWatch) async throws {
         let subject = "\(digest) from \(source.name)"
         let stream = try await source.open(digest, from: file.count)
         if stream.offset != file.count {
@@ -147,7 +155,7 @@ struct Download: Sendable {
                 "\(subject) has \(length + stream.offset) bytes, where the manifest says \(size)")
         }
         do {
-            try await copy(stream, subject)
+            try await copy(stream, subject, watch)
         } catch let error as ImageError {
             throw error
         } catch let error as KernelError {
@@ -161,12 +169,15 @@ struct Download: Sendable {
     }
 
     /// Writes pieces as they come; what came before a cut is written too.
-    private func copy(_ stream: ContentStream, _ subject: String) async throws {
+    private func copy(_ stream: ContentStream, _ subject: String, _ watch: TransferWatch) async throws {
         var buffers: [ByteBuffer] = []
         var gathered = 0
         var failure: (any Error)?
         do {
+            watch.wait()
             for try await buffer in stream.bytes {
+                watch.got(buffer.readableBytes)
+                defer { watch.wait() }
                 gathered += buffer.readableBytes
                 guard file.count + UInt64(gathered) <= size else {
                     throw ImageError(

@@ -100,7 +100,9 @@ struct FetchJob: Sendable {
         if let known = try await fetcher.stored(digest) { return known }
         return try await sources.first { source, isLast in
             try await settings.fewerTries(unless: isLast).retrying {
-                let document = try await source.document(digest, limit: limits.documentBytes)
+                let document = try await settings.promptly("the manifest \(digest) from \(source.name)") {
+                    try await source.document(digest, limit: limits.documentBytes)
+                }
                 guard Digest.of(document.bytes) == digest else {
                     throw ImageError(
                         .invalidArchive,
@@ -127,8 +129,10 @@ struct FetchJob: Sendable {
         } else {
             bytes = try await sources.first { source, isLast in
                 try await settings.fewerTries(unless: isLast).retrying {
-                    let stream = try await source.open(digest, from: 0)
-                    let bytes = try await stream.collect(limit: Int(size), "\(name) from \(source.name)")
+                    let subject = "\(name) from \(source.name)"
+                    let bytes = try await settings.promptly(subject) {
+                        try await source.open(digest, from: 0).collect(limit: Int(size), subject)
+                    }
                     guard Digest.of(bytes) == digest else {
                         throw ImageError(
                             .invalidArchive,

@@ -15,8 +15,9 @@ package final class ImageFetcher: Sendable {
     private let downloading = KeyedLock<Digest>()
     private let unpacking = KeyedLock<Digest>()
     /// Unpacking holds a thread for long, so that many pulls at once would leave none for what arrives.
-    private let unpackers = KeyedLock<Int>()
-    private static let unpackersAtOnce = 2
+    private let unpackers = KeyedLock<Int>(holders: 2)
+    /// Each download holds a few mebibytes, so that many pulls at once share this many.
+    private let downloaders = KeyedLock<Int>(holders: 16)
     /// Bytes of tars that were unpacked here, by their digest; an image of the catalog knows its own.
     private let unpackedSizes = Mutex<[Digest: UInt64]>([:])
 
@@ -32,44 +33,54 @@ package final class ImageFetcher: Sendable {
     ///   - root: of a manifest or an index.
     ///   - document: what `root` stands for, where it is there already.
     ///   - platform: see `Registry.pull`.
-    ///   - names: that the image has then, taken from images that had them.
+    ///   - names: that the image has then.
+    ///   - takesNames: they are taken from images that have them; otherwise the image gets those that are free.
     ///   - origins: `repository@digest` where it comes from; the one of the platform's manifest is added.
     ///   - sources: asked in this order.
     ///   - settings: nil for the fetcher's own.
     /// - Throws: `ImageError`, `CancellationError`; the catalog is as it was then.
     package func fetch(
         _ root: Digest, document: ContentDocument? = nil, platform: Platform? = nil, names: [ImageReference] = [],
-        origins: [ImageReference] = [], from sources: [any ContentSource], settings: TransferSettings? = nil,
+        takesNames: Bool = true, origins: [ImageReference] = [], from sources: [any ContentSource],
+        settings: TransferSettings? = nil,
         progress: TransferProgressHandler? = nil
     ) async throws -> ImageRecord {
-        try await ImageError.explaining("fetching the image \(root)") {
+        let name = (names + origins).first?.familiar ?? "\(root)"
+        return try await ImageError.explaining("fetching the image \(name) into \(store.root)") {
             let job = FetchJob(
                 fetcher: self, sources: SourceList(sources), settings: settings ?? self.settings, progress: progress)
             let found = try await job.manifest(root, document: document, platform: platform)
             let manifest = found.manifest
             let origins = try origins + origins.map { try ImageReference("\($0.repository)@\(found.digest)") }
             let blobs = Array(Set([found.digest, manifest.config.digest] + manifest.layers.map(\.digest)))
-            return try await store.pinning(blobs) {
-                let (config, bytes) = try await job.config(of: manifest, platform: platform)
-                let chain = ChainID.all(config.diffIDs)
-                return try await store.pinning(chain) {
-                    do {
+            do {
+                return try await store.pinning(blobs) {
+                    let (config, bytes) = try await job.config(of: manifest, platform: platform)
+                    let chain = ChainID.all(config.diffIDs)
+                    return try await store.pinning(chain) {
                         let sizes = try await job.layers(manifest, diffIDs: config.diffIDs, chain: chain)
                         var record = ImageRecord(
                             digest: found.digest, manifest: manifest, config: config,
                             documentSize: UInt64(found.bytes.count + bytes.count), names: names, unpackedSizes: sizes)
                         record.origins = Array(Set(origins)).sorted()
-                        return try await commit(record, documents: [found.bytes, bytes])
-                    } catch let error as KernelError where [ENOSPC, EDQUOT].contains(error.errno) {
-                        try? await work.run { [store] in store.forgetDownloads(blobs, pinned: blobs + chain) }
-                        throw error
+                        return try await commit(record, documents: [found.bytes, bytes], takesNames: takesNames)
                     }
                 }
+            } catch  where Self.isOutOfSpace(error) {
+                try? await work.run { [store] in try store.giveBack() }
+                throw error
             }
         }
     }
 
-    private func commit(_ record: ImageRecord, documents: [[UInt8]]) async throws -> ImageRecord {
+    private static func isOutOfSpace(_ error: any Error) -> Bool {
+        if let error = error as? ImageError { return error.kind == .noSpace }
+        return (error as? KernelError).map { [ENOSPC, EDQUOT].contains($0.errno) } ?? false
+    }
+
+    private func commit(
+        _ record: ImageRecord, documents: [[UInt8]], takesNames: Bool
+    ) async throws -> ImageRecord {
         try await work.run { [store] in
             let directory = try WorkingDirectory(in: store.blobs.temporaryDirectory)
             var content = StagedContent()
@@ -83,6 +94,7 @@ package final class ImageFetcher: Sendable {
                 }
             }
             content.images = [record]
+            content.takesNames = takesNames
             guard let image = try store.commit(content).first else {
                 throw ImageError(.system, "the image \(record.digest) is not in the catalog")
             }
@@ -116,7 +128,7 @@ package final class ImageFetcher: Sendable {
             try await sources.first { [self] source, isLast in
                 let download = Download(
                     digest: digest, size: size, file: file, work: work, settings: settings.fewerTries(unless: isLast),
-                    progress: progress)
+                    slots: downloaders, progress: progress)
                 try await download.run(from: source)
             }
             return true
@@ -136,7 +148,7 @@ package final class ImageFetcher: Sendable {
                 return size
             }
             let flag = CancellationFlag()
-            let size = try await unpackers.withLock((own.hashValue & 0xff) % Self.unpackersAtOnce) { [self] in
+            let size = try await unpackers.withLock(0) { [self] in
                 try await withTaskCancellationHandler {
                     try await work.run { [store] in
                         try store.unpack(layer, diffID: diffID, chain: chain, unless: flag) { done in
@@ -191,14 +203,11 @@ private final class CancellableSource: ByteSource {
 }
 
 extension ImageStore {
-    /// Gives the space of downloads back that no other operation needs.
-    ///
-    /// - Parameter pinned: what the caller itself has pinned; an uncompressed layer is there as blob and as chain id.
-    fileprivate func forgetDownloads(_ digests: [Digest], pinned: [Digest]) {
-        let own = Dictionary(pinned.map { ($0, 1) }, uniquingKeysWith: +)
-        state.withLock { state in
-            for digest in digests where state.pins[digest] == own[digest] { downloads.remove(digest) }
-        }
+    /// Gives back the space of everything that no image has and no operation needs: downloads that were begun, and layers
+    /// that were unpacked for images which never came.
+    fileprivate func giveBack() throws {
+        // After damage nobody knows what tasks still need.
+        if warnings.isEmpty { _ = try collectGarbage(inUse: [], downloadsUnusedFor: 0) }
     }
 
     /// Unpacks a layer that was fetched and takes it over as a snapshot; both of its digests are checked.

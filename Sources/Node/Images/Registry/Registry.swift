@@ -1,3 +1,4 @@
+import Glibc
 import NIOCore
 
 /// Registries: pull, push and logins (OCI distribution-spec 1.1; Docker's schema 2).
@@ -11,12 +12,19 @@ package final class Registry: Sendable {
 
     /// - Parameters:
     ///   - fetcher: checks and stores what comes; its settings hold where the configuration says nothing.
-    /// - Throws: `ImageError` of kind `invalidArgument` for a configuration that contradicts itself.
-    package init(_ configuration: RegistryConfiguration = RegistryConfiguration(), fetcher: ImageFetcher) throws {
+    ///   - variable: the environment, for proxies; nil for this process's own.
+    /// - Throws: `ImageError`: invalidArgument for a configuration that contradicts itself, unsupported for a proxy of
+    ///   another kind than http.
+    package init(
+        _ configuration: RegistryConfiguration = RegistryConfiguration(), fetcher: ImageFetcher,
+        variable: ((String) -> String?)? = nil
+    ) throws {
         try configuration.validate()
         self.configuration = configuration
         self.fetcher = fetcher
-        client = RegistryClient(configuration: configuration, settings: fetcher.settings.with(configuration))
+        client = RegistryClient(
+            configuration: configuration, settings: fetcher.settings.with(configuration),
+            proxies: try ProxySettings(variable ?? { getenv($0).map { String(cString: $0) } }))
     }
 
     /// Pulls an image: from the mirrors, in order, and then from the registry itself.
@@ -42,7 +50,9 @@ package final class Registry: Sendable {
                 let wanted = reference.digest.map { "\($0)" } ?? reference.tag ?? ""
                 root = try await SourceList(sources).first { [fetcher, client] source, isLast in
                     try await client.settings.fewerTries(unless: isLast).retrying {
-                        try await source.manifest(wanted, limit: fetcher.store.limits.documentBytes)
+                        try await client.settings.promptly("the manifest \(wanted) from \(source.name)") {
+                            try await source.manifest(wanted, limit: fetcher.store.limits.documentBytes)
+                        }
                     }
                 }
             }

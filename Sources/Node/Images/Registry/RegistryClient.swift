@@ -4,6 +4,7 @@ import Kernel
 import NIOCore
 import NIOHTTP1
 import NIOSSL
+import Synchronization
 
 /// One HTTP exchange with any host, by the configuration's rules. Redirects and logins are `RegistrySession`'s.
 final class RegistryClient: Sendable {
@@ -21,11 +22,15 @@ final class RegistryClient: Sendable {
 
     let configuration: RegistryConfiguration
     let settings: TransferSettings
-    private let http: HTTPClient
+    private let proxies: ProxySettings
+    private let options: HTTPClient.Configuration
+    /// By the proxy that they go through; nil for none.
+    private let clients = Mutex<[ProxySettings.Proxy?: HTTPClient]>([:])
 
-    init(configuration: RegistryConfiguration, settings: TransferSettings) {
+    init(configuration: RegistryConfiguration, settings: TransferSettings, proxies: ProxySettings) {
         self.configuration = configuration
         self.settings = settings
+        self.proxies = proxies
         var options = HTTPClient.Configuration(
             redirectConfiguration: .disallow,
             timeout: .init(
@@ -33,10 +38,22 @@ final class RegistryClient: Sendable {
                 write: TimeAmount(settings.idleTimeout)))
         // Otherwise a failed handshake is repeated until the connect timeout, and its reason is lost.
         options.connectionPool.retryConnectionEstablishment = false
-        http = HTTPClient(configuration: options)
+        self.options = options
     }
 
-    deinit { http.shutdown { _ in } }
+    deinit { for client in clients.withLock({ $0 }).values { client.shutdown { _ in } } }
+
+    private func client(for url: RegistryURL) -> HTTPClient {
+        let proxy = proxies.proxy(for: url)
+        return clients.withLock { clients in
+            if let known = clients[proxy] { return known }
+            var options = options
+            options.proxy = proxy.map { .init($0) }
+            let client = HTTPClient(configuration: options)
+            clients[proxy] = client
+            return client
+        }
+    }
 
     /// Sends a request and returns once the head of the answer is there.
     ///
@@ -51,7 +68,7 @@ final class RegistryClient: Sendable {
         message.body = request.body?.make()
         if request.url.isSecure { message.tlsConfiguration = try trust(request.url) }
         do {
-            return try await http.execute(message, deadline: .distantFuture)
+            return try await client(for: request.url).execute(message, deadline: .distantFuture)
         } catch {
             try Task.checkCancellation()
             if let error = error as? ImageError { throw error }
@@ -62,7 +79,8 @@ final class RegistryClient: Sendable {
                     "the certificate of \(host) is not trusted (\(Self.explanation(error))); if the host has its own "
                         + "authority, name its file as ca in the registry configuration")
             }
-            throw TransferFailure("\(host) cannot be reached: \(Self.explanation(error))")
+            let proxy = proxies.proxy(for: request.url).map { " through the proxy \($0.host):\($0.port)" } ?? ""
+            throw TransferFailure("\(host) cannot be reached\(proxy): \(Self.explanation(error))")
         }
     }
 

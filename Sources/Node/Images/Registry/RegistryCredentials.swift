@@ -68,10 +68,11 @@ package struct DockerLogins: Sendable {
     package func credentials(for host: String) throws -> RegistryCredentials? {
         let wanted = Self.normalized(host)
         let helper = contents.credHelpers?.first { Self.normalized($0.key) == wanted }?.value
-        if let helper { throw isKeptByProgram(host, helper) }
         let entries = (contents.auths ?? [:]).filter { Self.normalized($0.key) == wanted }
         // A host may be there under two spellings; the one as it is written in image names goes first.
         let key = entries[host] != nil ? host : entries.keys.sorted().first { entries[$0]?.isEmpty == false }
+        // What `martlet login` has written counts although the file names a program for the host.
+        if let helper, entries[key ?? ""]?.isEmpty ?? true { throw isKeptByProgram(host, helper) }
         guard let entry = entries[key ?? ""] ?? entries.values.first else { return nil }
         if entry.isEmpty {
             guard let store = contents.credsStore, !store.isEmpty else { return nil }

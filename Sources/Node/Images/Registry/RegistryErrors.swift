@@ -29,11 +29,25 @@ extension RegistrySession {
             )
         case 404: throw ImageError(.notFound, answer)
         case 408, 425, 429, 500...599:
-            let seconds = response.headers.first(name: "retry-after").flatMap { UInt32($0) }
-            throw TransferFailure(answer, retryAfter: seconds.map { .seconds($0) })
+            let wish = response.headers.first(name: "retry-after").flatMap { Self.patience($0, now: .now()) }
+            throw TransferFailure(answer, retryAfter: wish)
         case 300...399: throw ImageError(.unavailable, "\(answer), a redirect that is not followed")
         default: throw ImageError(.unavailable, answer)
         }
+    }
+
+    /// What `Retry-After` asks for: seconds, or a date in the one form that is still written (RFC 9110, section 10.2.3);
+    /// nil for anything else.
+    static func patience(_ text: String, now: Timestamp) -> Duration? {
+        if let seconds = UInt32(text) { return .seconds(seconds) }
+        // Sun, 06 Nov 1994 08:49:37 GMT
+        let words = text.prefix(64).split(separator: " ")
+        let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+        guard words.count == 6, words[5] == "GMT", let month = months.firstIndex(of: String(words[2])),
+            let date = Timestamp(
+                rfc3339: "\(words[3])-\(month < 9 ? "0" : "")\(month + 1)-\(words[1])T\(words[4])Z")
+        else { return nil }
+        return .nanoseconds(max(0, date.nanoseconds - now.nanoseconds))
     }
 
     /// The registry's own words, short and printable; empty where there are none.

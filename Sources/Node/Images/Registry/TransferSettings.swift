@@ -15,6 +15,11 @@ package struct TransferSettings: Sendable, Equatable {
     package var connectTimeout = Duration.seconds(10)
     /// Without a byte; there is no bound on the whole, since a large layer on a slow line is no fault.
     package var idleTimeout = Duration.seconds(30)
+    /// Until a blob's answer begins, and until a manifest or a configuration is there; redirects and tokens included.
+    package var answerTimeout: Duration { idleTimeout * 2 }
+    /// Time spent waiting for a blob in which at least `rateFloor` bytes have to come.
+    package var ratePeriod = Duration.seconds(60)
+    package var rateFloor = 64 << 10
     /// Redirects of one request.
     package var redirects = 5
     /// Blobs larger than this are pushed in pieces of this many bytes, so that a cut costs one piece.
@@ -109,20 +114,30 @@ package struct TransferProgress: Codable, Sendable, Equatable {
 /// Called on any thread, at most about once for a mebibyte of a blob.
 package typealias TransferProgressHandler = @Sendable (TransferProgress) -> Void
 
-/// One holder at a time for each key; the others wait without a thread, in order.
+/// A bounded number of holders at a time for each key, one unless said otherwise; the others wait without a thread, in
+/// order.
 final class KeyedLock<Key: Hashable & Sendable>: Sendable {
     private struct Waiter: Sendable {
         let id: UInt64
         let continuation: CheckedContinuation<Void, any Error>
     }
 
-    private struct State: Sendable {
-        var nextID: UInt64 = 0
-        /// The waiters of each key that is held.
-        var held: [Key: [Waiter]] = [:]
+    private struct Queue: Sendable {
+        var holders = 0
+        var waiters: [Waiter] = []
     }
 
+    private struct State: Sendable {
+        var nextID: UInt64 = 0
+        /// Of each key that is held.
+        var held: [Key: Queue] = [:]
+    }
+
+    private let holders: Int
     private let state = Mutex(State())
+
+    /// - Parameter holders: of one key at a time, at least 1.
+    init(holders: Int = 1) { self.holders = holders }
 
     /// Runs `body` while it holds the key.
     ///
@@ -145,11 +160,11 @@ final class KeyedLock<Key: Hashable & Sendable>: Sendable {
                 // Looked at with the lock held: the handler below either finds the waiter or came before this.
                 let (isFree, isCancelled) = state.withLock { state in
                     guard !Task.isCancelled else { return (false, true) }
-                    guard state.held[key] != nil else {
-                        state.held[key] = []
+                    guard state.held[key, default: Queue()].holders >= holders else {
+                        state.held[key, default: Queue()].holders += 1
                         return (true, false)
                     }
-                    state.held[key]?.append(Waiter(id: id, continuation: continuation))
+                    state.held[key]?.waiters.append(Waiter(id: id, continuation: continuation))
                     return (false, false)
                 }
                 if isCancelled { continuation.resume(throwing: CancellationError()) }
@@ -157,8 +172,8 @@ final class KeyedLock<Key: Hashable & Sendable>: Sendable {
             }
         } onCancel: {
             let waiter = state.withLock { state -> Waiter? in
-                guard let place = state.held[key]?.firstIndex(where: { $0.id == id }) else { return nil }
-                return state.held[key]?.remove(at: place)
+                guard let place = state.held[key]?.waiters.firstIndex(where: { $0.id == id }) else { return nil }
+                return state.held[key]?.waiters.remove(at: place)
             }
             waiter?.continuation.resume(throwing: CancellationError())
         }
@@ -166,11 +181,10 @@ final class KeyedLock<Key: Hashable & Sendable>: Sendable {
 
     private func release(_ key: Key) {
         let next = state.withLock { state -> Waiter? in
-            guard let waiters = state.held[key], !waiters.isEmpty else {
-                state.held[key] = nil
-                return nil
-            }
-            return state.held[key]?.removeFirst()
+            guard let queue = state.held[key] else { return nil }
+            if !queue.waiters.isEmpty { return state.held[key]?.waiters.removeFirst() }
+            if queue.holders > 1 { state.held[key]?.holders -= 1 } else { state.held[key] = nil }
+            return nil
         }
         next?.continuation.resume()
     }

@@ -24,7 +24,7 @@ struct TokenCreate: AsyncParsableCommand {
     @Option(help: "What its bearer may do.") var role = Role.node
     @Option(help: "The group that a developer is confined to.") var group = Group.root
     @Option(help: "What it is for.") var name = ""
-    @Option(help: "Until when: 90s, 15m, 24h, 30d (a day for machines, no end for users).") var expires: Seconds?
+    @Option(help: "For how long: 90s, 15m, 24h, 30d (a day for machines, no end for users).") var expires: Seconds?
     @Option(help: "How many machines may join with it.") var uses: Int?
     @Flag(name: .shortAndLong, help: "Print the token only.") var quiet = false
     @Flag(help: "Print it as JSON.") var json = false
@@ -54,12 +54,13 @@ struct TokenList: AsyncParsableCommand {
     func run() async throws {
         let views: [TokenView] = try await connection.cluster.get(APIPaths.tokens)
         var table = Table("Id", "Name", "Role", "Group", "Uses", "Created", "Expires")
+        let now = Timestamp.now()
         for view in views {
-            let expired = view.expiresAt.map { $0 < .now() } ?? false
+            let expired = view.expiresAt.map { $0 < now } ?? false
             try table.add(
                 view, view.id.text, view.name, view.role.rawValue, view.group,
                 view.role == .node ? "\(view.uses)\(view.maximumUses.map { "/\($0)" } ?? "")" : "",
-                "\(view.createdAt)", view.expiresAt.map { expired ? "expired" : "\($0)" } ?? "never")
+                view.createdAt.ago(), view.expiresAt.map { expired ? "expired" : "in \(now.age($0))" } ?? "never")
         }
         try table.print(format)
     }

@@ -116,7 +116,7 @@ struct Remove: ContainerVerb {
     @Argument(completion: .containers) var containers: [String]
 
     func act(on container: String, _ cluster: ClusterAPI) async throws {
-        try await cluster.delete(APIPaths.containers, container, query: ["force": "\(force)"])
+        try await cluster.delete(APIPaths.containers, container, query: [("force", "\(force)")])
     }
 }
 

@@ -46,9 +46,13 @@ extension String {
 }
 
 extension ContainerView {
-    /// As a person reads it: `Up 3 minutes (healthy)`, `Exited (1) 5 seconds ago`.
+    /// As a person reads it: `Up 3 minutes (healthy)`, `Exited (1) 5 seconds ago`, `Unreachable for 20 seconds`.
     var statusText: String {
         if let unschedulable, task == nil { return "Waiting: \(unschedulable.message)" }
+        if let unreachableSince, status.phase != .removed {
+            // What it did when its node was last heard of is no news any more.
+            return "Unreachable for \(unreachableSince.age())" + (unschedulable.map { ": \($0.message)" } ?? "")
+        }
         let note = status.message.isEmpty ? "" : ": \(status.message)"
         switch status.phase {
         case .assigned, .preparing: return "Preparing"

@@ -79,7 +79,7 @@ struct Run: AsyncParsableCommand {
             // The cluster knows the code that goes with the failure: 127 for a program that is not there.
             let failure = try? await watcher.wait(patience: .seconds(2))
             // What could not be attached or started must not stay behind as a container that nobody asked for.
-            if remove { try? await cluster.delete(APIPaths.containers, view.id.text, query: ["force": "true"]) }
+            if remove { try? await cluster.delete(APIPaths.containers, view.id.text, query: [("force", "true")]) }
             throw failure ?? error
         }
         do {

@@ -1,5 +1,4 @@
 import Agent
-import CKernel
 import Glibc
 import JSON
 import Kernel
@@ -29,7 +28,7 @@ struct Daemons: Sendable {
             return handler
         }
         raiseDescriptorLimit()
-        try hideMemory()
+        try ProcessMemory.hide()
         // Before anything listens: what is missing is said at once.
         let agentConfiguration = agent ? try agentConfiguration() : nil
         try await withThrowingTaskGroup(of: Void.self) { group in
@@ -66,18 +65,6 @@ struct Daemons: Sendable {
         configuration.shimProgram = try SmallProgram.find("martlet-shim")
         configuration.runtimeProgram = try SmallProgram.find("martlet-runtime")
         return configuration
-    }
-
-    /// Secrets pass through this process, so that nobody shall get to see its memory.
-    ///
-    /// The kernel writes no core file of it, whatever limits and /proc/sys/kernel/core_pattern say, nor lets others look
-    /// into it (PR_SET_DUMPABLE, prctl(2)). What it starts is as ever: the kernel sets this anew at execve(2), and
-    /// RLIMIT_CORE is left as it is for the containers, which inherit it. Where there is a Swift toolchain the language's
-    /// runtime answers a crash by writing out registers and the memory behind them, and may take for ever: it is told not
-    /// to, and a crash ends the process at once.
-    private func hideMemory() throws {
-        try systemCall("prctl(PR_SET_DUMPABLE)") { ck_prctl(4 /* PR_SET_DUMPABLE */, 0, 0, 0, 0) }
-        for number in [SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV] { signal(number, SIG_DFL) }
     }
 
     /// A daemon with many streams needs more descriptors than a shell's soft limit.

@@ -30,12 +30,13 @@ struct ImageList: AsyncParsableCommand {
 
     static func print(_ cluster: ClusterAPI, _ format: FormatOptions) async throws {
         let views: [ImageView] = try await cluster.get(APIPaths.images)
-        var table = Table("Name", "Id", "Created", "Size", "Platform", key: 1)
+        var table = Table("Name", "Id", "Created", "Size", "Platform", "Nodes", key: 1)
         for view in views {
             for name in view.names.isEmpty ? ["<none>"] : view.names {
                 try table.add(
                     view, name, String(view.id.replacing("sha256:", with: "").prefix(12)), view.createdAt?.ago() ?? "",
-                    ByteSize.text(view.size), "\(view.platform.os)/\(view.platform.architecture)")
+                    ByteSize.text(view.size), "\(view.platform.os)/\(view.platform.architecture)", "\(view.nodes.count)"
+                )
             }
         }
         try table.print(format)

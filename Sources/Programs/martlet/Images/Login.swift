@@ -18,6 +18,7 @@ struct Login: AsyncParsableCommand {
     @Argument(help: "host[:port]; docker.io for Docker Hub.") var registry: String
 
     func run() async throws {
+        try ProcessMemory.hide()
         let password = try Self.password(fromInput: passwordStdin)
         try await connection.cluster.perform(
             "POST", "\(APIPaths.root)/registries/login",

@@ -79,7 +79,7 @@ struct NodeRemove: AsyncParsableCommand {
 
     func run() async throws {
         try await forEach(nodes) { node in
-            try await connection.cluster.delete(APIPaths.nodes, node, query: ["force": "\(force)"])
+            try await connection.cluster.delete(APIPaths.nodes, node, query: [("force", "\(force)")])
             Output.line(node)
         }
     }

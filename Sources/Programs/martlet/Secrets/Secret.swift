@@ -42,6 +42,7 @@ struct SecretCreate: AsyncParsableCommand {
     @OptionGroup var options: FileOptions
 
     func run() async throws {
+        try ProcessMemory.hide()
         let view: SecretView = try await connection.cluster.send(
             "POST", APIPaths.secrets, body: try options.request("secret"))
         Output.line(view.name)

@@ -239,7 +239,7 @@ struct ServiceRemove: AsyncParsableCommand {
 
     func run() async throws {
         try await forEach(services) { service in
-            try await connection.cluster.delete(APIPaths.services, service, query: ["force": "\(force)"])
+            try await connection.cluster.delete(APIPaths.services, service, query: [("force", "\(force)")])
             Output.line(service)
         }
     }

@@ -9,6 +9,13 @@ struct VolumeCommand: AsyncParsableCommand {
         subcommands: [VolumeList.self, VolumeCreate.self, VolumeInspect.self, VolumeRemove.self])
 }
 
+/// Which volume is meant, where several nodes have one of the name, as those of a global service.
+struct VolumePlace: ParsableArguments {
+    @Option(help: "On this node.", completion: .nodes) var node: String?
+
+    var query: [(String, String)] { node.map { [("node", $0)] } ?? [] }
+}
+
 struct VolumeList: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "ls", abstract: "List volumes.")
     @OptionGroup var connection: ConnectionOptions
@@ -19,7 +26,7 @@ struct VolumeList: AsyncParsableCommand {
         var table = Table("Name", "Node", "Created", "Used by")
         for view in views.sorted(by: { $0.name < $1.name }) {
             try table.add(
-                view, view.name, String(view.node.text.prefix(12)), view.createdAt.ago(),
+                view, view.name, view.nodeName ?? String(view.node.text.prefix(12)), view.createdAt.ago(),
                 view.usedBy.joined(separator: ", "))
         }
         try table.print(format)
@@ -31,11 +38,14 @@ struct VolumeCreate: AsyncParsableCommand {
         commandName: "create", abstract: "Create a volume; one that exists is fine.")
     @OptionGroup var connection: ConnectionOptions
     @Option(name: .shortAndLong, help: "KEY=value.") var label: [LabelArgument] = []
+    @Option(help: "The group whose it is, such as /team/web.") var group: String?
+    @OptionGroup var place: VolumePlace
     @Argument var name: String
 
     func run() async throws {
         let view: VolumeView = try await connection.cluster.send(
-            "POST", APIPaths.volumes, body: CreateVolume(name: name, labels: label.dictionary))
+            "POST", APIPaths.volumes, query: place.query,
+            body: CreateVolume(name: name, labels: label.dictionary, group: group))
         Output.line(view.name)
     }
 }
@@ -45,11 +55,12 @@ struct VolumeInspect: AsyncParsableCommand {
         commandName: "inspect", abstract: "Show everything about volumes, as JSON.")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var format: InspectOptions
+    @OptionGroup var place: VolumePlace
     @Argument(completion: .volumes) var volumes: [String]
 
     func run() async throws {
         try await format.print(volumes) { volume -> VolumeView in
-            try await connection.cluster.get("\(APIPaths.volumes)/\(escaped(volume))")
+            try await connection.cluster.get("\(APIPaths.volumes)/\(escaped(volume))", query: place.query)
         }
     }
 }
@@ -57,11 +68,12 @@ struct VolumeInspect: AsyncParsableCommand {
 struct VolumeRemove: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "rm", abstract: "Remove volumes and what is in them.")
     @OptionGroup var connection: ConnectionOptions
+    @OptionGroup var place: VolumePlace
     @Argument(completion: .volumes) var volumes: [String]
 
     func run() async throws {
         try await forEach(volumes) { volume in
-            try await connection.cluster.delete(APIPaths.volumes, volume)
+            try await connection.cluster.delete(APIPaths.volumes, volume, query: place.query)
             Output.line(volume)
         }
     }
