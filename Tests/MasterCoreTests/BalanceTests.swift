@@ -140,6 +140,25 @@ import Wire
         #expect(cluster.transfers.count == 1)
     }
 
+    /// A node that was away while its image's name was given to other content.
+    @Test func ofANameThatMeansTwoThingsTheLaterCounts() throws {
+        func named(_ letter: String, _ seconds: Int64) -> ImageView {
+            var view = image(letter, "x:1")
+            view.namedAt = ["x:1": Timestamp(nanoseconds: seconds * 1_000_000_000)]
+            return view
+        }
+        var cluster = try cluster([named("a", 10)], [named("b", 20)], [named("b", 20)])
+        #expect(cluster.untagged == ["x:1 a n1"])
+        guard case .nodes(let views) = try cluster.query(.imageNodes("x:1")) else {
+            Issue.record("it is on nodes")
+            return
+        }
+        #expect(views.map(\.node.name) == ["n2", "n3"])
+        try cluster.perform(.report("n1", NodeReport(images: [image("a")])))
+        cluster.step(.tick)
+        #expect(cluster.untagged.count == 1)
+    }
+
     @Test func twoAreUnderWayAtATime() throws {
         var cluster = try cluster([image("a", "x:1"), image("b", "x:2"), image("c", "x:3")], [])
         #expect(cluster.transfers == ["x:1 a n1-n2", "x:2 b n1-n2"])

@@ -31,6 +31,8 @@ struct Cluster {
     var away: Set<String> = []
     /// What was asked to be replicated: `name digest-end from-to`.
     var transfers: [String] = []
+    /// What was asked to lose its names: `names digest-end node`.
+    var untagged: [String] = []
     private var lastRequest = 0
 
     static let digest = "sha256:" + String(repeating: "1", count: 64)
@@ -58,7 +60,9 @@ struct Cluster {
             case .changed(let changes):
                 for case .container(let line) in changes { containerLines.append(line) }
             case .replicate(let digest, let names, let from, let to):
-                transfers.append("\(names.joined(separator: " ")) \(digest.suffix(1)) \(from)-\(to)")
+                transfers.append("\(names.keys.sorted().joined(separator: " ")) \(digest.suffix(1)) \(from)-\(to)")
+            case .untag(let node, let digest, let names):
+                untagged.append("\(names.joined(separator: " ")) \(digest.suffix(1)) \(node)")
             case .assign, .wake: break
             }
         }

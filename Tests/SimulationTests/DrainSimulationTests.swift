@@ -78,6 +78,7 @@ private final class DrainSimulation {
         }
         world.note("\(chosen.map(\.name)) are drained, \(percent) per cent")
         for machine in chosen { send(machine, UpdateNode(drain: DrainOrder(minimumAvailable: percent))) }
+        world.run(seconds: 1)
         killSomebody()
         // Some are called off on the way.
         if world.random.chance(0.3) {
@@ -91,6 +92,8 @@ private final class DrainSimulation {
         }
         world.run(seconds: 20)
         for machine in chosen { send(machine, UpdateNode(availability: .active)) }
+        // A master that dies before it has answered may not have noted anything.
+        world.run(seconds: 1)
         killSomebody()
         world.run(seconds: 100)
     }

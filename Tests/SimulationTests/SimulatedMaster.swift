@@ -133,7 +133,7 @@ final class SimulatedMaster {
             if Self.noted.contains(event.action) {
                 world.note("master: \(event.name) \(event.action) \(event.attributes)")
             }
-        case .changed, .replicate: break
+        case .changed, .replicate, .untag: break
         }
     }
 

@@ -99,6 +99,13 @@ import Wire
             let put = try await lines.next()
             #expect(put?.object?.instanceName == "web")
             #expect(put?.object?.pod.containers.first?.imageDigest == TestNode.digest)
+            // One alone can be asked for, without a watch.
+            let path = "\(APIPaths.nodes)/node1/tasks"
+            let task = try #require(put?.object?.task)
+            let one: [TaskAssignment] = try await client.json(.GET, path, query: ["task": task.text])
+            let none: [TaskAssignment] = try await client.json(.GET, path, query: ["task": "x"])
+            #expect(one.map(\.task) == [task] && none.isEmpty)
+            #expect(try await client.refusal(.GET, "\(path)?watch=true&task=x").status == 400)
             // A newer watch ends the older.
             let newer = try await client.lines(.GET, "\(APIPaths.nodes)/node1/tasks", query: ["watch": "true"])
             #expect(try await lines.next() == nil)

@@ -158,6 +158,7 @@ package actor ClusterMaster {
         case .reply(let request, let result): waiting.removeValue(forKey: request)?(result)
         case .wake(let time): setWake(time)
         case .replicate(let digest, let names, let from, let to): replicate(digest, names, from: from, to: to)
+        case .untag(let node, let digest, let names): untag(digest, names, on: node)
         }
     }
 

@@ -9,7 +9,7 @@ import Wire
 
 /// Copies of images, which the core wants and nodes make.
 extension ClusterMaster {
-    func replicate(_ digest: String, _ names: [String], from: NodeID, to: NodeID) {
+    func replicate(_ digest: String, _ names: [String: Timestamp], from: NodeID, to: NodeID) {
         let nodes = core.node(from).flatMap { from in core.node(to).map { (from, $0) } }
         copies[digest] = Task {
             var failure: String?
@@ -19,7 +19,8 @@ extension ClusterMaster {
                     node: source.id, name: source.name, endpoint: source.contentEndpoint ?? source.streamEndpoint)
                 let _: ImageView = try await streams(target).json(
                     ImageView.self, .POST, "/images/fetch",
-                    body: .json(FetchImage(digest: digest, names: names, sources: [view])))
+                    body: .json(FetchImage(digest: digest, names: names.keys.sorted(), namedAt: names, sources: [view]))
+                )
                 logger.info("image copied", metadata: ["image": "\(digest)", "to": "\(target.name)"])
             } catch {
                 failure = "\(error)"
@@ -28,6 +29,25 @@ extension ClusterMaster {
             }
             copies[digest] = nil
             step(.replicated(digest: digest, to: to, failure: failure))
+        }
+    }
+
+    /// Takes names that have gone to other content from a node's image; the node tells its images anew then.
+    func untag(_ digest: String, _ names: [String], on id: NodeID) {
+        guard let node = core.node(id) else { return }
+        Task {
+            do {
+                for name in names {
+                    try await streams(node).perform(
+                        .POST, "/images/\(PercentEncoding.encode(digest))/untag",
+                        query: "name=\(PercentEncoding.encode(name))")
+                }
+            } catch {
+                // It is looked at again with the node's next word about its images.
+                logger.warning(
+                    "a node keeps a stale name of an image",
+                    metadata: ["node": "\(node.name)", "image": "\(digest)", "error": "\(error)"])
+            }
         }
     }
 

@@ -102,7 +102,9 @@ package enum MasterEffect: Sendable {
     case event(Event)
     case reply(RequestID, Result<MasterReply, APIProblem>)
     /// Have a node fetch an image's content from another, and give it these names there. → `replicated`
-    case replicate(digest: String, names: [String], from: NodeID, to: NodeID)
+    case replicate(digest: String, names: [String: Timestamp], from: NodeID, to: NodeID)
+    /// Have a node take names from an image: other nodes have given them to other content since.
+    case untag(NodeID, digest: String, names: [String])
     /// Send a `tick` at this time.
     case wake(at: Timestamp)
 }

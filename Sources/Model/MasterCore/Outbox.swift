@@ -13,6 +13,7 @@ struct Outbox: Sendable {
     /// Tasks whose assignment changed, by node.
     var assignments: [NodeID: Set<TaskID>] = [:]
     var transfers: [ReplicationBook.Transfer] = []
+    var staleNames: [ReplicationBook.StaleNames] = []
 
     /// Takes over from one whose draft was not written what is true all the same: that somebody wants to hear how things
     /// are now.
@@ -24,7 +25,8 @@ struct Outbox: Sendable {
     }
 
     var isEmpty: Bool {
-        replies.isEmpty && events.isEmpty && transfers.isEmpty && instances.isEmpty && services.isEmpty && nodes.isEmpty
+        replies.isEmpty && events.isEmpty && transfers.isEmpty && staleNames.isEmpty && instances.isEmpty
+            && services.isEmpty && nodes.isEmpty
             && assignments.isEmpty
     }
 }
@@ -111,6 +113,7 @@ extension MasterCore {
         effects += outbox.transfers.map {
             .replicate(digest: $0.digest, names: $0.names, from: $0.from, to: $0.to)
         }
+        effects += outbox.staleNames.map { .untag($0.node, digest: $0.digest, names: $0.names) }
         for (request, reply, subject) in outbox.replies {
             acting = subject
             effects.append(.reply(request, answer(reply, now: now)))

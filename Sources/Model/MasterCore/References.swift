@@ -1,3 +1,4 @@
+import JSON
 import Model
 import Wire
 
@@ -100,19 +101,29 @@ extension MasterCore {
         return Set(found.map(\.digest)).count == 1 ? found.first : nil
     }
 
-    /// Finds the content that an image's name means: on ready nodes first.
+    /// Finds the content that an image's name means: on ready nodes first, and of those what was given the name last.
     func resolve(_ image: String) -> Admission.ResolvedImage? {
-        let order = memory.sorted { ($0.value.ready ? 0 : 1, $0.key) < ($1.value.ready ? 0 : 1, $1.key) }
-        for (_, memory) in order {
-            if let found = Self.find(image, in: memory.images) { return Admission.ResolvedImage(digest: found.digest) }
+        let name = ImageName(image)?.tagged
+        let found = memory.sorted { $0.key < $1.key }.compactMap { _, memory in
+            Self.find(image, in: memory.images).map { view in
+                (isReady: memory.ready, at: name.map { view.time(of: $0) } ?? Timestamp(nanoseconds: 0), view: view)
+            }
         }
-        return nil
+        var best = found.first
+        for candidate in found.dropFirst() {
+            guard let current = best else { break }
+            if current.isReady == candidate.isReady ? current.at < candidate.at : candidate.isReady { best = candidate }
+        }
+        return best.map { Admission.ResolvedImage(digest: $0.view.digest) }
     }
 
     /// Nodes that have the image, ready ones first.
     func nodes(having image: String) throws(APIProblem) -> [Node] {
         let order = memory.sorted { ($0.value.ready ? 0 : 1, $0.key) < ($1.value.ready ? 0 : 1, $1.key) }
-        let nodes = order.filter { Self.find(image, in: $0.value.images) != nil }.compactMap { state.nodes[$0.key] }
+        let meant = resolve(image)?.digest
+        let nodes = order.filter { entry in
+            Self.find(image, in: entry.value.images).map { $0.digest == meant } ?? false
+        }.compactMap { state.nodes[$0.key] }
         guard !nodes.isEmpty else {
             throw APIProblem(.notFound, "no node has the image '\(image)'; see `martlet images`")
         }

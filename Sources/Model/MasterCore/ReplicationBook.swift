@@ -1,3 +1,4 @@
+import JSON
 import Model
 import Wire
 
@@ -15,9 +16,17 @@ struct ReplicationBook: Sendable {
 
     struct Transfer: Sendable, Hashable {
         var digest: String
-        var names: [String]
+        /// With the times at which it was given them.
+        var names: [String: Timestamp]
         var from: NodeID
         var to: NodeID
+    }
+
+    /// Names that a node has for other content than they mean by now.
+    struct StaleNames: Sendable, Hashable {
+        var node: NodeID
+        var digest: String
+        var names: [String]
     }
 
     /// Something changed that may call for a transfer.
@@ -60,14 +69,14 @@ struct ReplicationBook: Sendable {
             transfers[digest] = nil
             failures[digest]?.retryAt = steady
         }
-        var names: [String: Set<String>] = [:]
+        var names: [String: [String: Timestamp]] = [:]
         var digests: [String: Set<String>] = [:]
         var holders: [String: [NodeID]] = [:]
         for node in nodes {
             for image in node.images {
                 holders[image.digest, default: []].append(node.id)
                 for name in image.names {
-                    names[image.digest, default: []].insert(name)
+                    names[image.digest, default: [:]].merge([name: image.time(of: name)], uniquingKeysWith: max)
                     digests[name, default: []].insert(image.digest)
                 }
             }
@@ -78,7 +87,7 @@ struct ReplicationBook: Sendable {
         for (digest, holders) in holders.sorted(by: { $0.key < $1.key }) {
             guard transfers.count < Self.mostTransfers else { break }
             // A name that means different content on different nodes is nobody's business but its user's.
-            let clear = (names[digest] ?? []).filter { digests[$0]?.count == 1 }.sorted()
+            let clear = (names[digest] ?? [:]).filter { digests[$0.key]?.count == 1 }
             guard holders.count < wanted, !clear.isEmpty, transfers[digest] == nil, !removing.contains(digest),
                 failures[digest].map({ $0.retryAt <= steady }) ?? true, let from = holders.first
             else { continue }
@@ -95,6 +104,33 @@ struct ReplicationBook: Sendable {
     }
 }
 
+extension ReplicationBook {
+    /// Names that nodes have kept while they were away: the others have given them to other content later.
+    static func staleNames(_ nodes: [(id: NodeID, images: [ImageView])]) -> [StaleNames] {
+        var latest: [String: (at: Timestamp, digest: String)] = [:]
+        for node in nodes {
+            for image in node.images {
+                for (name, at) in image.namedAt ?? [:] where latest[name].map({ $0.at < at }) ?? true {
+                    latest[name] = (at, image.digest)
+                }
+            }
+        }
+        return nodes.flatMap { node in
+            node.images.compactMap { image in
+                let stale = image.names.filter { name in
+                    latest[name].map { $0.digest != image.digest && $0.at > image.time(of: name) } ?? false
+                }
+                return stale.isEmpty ? nil : StaleNames(node: node.id, digest: image.digest, names: stale)
+            }
+        }
+    }
+}
+
+extension ImageView {
+    /// When it was given a name; long ago when it is not known.
+    func time(of name: String) -> Timestamp { namedAt?[name] ?? Timestamp(nanoseconds: 0) }
+}
+
 extension MasterCore {
     /// Looks which images have too few copies, and asks for transfers.
     mutating func replicateImages() {
@@ -102,6 +138,7 @@ extension MasterCore {
         let nodes = memory.filter { $0.value.ready }.sorted { $0.key < $1.key }.compactMap { id, memory in
             state.nodes[id].map { (id: id, isTarget: $0.availability == .active, images: memory.images) }
         }
+        outbox.staleNames += ReplicationBook.staleNames(nodes.map { ($0.id, $0.images) })
         outbox.transfers += replication.next(nodes, at: steady)
     }
 }

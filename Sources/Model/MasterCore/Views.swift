@@ -94,6 +94,7 @@ extension MasterCore {
                 var view = merged[image.digest] ?? image
                 if merged[image.digest] == nil { view.nodes = [] }
                 view.names += image.names.filter { !view.names.contains($0) }
+                view.namedAt = (view.namedAt ?? [:]).merging(image.namedAt ?? [:], uniquingKeysWith: max)
                 if !view.nodes.contains(node) { view.nodes.append(node) }
                 merged[image.digest] = view
             }

@@ -123,11 +123,16 @@ package struct FetchImage: Sendable, Codable {
     /// `sha256:…` of the manifest.
     package var digest: String
     package var names: [String]
+    /// When it was given them.
+    package var namedAt: [String: Timestamp]?
     package var sources: [ContentSourceView]
 
-    package init(digest: String, names: [String], sources: [ContentSourceView]) {
+    package init(
+        digest: String, names: [String], namedAt: [String: Timestamp]? = nil, sources: [ContentSourceView]
+    ) {
         self.digest = digest
         self.names = names
+        self.namedAt = namedAt
         self.sources = sources
     }
 }

@@ -206,13 +206,16 @@ package struct ImageView: Sendable, Codable, Hashable {
     package var size: Int64
     package var platform: Platform
     package var createdAt: Timestamp?
+    /// When it was given each of its names on the node that tells; the last such time counts where nodes differ.
+    package var namedAt: [String: Timestamp]?
     package var nodes: [NodeID]
 
     package init(
         names: [String], digest: String, id: String, size: Int64, platform: Platform, createdAt: Timestamp?,
-        nodes: [NodeID] = []
+        namedAt: [String: Timestamp]? = nil, nodes: [NodeID] = []
     ) {
         self.names = names
+        self.namedAt = namedAt
         self.digest = digest
         self.id = id
         self.size = size

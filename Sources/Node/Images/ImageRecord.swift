@@ -23,6 +23,8 @@ package struct ImageRecord: Codable, Sendable, Equatable {
     package var configDigest: Digest
     /// All names, sorted; empty for an image whose name was given to another one.
     package var names: [ImageReference]
+    /// When it was given each name, by the name's familiar form; of nodes that give one to different content the last counts.
+    package var namedAt: [String: Timestamp]?
     /// `repository@sha256:…` of the registries that it came from: of its manifest, and of the index that it was taken from.
     package var origins: [ImageReference]?
     package var platform: Platform
@@ -120,12 +122,17 @@ struct ImageCatalog: Sendable {
 
     /// Puts an image in, or merges its names into the one that is there. A name it brings is taken from other images.
     mutating func insert(_ image: ImageRecord) {
+        var image = image
+        let times = image.namedAt ?? [:]
+        image.namedAt = Dictionary(
+            uniqueKeysWithValues: image.names.map { ($0.familiar, times[$0.familiar] ?? Timestamp.now()) })
         for name in image.names { untag(name) }
         guard var present = images[image.digest] else {
             images[image.digest] = image
             return
         }
         present.names = Set(present.names).union(image.names).sorted()
+        present.namedAt = (present.namedAt ?? [:]).merging(image.namedAt ?? [:]) { $1 }
         // The most recent ones, so that an image that is in ever new indexes does not grow without bound.
         let origins = (image.origins ?? []) + (present.origins ?? []).filter { image.origins?.contains($0) != true }
         present.origins = origins.isEmpty ? nil : Array(origins.prefix(ImageRecord.maximumOrigins))
@@ -137,6 +144,7 @@ struct ImageCatalog: Sendable {
     mutating func untag(_ name: ImageReference) {
         guard let digest = named(name)?.digest else { return }
         images[digest]?.names.removeAll { $0 == name }
+        images[digest]?.namedAt?[name.familiar] = nil
     }
 
     mutating func remove(_ digest: Digest) { images[digest] = nil }

@@ -139,7 +139,7 @@ extension ImageStore {
         try ImageError.explaining("tagging an image") {
             try state.withLock { state in
                 var image = try Self.resolve(reference, in: state.catalog)
-                image.names = [name]
+                (image.names, image.namedAt) = ([name], nil)
                 var catalog = state.catalog
                 catalog.insert(image)
                 try catalog.write(to: catalogPath)

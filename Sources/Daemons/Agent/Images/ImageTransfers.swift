@@ -116,7 +116,8 @@ final class ImageTransfers: Sendable {
             throw ImageError(.invalidArgument, "'\(wish.digest)' is no digest")
         }
         // A name that another image has got here meanwhile stays with that one.
-        return try await fetch(digest, names: try wish.names.map { try ImageReference($0) }, from: wish.sources)
+        return try await fetch(
+            digest, names: try wish.names.map { try ImageReference($0) }, namedAt: wish.namedAt, from: wish.sources)
     }
 
     private func sources(of digest: String) async throws -> [ContentSourceView] {
@@ -125,11 +126,13 @@ final class ImageTransfers: Sendable {
 
     @discardableResult
     private func fetch(
-        _ digest: Images.Digest, names: [ImageReference], from peers: [ContentSourceView]
+        _ digest: Images.Digest, names: [ImageReference], namedAt: [String: Timestamp]? = nil,
+        from peers: [ContentSourceView]
     ) async throws -> ImageRecord {
         // Each node begins elsewhere, so that one does not serve all.
         let sources = try peers.shuffled().map { PeerSource(client: try membership.peer($0), node: $0.name) }
-        let image = try await fetcher.fetch(digest, names: names, takesNames: false, from: sources)
+        let image = try await fetcher.fetch(
+            digest, names: names, namedAt: namedAt, takesNames: false, from: sources)
         logger.info("image fetched from another node", metadata: ["image": "\(digest)", "bytes": "\(image.size)"])
         return image
     }

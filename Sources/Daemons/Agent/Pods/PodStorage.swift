@@ -42,6 +42,7 @@ extension ImageRecord {
         ImageView(
             names: names.map(\.familiar), digest: digest.description, id: configDigest.description,
             size: Int64(clamping: unpackedSize),
-            platform: Model.Platform(os: platform.os, architecture: platform.architecture), createdAt: created)
+            platform: Model.Platform(os: platform.os, architecture: platform.architecture), createdAt: created,
+            namedAt: namedAt)
     }
 }

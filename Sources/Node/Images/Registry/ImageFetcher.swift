@@ -34,6 +34,7 @@ package final class ImageFetcher: Sendable {
     ///   - document: what `root` stands for, where it is there already.
     ///   - platform: see `Registry.pull`.
     ///   - names: that the image has then.
+    ///   - namedAt: when it was given them, where that is not now.
     ///   - takesNames: they are taken from images that have them; otherwise the image gets those that are free.
     ///   - origins: `repository@digest` where it comes from; the one of the platform's manifest is added.
     ///   - sources: asked in this order.
@@ -41,7 +42,8 @@ package final class ImageFetcher: Sendable {
     /// - Throws: `ImageError`, `CancellationError`; the catalog is as it was then.
     package func fetch(
         _ root: Digest, document: ContentDocument? = nil, platform: Platform? = nil, names: [ImageReference] = [],
-        takesNames: Bool = true, origins: [ImageReference] = [], from sources: [any ContentSource],
+        namedAt: [String: Timestamp]? = nil, takesNames: Bool = true, origins: [ImageReference] = [],
+        from sources: [any ContentSource],
         settings: TransferSettings? = nil,
         progress: TransferProgressHandler? = nil
     ) async throws -> ImageRecord {
@@ -62,6 +64,7 @@ package final class ImageFetcher: Sendable {
                         var record = ImageRecord(
                             digest: found.digest, manifest: manifest, config: config,
                             documentSize: UInt64(found.bytes.count + bytes.count), names: names, unpackedSizes: sizes)
+                        record.namedAt = namedAt
                         record.origins = Array(Set(origins)).sorted()
                         return try await commit(record, documents: [found.bytes, bytes], takesNames: takesNames)
                     }
