@@ -101,6 +101,21 @@ extension SystemSuite {
                 let all = try fabric.decoded([ImageView].self, ["image", "ls", "--format", "json"])
                 #expect(all.count { $0.names.contains("app:latest") } == 1)
                 #expect(all.count { $0.names.isEmpty } == 2)
+
+                // A node that is away meanwhile keeps the name only until it is back.
+                try nodes[2].kill("agent")
+                try expectSuccess(
+                    fabric.martlet(
+                        "image", "import", "--name", "app", "--env", "NUMBER=3", "--node", nodes[1].name,
+                        TestCluster.rootfs))
+                try fabric.startAgent(nodes[2])
+                try eventually("the name means one thing") {
+                    try fabric.decoded([ImageView].self, ["image", "ls", "--format", "json"])
+                        .count { $0.names.contains("app:latest") } == 1
+                }
+                let outcome = try fabric.martlet(
+                    "run", "--rm", "--constraint", "node.name==\(nodes[2].name)", "app", "sh", "-c", "echo $NUMBER")
+                #expect(outcome.text == "3", "\(outcome)")
             }
         }
 
