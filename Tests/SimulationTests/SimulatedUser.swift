@@ -55,6 +55,7 @@ final class SimulatedUser {
             minimumAvailable: [100, 50, 0].randomElement(using: &world.random) ?? 100)
         let body = [
             UpdateNode(availability: .active), UpdateNode(availability: .cordoned), UpdateNode(drain: drain),
+            UpdateNode(drain: drain),
         ].randomElement(using: &world.random)
         guard let body else { return }
         world.note("user: \(machine.name) \(body.availability?.rawValue ?? "drain")")
