@@ -7,6 +7,8 @@ from bench_measure import BIN, MARTLET, ROOTFS, WORK, memory, pairs, resident, r
 
 def bundle():
     folder = f"{WORK}/bundle"
+    if os.path.exists(folder):
+        return folder
     os.makedirs(f"{folder}/rootfs")
     run("tar", "-C", f"{folder}/rootfs", "-xf", ROOTFS)
     run("runc", "spec", "-b", folder)
@@ -134,8 +136,7 @@ def scale():
 
 def both():
     """Runs the comparison with dockerd, with both clusters idle beside it."""
-    if not os.path.exists(f"{WORK}/bundle"):
-        bundle()
+    bundle()
     with one_node(), dockerd() as docker:
         docker("import", ROOTFS, "busybox:latest")
         engines()

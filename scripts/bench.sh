@@ -2,7 +2,7 @@
 # make bench: ratios to the named peers, measured in one run (docs/benchmarks.md explains each line).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-echo "Benchmarks: about ten minutes once everything is built."
+echo "Benchmarks: about twenty minutes once everything is built."
 scripts/setup.sh bench
 scripts/release.sh
 scripts/busybox.sh .build/assets/busybox
