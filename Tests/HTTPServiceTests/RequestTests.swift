@@ -262,7 +262,7 @@ import Testing
 
     @Test func aHeaderThatIsNotCompletedIs408() async throws {
         var limits = ServiceLimits()
-        limits.headTimeout = .seconds(3)
+        limits.headTimeout = .seconds(8)
         let text = try await withServer(limits: limits, routes: Self.routes) { server in
             try await server.exchange("GET / HTTP/1.1\r\nHost:")
         }

@@ -69,7 +69,7 @@ import Testing
     }
 
     @Test func anAddressHasRoomForSoManyStrangers() async throws {
-        try await Self.withServer({ $0.strangers = 2 }) { port async throws in
+        try await Self.withServer({ ($0.strangers, $0.headTimeout) = (2, .seconds(60)) }) { port async throws in
             try await Self.silently(port) { _ async throws in
                 // Connections that are recognized, and those that are over, do not count.
                 for _ in 0..<5 { #expect(try await Self.curl(port, "known") == "known") }
@@ -83,7 +83,8 @@ import Testing
 
     @Test func whoIsRecognizedMakesRoom() async throws {
         let (isHere, mayGo) = (Signal(), Signal())
-        try await Self.withServer({ $0.strangers = 1 }, isHere, mayGo) { port async throws in
+        try await Self.withServer({ ($0.strangers, $0.headTimeout) = (1, .seconds(60)) }, isHere, mayGo) {
+            port async throws in
             async let first = Self.curl(port, "stay")
             await isHere.wait()
             #expect(try await Self.curl(port, "known") == "known")

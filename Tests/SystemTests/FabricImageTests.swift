@@ -116,6 +116,20 @@ extension SystemSuite {
                 let outcome = try fabric.martlet(
                     "run", "--rm", "--constraint", "node.name==\(nodes[2].name)", "app", "sh", "-c", "echo $NUMBER")
                 #expect(outcome.text == "3", "\(outcome)")
+
+                // What has lost its name goes when it is asked for; a service without instances keeps its image.
+                try expectSuccess(
+                    fabric.martlet("service", "create", "--name", "later", "--replicas", "0", "app", "sleep", "1000"))
+                try expectSuccess(
+                    fabric.martlet(
+                        "image", "import", "--name", "app", "--env", "NUMBER=4", "--node", nodes[0].name,
+                        TestCluster.rootfs))
+                try expectSuccess(fabric.martlet("image", "prune"))
+                let left = try fabric.decoded([ImageView].self, ["image", "ls", "--format", "json"])
+                #expect(left.count { $0.names.isEmpty } == 1, "\(left)")
+                try expectSuccess(fabric.martlet("service", "scale", "later=3"))
+                try expectSuccess(fabric.martlet("service", "wait", "later"))
+                #expect(try fabric.martlet("exec", "later.1", "sh", "-c", "echo $NUMBER").text == "3")
             }
         }
 

@@ -58,6 +58,7 @@ enum RouteTable {
         "POST /api/v1/images/{image}/push": "work",
         "POST /api/v1/images/{image}/tag": "work",
         "DELETE /api/v1/images/{image}": "operate",
+        "POST /api/v1/images/prune": "operate",
         "GET /api/v1/images/{image}/sources": "contents",
         "POST /api/v1/registries/login": "work",
 

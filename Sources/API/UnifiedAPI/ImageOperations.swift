@@ -65,6 +65,13 @@ extension UnifiedAPI {
             ) { call in
                 try await save(call)
             },
+            Operation(
+                .post, access: .operate, "\(Self.path)/prune",
+                "Remove images without a name that no container and no service's revision of now uses, from all nodes.",
+                answer: .json(ImageRemoval.self), statuses: [200]
+            ) { _ in
+                try .json(try await prune())
+            },
         ] + imageByName + transferOperations
     }
 
@@ -112,6 +119,24 @@ extension UnifiedAPI {
                 return try .json(removal)
             },
         ]
+    }
+
+    /// Nodes that are away keep what they have.
+    private func prune() async throws -> ImageRemoval {
+        guard case .containers(let containers) = try await master.query(.containers(ContainerFilter(all: true))),
+            case .services(let services) = try await master.query(.services)
+        else { throw APIProblem.unexpected }
+        let kept = Set(containers.map(\.spec.imageDigest) + services.flatMap { $0.pod.containers.map(\.imageDigest) })
+        var sum = ImageRemoval()
+        for node in try await nodeViews().filter(Self.isReady).map(\.node) {
+            let removal = try await master.streams(node).json(
+                ImageRemoval.self, .POST, "/collect", body: .json(CollectImages(keep: kept.sorted())))
+            sum.deleted += removal.deleted.filter { !sum.deleted.contains($0) }
+            sum.freed += removal.freed
+            try await refreshImages(of: node)
+        }
+        for digest in sum.deleted { try await note("image", "remove", digest) }
+        return sum
     }
 
     private func remove(_ name: String, force: Bool) async throws -> ImageRemoval {

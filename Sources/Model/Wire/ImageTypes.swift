@@ -1,5 +1,13 @@
 import Model
 
+/// `POST /node/v1/collect`: removes content that nothing on the node needs, images without a name with it.
+package struct CollectImages: Sendable, Codable {
+    /// Digests of manifests that stay, because workloads name them; at most 100,000.
+    package var keep: [String]
+
+    package init(keep: [String]) { self.keep = keep }
+}
+
 /// `GET /images/{image}`: an image with what its configuration says.
 package struct ImageDetails: Sendable, Codable, Hashable {
     package var image: ImageView

@@ -1,3 +1,4 @@
+import JSON
 import Kernel
 import NIOHTTP1
 import Testing
@@ -94,15 +95,6 @@ import Testing
         #expect(try DockerLogins(reading: "/nonexistent/config.json").credentials(for: "docker.io") == nil)
         #expect(throws: ImageError.self) { try withFile("{") { try DockerLogins(reading: $0) } }
     }
-
-    @Test(arguments: ["", "f", "fo", "foo", "foob", "fooba", "foobar", "\u{ff}\u{0}~"])
-    func base64IsThatOfTheStandard(text: String) {
-        #expect(Base64.decode(Base64.encode(Array(text.utf8))) == Array(text.utf8))
-        if text == "fooba" { #expect(Base64.encode(Array(text.utf8)) == "Zm9vYmE=") }
-    }
-
-    @Test(arguments: ["a", "a===", "====", "ab=c", "a b=", "äöü="])
-    func whatIsNoBase64IsRefused(text: String) { #expect(Base64.decode(text) == nil) }
 
     @Test func challengesAreTakenApart() {
         let text = """

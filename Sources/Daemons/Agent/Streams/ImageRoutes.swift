@@ -59,10 +59,16 @@ extension StreamPort {
             inventoryChanged()
             return try Response.json(Wire.ImageRemoval(done))
         }
-        group.post("collect") { _, _ in
+        group.post("collect") { request, context in
             let table = table
+            let wish = try await request.json(CollectImages.self, context)
+            guard wish.keep.count <= 100_000 else {
+                throw APIError.badRequest("$.keep: \(wish.keep.count) digests are more than 100000")
+            }
+            let kept = Set(wish.keep.compactMap { Digest($0) })
             let garbage = try await working {
-                try images.collectGarbage(inUse: PodExecutor.imagesInUse(table.all), untagged: true)
+                try images.collectGarbage(
+                    inUse: PodExecutor.imagesInUse(table.all).union(kept), untagged: true)
             }
             inventoryChanged()
             return try Response.json(

@@ -108,38 +108,3 @@ package struct DockerLogins: Sendable {
         return ["index.docker.io", "registry-1.docker.io"].contains(host) ? "docker.io" : host
     }
 }
-
-/// RFC 4648, section 4.
-enum Base64 {
-    private static let digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-
-    static func encode(_ bytes: [UInt8]) -> String {
-        var result: [UInt8] = []
-        for start in stride(from: 0, to: bytes.count, by: 3) {
-            let group = bytes[start..<min(start + 3, bytes.count)]
-            let bits = group.reduce(0) { $0 << 8 | Int($1) } << (8 * (3 - group.count))
-            for place in 0..<4 {
-                result.append(place <= group.count ? digits[bits >> (18 - 6 * place) & 63] : UInt8(ascii: "="))
-            }
-        }
-        return String(decoding: result, as: UTF8.self)
-    }
-
-    /// nil for what is no base64.
-    static func decode(_ text: String) -> [UInt8]? {
-        let padding = text.utf8.reversed().prefix { $0 == UInt8(ascii: "=") }.count
-        guard text.utf8.count % 4 == 0, padding <= 2 else { return nil }
-        var result: [UInt8] = []
-        var (bits, count) = (0, 0)
-        for byte in text.utf8.dropLast(padding) {
-            guard let value = digits.firstIndex(of: byte) else { return nil }
-            bits = (bits << 6 | value) & 0xffff
-            count += 6
-            if count >= 8 {
-                count -= 8
-                result.append(UInt8(truncatingIfNeeded: bits >> count))
-            }
-        }
-        return result
-    }
-}

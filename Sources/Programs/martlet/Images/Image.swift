@@ -17,7 +17,7 @@ struct ImageCommand: AsyncParsableCommand {
         commandName: "image", abstract: "What containers are made from.",
         subcommands: [
             ImageList.self, ImageImport.self, ImageLoad.self, ImageSave.self, Tag.self, ImageInspect.self,
-            ImageRemove.self,
+            ImageRemove.self, ImagePrune.self,
         ])
 }
 
@@ -155,5 +155,19 @@ struct ImageRemove: AsyncParsableCommand {
             for name in removal.untagged { Output.line("Untagged \(name)") }
             for digest in removal.deleted { Output.line("Deleted \(digest)") }
         }
+    }
+}
+
+struct ImagePrune: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "prune", abstract: "Remove images without a name that nothing uses, from all nodes.",
+        discussion:
+            "An image loses its name when another gets it, and a node fetches images for its tasks without names.")
+    @OptionGroup var connection: ConnectionOptions
+
+    func run() async throws {
+        let removal: ImageRemoval = try await connection.cluster.send("POST", "\(APIPaths.images)/prune")
+        for digest in removal.deleted { Output.line("Deleted \(digest)") }
+        Output.error("\(ByteSize.text(removal.freed)) freed")
     }
 }
