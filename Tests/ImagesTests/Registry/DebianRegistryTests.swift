@@ -40,7 +40,7 @@ struct DebianRegistryTests {
         let registry = try DebianRegistry()
         let image = try SampleImage(layers: [1000, 3_000_000])
         try registry.fill("team/app:1", image)
-        var settings = TransferSettings.impatient
+        var settings = TransferSettings.quick
         settings.chunkBytes = 1 << 20
         let place = try StoreFixture(settings: settings)
         let client = try place.registry()

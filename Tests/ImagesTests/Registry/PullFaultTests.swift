@@ -115,7 +115,7 @@ import Testing
             return .init(
                 body: image.blobs[image.layers[0]] ?? [], stallAfter: request.headers.contains(name: "range") ? 0 : 10)
         }
-        let other = try StoreFixture()
+        let other = try StoreFixture(settings: .impatient)
         let message = await expectFailure(.unavailable) { try await other.registry().pull(hung.reference()) }
         #expect(message.contains("no byte came in time"))
         try other.expectNothingAccepted()
@@ -280,7 +280,7 @@ import Testing
             begun.withLock { $0 = true }
             return .init(body: image.blobs[image.layers[0]] ?? [], stallAfter: 2 * Self.megabyte)
         }
-        var settings = TransferSettings.impatient
+        var settings = TransferSettings.quick
         settings.idleTimeout = .seconds(600)
         let place = try StoreFixture(settings: settings)
         let client = try place.registry()

@@ -42,7 +42,7 @@ import Testing
                 headers: ["content-type": image.manifestType],
                 body: image.manifest + [UInt8](repeating: 0x20, count: 100_000), piece: 10)
         }
-        let place = try StoreFixture()
+        let place = try StoreFixture(settings: .impatient)
         let message = await expectFailure(.unavailable) { try await place.registry().pull(dripping.reference()) }
         #expect(message.contains("was given up"), "\(message)")
     }
@@ -70,7 +70,7 @@ import Testing
     private func aNodeThatFallsSilentIsLeftForTheNextSource(moment: SilentPeer.Moment) async throws {
         let image = try SampleImage(layers: [200_000])
         let registry = try FaultyRegistry(["1": image])
-        let (first, second) = (try StoreFixture(), try StoreFixture())
+        let (first, second) = (try StoreFixture(), try StoreFixture(settings: .impatient))
         let reference = try registry.reference()
         let pulled = try await first.registry().pull(reference)
         let sources = try await second.registry().sources(reference)

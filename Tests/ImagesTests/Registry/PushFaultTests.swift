@@ -55,7 +55,7 @@ import Testing
     }
 
     @Test func aLargeLayerGoesOnWhereItWasCut() async throws {
-        var settings = TransferSettings.impatient
+        var settings = TransferSettings.quick
         settings.chunkBytes = 100_000
         let place = try StoreFixture(settings: settings)
         let image = try SampleImage(layers: [450_000, 500])

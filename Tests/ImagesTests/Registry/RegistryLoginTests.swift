@@ -145,7 +145,7 @@ import Testing
             request.path.hasSuffix("\(last)")
                 ? .init(body: [UInt8](repeating: 0, count: image.blobs[last]?.count ?? 0)) : nil
         }
-        var settings = TransferSettings.impatient
+        var settings = TransferSettings.quick
         settings.parallel = 1
         let place = try StoreFixture(settings: settings)
         let configuration = RegistryConfiguration(
