@@ -224,4 +224,18 @@ struct HealthTests {
         agent.pass(seconds: 30)
         #expect(agent.take() == [])
     }
+
+    @Test("A probe that is due waits with everything else for the next try of what failed")
+    func waitsForTheNextTry() throws {
+        var agent = running(RestartPolicy(), check)
+        agent.pass(seconds: 4)
+        agent.assign(assignment(.paused, health: check))
+        agent.now = agent.now + 2 * Pace.second
+        agent.step(.paused(t1, start: 1, ExecutorFailure("frozen halfway")))
+        agent.assign(assignment(.running, health: check))
+        #expect(try #require(agent.wakeAt) > agent.now)
+        _ = agent.take()
+        agent.pass(seconds: 2)
+        #expect(agent.take() == ["probe"])
+    }
 }

@@ -110,7 +110,8 @@ final class Cluster {
         machine.link.cut(directions)
         world.note("\(machine.name): cut off \(directions)")
         world.after(world.random.milliseconds(1000...80_000)) { [weak self] in
-            self?.world.note("\(machine.name): no longer cut off")
+            guard let self else { return }
+            world.note("\(machine.name): no longer cut off")
             machine.link.mend()
         }
     }

@@ -26,8 +26,7 @@ final class SimulatedAgent {
     final class Session {
         var isOpen = true
         /// Messages keep their order in each direction: none is delivered before the one sent before it.
-        var lastUp: Int64 = 0
-        var lastDown: Int64 = 0
+        var last: [Link.Stream: Int64] = [:]
         var synced = false
         /// When the master was heard last.
         var heard: Int64 = 0
@@ -193,25 +192,46 @@ final class SimulatedAgent {
                 agent.step(.started(task.task, start: start, .failure(failure)))
                 return done(agent)
             }
-            var lease: Int64?
-            if let seconds = task.pod.loss?.stopAfter {
-                lease = agent.lastConfirmed.map { $0 + Int64(seconds) * 1_000_000_000 }
-                guard let lease, lease > agent.machine.elapsed else {
+            guard let seconds = task.pod.loss?.stopAfter else { return agent.run(task, start, lease: nil, done) }
+            let lease = agent.lastConfirmed.map { $0 + Int64(seconds) * 1_000_000_000 }
+            agent.ask(task) { agent, isWanted in
+                guard isWanted, let lease, lease > agent.machine.elapsed else {
                     let failure = ExecutorFailure("there is no contact", isTransient: true)
                     agent.step(.started(task.task, start: start, .failure(failure)))
                     return done(agent)
                 }
+                agent.run(task, start, lease: lease, done)
             }
-            agent.machine.create(task, start: start, lease: lease)
-            agent.later(1...30) { agent in
-                let isThere = agent.machine.run(task, start: start)
-                let result: Result<StartedContainer, ExecutorFailure> =
-                    isThere
-                    ? .success(StartedContainer(pid: 1, startedAt: agent.machine.clock))
-                    : .failure(ExecutorFailure("the container is gone"))
-                agent.step(.started(task.task, start: start, result))
-                done(agent)
-            }
+        }
+    }
+
+    private func run(
+        _ task: TaskAssignment, _ start: Int, lease: Int64?, _ done: @escaping (SimulatedAgent) -> Void
+    ) {
+        machine.create(task, start: start, lease: lease)
+        later(1...30) { agent in
+            let isThere = agent.machine.run(task, start: start)
+            let result: Result<StartedContainer, ExecutorFailure> =
+                isThere
+                ? .success(StartedContainer(pid: 1, startedAt: agent.machine.clock))
+                : .failure(ExecutorFailure("the container is gone"))
+            agent.step(.started(task.task, start: start, result))
+            done(agent)
+        }
+    }
+
+    /// Asks the master whether a task is still to run; no answer within 5 s is a no.
+    private func ask(_ task: TaskAssignment, _ answer: @escaping (SimulatedAgent, Bool) -> Void) {
+        var isOpen = true
+        let once = { (agent: SimulatedAgent, isWanted: Bool) in
+            guard isOpen else { return }
+            isOpen = false
+            answer(agent, isWanted)
+        }
+        later(5000...5000) { once($0, false) }
+        guard let session else { return }
+        up(session) { agent, master in
+            master.isWanted(task, agent, session, once)
         }
     }
 
@@ -250,9 +270,8 @@ final class SimulatedAgent {
 
     /// Sends to the master, in order.
     private func up(_ session: Session, _ message: @escaping (SimulatedAgent, SimulatedMaster) -> Void) {
-        session.lastUp = max(session.lastUp, world.now + world.random.milliseconds(0...30))
-        world.after(session.lastUp - world.now) { [weak self] in
-            self?.machine.link.deliver(.up) {
+        world.after(delay(session, .posts)) { [weak self] in
+            self?.machine.link.deliver(.posts) {
                 guard let self, session.isOpen else { return }
                 guard let master = self.cluster.master, !self.world.fault(0.01) else { return self.disconnect() }
                 message(self, master)
@@ -260,11 +279,16 @@ final class SimulatedAgent {
         }
     }
 
+    private func delay(_ session: Session, _ stream: Link.Stream) -> Int64 {
+        let arrival = max(session.last[stream] ?? 0, world.now + world.random.milliseconds(0...30))
+        session.last[stream] = arrival
+        return arrival - world.now
+    }
+
     /// Delivers what the master sends, in order.
-    func down(_ session: Session, _ message: @escaping (SimulatedAgent) -> Void) {
-        session.lastDown = max(session.lastDown, world.now + world.random.milliseconds(0...30))
-        world.after(session.lastDown - world.now) { [weak self] in
-            self?.machine.link.deliver(.down) {
+    func down(_ session: Session, _ stream: Link.Stream, _ message: @escaping (SimulatedAgent) -> Void) {
+        world.after(delay(session, stream)) { [weak self] in
+            self?.machine.link.deliver(stream) {
                 self?.whenAwake { agent in
                     guard session.isOpen else { return }
                     if agent.world.fault(0.005) { return agent.disconnect() }

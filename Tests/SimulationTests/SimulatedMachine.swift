@@ -39,7 +39,7 @@ final class SimulatedMachine {
     var epochs: [InstanceID: Int] = [:]
     private(set) var volumes: Set<String> = []
     /// Between the machine and the master.
-    let link = Link()
+    let link: Link
     /// The agent of now, when there is one; told of ends.
     weak var agent: SimulatedAgent?
     /// It was removed from the cluster and has not come back since.
@@ -55,6 +55,7 @@ final class SimulatedMachine {
         self.name = name
         self.world = world
         self.truth = truth
+        link = Link(world)
         bootID = "\(name)-boot-1"
         began = world.now
         drift = Int64.random(in: -10_000...10_000, using: &world.random)

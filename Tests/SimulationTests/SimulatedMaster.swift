@@ -119,7 +119,7 @@ final class SimulatedMaster {
         case .commit(let number, let writes): commit(number, writes)
         case .assign(let node, let lines):
             guard let (agent, session) = sessions[node] else { return }
-            agent.down(session) { $0.lines(lines) }
+            agent.down(session, .watch) { $0.lines(lines) }
         case .reply(let request, let result): waiting.removeValue(forKey: request)?(result)
         case .wake(let moment):
             wakeNumber += 1
@@ -180,7 +180,7 @@ final class SimulatedMaster {
             send(.connectNode(registration.node.id.text)) { [weak self] result in
                 guard let self, session.isOpen, case .success(.assignments(let node, let list)) = result else { return }
                 sessions[node] = (agent, session)
-                agent.down(session) { $0.synced(session, list) }
+                agent.down(session, .watch) { $0.synced(session, list) }
             }
         }
     }
@@ -200,10 +200,26 @@ final class SimulatedMaster {
             guard session.isOpen else { return }
             // A node that was removed has to register anew.
             if case .failure(let problem) = result, problem.code == .notFound {
-                return agent.down(session) { $0.disconnect() }
+                return agent.down(session, .answers) { $0.disconnect() }
             }
             let succeeded = if case .success = result { true } else { false }
-            agent.down(session) { answer($0, succeeded) }
+            agent.down(session, .answers) { answer($0, succeeded) }
+        }
+    }
+
+    /// Says whether a task is to run, as it knows it now.
+    func isWanted(
+        _ task: TaskAssignment, _ agent: SimulatedAgent, _ session: SimulatedAgent.Session,
+        _ answer: @escaping (SimulatedAgent, Bool) -> Void
+    ) {
+        query(.assignments(agent.node.text)) { result in
+            var isWanted = false
+            if case .success(.assignments(_, let list)) = result {
+                isWanted = list.contains {
+                    $0.task == task.task && $0.epoch == task.epoch && [.running, .paused].contains($0.desired)
+                }
+            }
+            agent.down(session, .answers) { answer($0, isWanted) }
         }
     }
 }

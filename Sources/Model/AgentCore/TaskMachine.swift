@@ -94,7 +94,8 @@ struct TaskMachine: Sendable {
         let isBlocked = blocked || lacksContact(contact, now)
         if record.isLive {
             guard let stop = record.stop else {
-                return earliest(leaseEnd(contact), operation == nil ? earliest(retryAt, nextProbe) : nil)
+                // Before it is tried again, nothing else is done.
+                return earliest(leaseEnd(contact), operation == nil ? retryAt ?? nextProbe : nil)
             }
             let signals = operation == nil && !signalled && !Self.isKill(stop.signal)
             let retry = signals ? retryAt : nil
