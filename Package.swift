@@ -106,11 +106,9 @@ let package = Package(
             "Node", "Images",
             [
                 "Kernel", "CKernel", "CArchive", "JSON", "OCISpec", .product(name: "Crypto", package: "swift-crypto"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
-            ]),
+            ] + nio),
         layer("Node", "Networking", ["Kernel", "CKernel", "CNISpec", "JSON"]),
         layer("Node", "Volumes", ["Kernel", "CKernel", "JSON"]),
         layer("Node", "Logs", ["Kernel", "CKernel", "ShimProtocol", "JSON", "Reactor"]),

@@ -64,7 +64,7 @@ extension SystemSuite {
                 ("too large", "/api/v1/services", [UInt8](repeating: 32, count: (4 << 20) + 1), 413, ""),
                 (
                     "no such image", "/api/v1/containers",
-                    Array(#"{"pod":{"containers":[{"image":"nowhere:1"}]}}"#.utf8), 404, "nowhere:1"
+                    Array(#"{"pull":"never","pod":{"containers":[{"image":"nowhere:1"}]}}"#.utf8), 404, "nowhere:1"
                 ),
                 (
                     "a bad name", "/api/v1/containers",

@@ -3,6 +3,7 @@ import Glibc
 import Kernel
 import NIOCore
 import NIOHTTP1
+import NIOPosix
 import NIOSSL
 import Synchronization
 
@@ -116,6 +117,10 @@ final class RegistryClient: Sendable {
             "the connection was closed before the end"
         case let error as HTTPClientError: error.shortDescription
         case let error as IOError: String(errno: error.errnoCode)
+        case let error as NIOConnectionError where !error.connectionErrors.isEmpty:
+            explanation(error.connectionErrors[0].error)
+        case is NIOConnectionError, is SocketAddressError.UnknownHost:
+            "no name server knows the host, or none answers"
         default: printable(String("\(error)".prefix(300)))
         }
     }
