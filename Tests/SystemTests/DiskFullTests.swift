@@ -157,7 +157,7 @@ extension SystemSuite {
                 ] {
                     expectRefusal(try cluster.run(arguments), cluster, "the store cannot be written")
                 }
-                expectRefusal(try cluster.martlet("volume", "create", "full"), cluster, "no space left")
+                expectRefusal(try cluster.martlet("volume", "create", "full"), cluster, "the store cannot be written")
                 let body = #"{"name":"web","pod":{"containers":[{"image":"busybox"}]}}"#
                 #expect(try status(cluster, "/api/v1/services", body) == 507)
                 #expect(try status(cluster, "/healthz") == 503)

@@ -1,5 +1,6 @@
 import AgentCore
 import Client
+import Glibc
 import JSON
 import Kernel
 import Logging
@@ -71,7 +72,7 @@ final class MasterLink: Sendable {
 
     var node: NodeID { identity.withLock { $0.node } }
 
-    /// Whether the master has been told everything and answers.
+    /// Whether the master has been told everything and answers, be it that its disk is full.
     var isInContact: Bool { inContact.load(ordering: .relaxed) }
 
     /// Posts a report of the core's; its outcome comes back as an event.
@@ -147,7 +148,13 @@ final class MasterLink: Sendable {
             identity.session = identity.nextSession
             return identity
         }
-        if joined != known { try await save(joined) }
+        if joined != known {
+            do {
+                try await save(joined)
+            } catch let error as KernelError where Self.isFull(error) && known.cluster != nil {
+                // What is kept says as much: the master takes the two words again.
+            }
+        }
         if try await membership.learn(answer.settings, node: known.node) {
             // There is a certificate now, so that other nodes may come for content.
             var again = registration
@@ -171,23 +178,36 @@ final class MasterLink: Sendable {
                 throw AgentError("the master refuses this node: \(error.message)")
             }
             throw error
+        } catch let error as ClientError where error.status == 507 {
+            // The master's disk is full: the word that it knows already asks nothing of it.
+            identity.withLock { $0.nextSession = $0.session ?? $0.nextSession }
+            throw error
         } catch let error as ClientError where [401, 403, 409].contains(error.status ?? 0) {
             throw AgentError("the master refuses this node: \(error.message)")
         }
     }
 
-    /// The identity with the word of this process, which is kept before anybody hears it.
+    /// The identity with the word of this process, which is kept before anybody hears it. On a full disk the word of the
+    /// process before goes on: a node must come back to be told to free space.
     private func identityWithSession() async throws -> NodeIdentity {
-        if hasSession.load(ordering: .relaxed) { return identity.withLock { $0 } }
-        let fresh = identity.withLock { identity in
-            var random = SystemRandomNumberGenerator()
-            identity.nextSession = NodeID.make(&random).text
-            return identity
+        let known = identity.withLock { $0 }
+        if hasSession.load(ordering: .relaxed) { return known }
+        var fresh = known
+        var random = SystemRandomNumberGenerator()
+        fresh.nextSession = NodeID.make(&random).text
+        do {
+            try await save(fresh)
+        } catch let error as KernelError where Self.isFull(error) && known.nextSession != nil {
+            logger.warning("the node's identity cannot be written; it stays as it is", metadata: ["error": "\(error)"])
+            fresh = known
         }
-        try await save(fresh)
+        let kept = fresh
+        identity.withLock { $0 = kept }
         hasSession.store(true, ordering: .relaxed)
-        return fresh
+        return kept
     }
+
+    private static func isFull(_ error: KernelError) -> Bool { [ENOSPC, EDQUOT].contains(error.errno) }
 
     /// One connection's life: the watch, and beside it the posts.
     private func converse() async throws {
@@ -315,7 +335,13 @@ final class MasterLink: Sendable {
 
     private func send(_ report: NodeReport, _ conversation: Conversation) async throws {
         let moment = try LeaseKeeper.now()
-        try await membership.master().send(.POST, "\(APIPaths.nodes)/\(node)/status", body: .json(report))
+        do {
+            try await membership.master().send(.POST, "\(APIPaths.nodes)/\(node)/status", body: .json(report))
+        } catch let error as ClientError where error.status == 507 {
+            // It answers, and will record it when its disk has space again: there is nothing to wait for at the start.
+            inContact.store(true, ordering: .relaxed)
+            throw error
+        }
         // The core reports in full when it knows the master's whole list.
         guard conversation.answered(full: report.full) else { return }
         inContact.store(true, ordering: .relaxed)
