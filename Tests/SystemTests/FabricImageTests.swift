@@ -23,16 +23,6 @@ extension SystemSuite {
             #expect(outcome.text == "it runs", "\(outcome)")
         }
 
-        private func collectGarbage(_ fabric: ClusterFabric) throws {
-            for node in fabric.nodes {
-                try expectSuccess(
-                    node.run([
-                        "curl", "-fsS", "-X", "POST", "--unix-socket", "\(node.runDirectory)/agent.sock",
-                        "http://agent/node/v1/collect",
-                    ]))
-            }
-        }
-
         @Test("what is imported on one node runs on any, is kept on two, and outlives the node that had it")
         func copies() throws {
             try withFabric { fabric in
@@ -40,7 +30,7 @@ extension SystemSuite {
                 try fabric.importImage("mine", on: nodes[0])
                 try eventually("two nodes have it") { try image(fabric, "mine")?.nodes.count == 2 }
                 for node in nodes { try expectRuns(fabric, "mine", on: node) }
-                try collectGarbage(fabric)
+                try expectSuccess(fabric.martlet("image", "prune"))
                 #expect(try (image(fabric, "mine")?.nodes.count ?? 0) >= 2)
 
                 try fabric.importImage("other", on: nodes[0])

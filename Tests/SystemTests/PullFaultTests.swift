@@ -246,8 +246,8 @@ extension SystemSuite {
             }
             let collecting = try fabric.nodes.map { node in
                 let collect =
-                    "curl -fsS -o /dev/null -X POST --unix-socket \(node.runDirectory)/agent.sock "
-                    + "http://agent/node/v1/collect"
+                    "curl -fsS -o /dev/null --json '{\"keep\": []}' --unix-socket \(node.runDirectory)/agent.sock "
+                    + "http://agent/node/v1/collect && echo done >>\(node.folder)/collected"
                 return try Looping(node.begin(["sh", "-c", "while :; do \(collect); sleep 0.2; done"]))
             }
             var program = "while :; do for i in"
@@ -273,6 +273,10 @@ extension SystemSuite {
                 }
             }
             for loop in [removing] + collecting { try loop.end() }
+            for node in fabric.nodes {
+                let collections = try File.text("\(node.folder)/collected").split(separator: "\n").count
+                #expect(collections > 10, "collections on \(node.name)")
+            }
             #expect(refused.count < 25, "\(refused.count) of 50 runs were refused")
             for number in refused {
                 let outcome = try fabric.martlet("run", "--rm", images[number], "sh", "-c", "echo number $NUMBER")
