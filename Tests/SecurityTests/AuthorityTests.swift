@@ -6,7 +6,7 @@ import Testing
 @testable import Security
 
 /// The authority of a cluster, and what members check of each other.
-@Suite struct AuthorityTests {
+@Suite final class AuthorityTests {
     let directory: String
     let now = Timestamp.now()
 
@@ -25,10 +25,9 @@ import Testing
         [try PEM.bytes(certificate), try PEM.bytes(authority.certificate)]
     }
 
-    func done() { _ = try? Tree.remove(directory) }
+    deinit { _ = try? Tree.remove(directory) }
 
     @Test func theAuthorityIsMadeOnceAndItsKeyIsForItsOwnerOnly() throws {
-        defer { done() }
         let first = try authority()
         #expect(try authority().pin == first.pin)
         var info = stat()
@@ -40,7 +39,6 @@ import Testing
     }
 
     @Test func anAuthorityWithoutItsKeyOrOfAnotherClusterIsRefused() throws {
-        defer { done() }
         _ = try authority()
         let other = #expect(throws: SecurityError.self) { try authority(cluster: "c2") }
         #expect(other?.description.contains("of another cluster") == true)
@@ -50,7 +48,6 @@ import Testing
     }
 
     @Test func aMasterIsKnownByCertificateAndByPin() async throws {
-        defer { done() }
         let ca = try authority()
         let master = try ca.issueMaster(hosts: ["10.0.0.1", "::1", "m.test"], life: 600, now: now)
         let chain = try chain(master.certificate, ca)
@@ -59,7 +56,6 @@ import Testing
     }
 
     @Test func othersAreNotTakenForAMaster() async throws {
-        defer { done() }
         let (ca, other) = (try authority(), try authority("b"))
         let request = try SigningRequest()
         let node = try ca.issueNode("n1", request: request.text, life: 600, now: now)
@@ -85,7 +81,6 @@ import Testing
     }
 
     @Test func aNodeIsKnownByItsOwnNameOnly() async throws {
-        defer { done() }
         let ca = try authority()
         let request = try SigningRequest()
         let certificate = try ca.issueNode("n1", request: request.text, life: 600, now: now)
@@ -104,7 +99,6 @@ import Testing
     }
 
     @Test func aRequestThatWasChangedIsNotSigned() throws {
-        defer { done() }
         let ca = try authority()
         let text = try SigningRequest().text
         for bad in ["", "no PEM", ca.certificate, String(repeating: "A", count: 20_000), try tampered(text)] {
@@ -120,7 +114,6 @@ import Testing
     }
 
     @Test func certificatesAreRenewedAtTwoThirdsOfTheirLife() throws {
-        defer { done() }
         let ca = try authority()
         let master = try ca.issueMaster(hosts: [], life: 900, now: now)
         let (from, until) = try master.validity()
