@@ -15,7 +15,7 @@ extension KernelSuite {
         private func lease(
             _ id: String, _ milliseconds: Int64, signal: Int32 = SIGTERM, grace: Int64 = 60_000
         ) throws -> ShimRequest {
-            let now = try Proc.uptimeNanoseconds() / 1_000_000
+            let now = Proc.uptimeNanoseconds() / 1_000_000
             return .lease(ShimLease(container: id, until: now + milliseconds, signal: signal, grace: grace))
         }
 

@@ -47,6 +47,18 @@ import Testing
         #expect(missing?.description.contains("key") == true)
     }
 
+    @Test func aLostCertificateIsMadeAnewWithTheKeySoThatWhatWasIssuedStaysGood() async throws {
+        let before = try authority()
+        let master = try before.issueMaster(hosts: ["10.0.0.1"], life: 600, now: now)
+        let key = try File.text("\(directory)/a/ca.key")
+        unlink("\(directory)/a/ca.crt")
+        let after = try authority()
+        #expect(try File.text("\(directory)/a/ca.key") == key)
+        let chain = try chain(master.certificate, after)
+        try await PeerVerification(.certificate(before.certificate)).verify(chain: chain)
+        try await PeerVerification(.certificate(after.certificate)).verify(chain: chain)
+    }
+
     @Test func aMasterIsKnownByCertificateAndByPin() async throws {
         let ca = try authority()
         let master = try ca.issueMaster(hosts: ["10.0.0.1", "::1", "m.test"], life: 600, now: now)

@@ -44,7 +44,7 @@ enum Beat {
 
 extension ClusterFabric {
     /// The same clock as that of the containers, in seconds.
-    static func uptime() throws -> Double { Double(try Proc.uptimeNanoseconds()) / 1e9 }
+    static func uptime() throws -> Double { Double(Proc.uptimeNanoseconds()) / 1e9 }
 
     /// Gives machines the folder for beats; anew after a reboot.
     func mountBeats(_ machines: [Machine]? = nil) throws {

@@ -50,7 +50,7 @@ extension UnifiedAPI {
                 .get, access: .contents, "\(APIPaths.cluster)/members",
                 "Ids of the nodes that belong to it, for agents.", answer: .json([NodeID].self), statuses: [200]
             ) { _ in
-                try .json(try await nodeViews().map(\.node.id))
+                try .json(await master.nodeIDs)
             },
             Operation(
                 .post, access: .join, "\(APIPaths.nodes)/join", "A machine with a token becomes a node.",

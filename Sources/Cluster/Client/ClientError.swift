@@ -87,10 +87,16 @@ extension ClientError {
     private static func connecting(_ number: Int32, _ address: ServerAddress, _ role: ServerRole) -> ClientError {
         switch number {
         case ENOENT, ECONNREFUSED:
-            ClientError(.unreachable, "no \(role.rawValue) is listening on \(address): \(role.remedy)")
+            ClientError(.unreachable, "no \(role.rawValue) is listening on \(address): \(role.remedy(at: address))")
         case EACCES, EPERM:
-            ClientError(
-                .permission, "\(address) may not be used by this user: run as root or as a member of the group martlet")
+            if address.isOnNetwork {
+                ClientError(
+                    .unreachable, "this machine does not let anybody connect to \(address): look at its firewall")
+            } else {
+                ClientError(
+                    .permission,
+                    "\(address) may not be used by this user: run as root or as a member of the group martlet")
+            }
         case EAGAIN:
             ClientError(.timeout, "the \(role.rawValue) on \(address) has too many connections waiting: try again")
         default:
@@ -126,10 +132,12 @@ package enum ServerRole: String, Sendable {
     case master
     case agent
 
-    var remedy: String {
-        switch self {
-        case .master: "start one with `martlet up`"
-        case .agent: "start one with `martlet agent`"
+    func remedy(at address: ServerAddress) -> String {
+        switch (self, address.isOnNetwork) {
+        case (.master, false): "start one with `martlet up`"
+        case (.master, true):
+            "check the address and that it runs; `martlet cluster enable --advertise ADDRESS` on its machine has it listen"
+        case (.agent, _): "start one with `martlet agent`"
         }
     }
 }

@@ -8,6 +8,8 @@ package enum ServerAddress: Sendable, Hashable, CustomStringConvertible {
     /// The port of a master, where an address names none.
     package static let masterPort = 7070
 
+    var isOnNetwork: Bool { if case .tls = self { true } else { false } }
+
     /// Reads `unix:/run/martlet/martlet.sock` (also `unix:///…`) or `https://host[:port]`.
     ///
     /// - Throws: `ClientError` of kind `badAddress` that says what is accepted.

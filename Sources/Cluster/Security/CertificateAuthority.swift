@@ -20,9 +20,10 @@ package final class CertificateAuthority: Sendable {
     private static let backdating: Int64 = 3600
     private static let years: Int64 = 10
 
-    /// Opens the authority in `directory`, or makes it when there is none.
+    /// Opens the authority in `directory`, or makes it when there is none. A certificate that is missing beside its key is
+    /// made anew with that: what the authority has issued stays good.
     ///
-    /// - Throws: `SecurityError`: half of it is missing, it is another cluster's, others may read the key;
+    /// - Throws: `SecurityError`: the key is missing, it is another cluster's, others may read the key;
     ///   `KernelError`.
     package init(directory: String, cluster: String, now: Timestamp) throws {
         let (keyPath, certificatePath) = ("\(directory)/ca.key", "\(directory)/ca.crt")
@@ -51,7 +52,16 @@ package final class CertificateAuthority: Sendable {
                 )
             }
         } else {
-            key = P256.Signing.PrivateKey()
+            if File.exists(keyPath) {
+                try Self.checkMode(keyPath)
+                do {
+                    key = try P256.Signing.PrivateKey(pemRepresentation: File.text(keyPath, limit: 64 << 10))
+                } catch {
+                    throw SecurityError("\(keyPath) is no readable key: \(error); restore it from a backup")
+                }
+            } else {
+                key = P256.Signing.PrivateKey()
+            }
             issuer = try Self.make(cluster: cluster, key: key, now: now)
             // The key first: a certificate without its key would be taken for a loss.
             try File.replace(keyPath, with: Array(key.pemRepresentation.utf8), mode: 0o600)

@@ -67,7 +67,7 @@ extension StoreError {
             case .SQLITE_IOERR: self = .failed(path: path, "\(text) (\(code))")
             default: self = .unavailable("\(path): \(text) (\(code))")
             }
-        case let error as KernelError where error.errno == ENOSPC || error.errno == EDQUOT:
+        case let error as KernelError where error.isOutOfSpace:
             self = .full("\(error)")
         default: self = .unavailable("\(path): \(error)")
         }

@@ -187,7 +187,7 @@ package final class AgentDaemon: Service {
             confirm: { moment in
                 executor.leases.confirm(sentAt: moment)
                 // The core's clock is the wall's.
-                let age = ((try? LeaseKeeper.now()) ?? moment) - moment
+                let age = LeaseKeeper.now() - moment
                 core.tell(.contact(at: Timestamp.now() - age * 1_000_000))
             },
             tell: { core.tell($0) })

@@ -1,6 +1,5 @@
 import AgentCore
 import Client
-import Glibc
 import JSON
 import Kernel
 import Logging
@@ -151,7 +150,7 @@ final class MasterLink: Sendable {
         if joined != known {
             do {
                 try await save(joined)
-            } catch let error as KernelError where Self.isFull(error) && known.cluster != nil {
+            } catch let error as KernelError where error.isOutOfSpace && known.cluster != nil {
                 // What is kept says as much: the master takes the two words again.
             }
         }
@@ -197,7 +196,7 @@ final class MasterLink: Sendable {
         fresh.nextSession = NodeID.make(&random).text
         do {
             try await save(fresh)
-        } catch let error as KernelError where Self.isFull(error) && known.nextSession != nil {
+        } catch let error as KernelError where error.isOutOfSpace && known.nextSession != nil {
             logger.warning("the node's identity cannot be written; it stays as it is", metadata: ["error": "\(error)"])
             fresh = known
         }
@@ -206,8 +205,6 @@ final class MasterLink: Sendable {
         hasSession.store(true, ordering: .relaxed)
         return kept
     }
-
-    private static func isFull(_ error: KernelError) -> Bool { [ENOSPC, EDQUOT].contains(error.errno) }
 
     /// One connection's life: the watch, and beside it the posts.
     private func converse() async throws {
@@ -334,7 +331,7 @@ final class MasterLink: Sendable {
     }
 
     private func send(_ report: NodeReport, _ conversation: Conversation) async throws {
-        let moment = try LeaseKeeper.now()
+        let moment = LeaseKeeper.now()
         do {
             try await membership.master().send(.POST, "\(APIPaths.nodes)/\(node)/status", body: .json(report))
         } catch let error as ClientError where error.status == 507 {

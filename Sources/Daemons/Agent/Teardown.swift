@@ -33,7 +33,7 @@ package struct Teardown: Sendable {
             return problems
         }
         do {
-            try unmountAll(below: [paths.secrets])
+            try Mounts.detachAll(below: [paths.secrets])
             try Tree.remove(paths.secrets)
         } catch {
             problems.append("secrets stay in memory: \(error)")
@@ -103,7 +103,7 @@ package struct Teardown: Sendable {
         }
         attempt { try killAll() }
         attempt { problems += try network().removeLeftovers() }
-        attempt { try unmountAll(below: configuration.paths.everything) }
+        attempt { try Mounts.detachAll(below: configuration.paths.everything) }
         attempt {
             let layout = try CgroupLayout.detect()
             try CgroupManager(layout: layout, path: "/\(configuration.cgroupParent)").delete()
@@ -120,13 +120,6 @@ package struct Teardown: Sendable {
 
     private func network() throws -> BridgeNetwork {
         try BridgeNetwork(configuration.network)
-    }
-
-    /// Unmounts what is mounted below these folders, the newest first. Mounts are made by the agent in the host's namespace.
-    private func unmountAll(below folders: [String]) throws {
-        let folders = folders.map { $0 + "/" }
-        let mounts = try MountInfo.read().filter { mount in folders.contains { mount.mountPoint.hasPrefix($0) } }
-        for mount in mounts.reversed() { try Mounts.detach(mount.mountPoint) }
     }
 }
 

@@ -88,7 +88,7 @@ final class ClusterListener: Sendable {
                 return server
             } catch let error as ListenError {
                 logger.error("other machines cannot be served; trying again", metadata: ["error": "\(error)"])
-                await master.listens(nil, problem: error.description)
+                await master.listens(settings, problem: error.description)
                 try await Task.sleep(for: .seconds(2))
             }
         }
@@ -131,9 +131,8 @@ extension ClusterMaster {
     }
 
     /// The outcome of an attempt to listen.
-    func listens(_ settings: ClusterSettings?, problem: String?) {
-        listensFor = settings
-        listenerProblem = problem
+    func listens(_ settings: ClusterSettings, problem: String?) {
+        listenOutcome = (settings, problem)
     }
 
     /// The settings as they are, and each time that they change.

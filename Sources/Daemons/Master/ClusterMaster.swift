@@ -34,10 +34,8 @@ package actor ClusterMaster {
     nonisolated let connections = OpenConnections()
     var settingsFollowers: [AsyncStream<ClusterSettings?>.Continuation] = []
     var toldSettings: ClusterSettings?
-    /// Why other machines are not served although they should be.
-    var listenerProblem: String?
-    /// The settings by which other machines are served now.
-    var listensFor: ClusterSettings?
+    /// By which settings other machines are served now, or why they are not although they should be.
+    var listenOutcome: (settings: ClusterSettings, problem: String?)?
 
     /// Takes over what the store holds.
     ///

@@ -30,4 +30,6 @@ extension ClusterMaster {
     }
 
     package var clusterID: String { core.clusterID ?? "" }
+
+    package var nodeIDs: [NodeID] { core.nodeIDs }
 }

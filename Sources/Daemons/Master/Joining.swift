@@ -12,11 +12,13 @@ extension ClusterMaster {
     package func configure(_ settings: ClusterSettings) async throws -> MasterReply {
         let reply = try await perform(.configureCluster(settings))
         for _ in 0..<100 {
-            if let problem = listenerProblem {
+            // What was said of other settings does not concern these.
+            let outcome = listenOutcome.flatMap { $0.settings == settings ? $0 : nil }
+            if let problem = outcome?.problem {
                 throw APIProblem(
                     .conflict, "\(problem); the settings are kept, and it is tried again until they change")
             }
-            if listensFor == settings { return reply }
+            if outcome != nil { return reply }
             try await Task.sleep(for: .milliseconds(50))
         }
         throw APIProblem(.timeout, "the master does not listen on \(settings.listen) yet; see its log")

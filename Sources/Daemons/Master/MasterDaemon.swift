@@ -57,11 +57,13 @@ package final class MasterDaemon: Service {
             defer { group.cancelAll() }
             group.addTask { try await self.master.run() }
             group.addTask { try await self.server.run() }
-            group.addTask { try await self.listener.run() }
-            if let settings {
-                // At the very first start the cluster's record is made first.
-                while await master.clusterID.isEmpty { try await Task.sleep(for: .milliseconds(10)) }
-                _ = try await master.perform(.configureCluster(settings))
+            group.addTask { [settings, master] in
+                if let settings {
+                    // At the very first start the cluster's record is made first.
+                    while await master.clusterID.isEmpty { try await Task.sleep(for: .milliseconds(10)) }
+                    _ = try await master.perform(.configureCluster(settings))
+                }
+                try await self.listener.run()
             }
             try await group.next()
         }

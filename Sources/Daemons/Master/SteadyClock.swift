@@ -1,5 +1,5 @@
-import Glibc
 import JSON
+import Kernel
 
 /// The wall clock without its jumps, for decisions that rest on how much time has passed.
 ///
@@ -9,14 +9,14 @@ struct SteadyClock {
     private var last: Int64
     private var boot: Int64
 
-    init() { self.init(wall: Timestamp.now().nanoseconds, boot: Self.elapsed()) }
+    init() { self.init(wall: Timestamp.now().nanoseconds, boot: Proc.uptimeNanoseconds()) }
 
     init(wall: Int64, boot: Int64) {
         last = wall
         self.boot = boot
     }
 
-    mutating func now() -> Timestamp { advance(wall: Timestamp.now().nanoseconds, boot: Self.elapsed()) }
+    mutating func now() -> Timestamp { advance(wall: Timestamp.now().nanoseconds, boot: Proc.uptimeNanoseconds()) }
 
     /// The time after the clocks were read.
     mutating func advance(wall: Int64, boot now: Int64) -> Timestamp {
@@ -26,11 +26,5 @@ struct SteadyClock {
         let reach = passed / 100
         last = straight + min(max(wall - straight, -reach), reach)
         return Timestamp(nanoseconds: last)
-    }
-
-    private static func elapsed() -> Int64 {
-        var time = timespec()
-        clock_gettime(CLOCK_BOOTTIME, &time)
-        return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
     }
 }

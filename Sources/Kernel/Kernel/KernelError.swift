@@ -20,6 +20,9 @@ package struct KernelError: Error, Sendable, Equatable, CustomStringConvertible 
         self.hint = hint
     }
 
+    /// The disk is full, or the quota on it is.
+    package var isOutOfSpace: Bool { [ENOSPC, EDQUOT].contains(errno) }
+
     package var description: String {
         let object = subject.isEmpty ? "" : " \(subject)"
         let next = hint.isEmpty ? "" : " (\(hint))"

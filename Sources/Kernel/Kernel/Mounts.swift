@@ -113,6 +113,21 @@ package enum Mounts {
         // MNT_DETACH | UMOUNT_NOFOLLOW; Swift's Glibc has them as an enum of another type.
         try systemCall("umount", path) { umount2(path, 2 | 8) }
     }
+
+    /// Takes everything away that is mounted at or below these directories in this process's namespace, the newest first.
+    /// What goes meanwhile by itself is fine.
+    package static func detachAll(below directories: [String]) throws(KernelError) {
+        let points = try MountInfo.read().map(\.mountPoint).filter { point in
+            directories.contains { point == $0 || point.hasPrefix($0 + "/") }
+        }
+        for point in points.reversed() {
+            do {
+                try detach(point)
+            } catch {
+                guard error.errno == EINVAL || error.errno == ENOENT else { throw error }
+            }
+        }
+    }
 }
 
 /// A filesystem being configured, see fsopen(2); `create` mounts it detached.

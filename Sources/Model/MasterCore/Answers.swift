@@ -28,7 +28,7 @@ extension MasterCore {
             return .service(view)
         case .node(let id):
             guard let node = state.nodes[id] else { throw Self.gone }
-            return .node(nodeView(node, now: now))
+            return .node(nodeView(node, explained: true, now: now))
         case .registered(let id):
             guard let node = state.nodes[id], let cluster = state.cluster else { throw Self.gone }
             return .registered(NodeRegistered(node: node, clusterID: cluster.id, settings: cluster.settings))
@@ -74,7 +74,7 @@ extension MasterCore {
             return .revisions(numbers.compactMap { state.revisions[RevisionKey(workload: id, number: $0)] })
         case .nodes:
             return .nodes(state.nodes.values.sorted { $0.name < $1.name }.map { nodeView($0, now: now) })
-        case .node(let ref): return .node(nodeView(try node(ref), now: now))
+        case .node(let ref): return .node(nodeView(try node(ref), explained: true, now: now))
         case .assignments(let ref):
             let id = try node(ref).id
             return .assignments(id, state.tasks(on: id).compactMap { assignment(of: $0) })

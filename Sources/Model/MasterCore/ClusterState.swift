@@ -169,6 +169,11 @@ extension ClusterState {
             .sorted { ($0.slot, $0.name) < ($1.slot, $1.name) }
     }
 
+    /// Revisions of a workload that its tasks have, those on their way out too.
+    func usedRevisions(of workload: WorkloadID) -> Set<Int> {
+        Set(instances(of: workload).flatMap { $0.tasks.compactMap { tasks[$0]?.revision } })
+    }
+
     func tasks(on node: NodeID) -> [NodeTask] {
         (indexes.tasksByNode[node] ?? []).sorted().compactMap { tasks[$0] }
     }

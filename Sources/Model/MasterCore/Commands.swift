@@ -94,8 +94,7 @@ extension MasterCore {
     mutating func put(_ pod: PodSpec, as number: Int, of workload: WorkloadID, now: Timestamp) {
         state.put(.revision(Revision(workload: workload, number: number, pod: pod, createdAt: now)))
         let kept = Set((state.indexes.revisionsByWorkload[workload] ?? []).sorted(by: >).prefix(Self.keptRevisions))
-        let used = Set(
-            state.instances(of: workload).flatMap { $0.tasks.compactMap { state.tasks[$0]?.revision } })
+        let used = state.usedRevisions(of: workload)
         for old in state.indexes.revisionsByWorkload[workload] ?? [] where !kept.contains(old) && !used.contains(old) {
             state.delete(.revision(RevisionKey(workload: workload, number: old)))
         }

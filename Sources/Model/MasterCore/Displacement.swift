@@ -45,7 +45,6 @@ extension MasterCore {
     mutating func giveUp(_ id: TaskID, now: Timestamp) {
         guard let task = state.tasks[id] else { return }
         forget(task)
-        dirty.insert(task.workload)
         if let instance = state.instances[task.instance] { note("lost", instance, on: task.node, now: now) }
     }
 
@@ -67,6 +66,7 @@ extension MasterCore {
         state.delete(.task(task.id))
         serving[task.id] = nil
         capacityChanged = true
+        // What waited for it, another move of a drain say, may begin.
         dirty.insert(task.workload)
         guard var instance = state.instances[task.instance], instance.tasks.contains(task.id) else { return }
         let wasDisplaced = instance.task != task.id

@@ -6,14 +6,21 @@ extension MasterCore {
     /// The group of a new workload.
     func group(_ asked: String?) throws(APIProblem) -> String {
         let group = asked ?? acting.confinement ?? Group.root
-        guard Group.isPath(group) else {
-            throw APIProblem(.badRequest, "$.group: \(Admission.quoted(group)) is no path such as /team/web")
-        }
+        try requirePath(group)
         guard acting.reaches(group: group) else {
             throw APIProblem(
                 .forbidden, "\(acting.title) may not make anything in the group \(group): it is outside of its own")
         }
         return group
+    }
+
+    func requirePath(_ group: String) throws(APIProblem) {
+        guard Group.isPath(group) else {
+            throw APIProblem(
+                .badRequest,
+                "$.group: \(Admission.quoted(group)) is no path such as / or /team/web, of letters, digits, '_', '.' and '-'"
+            )
+        }
     }
 
     func sees(_ workload: Workload) -> Bool { acting.reaches(group: workload.group) }

@@ -22,8 +22,7 @@ extension MasterCore {
 
     /// Nodes that have said nothing for too long are not ready any more.
     mutating func loseSilentNodes(now: Timestamp) {
-        for node in memory.keys.sorted() where memory[node]?.ready == true && memory[node]?.isSilent(at: steady) == true
-        {
+        for node in memory.filter({ $0.value.ready && $0.value.isSilent(at: steady) }).keys.sorted() {
             memory[node]?.set(ready: false, now: now, steady: steady)
             livenessChanged(node)
             note(kind: "node", action: "unreachable", id: node.text, name: state.nodes[node]?.name ?? "", now: now)
@@ -43,14 +42,14 @@ extension MasterCore {
     }
 
     /// Since when a node that is not ready has been silent; nil: it is ready.
-    func unreachableSince(_ node: NodeID, now: Timestamp) -> Timestamp? {
+    func notReadySince(_ node: NodeID, now: Timestamp) -> Timestamp? {
         guard let memory = memory[node] else { return now }
         return memory.ready ? nil : memory.silentSince(now: now, steady: steady)
     }
 
     /// Refuses to give up what may still run and must not run twice.
     func requireNoLease(_ tasks: [NodeTask], on node: Node, now: Timestamp) throws(APIProblem) {
-        guard let since = unreachableSince(node.id, now: now) else { return }
+        guard let since = notReadySince(node.id, now: now) else { return }
         for task in tasks {
             // Whatever was last wanted of it, it may not have heard of that; what is removed with all its workload is not
             // followed by another.

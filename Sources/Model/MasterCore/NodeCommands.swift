@@ -165,7 +165,7 @@ extension MasterCore {
     ///   - images: all that the node has; nil: as before.
     ///   - volumes: the same.
     mutating func setInventory(of node: NodeID, images: [ImageView]?, volumes: [VolumeView]?, now: Timestamp) {
-        if let images {
+        if let images, images != memory[node]?.images {
             memory[node]?.setImages(images)
             replication.isDue = true
             capacityChanged = true

@@ -33,13 +33,21 @@ extension MasterCore {
     }
 
     /// How far the draining of a node is; nil: it is not drained.
-    func drainView(_ node: Node, now: Timestamp) -> DrainView? {
+    ///
+    /// - Parameter explained: with what stays and why, which takes a look at whole workloads; else with the numbers.
+    func drainView(_ node: Node, explained: Bool, now: Timestamp) -> DrainView? {
         guard node.availability == .drained else { return nil }
         let drain = node.drain ?? Node.Drain(startedAt: node.createdAt)
         var pictures: [WorkloadID: WorkloadPicture] = [:]
         var remaining = 0
         var staying: [DrainView.Remaining] = []
         let tasks = state.tasks(on: node.id).filter { $0.status.phase != .removed }
+        guard explained else {
+            remaining = tasks.count { state.workloads[$0.workload]?.kind == .service }
+            return DrainView(
+                startedAt: drain.startedAt, deadline: drain.deadline, minimumAvailable: drain.minimumAvailable,
+                remaining: remaining, staying: [])
+        }
         func rank(_ task: NodeTask) -> (Int, String) {
             (
                 state.workloads[task.workload]?.kind == .service ? 0 : 1,

@@ -52,15 +52,7 @@ extension MasterCore {
             try admission.name(name)
             try admission.labels(labels)
         }
-        guard Group.isPath(group) else {
-            throw APIProblem(
-                .badRequest, "$.group: a group is a path as / or /team/web, of letters, digits, '_', '.', '-'")
-        }
-        guard acting.reaches(group: group) else {
-            throw APIProblem(
-                .forbidden,
-                "the \(kind) \(name) cannot be made in the group \(group): that is outside of the caller's own")
-        }
+        _ = try self.group(group)
         guard size <= Secret.maximumSize else {
             throw APIProblem(
                 .tooLarge, "the \(kind) \(name) has \(size) bytes, more than the \(Secret.maximumSize) allowed")
@@ -82,17 +74,19 @@ extension MasterCore {
         }
     }
 
-    /// Names of the workloads that mount secrets and configs: in their newest revision, in one that a task has, and,
-    /// while an update is going on that may be rolled back, in any.
+    /// Names of the workloads that mount secrets and configs: in their newest revision, in one that a task has, be it
+    /// on its way out, and, while an update is going on that may be rolled back, in any.
     private func filesInUse() -> [Mount.Source: [String]] {
         var names: [Mount.Source: Set<String>] = [:]
+        var used: [WorkloadID: Set<Int>] = [:]
         for (key, revision) in state.revisions {
             let mounts = revision.pod.containers.flatMap(\.mounts).filter(\.isFile)
             guard !mounts.isEmpty, let workload = state.workloads[key.workload] else { continue }
-            let counts =
-                key.number == workload.revision || workload.updateState.phase != .settled
-                || state.instances(of: workload.id).contains { state.task(of: $0)?.revision == key.number }
-            guard counts else { continue }
+            if key.number != workload.revision, workload.updateState.phase == .settled {
+                let revisions = used[workload.id] ?? state.usedRevisions(of: workload.id)
+                used[workload.id] = revisions
+                guard revisions.contains(key.number) else { continue }
+            }
             for mount in mounts { names[mount.source, default: []].insert(workload.name) }
         }
         return names.mapValues { $0.sorted() }

@@ -41,7 +41,7 @@ extension MasterCore {
         for task in picture.instances.flatMap(\.tasks).compactMap({ state.tasks[$0] }) {
             picture.tasks[task.id] = task
             picture.servingSince[task.id] = serving[task.id].map { now - (steady - $0) }
-            picture.unreachable[task.node] = unreachableSince(task.node, now: now)
+            picture.unreachable[task.node] = notReadySince(task.node, now: now)
             if task.revision != workload.revision { picture.olderPods[task.revision] = state.pod(of: task) }
         }
         guard workload.kind == .service else { return picture }
@@ -85,8 +85,6 @@ extension MasterCore {
         case .removeTask(let id):
             guard let task = state.tasks[id] else { return }
             forget(task)
-            // What waited for it, another move of a drain say, may begin.
-            dirty.insert(task.workload)
         case .displace(let instance, let task, let cause): displace(task, of: instance, cause, now: now)
         case .restore(let instance, let task): restore(task, of: instance, now: now)
         case .giveUp(let task): giveUp(task, now: now)

@@ -23,9 +23,7 @@ extension MasterCore {
     mutating func createToken(_ new: NewToken, now: Timestamp) throws(APIProblem) -> PendingReply {
         let wish = new.wish
         if !wish.name.isEmpty { try admit { () throws(AdmissionError) in try admission.name(wish.name) } }
-        guard Group.isPath(wish.group) else {
-            throw APIProblem(.badRequest, "$.group: \(Admission.quoted(wish.group)) is no path such as /team/web")
-        }
+        try requirePath(wish.group)
         guard wish.role == .developer || wish.group == Group.root else {
             throw APIProblem(.badRequest, "$.group: only developers are confined to a group")
         }
@@ -89,6 +87,9 @@ extension MasterCore {
 
     /// Whether a node with this id belongs to the cluster.
     package func hasNode(_ id: NodeID) -> Bool { state.nodes[id] != nil }
+
+    /// All that belong to the cluster.
+    package var nodeIDs: [NodeID] { state.nodes.keys.sorted() }
 
     package func node(_ id: NodeID) -> Node? { state.nodes[id] }
 

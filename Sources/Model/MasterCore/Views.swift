@@ -55,14 +55,15 @@ extension MasterCore {
             updated: updated, waiting: waiting)
     }
 
-    func nodeView(_ node: Node, now: Timestamp) -> NodeView {
+    func nodeView(_ node: Node, explained: Bool = false, now: Timestamp) -> NodeView {
         let load = state.indexes.loads[node.id]
         var node = node
         // Whoever knows the word could pass for the node's next agent.
         node.session = nil
         return NodeView(
             node: node, conditions: (memory[node.id] ?? NodeMemory(now: now, steady: steady)).conditions(at: steady),
-            allocated: load?.allocated ?? Resources(), tasks: load?.tasks ?? 0, drain: drainView(node, now: now))
+            allocated: load?.allocated ?? Resources(), tasks: load?.tasks ?? 0,
+            drain: drainView(node, explained: explained, now: now))
     }
 
     func assignment(of task: NodeTask) -> TaskAssignment? {

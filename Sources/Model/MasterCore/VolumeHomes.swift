@@ -129,7 +129,7 @@ extension MasterCore {
             views = views.filter { acting.reaches(group: $0.value.group ?? Group.root) }
         }
         var since: [NodeID: Timestamp] = [:]
-        for node in state.nodes.keys { since[node] = unreachableSince(node, now: now) }
+        for node in state.nodes.keys { since[node] = silentSince(node, now: now) }
         return views.values.map { view in
             var view = view
             view.unreachableSince = since[view.node]

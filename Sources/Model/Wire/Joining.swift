@@ -11,8 +11,9 @@ package struct ClusterSettings: Sendable, Codable, Hashable {
     package var certificateLife: Int
 
     package static let standardLife = 90 * 86_400
+    package static let standardListener = "0.0.0.0:7070"
 
-    package init(listen: String = "0.0.0.0:7070", advertise: [String], certificateLife: Int = standardLife) {
+    package init(listen: String = standardListener, advertise: [String], certificateLife: Int = standardLife) {
         self.listen = listen
         self.advertise = advertise
         self.certificateLife = certificateLife
@@ -20,7 +21,7 @@ package struct ClusterSettings: Sendable, Codable, Hashable {
 
     package init(from decoder: any Decoder) throws {
         let values = try decoder.container(keyedBy: CodingKeys.self)
-        listen = try values.decode(.listen, or: "0.0.0.0:7070")
+        listen = try values.decode(.listen, or: Self.standardListener)
         advertise = try values.decode(.advertise, or: [])
         certificateLife = try values.decode(.certificateLife, or: Self.standardLife)
     }

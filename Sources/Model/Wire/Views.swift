@@ -181,7 +181,7 @@ package struct DrainView: Sendable, Codable, Hashable {
     package var minimumAvailable: Int
     /// Tasks of services that are still there.
     package var remaining: Int
-    /// The first 100 containers that are still there, those of services first.
+    /// The first 100 containers that are still there, those of services first; only where one node is asked for.
     package var staying: [Remaining]
 
     package init(

@@ -70,7 +70,7 @@ extension ImageError {
 
     private static func explained(_ error: any Error, while operation: String) -> any Error {
         switch error {
-        case let error as KernelError where error.errno == ENOSPC || error.errno == EDQUOT:
+        case let error as KernelError where error.isOutOfSpace:
             ImageError(
                 .noSpace, "no space left while \(operation) (\(error)); nothing was kept, free some space and repeat")
         case let error as KernelError: ImageError(.system, "failed while \(operation): \(error)")

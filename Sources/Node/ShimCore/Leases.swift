@@ -133,9 +133,5 @@ final class LeaseTimer {
     }
 
     /// Milliseconds of CLOCK_BOOTTIME.
-    static func now() -> Int64 {
-        var time = timespec()
-        clock_gettime(CLOCK_BOOTTIME, &time)
-        return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
-    }
+    static func now() -> Int64 { Proc.uptimeNanoseconds() / 1_000_000 }
 }

@@ -42,7 +42,7 @@ extension VolumeError {
     ) throws -> Result {
         do {
             return try body()
-        } catch let error as KernelError where error.errno == ENOSPC || error.errno == EDQUOT {
+        } catch let error as KernelError where error.isOutOfSpace {
             throw VolumeError(
                 .noSpace, "no space left while \(operation()) (\(error)); nothing was kept, free some space and repeat")
         } catch let error as KernelError {

@@ -16,9 +16,9 @@ struct LossOptions: ParsableArguments {
     var onDisconnect: OnDisconnectArgument?
 
     /// What was given, over what there is.
-    func policy(over base: LossPolicy?) -> LossPolicy? {
+    func policy(over base: LossPolicy?, for kind: Workload.Kind) -> LossPolicy? {
         guard replaceAfter != nil || giveUpAfter != nil || onReturn != nil || onDisconnect != nil else { return base }
-        var policy = base ?? LossPolicy(replaceAfter: 60, giveUpAfter: 86_400)
+        var policy = base ?? .standard(for: kind)
         if let replaceAfter { policy.replaceAfter = replaceAfter.seconds }
         if let giveUpAfter { policy.giveUpAfter = giveUpAfter.seconds }
         if let onReturn { policy.onReturn = onReturn.choice }

@@ -122,18 +122,20 @@ struct PodOptions: ParsableArguments {
     var healthStartPeriod: Seconds?
 
     /// What was given on the command line, over `base` (an existing spec when updating).
-    func pod(image: String, command: [String], terminal: Bool = false, stdin: Bool = false) throws -> PodSpec {
+    func pod(
+        _ kind: Workload.Kind, image: String, command: [String], terminal: Bool = false, stdin: Bool = false
+    ) throws -> PodSpec {
         var container = ContainerSpec(image: image)
         container.terminal = terminal
         container.stdin = stdin
         container.command = command.isEmpty ? nil : command
         var pod = PodSpec(containers: [container])
-        try apply(to: &pod)
+        try apply(to: &pod, of: kind)
         return pod
     }
 
     /// Changes in `pod` what was given.
-    func apply(to pod: inout PodSpec) throws {
+    func apply(to pod: inout PodSpec, of kind: Workload.Kind) throws {
         var container = pod.containers[0]
         container.environment = merge(container.environment, try variables.entries())
         container.mounts += volume.map(\.mount) + tmpfs.map(\.mount) + files.mounts
@@ -159,7 +161,7 @@ struct PodOptions: ParsableArguments {
         if let restart { pod.restart = restart.policy }
         pod.constraints += constraint.map(\.constraint)
         if let strategy { pod.strategy = strategy }
-        pod.loss = loss.policy(over: pod.loss)
+        pod.loss = loss.policy(over: pod.loss, for: kind)
     }
 
     /// Later entries of the same key win.

@@ -82,7 +82,15 @@ final class ImageTransfers: Sendable {
         guard let wanted = Digest(digest) else {
             throw ImageError(.invalidArgument, "the image \(name) has no digest: '\(digest)'")
         }
-        if (try? store.resolve(digest)) != nil { return false }
+        let isHere = try await fetcher.work.run { [store] in
+            do {
+                _ = try store.resolve(digest)
+                return true
+            } catch let error as ImageError where error.kind == .notFound {
+                return false
+            }
+        }
+        if isHere { return false }
         var failures: [String] = []
         do {
             let peers = try await sources(of: digest)
@@ -113,7 +121,10 @@ final class ImageTransfers: Sendable {
     /// Another copy of an image, with its names.
     func replicate(_ wish: FetchImage) async throws -> ImageRecord {
         guard let digest = Digest(wish.digest) else {
-            throw ImageError(.invalidArgument, "'\(wish.digest)' is no digest")
+            throw ImageError(.invalidArgument, "'\(wish.digest)' is no digest: it has to be sha256:…")
+        }
+        guard !wish.sources.isEmpty else {
+            throw ImageError(.invalidArgument, "no node is named that \(digest) could be fetched from")
         }
         // A name that another image has got here meanwhile stays with that one.
         return try await fetch(

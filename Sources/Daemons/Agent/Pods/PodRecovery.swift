@@ -109,7 +109,7 @@ extension PodExecutor {
             for task in try Self.names(paths.tasks).map({ TaskID($0) }) where !tasks.contains(task) {
                 let directory = paths.task(task).directory
                 try await pool.run {
-                    try self.unmountAll(below: directory)
+                    try Mounts.detachAll(below: [directory])
                     try Tree.remove(directory)
                 }
             }

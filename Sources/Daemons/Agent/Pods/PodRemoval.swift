@@ -79,18 +79,7 @@ extension PodExecutor {
         try File.removeFile(task.pod)
         try network.detach(task.id.text)
         try NetworkNamespace.remove(at: task.namespace)
-        try unmountAll(below: task.directory)
+        try Mounts.detachAll(below: [task.directory])
         try removeSecrets(task)
-    }
-
-    /// Unmounts everything at or below a directory, the innermost first. Blocks.
-    func unmountAll(below directory: String) throws {
-        let points = try MountInfo.read().map(\.mountPoint).filter { $0 == directory || $0.hasPrefix(directory + "/") }
-        for point in points.reversed() {
-            // MNT_DETACH | UMOUNT_NOFOLLOW; EINVAL and ENOENT: it is gone.
-            if umount2(point, 2 | 8) != 0 && errno != EINVAL && errno != ENOENT {
-                throw KernelError("umount", point, errno: errno)
-            }
-        }
     }
 }

@@ -79,7 +79,7 @@ extension PodExecutor {
     /// Takes a task's secrets out of memory; where there are none this does nothing. Blocks.
     func removeSecrets(_ task: TaskPaths) throws {
         guard File.exists(task.secrets) else { return }
-        try unmountAll(below: task.secrets)
+        try Mounts.detachAll(below: [task.secrets])
         try Tree.remove(task.secrets)
     }
 

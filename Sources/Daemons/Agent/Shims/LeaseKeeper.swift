@@ -45,7 +45,7 @@ final class LeaseKeeper: Sendable {
     }
 
     /// Milliseconds of CLOCK_BOOTTIME.
-    static func now() throws -> Int64 { try Proc.uptimeNanoseconds() / 1_000_000 }
+    static func now() -> Int64 { Proc.uptimeNanoseconds() / 1_000_000 }
 
     /// The master has answered a post that was sent at this moment, and everything that it wants of this node was known
     /// here by then.
@@ -94,7 +94,7 @@ final class LeaseKeeper: Sendable {
     /// - Throws: `ExecutorFailure`, transient, when there is no contact, or when the master has changed its mind.
     func startDeadline(_ assignment: TaskAssignment, after seconds: Int) async throws -> Int64 {
         for round in 0..<40 {
-            if let until = try book.withLock({ try $0.startDeadline(after: seconds, now: Self.now()) }) {
+            if let until = book.withLock({ $0.startDeadline(after: seconds, now: Self.now()) }) {
                 guard let wish = try await askMaster(for: assignment.task), wish.epoch == assignment.epoch,
                     wish.desired == .running || wish.desired == .paused
                 else { throw ExecutorFailure("it is not wanted here any more", isTransient: true) }

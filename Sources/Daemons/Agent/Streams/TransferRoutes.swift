@@ -44,8 +44,9 @@ extension StreamPort {
             return Response.empty
         }
         group.get("content/blobs/{digest}") { request, context in
-            guard let digest = Digest(try context.pathParameter("digest")) else {
-                throw APIError.badRequest("the path names no digest")
+            let text = try context.pathParameter("digest")
+            guard let digest = Digest(text) else {
+                throw APIError.badRequest("'\(text)' in the path is no digest: it has to be sha256:…")
             }
             return try await content(digest, request)
         }

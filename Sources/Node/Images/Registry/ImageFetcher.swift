@@ -70,6 +70,7 @@ package final class ImageFetcher: Sendable {
                     }
                 }
             } catch  where Self.isOutOfSpace(error) {
+                // The first error is the one to tell.
                 try? await work.run { [store] in try store.giveBack() }
                 throw error
             }
@@ -78,7 +79,7 @@ package final class ImageFetcher: Sendable {
 
     private static func isOutOfSpace(_ error: any Error) -> Bool {
         if let error = error as? ImageError { return error.kind == .noSpace }
-        return (error as? KernelError).map { [ENOSPC, EDQUOT].contains($0.errno) } ?? false
+        return (error as? KernelError)?.isOutOfSpace ?? false
     }
 
     private func commit(

@@ -73,7 +73,7 @@ struct TokenRevoke: AsyncParsableCommand {
     @Argument(help: "Ids, beginnings of ids, or names.") var tokens: [String]
 
     func run() async throws {
-        for token in tokens {
+        try await forEach(tokens) { token in
             try await connection.cluster.delete(APIPaths.tokens, token)
             Output.line(token)
         }

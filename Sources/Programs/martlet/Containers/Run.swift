@@ -28,7 +28,7 @@ struct Run: AsyncParsableCommand {
         do {
             // Before anything is made.
             try FrameSession.requireTerminal(tty && interactive && !detach)
-            let pod = try options.pod(image: image, command: command, terminal: tty, stdin: interactive)
+            let pod = try options.pod(.container, image: image, command: command, terminal: tty, stdin: interactive)
             let view: ContainerView = try await images.pulling(image, cluster) {
                 try await cluster.send(
                     "POST", APIPaths.containers,
@@ -144,7 +144,7 @@ struct Create: AsyncParsableCommand {
     @Argument(parsing: .captureForPassthrough) var command: [String] = []
 
     func run() async throws {
-        let pod = try options.pod(image: image, command: command, terminal: tty, stdin: interactive)
+        let pod = try options.pod(.container, image: image, command: command, terminal: tty, stdin: interactive)
         let cluster = connection.cluster
         let view: ContainerView = try await images.pulling(image, cluster) {
             try await cluster.send(

@@ -96,16 +96,23 @@ extension AgentCommand {
 struct ListeningOptions: ParsableArguments {
     @Option(help: "A name or address under which other machines reach this master; may be repeated.")
     var advertise: [String] = []
-    @Option(help: "Where to listen for them, ADDRESS:PORT.") var listen = HostPort(host: "0.0.0.0", port: 7070)
+    @Option(help: "Where to listen for them, ADDRESS:PORT (0.0.0.0:7070); goes with --advertise.") var listen: HostPort?
     @Option(help: ArgumentHelp("Seconds that certificates hold.", visibility: .hidden))
     var certificateLife = ClusterSettings.standardLife
+
+    func validate() throws {
+        guard listen == nil || !advertise.isEmpty else {
+            throw ValidationError("--listen takes --advertise ADDRESS: say how other machines reach this one")
+        }
+    }
 
     /// nil: nothing was said.
     var settings: ClusterSettings? {
         advertise.isEmpty
             ? nil
             : ClusterSettings(
-                listen: listen.defaultValueDescription, advertise: advertise, certificateLife: certificateLife)
+                listen: listen?.defaultValueDescription ?? ClusterSettings.standardListener, advertise: advertise,
+                certificateLife: certificateLife)
     }
 }
 

@@ -102,7 +102,6 @@ struct TransferDisplay {
     ) async throws -> ImageView {
         var display = TransferDisplay(isShown: !quietly)
         var image: ImageView?
-        defer { display.finish() }
         try await cluster.lines("POST", path, body: wish) { (line: TransferLine) in
             if let layer = line.layer { display.show(layer) }
             if let found = line.image { image = found }
@@ -140,8 +139,6 @@ struct TransferDisplay {
         drawn = layers.count
         Output.bytes(Array(text.utf8), to: 2)
     }
-
-    private mutating func finish() { drawn = 0 }
 
     private static func short(_ digest: String) -> String {
         String((digest.split(separator: ":").last ?? "").prefix(12))

@@ -50,7 +50,7 @@ struct ServiceCreate: AsyncParsableCommand {
         guard mode == "replicated" || mode == "global" else {
             throw ValidationError("--mode is replicated or global, not '\(mode)'")
         }
-        var pod = try options.pod(image: image, command: command)
+        var pod = try options.pod(.service, image: image, command: command)
         if options.restart == nil { pod.restart = RestartPolicy(.always) }
         let wish = CreateService(
             name: name, pod: pod, labels: options.label.dictionary,
@@ -169,7 +169,7 @@ struct ServiceUpdate: AsyncParsableCommand {
         let view: ServiceView = try await cluster.get(path)
         var pod = view.pod
         let network = pod.network
-        try options.apply(to: &pod)
+        try options.apply(to: &pod, of: .service)
         pod.network = network
         if let image {
             pod.containers[0].image = image
