@@ -163,13 +163,22 @@ let package = Package(
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
+        layer(
+            "API", "DockerAPI",
+            nio + [
+                "JSON", "Kernel", "Model", "Wire", "MasterCore", "Master", "HTTPService", "Client", "StreamFrames",
+                logging,
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+            ]),
         // 7 programs
         program("martlet-runtime", ["ContainerRuntime"], linker: fullyStatic),
         program("martlet-shim", ["ShimCore"], linker: fullyStatic),
         program(
             "martlet",
             nio + [
-                "Agent", "Master", "UnifiedAPI", "Client", "HTTPService", "Security", "Images", "Model", "Wire", "JSON",
+                "Agent", "Master", "UnifiedAPI", "DockerAPI", "Client", "HTTPService", "Security", "Images", "Model",
+                "Wire", "JSON",
                 "StreamFrames",
                 "Kernel", "CKernel",
                 "Cgroups", "Networking", logging,
@@ -200,6 +209,14 @@ let package = Package(
             nio + [
                 "UnifiedAPI", "Master", "HTTPService", "Client", "StreamFrames", "JSON", "Kernel", "Model", "Wire",
                 logging,
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+            ]),
+        tests(
+            "DockerAPITests",
+            nio + [
+                "DockerAPI", "UnifiedAPI", "Master", "MasterCore", "HTTPService", "Client", "StreamFrames", "JSON",
+                "Kernel", "Model", "Wire", logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),

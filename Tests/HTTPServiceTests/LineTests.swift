@@ -47,7 +47,8 @@ import Testing
         } _: {
             try await $0.exchange(ask)
         }
-        #expect(text.contains(#"{"error":{"code":"conflict","message":"the log is gone"}}"#))
+        #expect(
+            text.contains(#"{"error":{"code":"conflict","message":"the log is gone"},"message":"the log is gone"}"#))
         #expect(text.hasSuffix("0\r\n\r\n"))
     }
 

@@ -160,13 +160,19 @@ import Testing
         try await withServer(routes: Self.routes) { server in
             let unknown = try await server.exchange(get("/nothing"))
             #expect(unknown.hasPrefix("HTTP/1.1 404 "))
-            #expect(unknown.contains(#"{"error":{"code":"not-found","message":"there is no GET /nothing"}}"#))
+            #expect(
+                unknown.contains(
+                    #"{"error":{"code":"not-found","message":"there is no GET /nothing"},"message":"there is no GET /nothing"}"#
+                ))
             let method = try await server.exchange(get("/things", "DELETE"))
             #expect(method.hasPrefix("HTTP/1.1 405 "))
             #expect(method.lowercased().contains("allow: post\r\n"))
             #expect(method.contains("DELETE"))
             let thing = try await server.exchange(get("/things/z"))
-            #expect(thing.contains(#"{"error":{"code":"not-found","message":"there is no thing named z"}}"#))
+            #expect(
+                thing.contains(
+                    #"{"error":{"code":"not-found","message":"there is no thing named z"},"message":"there is no thing named z"}"#
+                ))
             let strange = try await server.exchange(get("/things", "BREW"))
             #expect(strange.hasPrefix("HTTP/1.1 400 ") || strange.hasPrefix("HTTP/1.1 404 "))
         }
@@ -175,7 +181,9 @@ import Testing
     @Test func anUnexpectedErrorIs500WithItsText() async throws {
         let text = try await withServer(routes: Self.routes) { try await $0.exchange(get("/crash")) }
         #expect(text.hasPrefix("HTTP/1.1 500 "))
-        #expect(text.contains(#"{"error":{"code":"internal","message":"the disk is on fire"}}"#))
+        #expect(
+            text.contains(
+                #"{"error":{"code":"internal","message":"the disk is on fire"},"message":"the disk is on fire"}"#))
     }
 
     @Test func pathParametersArePercentDecoded() async throws {

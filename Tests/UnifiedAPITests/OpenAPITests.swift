@@ -53,7 +53,10 @@ import Wire
         let container = try #require(book.components["ContainerSpec"])
         #expect(container["required"] == ["image"])
         #expect(container["properties"]?["mounts"]?["items"] == ["$ref": "#/components/schemas/Mount"])
-        #expect(book.components["PodSpec"]?["properties"]?["network"]?["enum"] == ["bridge", "host", "none"])
+        #expect(
+            book.components["PodSpec"]?["properties"]?["network"]?["enum"] == [
+                "bridge", "host", "none", "attached", "container",
+            ])
     }
 }
 

@@ -62,7 +62,8 @@ private struct KnownForm {
         words(DesiredState.self, [.prepared, .running, .paused, .stopped, .removed])
         words(UpdatePolicy.FailureAction.self, [.pause, .continue, .rollback])
         words(UpdateState.Phase.self, [.settled, .updating, .paused])
-        words(PodSpec.Network.self, [.bridge, .host, .none])
+        words(PodSpec.Network.self, [.bridge, .host, .none, .attached, .container])
+        words(HealthCheck.OnUnhealthy.self, [.stop, .tell])
         words(PortMapping.Transport.self, [.tcp, .udp, .sctp])
         words(RestartPolicy.Condition.self, [.no, .onFailure, .always, .unlessStopped])
         words(Constraint.Relation.self, [.equal, .notEqual])
@@ -89,6 +90,14 @@ private struct KnownForm {
                     ],
                 ])
             ], LossPolicy.OnDisconnect.keep)
+        form(
+            Namespaces.Source.self,
+            [
+                "oneOf": .array([
+                    ["type": "string", "enum": .array([.string("own"), .string("node")])],
+                    object(["container": ["type": "string"]]),
+                ])
+            ], Namespaces.Source.own)
         form(Timestamp.self, ["type": "string", "format": "date-time"], Timestamp(nanoseconds: 0))
         form(
             Workload.Scale.self,

@@ -90,6 +90,8 @@ package struct TaskStatus: Sendable, Hashable, Codable {
     package var containers: [ContainerStatus]
     /// The pod's addresses, IPv4 first.
     package var addresses: [String]
+    /// Where it is on each of its networks.
+    package var endpoints: [NetworkEndpoint]
     /// When a restart with back-off is due.
     package var restartAt: Timestamp?
     /// A sentence on the last failure; empty when there is none.
@@ -101,12 +103,14 @@ package struct TaskStatus: Sendable, Hashable, Codable {
 
     package init(
         phase: Phase = .assigned, generation: Int = 0, containers: [ContainerStatus] = [], addresses: [String] = [],
-        restartAt: Timestamp? = nil, message: String = "", serving: Bool = false, servingSince: Timestamp? = nil
+        endpoints: [NetworkEndpoint] = [], restartAt: Timestamp? = nil, message: String = "", serving: Bool = false,
+        servingSince: Timestamp? = nil
     ) {
         self.phase = phase
         self.generation = generation
         self.containers = containers
         self.addresses = addresses
+        self.endpoints = endpoints
         self.restartAt = restartAt
         self.message = message
         self.serving = serving
@@ -119,6 +123,21 @@ package struct TaskStatus: Sendable, Hashable, Codable {
         case .running, .paused, .stopping, .preparing, .prepared: true
         case .assigned, .exited, .failed, .removed: false
         }
+    }
+}
+
+extension TaskStatus {
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        phase = try values.decode(Phase.self, forKey: .phase)
+        generation = try values.decode(Int.self, forKey: .generation)
+        containers = try values.decode([ContainerStatus].self, forKey: .containers)
+        addresses = try values.decode([String].self, forKey: .addresses)
+        endpoints = try values.decode(.endpoints, or: [])
+        restartAt = try values.decodeIfPresent(Timestamp.self, forKey: .restartAt)
+        message = try values.decode(String.self, forKey: .message)
+        serving = try values.decode(Bool.self, forKey: .serving)
+        servingSince = try values.decodeIfPresent(Timestamp.self, forKey: .servingSince)
     }
 }
 

@@ -8,31 +8,53 @@ package struct PodSpec: Sendable, Hashable, Codable {
         case host
         /// Loopback only.
         case none
+        /// The networks of `attachments` and no other.
+        case attached
+        /// That of the container which `namespaces.network` names.
+        case container
     }
 
     package var containers: [ContainerSpec]
     package var network: Network
+    /// Networks that users made; with `bridge` beside the node's own. The first is the way out.
+    package var attachments: [NetworkAttachment]
+    package var namespaces: Namespaces
     package var ports: [PortMapping]
     /// Empty: the first 12 digits of the container's id.
     package var hostname: String
+    /// NIS domain name, see setdomainname(2); empty: none.
+    package var domainname: String
+    package var nameService: NameService
+    /// Further lines of /etc/hosts: `name:address`, or `name:host-gateway` for the node itself.
+    package var extraHosts: [String]
     package var restart: RestartPolicy
     package var constraints: [Constraint]
+    /// Which containers it wants on its node, or not: the label is `container` (name or id), `image`, or a label of
+    /// containers.
+    package var affinities: [Constraint]
     /// nil: the cluster's default, `spread`.
     package var strategy: PlacementStrategy?
     /// nil: what admission sets for the workload's kind.
     package var loss: LossPolicy?
 
     package init(
-        containers: [ContainerSpec], network: Network = .bridge, ports: [PortMapping] = [], hostname: String = "",
-        restart: RestartPolicy = RestartPolicy(), constraints: [Constraint] = [], strategy: PlacementStrategy? = nil,
+        containers: [ContainerSpec], network: Network = .bridge, attachments: [NetworkAttachment] = [],
+        ports: [PortMapping] = [], hostname: String = "", restart: RestartPolicy = RestartPolicy(),
+        constraints: [Constraint] = [], affinities: [Constraint] = [], strategy: PlacementStrategy? = nil,
         loss: LossPolicy? = nil
     ) {
         self.containers = containers
         self.network = network
+        self.attachments = attachments
+        namespaces = Namespaces()
         self.ports = ports
         self.hostname = hostname
+        domainname = ""
+        nameService = NameService()
+        extraHosts = []
         self.restart = restart
         self.constraints = constraints
+        self.affinities = affinities
         self.strategy = strategy
         self.loss = loss
     }
@@ -41,10 +63,16 @@ package struct PodSpec: Sendable, Hashable, Codable {
         let values = try decoder.container(keyedBy: CodingKeys.self)
         containers = try values.decode([ContainerSpec].self, forKey: .containers)
         network = try values.decode(.network, or: .bridge)
+        attachments = try values.decode(.attachments, or: [])
+        namespaces = try values.decode(.namespaces, or: Namespaces())
         ports = try values.decode(.ports, or: [])
         hostname = try values.decode(.hostname, or: "")
+        domainname = try values.decode(.domainname, or: "")
+        nameService = try values.decode(.nameService, or: NameService())
+        extraHosts = try values.decode(.extraHosts, or: [])
         restart = try values.decode(.restart, or: RestartPolicy())
         constraints = try values.decode(.constraints, or: [])
+        affinities = try values.decode(.affinities, or: [])
         strategy = try values.decodeIfPresent(PlacementStrategy.self, forKey: .strategy)
         loss = try values.decodeIfPresent(LossPolicy.self, forKey: .loss)
     }
@@ -74,19 +102,38 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
     package var workingDirectory: String
     /// `user[:group]`, names or numbers; empty: the image's own.
     package var user: String
+    /// Further groups of the process, names or numbers.
+    package var groups: [String]
     /// A pseudo-terminal instead of pipes.
     package var terminal: Bool
     /// Standard input stays open for attach.
     package var stdin: Bool
+    /// Standard input ends when the first client that attached to it leaves.
+    package var stdinOnce: Bool
+    /// A small init is the first process, which reaps orphans and passes signals on.
+    package var initProcess: Bool
     package var readOnlyRoot: Bool
+    /// All capabilities and devices, no seccomp filter, nothing masked or read-only.
+    package var privileged: Bool
     package var mounts: [Mount]
     package var capabilitiesAdded: [String]
     package var capabilitiesDropped: [String]
     /// On unless the user turns it off, see no_new_privs in prctl(2).
     package var noNewPrivileges: Bool
     package var seccomp: Seccomp
+    /// Paths that are hidden; nil: the usual ones.
+    package var maskedPaths: [String]?
+    /// Paths that cannot be written to; nil: the usual ones.
+    package var readOnlyPaths: [String]?
     package var limits: Limits
+    /// -1000…1000, see proc(5); nil: as its shim's.
+    package var oomScoreAdjust: Int?
     package var labels: [String: String]
+    /// Handed on to the runtime, and not looked at.
+    package var annotations: [String: String]
+    /// `80/tcp`: what the program listens on, for people and for publishing all of them.
+    package var exposedPorts: [String]
+    package var logging: LogPolicy
     package var healthCheck: HealthCheck?
     /// Name (`SIGTERM`) or number; empty: the image's, else SIGTERM.
     package var stopSignal: String
@@ -94,6 +141,8 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
     package var stopGrace: Int
     /// Host devices: `/dev/x[:/dev/y[:rwm]]`.
     package var devices: [String]
+    /// Further rules of the device cgroup: `c 10:229 rwm`, `a *:* rwm`.
+    package var deviceRules: [String]
     /// Kernel parameters of the container's own namespaces.
     package var sysctls: [String: String]
     /// Name (`nofile`) to soft and hard limit.
@@ -106,9 +155,13 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
         environment = []
         workingDirectory = ""
         user = ""
+        groups = []
         terminal = false
         stdin = false
+        stdinOnce = false
+        initProcess = false
         readOnlyRoot = false
+        privileged = false
         mounts = []
         capabilitiesAdded = []
         capabilitiesDropped = []
@@ -116,9 +169,13 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
         seccomp = .default
         limits = Limits()
         labels = [:]
+        annotations = [:]
+        exposedPorts = []
+        logging = LogPolicy()
         stopSignal = ""
         stopGrace = 10
         devices = []
+        deviceRules = []
         sysctls = [:]
         rlimits = []
     }
@@ -133,20 +190,31 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
         environment = try values.decode(.environment, or: [])
         workingDirectory = try values.decode(.workingDirectory, or: "")
         user = try values.decode(.user, or: "")
+        groups = try values.decode(.groups, or: [])
         terminal = try values.decode(.terminal, or: false)
         stdin = try values.decode(.stdin, or: false)
+        stdinOnce = try values.decode(.stdinOnce, or: false)
+        initProcess = try values.decode(.initProcess, or: false)
         readOnlyRoot = try values.decode(.readOnlyRoot, or: false)
+        privileged = try values.decode(.privileged, or: false)
         mounts = try values.decode(.mounts, or: [])
         capabilitiesAdded = try values.decode(.capabilitiesAdded, or: [])
         capabilitiesDropped = try values.decode(.capabilitiesDropped, or: [])
         noNewPrivileges = try values.decode(.noNewPrivileges, or: true)
         seccomp = try values.decode(.seccomp, or: .default)
+        maskedPaths = try values.decodeIfPresent([String].self, forKey: .maskedPaths)
+        readOnlyPaths = try values.decodeIfPresent([String].self, forKey: .readOnlyPaths)
         limits = try values.decode(.limits, or: Limits())
+        oomScoreAdjust = try values.decodeIfPresent(Int.self, forKey: .oomScoreAdjust)
         labels = try values.decode(.labels, or: [:])
+        annotations = try values.decode(.annotations, or: [:])
+        exposedPorts = try values.decode(.exposedPorts, or: [])
+        logging = try values.decode(.logging, or: LogPolicy())
         healthCheck = try values.decodeIfPresent(HealthCheck.self, forKey: .healthCheck)
         stopSignal = try values.decode(.stopSignal, or: "")
         stopGrace = try values.decode(.stopGrace, or: 10)
         devices = try values.decode(.devices, or: [])
+        deviceRules = try values.decode(.deviceRules, or: [])
         sysctls = try values.decode(.sysctls, or: [:])
         rlimits = try values.decode(.rlimits, or: [])
     }
@@ -165,6 +233,20 @@ package struct Limits: Sendable, Hashable, Codable {
     package var pids: Int64?
     /// Relative weight among its neighbours, 2…262144; nil: 1024.
     package var cpuShares: Int64?
+    /// Microseconds in which `cpuQuota` is counted; nil: 100,000.
+    package var cpuPeriod: Int64?
+    /// Microseconds of processor time in each period, in place of `cpu`, which the scheduler counts; nil: by `cpu`.
+    package var cpuQuota: Int64?
+    /// Processors that it may run on: `0-3,7`; nil: all.
+    package var cpus: String?
+    /// Memory nodes that it may use: `0-1`; nil: all.
+    package var memoryNodes: String?
+    /// 0…100, cgroup v1 only; nil: the kernel's.
+    package var swappiness: Int64?
+    /// 10…1000; nil: the kernel's.
+    package var blockWeight: Int64?
+    /// The kernel stops it instead of killing in it, cgroup v1 only.
+    package var disableOOMKill: Bool
     /// Bytes of /dev/shm; nil: 64 MiB.
     package var sharedMemory: Int64?
 
@@ -172,6 +254,7 @@ package struct Limits: Sendable, Hashable, Codable {
         cpu: Int64 = 0, memory: Int64? = nil, memorySwap: Int64? = nil, memoryReservation: Int64? = nil,
         pids: Int64? = nil, cpuShares: Int64? = nil, sharedMemory: Int64? = nil
     ) {
+        disableOOMKill = false
         self.cpu = cpu
         self.memory = memory
         self.memorySwap = memorySwap
@@ -189,6 +272,13 @@ package struct Limits: Sendable, Hashable, Codable {
         memoryReservation = try values.decodeIfPresent(Int64.self, forKey: .memoryReservation)
         pids = try values.decodeIfPresent(Int64.self, forKey: .pids)
         cpuShares = try values.decodeIfPresent(Int64.self, forKey: .cpuShares)
+        cpuPeriod = try values.decodeIfPresent(Int64.self, forKey: .cpuPeriod)
+        cpuQuota = try values.decodeIfPresent(Int64.self, forKey: .cpuQuota)
+        cpus = try values.decodeIfPresent(String.self, forKey: .cpus)
+        memoryNodes = try values.decodeIfPresent(String.self, forKey: .memoryNodes)
+        swappiness = try values.decodeIfPresent(Int64.self, forKey: .swappiness)
+        blockWeight = try values.decodeIfPresent(Int64.self, forKey: .blockWeight)
+        disableOOMKill = try values.decode(.disableOOMKill, or: false)
         sharedMemory = try values.decodeIfPresent(Int64.self, forKey: .sharedMemory)
     }
 }
@@ -237,10 +327,29 @@ package struct Mount: Sendable, Hashable, Codable {
     /// The file's owner; nil: 0.
     package var uid: Int?
     package var gid: Int?
+    /// Of a bind: `private`, `rprivate`, `shared`, `rshared`, `slave`, `rslave`; nil: `rprivate`.
+    package var propagation: String?
+    /// A bind brings what is mounted below its path.
+    package var recursive: Bool
+    /// A bind's path is made, as a directory, when it is missing.
+    package var createSource: Bool
+    /// A volume's directory that is mounted in place of its root; nil: the root.
+    package var subpath: String?
+    /// An empty volume gets what the image has at its place.
+    package var copyUp: Bool
+    /// The volume belongs to this container alone: it may be removed with it.
+    package var isAnonymous: Bool
+    /// Flags: `noexec`, `exec`, `nosuid`, `suid`, `nodev`, `dev`, `noatime`, …
+    package var options: [String]
 
     package init(
         _ source: Source, target: String, readOnly: Bool = false, mode: String? = nil, uid: Int? = nil, gid: Int? = nil
     ) {
+        recursive = true
+        createSource = false
+        copyUp = true
+        isAnonymous = false
+        options = []
         self.source = source
         self.target = target
         self.readOnly = readOnly
@@ -265,6 +374,13 @@ package struct Mount: Sendable, Hashable, Codable {
         mode = try values.decodeIfPresent(String.self, forKey: .mode)
         uid = try values.decodeIfPresent(Int.self, forKey: .uid)
         gid = try values.decodeIfPresent(Int.self, forKey: .gid)
+        propagation = try values.decodeIfPresent(String.self, forKey: .propagation)
+        recursive = try values.decode(.recursive, or: true)
+        createSource = try values.decode(.createSource, or: false)
+        subpath = try values.decodeIfPresent(String.self, forKey: .subpath)
+        copyUp = try values.decode(.copyUp, or: true)
+        isAnonymous = try values.decode(.isAnonymous, or: false)
+        options = try values.decode(.options, or: [])
     }
 }
 
@@ -317,12 +433,23 @@ package struct HealthCheck: Sendable, Hashable, Codable {
     package var probe: Probe
     package var interval: Int
     package var timeout: Int
-    /// Failures in a row that make the container unhealthy: it is stopped, and its restart policy decides.
+    /// Failures in a row that make the container unhealthy.
     package var retries: Int
     /// Failures within this time of the start do not count.
     package var startPeriod: Int
+    /// The interval within the start period; nil: as always.
+    package var startInterval: Int?
+    package var onUnhealthy: OnUnhealthy
+
+    package enum OnUnhealthy: String, Sendable, Hashable, Codable {
+        /// It is stopped, and its restart policy decides.
+        case stop
+        /// It goes on; that it is unhealthy is told.
+        case tell
+    }
 
     package init(probe: Probe, interval: Int = 30, timeout: Int = 30, retries: Int = 3, startPeriod: Int = 0) {
+        onUnhealthy = .stop
         self.probe = probe
         self.interval = interval
         self.timeout = timeout
@@ -337,6 +464,8 @@ package struct HealthCheck: Sendable, Hashable, Codable {
         timeout = try values.decode(.timeout, or: 30)
         retries = try values.decode(.retries, or: 3)
         startPeriod = try values.decode(.startPeriod, or: 0)
+        startInterval = try values.decodeIfPresent(Int.self, forKey: .startInterval)
+        onUnhealthy = try values.decode(.onUnhealthy, or: .stop)
     }
 }
 
@@ -363,52 +492,6 @@ package struct RestartPolicy: Sendable, Hashable, Codable {
         let values = try decoder.container(keyedBy: CodingKeys.self)
         condition = try values.decode(.condition, or: .no)
         maximumRetries = try values.decodeIfPresent(Int.self, forKey: .maximumRetries)
-    }
-}
-
-/// A demand on the node: `zone==b`, `disk!=slow`, `node.name==n1`.
-package struct Constraint: Sendable, Hashable, Codable, CustomStringConvertible {
-    package enum Relation: String, Sendable, Hashable, Codable {
-        case equal = "=="
-        case notEqual = "!="
-    }
-
-    package var label: String
-    package var relation: Relation
-    package var value: String
-
-    package init(label: String, relation: Relation, value: String) {
-        self.label = label
-        self.relation = relation
-        self.value = value
-    }
-
-    /// Reads `label==value` or `label!=value`; nil when it is neither.
-    package init?(_ text: String) {
-        for relation in [Relation.equal, .notEqual] {
-            let operatorText = Array(relation.rawValue.utf8)
-            let bytes = Array(text.utf8)
-            guard let at = bytes.indices.first(where: { bytes[$0...].starts(with: operatorText) }), at > 0 else {
-                continue
-            }
-            label = String(decoding: bytes[..<at], as: UTF8.self).trimmed
-            value = String(decoding: bytes[(at + 2)...], as: UTF8.self).trimmed
-            self.relation = relation
-            if label.isEmpty || value.hasPrefix("=") { return nil }
-            return
-        }
-        return nil
-    }
-
-    package var description: String { "\(label)\(relation.rawValue)\(value)" }
-}
-
-extension String {
-    fileprivate var trimmed: String {
-        var text = self[...]
-        while text.first == " " { text.removeFirst() }
-        while text.last == " " { text.removeLast() }
-        return String(text)
     }
 }
 

@@ -33,6 +33,8 @@ package struct Workload: Sendable, Hashable, Codable {
     package var stop: StopOrder?
     /// Remove the workload once its container has ended for good.
     package var removeOnExit: Bool
+    /// Volumes that belong to its containers alone go with them.
+    package var removeVolumes: Bool
     package var update: UpdatePolicy
     package var updateState: UpdateState
     package var createdAt: Timestamp
@@ -40,7 +42,8 @@ package struct Workload: Sendable, Hashable, Codable {
     package init(
         id: WorkloadID, kind: Kind, name: String, group: String = "/", labels: [String: String] = [:], scale: Scale,
         revision: Int = 1, desired: DesiredState, generation: Int = 1, stop: StopOrder? = nil,
-        removeOnExit: Bool = false, update: UpdatePolicy = UpdatePolicy(), updateState: UpdateState = UpdateState(),
+        removeOnExit: Bool = false, removeVolumes: Bool = false, update: UpdatePolicy = UpdatePolicy(),
+        updateState: UpdateState = UpdateState(),
         createdAt: Timestamp
     ) {
         self.id = id
@@ -54,9 +57,31 @@ package struct Workload: Sendable, Hashable, Codable {
         self.generation = generation
         self.stop = stop
         self.removeOnExit = removeOnExit
+        self.removeVolumes = removeVolumes
         self.update = update
         self.updateState = updateState
         self.createdAt = createdAt
+    }
+}
+
+extension Workload {
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        id = try values.decode(WorkloadID.self, forKey: .id)
+        kind = try values.decode(Kind.self, forKey: .kind)
+        name = try values.decode(String.self, forKey: .name)
+        group = try values.decode(String.self, forKey: .group)
+        labels = try values.decode([String: String].self, forKey: .labels)
+        scale = try values.decode(Scale.self, forKey: .scale)
+        revision = try values.decode(Int.self, forKey: .revision)
+        desired = try values.decode(DesiredState.self, forKey: .desired)
+        generation = try values.decode(Int.self, forKey: .generation)
+        stop = try values.decodeIfPresent(StopOrder.self, forKey: .stop)
+        removeOnExit = try values.decode(Bool.self, forKey: .removeOnExit)
+        removeVolumes = try values.decode(.removeVolumes, or: false)
+        update = try values.decode(UpdatePolicy.self, forKey: .update)
+        updateState = try values.decode(UpdateState.self, forKey: .updateState)
+        createdAt = try values.decode(Timestamp.self, forKey: .createdAt)
     }
 }
 

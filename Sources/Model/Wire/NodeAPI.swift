@@ -53,12 +53,19 @@ package struct TaskAssignment: Sendable, Hashable, Codable {
     package var stop: StopOrder?
     package var pod: PodSpec
     package var ports: [PortMapping]
+    /// The networks of the pod's attachments, in their order.
+    package var networks: [Network]
+    /// Volumes that belong to its containers alone go with the task.
+    package var removeVolumes: Bool
 
     package init(
         task: TaskID, instance: InstanceID, instanceName: String, containers: [ContainerID], workload: WorkloadID,
         workloadName: String, kind: Workload.Kind, labels: [String: String], revision: Int, epoch: Int,
-        desired: DesiredState, generation: Int, stop: StopOrder?, pod: PodSpec, ports: [PortMapping]
+        desired: DesiredState, generation: Int, stop: StopOrder?, pod: PodSpec, ports: [PortMapping],
+        networks: [Network] = [], removeVolumes: Bool = false
     ) {
+        self.networks = networks
+        self.removeVolumes = removeVolumes
         self.task = task
         self.instance = instance
         self.instanceName = instanceName
@@ -74,6 +81,29 @@ package struct TaskAssignment: Sendable, Hashable, Codable {
         self.stop = stop
         self.pod = pod
         self.ports = ports
+    }
+}
+
+extension TaskAssignment {
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        task = try values.decode(TaskID.self, forKey: .task)
+        instance = try values.decode(InstanceID.self, forKey: .instance)
+        instanceName = try values.decode(String.self, forKey: .instanceName)
+        containers = try values.decode([ContainerID].self, forKey: .containers)
+        workload = try values.decode(WorkloadID.self, forKey: .workload)
+        workloadName = try values.decode(String.self, forKey: .workloadName)
+        kind = try values.decode(Workload.Kind.self, forKey: .kind)
+        labels = try values.decode([String: String].self, forKey: .labels)
+        revision = try values.decode(Int.self, forKey: .revision)
+        epoch = try values.decode(Int.self, forKey: .epoch)
+        desired = try values.decode(DesiredState.self, forKey: .desired)
+        generation = try values.decode(Int.self, forKey: .generation)
+        stop = try values.decodeIfPresent(StopOrder.self, forKey: .stop)
+        pod = try values.decode(PodSpec.self, forKey: .pod)
+        ports = try values.decode([PortMapping].self, forKey: .ports)
+        networks = try values.decode(.networks, or: [])
+        removeVolumes = try values.decode(.removeVolumes, or: false)
     }
 }
 

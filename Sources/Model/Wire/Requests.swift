@@ -134,6 +134,28 @@ package struct ContainerAction: Sendable, Codable {
     }
 }
 
+/// `PATCH /containers/{container}`: what is given changes, without a restart.
+package struct UpdateContainer: Sendable, Codable {
+    package var name: String?
+    /// Nano-cores; 0: unlimited.
+    package var cpu: Int64?
+    package var cpuShares: Int64?
+    package var cpuPeriod: Int64?
+    package var cpuQuota: Int64?
+    package var cpus: String?
+    package var memoryNodes: String?
+    /// Bytes; 0: unlimited.
+    package var memory: Int64?
+    package var memorySwap: Int64?
+    package var memoryReservation: Int64?
+    /// 0 or less: unlimited.
+    package var pids: Int64?
+    package var blockWeight: Int64?
+    package var restart: RestartPolicy?
+
+    package init() {}
+}
+
 /// `PATCH /nodes/{node}`.
 package struct UpdateNode: Sendable, Codable {
     package var setLabels: [String: String]?
@@ -214,10 +236,18 @@ package struct ExecRequest: Sendable, Codable {
 package struct CreateVolume: Sendable, Codable {
     package var name: String
     package var labels: [String: String]
+    /// How it is mounted: `type`, `device`, `o`, see mount(8); empty: a directory.
+    package var options: [String: String]
+    package var isAnonymous: Bool
     /// Whose it is; the caller's own, or `/`, by default. Agents are not told.
     package var group: String?
 
-    package init(name: String, labels: [String: String] = [:], group: String? = nil) {
+    package init(
+        name: String, labels: [String: String] = [:], options: [String: String] = [:], isAnonymous: Bool = false,
+        group: String? = nil
+    ) {
+        self.options = options
+        self.isAnonymous = isAnonymous
         self.name = name
         self.labels = labels
         self.group = group
@@ -227,6 +257,8 @@ package struct CreateVolume: Sendable, Codable {
         let values = try decoder.container(keyedBy: CodingKeys.self)
         name = try values.decode(String.self, forKey: .name)
         labels = try values.decode(.labels, or: [:])
+        options = try values.decode(.options, or: [:])
+        isAnonymous = try values.decode(.isAnonymous, or: false)
         group = try values.decodeIfPresent(String.self, forKey: .group)
     }
 }

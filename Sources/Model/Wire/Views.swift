@@ -22,6 +22,8 @@ package struct ContainerView: Sendable, Codable {
     package var status: TaskStatus
     package var container: ContainerStatus
     package var spec: ContainerSpec
+    /// All of its pod but the container.
+    package var pod: PodSpec
     package var network: PodSpec.Network
     package var hostname: String
     package var restart: RestartPolicy
@@ -51,9 +53,9 @@ package struct ContainerView: Sendable, Codable {
         workloadName: String, group: String = Group.root, slot: Int, task: TaskID?, node: NodeID?, nodeName: String,
         revision: Int,
         desired: DesiredState, generation: Int, status: TaskStatus, container: ContainerStatus, spec: ContainerSpec,
-        network: PodSpec.Network, hostname: String, restart: RestartPolicy, constraints: [Constraint],
-        ports: [PortMapping], labels: [String: String], removeOnExit: Bool, unschedulable: Condition?,
-        unreachableSince: Timestamp? = nil, conditions: [Condition] = [], displaced: [DisplacedView] = [],
+        pod: PodSpec, hostname: String, ports: [PortMapping], labels: [String: String], removeOnExit: Bool,
+        unschedulable: Condition?, unreachableSince: Timestamp? = nil, conditions: [Condition] = [],
+        displaced: [DisplacedView] = [],
         createdAt: Timestamp
     ) {
         self.id = id
@@ -76,10 +78,13 @@ package struct ContainerView: Sendable, Codable {
         self.status = status
         self.container = container
         self.spec = spec
-        self.network = network
+        var frame = pod
+        frame.containers = []
+        self.pod = frame
+        network = pod.network
         self.hostname = hostname
-        self.restart = restart
-        self.constraints = constraints
+        restart = pod.restart
+        constraints = pod.constraints
         self.ports = ports
         self.labels = labels
         self.removeOnExit = removeOnExit
@@ -206,6 +211,10 @@ package struct ImageView: Sendable, Codable, Hashable {
     package var size: Int64
     package var platform: Platform
     package var createdAt: Timestamp?
+    /// Of its configuration; nil: its node is of an older version.
+    package var labels: [String: String]?
+    /// `sha256:…` of the unpacked layers, the lowest first.
+    package var layers: [String]?
     /// When it was given each of its names on the node that tells; the last such time counts where nodes differ.
     package var namedAt: [String: Timestamp]?
     package var nodes: [NodeID]
@@ -230,6 +239,9 @@ package struct VolumeView: Sendable, Codable, Hashable {
     package var node: NodeID
     package var path: String
     package var labels: [String: String]
+    /// How it is mounted on its node: `type`, `device`, `o`, see mount(8); empty: a directory.
+    package var options: [String: String]?
+    package var isAnonymous: Bool?
     /// Whose it is; only the master knows.
     package var group: String?
     /// Its node's; only the master knows.

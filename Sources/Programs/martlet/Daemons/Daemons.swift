@@ -1,4 +1,5 @@
 import Agent
+import DockerAPI
 import Glibc
 import JSON
 import Kernel
@@ -34,7 +35,7 @@ struct Daemons: Sendable {
         try await withThrowingTaskGroup(of: Void.self) { group in
             defer { group.cancelAll() }
             if master {
-                let daemon = try await MasterDaemon(masterConfiguration(), faces: [UnifiedAPI.face])
+                let daemon = try await MasterDaemon(masterConfiguration(), faces: [UnifiedAPI.face, DockerAPI.face])
                 group.addTask { try await daemon.run() }
             }
             if let configuration = agentConfiguration {

@@ -1,0 +1,3 @@
+/// The execs that were made and not forgotten yet.
+final class ExecSessions: Sendable {
+}

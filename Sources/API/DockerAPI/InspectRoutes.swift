@@ -1,0 +1,3 @@
+extension DockerAPI {
+    var inspectRoutes: [DockerRoute] { [] }
+}

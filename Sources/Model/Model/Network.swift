@@ -1,0 +1,115 @@
+import JSON
+
+/// 64 hexadecimal digits, as container tools show them.
+package typealias NetworkID = Identifier<Network>
+
+/// A network that users made. One with the driver `bridge` is on one node: all containers that are attached to it run
+/// there.
+package struct Network: Sendable, Hashable, Codable {
+    package var id: NetworkID
+    /// Unique in the cluster.
+    package var name: String
+    /// Whose it is: callers that are confined to groups reach it from this one and those above.
+    package var group: String
+    /// `bridge`.
+    package var driver: String
+    /// The node that has it; nil: where the first container that is attached to it goes.
+    package var node: NodeID?
+    /// `172.20.0.0/16`.
+    package var subnet: String
+    /// An address of the subnet.
+    package var gateway: String
+    /// The part of the subnet that containers get addresses from; empty: all of it.
+    package var range: String
+    /// Has no way out.
+    package var isInternal: Bool
+    package var isAttachable: Bool
+    package var labels: [String: String]
+    package var options: [String: String]
+    package var createdAt: Timestamp
+
+    package init(
+        id: NetworkID, name: String, group: String = Group.root, driver: String = "bridge", node: NodeID? = nil,
+        subnet: String, gateway: String, range: String = "", isInternal: Bool = false, isAttachable: Bool = false,
+        labels: [String: String] = [:], options: [String: String] = [:], createdAt: Timestamp
+    ) {
+        self.id = id
+        self.name = name
+        self.group = group
+        self.driver = driver
+        self.node = node
+        self.subnet = subnet
+        self.gateway = gateway
+        self.range = range
+        self.isInternal = isInternal
+        self.isAttachable = isAttachable
+        self.labels = labels
+        self.options = options
+        self.createdAt = createdAt
+    }
+}
+
+/// That a pod is on a network.
+package struct NetworkAttachment: Sendable, Hashable, Codable {
+    /// As the user wrote it, name or id; admission puts the id here.
+    package var network: String
+    /// Further names of the container on this network.
+    package var aliases: [String]
+    /// IPv4 address that it asks for; nil: any free one.
+    package var address: String?
+    /// `02:42:ac:11:00:02`; nil: any.
+    package var mac: String?
+
+    package init(network: String, aliases: [String] = [], address: String? = nil, mac: String? = nil) {
+        self.network = network
+        self.aliases = aliases
+        self.address = address
+        self.mac = mac
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        network = try values.decode(String.self, forKey: .network)
+        aliases = try values.decode(.aliases, or: [])
+        address = try values.decodeIfPresent(String.self, forKey: .address)
+        mac = try values.decodeIfPresent(String.self, forKey: .mac)
+    }
+}
+
+/// Where a pod really is on a network, as its node reports it.
+package struct NetworkEndpoint: Sendable, Hashable, Codable {
+    /// The network's id; `bridge` for the node's own.
+    package var network: String
+    /// With the subnet's prefix: `172.20.0.2/16`.
+    package var address: String
+    package var gateway: String
+    package var mac: String
+
+    package init(network: String, address: String, gateway: String, mac: String) {
+        self.network = network
+        self.address = address
+        self.gateway = gateway
+        self.mac = mac
+    }
+}
+
+/// What replaces the node's own settings of the name service, see resolv.conf(5).
+package struct NameService: Sendable, Hashable, Codable {
+    /// Addresses.
+    package var servers: [String]
+    package var search: [String]
+    package var options: [String]
+
+    package init(servers: [String] = [], search: [String] = [], options: [String] = []) {
+        self.servers = servers
+        self.search = search
+        self.options = options
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        servers = try values.decode(.servers, or: [])
+        search = try values.decode(.search, or: [])
+        options = try values.decode(.options, or: [])
+    }
+}
