@@ -8,7 +8,9 @@ logs=.build/test-logs
 mkdir -p "$logs" .build/assets
 scripts/busybox.sh .build/assets/busybox || exit 1
 scripts/rootfs.sh .build/assets/busybox .build/assets/rootfs.tar || exit 1
-export MARTLET_BUSYBOX=$PWD/.build/assets/busybox MARTLET_ROOTFS=$PWD/.build/assets/rootfs.tar NO_COLOR=1
+scripts/dockersdk.sh .build/assets/dockersdk || exit 1
+export MARTLET_BUSYBOX=$PWD/.build/assets/busybox MARTLET_ROOTFS=$PWD/.build/assets/rootfs.tar
+export MARTLET_DOCKERSDK=$PWD/.build/assets/dockersdk NO_COLOR=1
 
 # Ends what a run left that crashed or was interrupted: clusters and cgroups named martlet-test-PID of a test process
 # that is gone. Their mounts, bridges and rules go with the namespaces once the last process has.
@@ -22,7 +24,7 @@ sweep() {
         ! grep -qE '^State:[[:space:]]+[^ZX]' "/proc/$pid/status" 2>/dev/null || continue
         # Daemons first, which would start again what ends; then shims and containers, until no cgroup has any.
         for process in $(grep -lasE "/tmp/$name[-/]" /proc/[0-9]*/cmdline | cut -d/ -f3); do
-            case $(readlink "/proc/$process/exe") in */martlet* | */docker-registry) kill -KILL "$process" 2>/dev/null ;; esac
+            case $(readlink "/proc/$process/exe") in */martlet* | */docker-registry | */dockerd | */containerd*) kill -KILL "$process" 2>/dev/null ;; esac
         done
         for _ in {1..50}; do
             # 0 stands for a process of another pid namespace; for kill it would be our own group.

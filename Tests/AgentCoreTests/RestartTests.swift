@@ -183,7 +183,7 @@ struct HealthTests {
         agent.perform()
         #expect(agent.take() == ["start 2"])
         #expect(agent.container()?.health == .starting)
-        #expect(agent.events == ["start", "health_status", "die", "start"])
+        #expect(agent.events == ["start", "health_status", "kill", "die", "start"])
     }
 
     @Test("One success takes the count back")

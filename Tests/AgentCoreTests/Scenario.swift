@@ -48,6 +48,7 @@ struct Scenario {
         case .kill: log.append("kill")
         case .pause: log.append("pause")
         case .resume: log.append("resume")
+        case .update(let assignment, let previous): log.append("update \(previous.revision)-\(assignment.revision)")
         case .remove: log.append("remove")
         case .probe: log.append("probe")
         case .wake(let at): wakeAt = at
@@ -78,6 +79,7 @@ struct Scenario {
             case .kill(let a, let start): step(.killed(a.task, start: start, nil))
             case .pause(let a, let start): step(.paused(a.task, start: start, nil))
             case .resume(let a, let start): step(.resumed(a.task, start: start, nil))
+            case .update(let a, _): step(.updated(a.task, nil))
             case .remove(let a): step(.removed(a.task, nil))
             case .persist, .forget, .probe, .report, .wake: break
             }

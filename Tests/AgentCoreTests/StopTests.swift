@@ -28,7 +28,7 @@ struct StopTests {
         #expect(agent.status()?.phase == .exited)
         agent.pass(seconds: 60)
         #expect(agent.take() == [])
-        #expect(agent.events == ["start", "die", "stop"])
+        #expect(agent.events == ["start", "kill", "die", "stop"])
     }
 
     @Test("SIGKILL follows when the grace is over, and again while nothing ends")
@@ -45,7 +45,19 @@ struct StopTests {
         agent.exit(code: 137)
         agent.pass(seconds: 60)
         #expect(agent.take() == [])
-        #expect(agent.events == ["start", "kill", "die", "stop"])
+        #expect(agent.events == ["start", "kill", "kill", "die", "stop"])
+    }
+
+    @Test("What was killed by a user did not stop")
+    func killedByUser() {
+        var agent = running()
+        var order = StopOrder(signal: "KILL", grace: 0)
+        order.isKill = true
+        agent.assign(assignment(.stopped, stop: order))
+        #expect(agent.take() == ["kill"])
+        agent.exit(code: 137)
+        #expect(agent.status()?.phase == .exited)
+        #expect(agent.events == ["start", "kill", "die"])
     }
 
     @Test("An order of SIGKILL kills at once", arguments: ["KILL", "SIGKILL", "9", "sigkill"])

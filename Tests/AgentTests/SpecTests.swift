@@ -150,4 +150,62 @@ struct SpecTests {
         #expect(ExecutorFailure.shellCode(#"exec: "/etc": permission denied"#) == 126)
         #expect(ExecutorFailure.shellCode("cannot mount /proc: no such file or directory") == 125)
     }
+
+    @Test("A privileged container has every device and no filter; what it drops is dropped all the same")
+    func privilegedIsAll() throws {
+        let spec = try builder {
+            $0.privileged = true
+            $0.capabilitiesDropped = ["CAP_NET_RAW"]
+        }.build()
+        let linux = try #require(spec.linux)
+        #expect(linux.seccomp == nil && linux.maskedPaths.isEmpty && linux.readonlyPaths.isEmpty)
+        #expect(linux.devices.contains { $0.path == "/dev/null" } && !linux.devices.contains { $0.path == "/dev/tty" })
+        #expect(linux.resources?.devices.last?.type == "a")
+        #expect(spec.process?.capabilities?.bounding.contains("CAP_NET_RAW") == false)
+        #expect(spec.mounts.first { $0.destination == "/sys" }?.options.contains("rw") == true)
+    }
+
+    @Test("An init is bound read-only and comes before the program")
+    func initProcess() throws {
+        let spec = try builder {
+            $0.initProcess = true
+            $0.command = ["ls"]
+        }.build()
+        #expect(spec.process?.args == ["/dev/init", "init", "--", "ls"])
+        #expect(spec.mounts.first { $0.destination == "/dev/init" }?.options.contains("ro") == true)
+    }
+
+    @Test("Quota and period: an explicit quota before the cores that the scheduler counts")
+    func bandwidth() throws {
+        func cpu(_ change: (inout Limits) -> Void) throws -> CPUSpec? {
+            try builder { change(&$0.limits) }.build().linux?.resources?.cpu
+        }
+        let both = try cpu {
+            $0.cpu = 2_000_000_000
+            $0.cpuQuota = 30_000
+        }
+        #expect(both?.quota == 30_000)
+        let cores = try cpu {
+            $0.cpu = 500_000_000
+            $0.cpuPeriod = 50_000
+        }
+        #expect(cores?.quota == 25_000 && cores?.period == 50_000)
+        #expect(try cpu { _ in } == nil)
+    }
+
+    @Test("The node's namespaces are left out, and with them the names of one's own")
+    func nodeNamespaces() throws {
+        let plain = try builder().build()
+        #expect(plain.linux?.namespace(.pid) != nil && plain.hostname == "host1")
+        var shared = builder(network: .host)
+        var assignment = shared.assignment
+        assignment.pod.namespaces = Namespaces(pid: .node, ipc: .node, uts: .node)
+        shared = SpecBuilder(
+            assignment: assignment, container: shared.container, pod: shared.pod, user: shared.user,
+            paths: shared.paths, cgroup: shared.cgroup, isUnified: true)
+        let spec = try shared.build()
+        for kind in [NamespaceSpec.Kind.pid, .ipc, .uts, .network] { #expect(spec.linux?.namespace(kind) == nil) }
+        #expect(spec.hostname == nil)
+        #expect(spec.mounts.first { $0.destination == "/dev/shm" }?.source == "/dev/shm")
+    }
 }

@@ -188,7 +188,8 @@ import Wire
         try cluster.perform(.act("web", .kill, ContainerAction()))
         let task = try #require(cluster.assigned[NodeID("n1")]?.values.first)
         #expect(task.desired == .stopped)
-        #expect(task.stop == StopOrder(signal: "SIGKILL", grace: 0))
+        #expect(task.stop?.signal == "SIGKILL")
+        #expect(task.stop?.grace == 0)
     }
 
     @Test func pauseNeedsARunningContainer() throws {

@@ -155,6 +155,101 @@ import Testing
         }
     }
 
+    @Test func whatTouchesTheNodeIsForbiddenToConfinedSubjects() throws {
+        let strict = Admission(policy: .confined)
+        let wishes: [(inout PodSpec) -> Void] = [
+            { $0.containers[0].privileged = true },
+            { $0.containers[0].deviceRules = ["c 10:229 rwm"] },
+            { $0.containers[0].oomScoreAdjust = -1 },
+            { $0.containers[0].maskedPaths = [] },
+            { $0.containers[0].readOnlyPaths = [] },
+            { $0.namespaces.pid = .node },
+            { $0.namespaces.ipc = .node },
+            { $0.namespaces.uts = .node },
+            { $0.namespaces.cgroup = .node },
+        ]
+        for wish in wishes {
+            var pod = PodSpec(containers: [ContainerSpec(image: "a")])
+            wish(&pod)
+            #expect { _ = try strict.pod(pod, kind: .container) { _ in .init(digest: digest) } } throws: {
+                ($0 as? AdmissionError)?.kind == .forbidden
+            }
+            _ = try admission.pod(pod, kind: .container) { _ in .init(digest: digest) }
+        }
+        var harmless = PodSpec(containers: [ContainerSpec(image: "a")])
+        harmless.containers[0].groups = ["audio", "1000"]
+        harmless.containers[0].initProcess = true
+        harmless.containers[0].oomScoreAdjust = 500
+        _ = try strict.pod(harmless, kind: .container) { _ in .init(digest: digest) }
+    }
+
+    @Test func namesAndNamespacesFitEachOther() {
+        #expect(
+            refusedField {
+                $0.namespaces.uts = .node
+                $0.hostname = "a"
+            } == "$.pod.hostname")
+        #expect(
+            refusedField {
+                $0.network = .host
+                $0.hostname = "a"
+            } == nil)
+        #expect(refusedField { $0.domainname = "a b" } == "$.pod.domainname")
+        #expect(refusedField { $0.network = .container } == "$.pod.namespaces.network")
+        #expect(refusedField { $0.namespaces.network = .container("x") } == "$.pod.namespaces.network")
+        #expect(refusedField { $0.namespaces.network = .node } == "$.pod.namespaces.network")
+        #expect(refusedField { $0.extraHosts = ["a:1.2.3.4", "b:::1", "c:host-gateway"] } == nil)
+        #expect(refusedField { $0.extraHosts = ["a:1.2.3.4\nx"] } == "$.pod.extraHosts[0]")
+        #expect(refusedField { $0.nameService.servers = ["dns"] } == "$.pod.nameService.servers[0]")
+        #expect(refusedField { $0.nameService.search = ["a b"] } == "$.pod.nameService.search[0]")
+    }
+
+    @Test func furtherFieldsOfContainersAreBounded() {
+        func refused(_ change: (inout ContainerSpec) -> Void) -> String? {
+            refusedField { change(&$0.containers[0]) }
+        }
+        let path = "$.pod.containers[0]"
+        #expect(refused { $0.deviceRules = ["c 10:229 rwm", "a *:* rwm", "b 8:* r"] } == nil)
+        for rule in ["c 10:229", "d 1:1 r", "c 1:1 x", "c 1:1 rr", "c -1:1 r", "c 1 r", "c  1:1 r", ""] {
+            #expect(refused { $0.deviceRules = [rule] } == "\(path).deviceRules[0]", "\(rule)")
+        }
+        #expect(refused { $0.oomScoreAdjust = 1001 } == "\(path).oomScoreAdjust")
+        #expect(refused { $0.maskedPaths = ["proc"] } == "\(path).maskedPaths[0]")
+        #expect(refused { $0.exposedPorts = ["80/tcp", "53/udp"] } == nil)
+        #expect(refused { $0.exposedPorts = ["80"] } == "\(path).exposedPorts[0]")
+        #expect(refused { $0.logging.maximumFiles = 0 } == "\(path).logging.maximumFiles")
+        #expect(refused { $0.limits.cpus = "0-3,7" } == nil)
+        for list in ["", "3-1", "a", "1,", "99999", "0-1-2"] {
+            #expect(refused { $0.limits.cpus = list } == "\(path).limits.cpus", "\(list)")
+        }
+        #expect(refused { $0.limits.cpuQuota = 10 } == "\(path).limits.cpuQuota")
+        #expect(refused { $0.limits.cpuPeriod = 10 } == "\(path).limits.cpuPeriod")
+        #expect(refused { $0.limits.swappiness = 101 } == "\(path).limits.swappiness")
+        #expect(refused { $0.limits.blockWeight = 5 } == "\(path).limits.blockWeight")
+        #expect(refused { $0.limits.disableOOMKill = true } == "\(path).limits.disableOOMKill")
+    }
+
+    @Test func waysOfMountingFitWhatIsMounted() {
+        func refused(_ source: Mount.Source, _ change: (inout Mount) -> Void) -> String? {
+            refusedField {
+                var mount = Mount(source, target: "/x")
+                change(&mount)
+                $0.containers[0].mounts = [mount]
+            }
+        }
+        let path = "$.pod.containers[0].mounts[0]"
+        #expect(refused(.bind(path: "/a")) { $0.propagation = "rslave" } == nil)
+        #expect(refused(.bind(path: "/a")) { $0.propagation = "some" } == "\(path).propagation")
+        #expect(refused(.volume(name: "v")) { $0.propagation = "shared" } == "\(path).propagation")
+        #expect(refused(.volume(name: "v")) { $0.createSource = true } == "\(path).createSource")
+        #expect(refused(.volume(name: "v")) { $0.subpath = "a/b" } == nil)
+        #expect(refused(.volume(name: "v")) { $0.subpath = "../b" } == "\(path).subpath")
+        #expect(refused(.bind(path: "/a")) { $0.subpath = "b" } == "\(path).subpath")
+        #expect(refused(.tmpfs(size: nil, mode: nil)) { $0.options = ["exec", "uid=1000", "nr_inodes=10"] } == nil)
+        #expect(refused(.bind(path: "/a")) { $0.options = ["uid=1"] } == "\(path).options[0]")
+        #expect(refused(.tmpfs(size: nil, mode: nil)) { $0.options = ["lowerdir=/"] } == "\(path).options[0]")
+    }
+
     @Test func removeOnExitAndRestartExcludeEachOther() throws {
         var pod = PodSpec(containers: [ContainerSpec(image: "a")])
         try admission.removeOnExit(pod)

@@ -109,12 +109,12 @@ import Testing
     }
 
     @Test mutating func whoeverMountsAVolumeRunsWhereItLives() {
-        let demand = PodDemand(workload: WorkloadID("w"), volumes: ["data"])
-        var scheduler = Scheduler(nodes: [Self.node("a"), Self.node("b")], homes: ["data": NodeID("id-b")])
+        let demand = PodDemand(workload: WorkloadID("w"), anchors: [.volume("data")])
+        var scheduler = Scheduler(nodes: [Self.node("a"), Self.node("b")], homes: [.volume("data"): NodeID("id-b")])
         #expect(nodes(scheduler.place(Self.requests(3, demand), random: &random)) == ["b", "b", "b"])
         var away = Self.node("b")
         away.ready = false
-        scheduler = Scheduler(nodes: [Self.node("a"), away], homes: ["data": NodeID("id-b")])
+        scheduler = Scheduler(nodes: [Self.node("a"), away], homes: [.volume("data"): NodeID("id-b")])
         #expect(
             nodes(scheduler.place(Self.requests(1, demand), random: &random)) == [
                 "0 of 2 nodes: not ready on 1, volume data (its data is on b, which is unreachable) on 1"
@@ -122,16 +122,46 @@ import Testing
     }
 
     @Test mutating func theFirstPlacementDecidesWhereANewVolumeLives() {
-        let first = PodDemand(workload: WorkloadID("v"), volumes: ["data"])
-        let second = PodDemand(workload: WorkloadID("w"), volumes: ["data", "more"])
+        let first = PodDemand(workload: WorkloadID("v"), anchors: [.volume("data")])
+        let second = PodDemand(workload: WorkloadID("w"), anchors: [.volume("data"), .volume("more")])
         var scheduler = Scheduler(nodes: [Self.node("a"), Self.node("b")])
         let requests = Self.requests(3, first) + Self.requests(3, second)
         #expect(Set(nodes(scheduler.place(requests, random: &random))).count == 1)
         #expect(scheduler.homes.count == 2)
         // Volumes on different nodes have no node in common.
         var parted = Scheduler(
-            nodes: [Self.node("a"), Self.node("b")], homes: ["data": NodeID("id-a"), "more": NodeID("id-b")])
+            nodes: [Self.node("a"), Self.node("b")],
+            homes: [.volume("data"): NodeID("id-a"), .volume("more"): NodeID("id-b")])
         #expect(nodes(parted.place(Self.requests(1, second), random: &random))[0].hasPrefix("0 of 2 nodes: volume"))
+    }
+
+    @Test mutating func whoeverIsOnANetworkRunsWhereItIs() {
+        let network = Anchor.network(NetworkID("1234"))
+        let demand = PodDemand(workload: WorkloadID("w"), anchors: [network])
+        var scheduler = Scheduler(nodes: [Self.node("a"), Self.node("b")])
+        #expect(Set(nodes(scheduler.place(Self.requests(4, demand), random: &random))).count == 1)
+        var drained = Self.node("b")
+        drained.node.availability = .drained
+        scheduler = Scheduler(
+            nodes: [Self.node("a"), drained], homes: [network: NodeID("id-b")], names: [network: "web"])
+        #expect(
+            nodes(scheduler.place(Self.requests(1, demand), random: &random)) == [
+                "0 of 2 nodes: cordoned or drained on 1, network web (it is on b) on 1"
+            ])
+    }
+
+    @Test mutating func whoeverSharesNamespacesRunsBesideTheirOwner() {
+        let owner = Anchor.container(ContainerID("1234"))
+        let demand = PodDemand(workload: WorkloadID("w"), anchors: [owner])
+        var scheduler = Scheduler(
+            nodes: [Self.node("a"), Self.node("b")], homes: [owner: NodeID("id-b")], names: [owner: "db"])
+        #expect(nodes(scheduler.place(Self.requests(2, demand), random: &random)) == ["b", "b"])
+        // Nobody decides for it where it will be.
+        scheduler = Scheduler(nodes: [Self.node("a"), Self.node("b")], names: [owner: "db"])
+        #expect(
+            nodes(scheduler.place(Self.requests(1, demand), random: &random)) == [
+                "0 of 2 nodes: container db (it is on no node yet) on 2"
+            ])
     }
 
     @Test mutating func aPinnedInstanceGoesToItsNodeOrWaits() {

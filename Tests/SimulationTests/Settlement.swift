@@ -61,6 +61,11 @@ final class Settlement {
         case .prepared: if live { fail(view, "runs although it was only to be prepared") }
         case .removed: fail(view, "is not removed")
         }
+        if live, let task = view.task,
+            let limits = cluster.machines.compactMap({ $0.pods[task]?.limits }).first, limits != view.spec.limits
+        {
+            fail(view, "has limits of an earlier revision")
+        }
         if (phase == .running || phase == .paused) != live { fail(view, "is told to be \(phase), and live is \(live)") }
     }
 

@@ -175,6 +175,8 @@ final class SimulatedAgent {
             finish(1...20, .paused(task.task, start: start, failure)) { $0.machine.pause(task.task) }
         case .resume(let task, let start):
             finish(1...20, .resumed(task.task, start: start, failure)) { $0.machine.resume(task.task) }
+        case .update(let task, _):
+            finish(1...50, .updated(task.task, failure)) { $0.machine.update(task) }
         case .remove(let task):
             finish(5...300, .removed(task.task, failure)) { $0.machine.remove(task.task) }
         case .probe, .report, .wake: break

@@ -21,6 +21,8 @@ final class SimulatedMachine {
         /// Nanoseconds between the shim's signal and its SIGKILL.
         var grace: Int64 = 0
         var leaseRanOut = false
+        /// What its control group was told; nil: nothing runs.
+        var limits: Limits?
     }
 
     enum Container: Equatable {
@@ -101,6 +103,7 @@ final class SimulatedMachine {
         }
         pod.start = start
         pod.container = .created
+        pod.limits = assignment.pod.containers.first?.limits
         pod.leaseEnd = lease
         pod.leaseRanOut = false
         pod.grace = Int64(assignment.pod.containers.first?.stopGrace ?? 0) * 1_000_000_000
@@ -179,6 +182,12 @@ final class SimulatedMachine {
     func kill(_ id: TaskID) {
         guard let pod = pods[id], pod.container.isLive || pod.container == .created else { return }
         end(id, start: pod.start, code: 137)
+    }
+
+    func update(_ assignment: TaskAssignment) {
+        guard let pod = pods[assignment.task], pod.container != .none else { return }
+        pods[assignment.task]?.limits = assignment.pod.containers.first?.limits
+        world.tally.count("updated in place")
     }
 
     func pause(_ id: TaskID) { if pods[id]?.container == .running { pods[id]?.container = .paused } }

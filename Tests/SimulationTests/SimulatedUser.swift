@@ -43,8 +43,20 @@ final class SimulatedUser {
                 }
             }
         case 11..<13: changeNode(master)
+        case 13: update(master)
         default: act(on: master)
         }
+    }
+
+    private func update(_ master: SimulatedMaster) {
+        guard let name = names.randomElement(using: &world.random) else { return }
+        var change = UpdateContainer()
+        // No limit that nodes promise: what is given away is counted by what containers were started with.
+        if world.random.chance(0.8) { change.pids = [0, 100, 200].randomElement(using: &world.random) }
+        if world.random.chance(0.3) {
+            change.restart = [RestartPolicy(.no), RestartPolicy(.always)].randomElement(using: &world.random)
+        }
+        master.send(.updateContainer(name, change))
     }
 
     private func changeNode(_ master: SimulatedMaster) {

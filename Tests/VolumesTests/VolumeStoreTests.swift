@@ -58,7 +58,7 @@ import Testing
         #expect(fixture.store.warnings.isEmpty)
         #expect(fixture.store.list() == [made])
         #expect(try File.text(fixture.store.path("v") + "/file") == "x")
-        #expect(Self.kind { try fixture.store.create("w", options: ["type": "nfs"]) } == .unsupported)
+        #expect(Self.kind { try fixture.store.create("w", options: ["type": "ext4"]) } == .unsupported)
     }
 
     @Test func theStoreOpensAgainAlthoughAForkedChildStillHasItsFiles() throws {

@@ -85,6 +85,11 @@ struct cs_process {
 /// Becomes the program, or reports why not and ends with status 1.
 _Noreturn void cs_execute(const struct cs_process *process);
 
+/// Starts a program and stays beside it as an init: passes signals on, waits for orphans, and returns how the program
+/// ended (128 + N for signal N; 127 or 126 when it cannot be executed). argv is NULL-terminated, argv[0] is looked up
+/// in PATH. For a process with one thread, of which it takes all signals.
+int cs_init(char *const *argv);
+
 /// Executes the file behind a descriptor; returns -1 with errno.
 int cs_execute_file(int fd, char *const *argv, char *const *envp);
 

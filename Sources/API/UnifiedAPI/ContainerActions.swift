@@ -25,7 +25,12 @@ extension UnifiedAPI {
             Operation(
                 .post, access: .read, "\(Self.path)/wait",
                 "Wait for a container; the head of the answer comes at once.",
-                query: [.text("condition", "started, stopped (for good; the default), paused or removed.")],
+                query: [
+                    .text(
+                        "condition",
+                        "started, stopped (for good; the default), not-running, next-exit, paused, unpaused or removed."
+                    )
+                ],
                 answer: .json(WaitResult.self), statuses: [200, 404, 409]
             ) { call in
                 let text = call.query["condition"] ?? "stopped"
@@ -39,8 +44,35 @@ extension UnifiedAPI {
                     let result = try await APIError.translating { try await waited(id, condition) }
                     try await writer.write(result)
                 }
-            }
+            },
+            Operation(
+                .patch, access: .work, Self.path,
+                "Change a container's name, limits or restart policy: what is given changes, without a restart.",
+                query: [.flag("wait", "Answer when the node has done it.")],
+                body: .json(UpdateContainer.self), answer: .json(ContainerView.self),
+                statuses: [200, 404, 409, 413, 504, 507]
+            ) { call in
+                try await update(call)
+            },
         ]
+    }
+
+    private func update(_ call: Call) async throws -> Response {
+        let wish = try await call.body(UpdateContainer.self)
+        let reply = try await master.perform(.updateContainer(call.name("container"), wish))
+        guard case .container(let view) = reply else { throw APIProblem.unexpected }
+        guard try call.query.flag("wait") else { return try .json(view) }
+        let failure = try await call.context.untilPeerCloses {
+            try await within(.seconds(30)) { try await master.waitForUpdate(of: view) }
+        }
+        switch failure {
+        case .success(let present)?: return try .json(present)
+        case .failure(let problem)?: throw problem
+        case nil:
+            throw APIProblem(
+                .timeout,
+                "the node \(view.nodeName) has not done it yet; it goes on, see `martlet inspect \(view.name)`")
+        }
     }
 
     private static func summary(_ verb: ContainerAction.Verb) -> String {
@@ -98,13 +130,14 @@ extension UnifiedAPI {
         let id = before.id.text
         do {
             switch verb {
-            case .start, .restart, .unpause:
+            case .start, .restart:
                 let result = try await master.wait(for: id, .started)
                 guard result.exitCode == 0 else {
                     throw APIProblem(.conflict, "the container \(before.name) could not be started: \(result.message)")
                 }
             case .stop, .kill: _ = try await master.wait(for: id, .stopped)
             case .pause: _ = try await master.wait(for: id, .paused)
+            case .unpause: _ = try await master.wait(for: id, .unpaused)
             }
         } catch let problem as APIProblem where problem.code == .notFound {
             // It was removed meanwhile: what was asked for can only have ended with it.

@@ -28,7 +28,7 @@ extension UnifiedAPI {
                 answer: .json(ContainerView.self), statuses: [201, 404, 409, 413, 507]
             ) { call in
                 let wish = try await call.body(CreateContainer.self)
-                let reply = try await pulling(wish.pull, wish.pod, wish.loginSecret, wish.login) {
+                let reply = try await master.pulling(wish.pull, wish.pod, wish.loginSecret, wish.login) {
                     try await master.performKnowingImages(.createContainer(wish))
                 }
                 guard case .container(let view) = reply else { throw APIProblem.unexpected }
@@ -47,12 +47,14 @@ extension UnifiedAPI {
                 .delete, access: .work, "\(Self.path)/{container}", "Remove a container.",
                 query: [
                     .flag("force", "Also when it runs: it is killed."),
+                    .flag("volumes", "Volumes that belong to it alone go too."),
                     .flag("wait", "Answer 204 once nothing is left of it, 202 after a minute; on by default."),
                 ], statuses: [204, 202, 404, 409, 507]
             ) { call in
                 let view = try await containerView(call.name("container"))
                 let waits = try call.flag("wait", default: true)
-                _ = try await master.perform(.removeContainer(view.id.text, force: try call.query.flag("force")))
+                let (force, volumes) = (try call.query.flag("force"), try call.query.flag("volumes"))
+                _ = try await master.perform(.removeContainer(view.id.text, force: force, volumes: volumes))
                 return try await removal(call, waits: waits) {
                     _ = try await master.wait(for: view.id.text, .removed)
                 }

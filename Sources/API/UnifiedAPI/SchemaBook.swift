@@ -79,6 +79,7 @@ private struct KnownForm {
         words(Displaced.Cause.self, [.lost, .drained, .rebalanced])
         words(Role.self, Role.allCases)
         words(PullPolicy.self, PullPolicy.allCases)
+        words(FileChange.Kind.self, FileChange.Kind.allCases)
         form(
             LossPolicy.OnDisconnect.self,
             [

@@ -26,7 +26,7 @@ extension UnifiedAPI {
                 statuses: [201, 404, 409, 413, 507]
             ) { call in
                 let wish = try await call.body(CreateService.self)
-                let reply = try await pulling(wish.pull, wish.pod, wish.loginSecret, wish.login) {
+                let reply = try await master.pulling(wish.pull, wish.pod, wish.loginSecret, wish.login) {
                     try await master.performKnowingImages(.createService(wish))
                 }
                 guard case .service(let view) = reply else { throw APIProblem.unexpected }
@@ -46,7 +46,7 @@ extension UnifiedAPI {
             ) { call in
                 let wish = try await call.body(UpdateService.self)
                 let name = try call.name("service")
-                let reply = try await pulling(wish.pull, wish.pod, wish.loginSecret, wish.login) {
+                let reply = try await master.pulling(wish.pull, wish.pod, wish.loginSecret, wish.login) {
                     try await master.performKnowingImages(.updateService(name, wish))
                 }
                 guard case .service(let view) = reply else { throw APIProblem.unexpected }

@@ -22,24 +22,15 @@ extension UnifiedAPI {
                 statuses: [200, 404, 409, 413, 502, 507]
             ) { call in
                 let wish = try await call.body(PullImage.self)
-                let node = try await node(wish.node)
-                let complete = try await withLogin(wish)
-                return try await transfer(call, node, "/images/pull", .json(complete), "pull", wish.image)
+                return Self.lines(call, try await master.pullImage(wish))
             },
             Operation(
                 .post, access: .work, "\(Self.path)/{image}/push",
                 "Push an image to a registry; the answer tells how far it is, and in its last line the image.",
                 body: .json(PushImage.self), answer: .lines(TransferLine.self), statuses: [200, 404, 409, 413, 502]
             ) { call in
-                let name = try call.name("image")
-                var wish = try await call.body(PushImage.self)
-                wish.login = try await login(wish.login, wish.loginSecret)
-                wish.loginSecret = nil
-                guard case .nodes(let views) = try await master.query(.imageNodes(name)), let node = views.first?.node
-                else { throw APIProblem.unexpected }
-                return try await transfer(
-                    call, node, "/images/\(PercentEncoding.encode(name))/push", .json(wish), "push",
-                    wish.target ?? name)
+                let wish = try await call.body(PushImage.self)
+                return Self.lines(call, try await master.pushImage(try call.name("image"), wish))
             },
             Operation(
                 .get, access: .contents, "\(Self.path)/{image}/sources",
@@ -54,7 +45,8 @@ extension UnifiedAPI {
                 body: .json(CheckLogin.self), statuses: [204, 413, 502]
             ) { call in
                 let wish = try await call.body(CheckLogin.self)
-                try await master.streams(node(nil)).perform(.POST, "/registries/login", body: .json(wish))
+                try await master.streams(try await master.node(nil)).perform(
+                    .POST, "/registries/login", body: .json(wish))
                 return Response.empty
             },
         ]
@@ -68,7 +60,7 @@ extension UnifiedAPI {
                 throw APIProblem.unexpected
             }
             return views.compactMap { view in
-                guard view.node.id != asking, Self.isReady(view) else {
+                guard view.node.id != asking, view.isReady else {
                     return nil
                 }
                 let endpoint = view.node.contentEndpoint ?? view.node.streamEndpoint
@@ -79,93 +71,13 @@ extension UnifiedAPI {
         }
     }
 
-    /// Relays a transfer's lines; what the node has in the end is known before the last of them is told.
-    private func transfer(
-        _ call: Call, _ node: Node, _ path: String, _ body: APIClient.Body, _ action: String, _ name: String
-    ) async throws -> Response {
-        let lines = try await master.streams(node).lines(.POST, path, body: body)
-        return .lines(call.context) { writer in
-            var tally = TransferTally()
-            for try await line in lines.decoded(as: TransferLine.self) {
-                if var image = line.image {
-                    try await APIError.translating {
-                        try await refreshImages(of: node)
-                        if action == "pull" { try await settleNames(of: image) }
-                        try await note("image", action, name)
-                    }
-                    image.nodes = [node.id]
-                    try await writer.write(TransferLine(image: image))
-                } else {
-                    if let far = tally.take(line) { try await note("image", "\(action)_progress", name, far) }
-                    try await writer.write(line)
-                }
+    /// Passes a transfer's lines on.
+    private static func lines(_ call: Call, _ transfer: ImageTransfer) -> Response {
+        .lines(call.context) { writer in
+            let image = try await APIError.translating {
+                try await transfer.follow { try await writer.write(TransferLine(layer: $0)) }
             }
-        }
-    }
-
-    /// Does what names images, after having them pulled as the policy says.
-    func pulling<Value>(
-        _ policy: PullPolicy?, _ pod: PodSpec?, _ secret: String?, _ login: RegistryLogin?,
-        _ make: () async throws -> Value
-    ) async throws -> Value {
-        let images = Set((pod?.containers ?? []).map(\.image))
-        func pullAll() async throws {
-            for image in images.sorted() {
-                try await pull(PullImage(image: image, login: login, loginSecret: secret), policy ?? .missing)
-            }
-        }
-        if policy == .always { try await pullAll() }
-        do {
-            return try await make()
-        } catch let problem as APIProblem where problem.code == .noSuchImage && policy ?? .missing == .missing {
-            try await pullAll()
-            return try await make()
-        }
-    }
-
-    /// Pulls an image to a ready node.
-    private func pull(_ wish: PullImage, _ policy: PullPolicy) async throws {
-        let node = try await node(wish.node)
-        let complete = try await withLogin(wish)
-        let lines = try await master.streams(node).lines(.POST, "/images/pull", body: .json(complete))
-        var image: ImageView?
-        var tally = TransferTally()
-        do {
-            for try await line in lines.decoded(as: TransferLine.self) {
-                image = line.image ?? image
-                if let far = tally.take(line) { try await note("image", "pull_progress", wish.image, far) }
-            }
-        } catch let error as ClientError {
-            throw APIError(
-                status: error.status ?? 502, code: error.code ?? "pull-failed",
-                message: "the image \(wish.image) cannot be pulled (policy \(policy.rawValue)): \(error.message)")
-        }
-        guard let image else {
-            throw APIProblem(.unavailable, "the pull of \(wish.image) ended without an image; try again")
-        }
-        try await refreshImages(of: node)
-        try await settleNames(of: image)
-        try await note("image", "pull", wish.image)
-    }
-
-    private func withLogin(_ wish: PullImage) async throws -> PullImage {
-        var wish = wish
-        wish.login = try await login(wish.login, wish.loginSecret)
-        (wish.loginSecret, wish.node) = (nil, nil)
-        return wish
-    }
-
-    /// The login that is given, or the one in a secret.
-    private func login(_ given: RegistryLogin?, _ secret: String?) async throws -> RegistryLogin? {
-        guard let secret else { return given }
-        guard given == nil else { throw APIError.badRequest("$.login and $.loginSecret exclude each other") }
-        let value = try await master.openSecret(secret)
-        do {
-            return try JSONCoding.decode(RegistryLogin.self, from: value, strict: true)
-        } catch {
-            // Without the error's own words, which may hold a part of the value.
-            throw APIError.badRequest(
-                "the secret \(secret) is no login: it has to be JSON as {\"username\": \"…\", \"password\": \"…\"}")
+            try await writer.write(TransferLine(image: image))
         }
     }
 }

@@ -32,8 +32,10 @@ package struct UnifiedAPI: Sendable {
     }
 
     private var operations: [Operation] {
-        containerOperations + containerActions + containerStreams + serviceOperations + nodeOperations + agentOperations
-            + tokenOperations + imageOperations + volumeOperations + secretOperations + configOperations
+        containerOperations + containerActions + containerStreams + contentOperations + serviceOperations
+            + nodeOperations + agentOperations
+            + tokenOperations + imageOperations + volumeOperations + networkOperations + secretOperations
+            + configOperations
             + deliveryOperations
             + eventOperations + systemOperations
     }
@@ -53,19 +55,6 @@ package struct UnifiedAPI: Sendable {
     func nodeViews() async throws -> [NodeView] {
         guard case .nodes(let views) = try await master.query(.nodes) else { throw APIProblem.unexpected }
         return views
-    }
-
-    /// The node that is asked for, or the first one that is ready.
-    func node(_ ref: String?) async throws -> Node {
-        if let ref {
-            guard case .node(let view) = try await master.query(.node(ref)) else { throw APIProblem.unexpected }
-            return view.node
-        }
-        let ready = try await nodeViews().first(where: Self.isReady)
-        guard let ready else {
-            throw APIProblem(.unavailable, "no node is ready; start an agent, see `martlet node ls`")
-        }
-        return ready.node
     }
 
     /// Does `work`, but only for so long: nil when it did not come to its end.

@@ -6,6 +6,11 @@ package final class Signal: Sendable {
         var fired = false
         var next = 0
         var waiting: [Int: CheckedContinuation<Void, Never>] = [:]
+        var calls: [Int: Call] = [:]
+    }
+
+    private struct Call: Sendable {
+        let body: @Sendable () -> Void
     }
 
     private let state = Mutex(State())
@@ -17,13 +22,39 @@ package final class Signal: Sendable {
 
     /// Lets all waiting tasks go on, now and in future. A second call does nothing.
     package func fire() {
-        let waiting = state.withLock { state in
+        let (waiting, calls) = state.withLock { state in
             state.fired = true
-            defer { state.waiting = [:] }
-            return state.waiting.values
+            defer {
+                state.waiting = [:]
+                state.calls = [:]
+            }
+            return (state.waiting.values, state.calls.values)
         }
         for continuation in waiting { continuation.resume() }
+        for call in calls { call.body() }
     }
+
+    /// Returns when one of two has happened or the calling task is cancelled.
+    package static func first(of one: Signal, _ other: Signal) async {
+        let either = Signal()
+        let places = (one.whenFired { either.fire() }, other.whenFired { either.fire() })
+        await either.wait()
+        one.forget(places.0)
+        other.forget(places.1)
+    }
+
+    /// Calls `body` when it has happened, at once if it has already.
+    private func whenFired(_ body: @escaping @Sendable () -> Void) -> Int {
+        let (id, done) = state.withLock { state in
+            state.next += 1
+            if !state.fired { state.calls[state.next] = Call(body: body) }
+            return (state.next, state.fired)
+        }
+        if done { body() }
+        return id
+    }
+
+    private func forget(_ id: Int) { state.withLock { _ = $0.calls.removeValue(forKey: id) } }
 
     /// Returns when it has happened or the calling task is cancelled.
     package func wait() async {

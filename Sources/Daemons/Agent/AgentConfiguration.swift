@@ -56,6 +56,9 @@ struct AgentPaths: Sendable {
     var tasks: String { "\(data)/tasks" }
     var epochs: String { "\(data)/epochs" }
     var network: String { "\(data)/cni" }
+    /// What becomes the first process of containers that want an init: a copy, so that no container has the node's own
+    /// program.
+    var initProgram: String { "\(data)/init" }
     var socket: String { "\(run)/agent.sock" }
     var namespaces: String { "\(run)/netns" }
     var shims: String { "\(run)/shims" }
@@ -66,7 +69,10 @@ struct AgentPaths: Sendable {
     /// All of them: what is removed with the node.
     var everything: [String] {
         [socket, "\(socket).lock", namespaces, shims, runtime, secrets, "\(run)/cni"]
-            + [tasks, epochs, "\(epochs).new", images, volumes, network, membership, identity, "\(identity).new", lock]
+            + [
+                tasks, epochs, "\(epochs).new", images, volumes, network, membership, identity, "\(identity).new",
+                initProgram, lock,
+            ]
     }
 
     func task(_ id: TaskID) -> TaskPaths { TaskPaths(id: id, agent: self) }
@@ -92,6 +98,8 @@ struct TaskPaths: Sendable {
     var files: String { "\(directory)/files" }
     var logs: String { "\(directory)/logs" }
     var exits: String { "\(directory)/exits" }
+    /// The shared memory of another container, which this one shares.
+    var sharedMemory: String { "\(directory)/mounts/shm" }
     func log(_ container: ContainerID) -> String { "\(logs)/\(container)" + ".log" }
     func exit(_ start: Int) -> String { "\(exits)/\(start).json" }
     var namespace: String { "\(agent.namespaces)/\(id)" }

@@ -154,6 +154,11 @@ final class CoreLoop: Sendable {
         case .resume(let task, let start):
             let failure = await Self.failure { () throws(ExecutorFailure) in try await executor.resume(task) }
             return .resumed(task.task, start: start, failure)
+        case .update(let task, let previous):
+            let failure = await Self.failure { () throws(ExecutorFailure) in
+                try await executor.update(task, previous: previous)
+            }
+            return .updated(task.task, failure)
         case .remove(let task):
             let failure = await Self.failure { () throws(ExecutorFailure) in try await executor.remove(task) }
             failpoint("agent.after_removal")

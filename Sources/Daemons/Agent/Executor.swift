@@ -27,6 +27,8 @@ package protocol Executor: Sendable {
     func kill(_ assignment: TaskAssignment) async throws(ExecutorFailure)
     func pause(_ assignment: TaskAssignment) async throws(ExecutorFailure)
     func resume(_ assignment: TaskAssignment) async throws(ExecutorFailure)
+    /// Brings limits and networks of what is there from what an earlier assignment said to what this one says.
+    func update(_ assignment: TaskAssignment, previous: TaskAssignment) async throws(ExecutorFailure)
     /// Undoes everything; the logs go too.
     func remove(_ assignment: TaskAssignment) async throws(ExecutorFailure)
     func probe(_ assignment: TaskAssignment, _ check: HealthCheck) async -> ProbeOutcome
@@ -39,7 +41,7 @@ package protocol Executor: Sendable {
     /// Runs a further process in the running container.
     func openExec(_ assignment: TaskAssignment, _ request: ExecRequest) async throws(ExecutorFailure) -> StreamSession
     func stats(_ record: TaskRecord) async throws -> ContainerStats
-    func processes(_ record: TaskRecord) async throws -> ProcessList
+    func processes(_ record: TaskRecord, _ columns: [ProcessColumn]) async throws -> ProcessList
 }
 
 /// Which of a container's streams a client joins.

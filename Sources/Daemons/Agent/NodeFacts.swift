@@ -1,4 +1,5 @@
 import CKernel
+import Cgroups
 import Client
 import Glibc
 import JSON
@@ -26,7 +27,8 @@ struct NodeFacts: Sendable {
             features: features, capacity: try capacity(),
             address: address, streamEndpoint: masterIsHere ? "unix:\(configuration.paths.socket)" : network,
             contentEndpoint: masterIsHere && membership.settings == nil ? nil : network, agentVersion: Version.number,
-            kernelVersion: release, bootID: try Proc.bootID(), createdAt: Timestamp.now())
+            kernelVersion: release, operatingSystem: Self.operatingSystem(),
+            cgroupVersion: Self.cgroupVersion(), bootID: try Proc.bootID(), createdAt: Timestamp.now())
     }
 
     /// Discovered, less what is reserved; nothing is negative.
@@ -42,6 +44,23 @@ struct NodeFacts: Sendable {
             cpu: Int64(cores) * 1_000_000_000, memory: memory, disk: Int64(disk.f_blocks) * Int64(disk.f_bsize))
         let free = all - configuration.reserved
         return Resources(cpu: max(0, free.cpu), memory: max(0, free.memory), disk: max(0, free.disk))
+    }
+
+    private static func cgroupVersion() -> Int? {
+        guard let layout = try? CgroupLayout.detect() else { return nil }
+        return layout.hierarchies.allSatisfy { $0.version == .v2 } ? 2 : 1
+    }
+
+    /// What os-release(5) calls the system; nil: it says nothing.
+    private static func operatingSystem() -> String? {
+        for path in ["/etc/os-release", "/usr/lib/os-release"] {
+            guard let text = try? File.text(path) else { continue }
+            for line in text.split(separator: "\n") where line.hasPrefix("PRETTY_NAME=") {
+                let name = line.dropFirst(12).filter { $0 != "\"" && $0 != "'" }
+                return name.isEmpty ? nil : String(name.prefix(128))
+            }
+        }
+        return nil
     }
 
     static func architecture(_ machine: String) -> String {

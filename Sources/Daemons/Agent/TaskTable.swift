@@ -13,6 +13,14 @@ final class TaskTable: Sendable {
     }
 
     private let state = Mutex(State())
+    /// Signals after a change of who is where on which network, and once at first.
+    let networkChanges: AsyncStream<Void>
+    private let networksChanged: AsyncStream<Void>.Continuation
+
+    init() {
+        (networkChanges, networksChanged) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
+        networksChanged.yield()
+    }
 
     subscript(task: TaskID) -> TaskRecord? { state.withLock { $0.records[task] } }
 
@@ -23,10 +31,12 @@ final class TaskTable: Sendable {
     func remove(_ task: TaskID) { change(task, nil) }
 
     private func change(_ task: TaskID, _ record: TaskRecord?) {
-        let signals = state.withLock { state in
+        let (signals, hasMoved) = state.withLock { state in
+            let hasMoved = state.records[task].map(NetworkPresence.init) != record.map(NetworkPresence.init)
             state.records[task] = record
-            return state.waiters.values.filter { $0.task == task }.map(\.signal)
+            return (state.waiters.values.filter { $0.task == task }.map(\.signal), hasMoved)
         }
+        if hasMoved { networksChanged.yield() }
         for signal in signals { signal.yield() }
     }
 
@@ -65,4 +75,24 @@ final class TaskTable: Sendable {
             return try await group.next() ?? nil
         }
     }
+}
+
+/// What other pods see of a task on its networks.
+private struct NetworkPresence: Equatable {
+    let endpoints: [NetworkEndpoint]
+    let attachments: [NetworkAttachment]
+    let name: String
+    let isThere: Bool
+
+    init(_ record: TaskRecord) {
+        endpoints = record.endpoints ?? []
+        attachments = record.assignment.pod.attachments
+        name = record.assignment.instanceName
+        isThere = record.isOnNetworks
+    }
+}
+
+extension TaskRecord {
+    /// Whether others find it by name: it runs, or is about to.
+    var isOnNetworks: Bool { isLive || startPending }
 }

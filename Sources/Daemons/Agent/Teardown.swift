@@ -102,6 +102,10 @@ package struct Teardown: Sendable {
             do { try body() } catch { problems.append("\(error)") }
         }
         attempt { try killAll() }
+        let configuration = configuration
+        attempt {
+            problems += UserNetworks(configuration.network, prefix: Model.Network.devicePrefix).removeLeftovers()
+        }
         attempt { problems += try network().removeLeftovers() }
         attempt { try Mounts.detachAll(below: configuration.paths.everything) }
         attempt {

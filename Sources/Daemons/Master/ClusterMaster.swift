@@ -125,9 +125,20 @@ package actor ClusterMaster {
     /// Like `perform`, for what names an image: a master that has just started waits for its nodes' first reports
     /// before it says that nobody has the image.
     package func performKnowingImages(_ command: MasterCommand) async throws(APIProblem) -> MasterReply {
+        try await knowingImages { () async throws(APIProblem) in try await perform(command) }
+    }
+
+    /// The same for a question.
+    package func queryKnowingImages(_ query: MasterQuery) async throws(APIProblem) -> MasterReply {
+        try await knowingImages { () async throws(APIProblem) in try await self.query(query) }
+    }
+
+    private func knowingImages(
+        _ ask: () async throws(APIProblem) -> MasterReply
+    ) async throws(APIProblem) -> MasterReply {
         while true {
             do {
-                return try await perform(command)
+                return try await ask()
             } catch let problem {
                 guard problem.code == .noSuchImage, core.awaitsReports, ContinuousClock.now - startedAt < Self.patience,
                     (try? await Task.sleep(for: .milliseconds(50))) != nil

@@ -110,6 +110,35 @@ package struct NodeStreams: Sendable {
         }
     }
 
+    /// A connection of frames with the agent: a session, or the place in one that is to begin.
+    ///
+    /// - Parameter body: what goes along that is too long for a query.
+    /// - Throws: `APIError` with the agent's refusal.
+    package func frames(
+        _ path: String, query: String = "", body: APIClient.Body = .none
+    ) async throws -> RawConnection {
+        do {
+            return try await client.upgrade(.POST, target(path, query), body: body)
+        } catch let error as ClientError {
+            throw problem(error)
+        }
+    }
+
+    /// Sends a request's body on, and returns when the agent has done what it is for.
+    ///
+    /// - Throws: `APIError` with the agent's refusal.
+    package func upload(
+        _ request: Request, _ method: HTTPMethod, _ path: String, query: String = ""
+    ) async throws {
+        do {
+            let answer = try await client.request(
+                method, target(path, query), body: .stream(request.body, contentType: "application/x-tar"))
+            _ = try await answer.checked().bytes()
+        } catch let error as ClientError {
+            throw problem(error)
+        }
+    }
+
     /// Asks the agent for a JSON value.
     package func json<Value: Decodable>(
         _ type: Value.Type, _ method: HTTPMethod, _ path: String, query: String = "", body: APIClient.Body = .none

@@ -35,19 +35,21 @@ extension ClusterMaster {
     /// Takes names that have gone to other content from a node's image; the node tells its images anew then.
     func untag(_ digest: String, _ names: [String], on id: NodeID) {
         guard let node = core.node(id) else { return }
-        Task {
-            do {
-                for name in names {
-                    try await streams(node).perform(
-                        .POST, "/images/\(PercentEncoding.encode(digest))/untag",
-                        query: "name=\(PercentEncoding.encode(name))")
-                }
-            } catch {
-                // It is looked at again with the node's next word about its images.
-                logger.warning(
-                    "a node keeps a stale name of an image",
-                    metadata: ["node": "\(node.name)", "image": "\(digest)", "error": "\(error)"])
+        Task { await takeNames(names, from: digest, on: node) }
+    }
+
+    /// The same, done when it returns. That it fails is logged: it is looked at again with the node's next word about its
+    /// images.
+    nonisolated func takeNames(_ names: [String], from digest: String, on node: Node) async {
+        do {
+            for name in names {
+                try await streams(node).perform(
+                    .POST, "\(Self.agentPath(digest))/untag", query: "name=\(PercentEncoding.encode(name))")
             }
+        } catch {
+            logger.warning(
+                "a node keeps a stale name of an image",
+                metadata: ["node": "\(node.name)", "image": "\(digest)", "error": "\(error)"])
         }
     }
 

@@ -9,24 +9,34 @@ package enum WaitCondition: String, Sendable, CaseIterable {
     /// It ended, and nothing starts it again but its user.
     case stopped
     case paused
+    /// It goes on, or has ended.
+    case unpaused
+    /// It does not run: it ended for good, or never began.
+    case notRunning = "not-running"
+    /// The next start from now on ended, whatever follows.
+    case nextExit = "next-exit"
     /// Nothing of it is left.
     case removed
 }
 
-extension ClusterMaster {
-    /// Returns when the container is as it is waited for, or will never be.
+/// Somebody waits for a container: from here on nothing that happens to it is missed.
+package struct ContainerWait: Sendable {
+    fileprivate let condition: WaitCondition
+    fileprivate let present: ContainerView
+    fileprivate let changes: AsyncThrowingStream<WatchLine<ContainerView>, any Error>
+
+    /// Returns when the container is as it is waited for, or will never be. To be called once.
     ///
     /// - Throws: `APIProblem`; `CancellationError`.
-    package func wait(for ref: String, _ condition: WaitCondition) async throws -> WaitResult {
-        let (present, changes) = try await watchContainer(ref)
+    package func result() async throws -> WaitResult {
         var last = present
-        if let result = last.result(of: condition) { return result }
+        if let result = last.result(of: condition, since: nil) { return result }
         for try await line in changes {
             switch line.change {
             case .put:
                 guard let view = line.object else { continue }
                 last = view
-                if let result = view.result(of: condition) { return result }
+                if let result = view.result(of: condition, since: present) { return result }
             case .delete:
                 let ended = WaitResult(
                     exitCode: last.container.exitCode ?? 0, outOfMemory: last.container.outOfMemory,
@@ -37,6 +47,21 @@ extension ClusterMaster {
         }
         try Task.checkCancellation()
         throw APIProblem(.unavailable, "the master stopped watching the container \(present.name); ask again")
+    }
+}
+
+extension ClusterMaster {
+    /// Returns when the container is as it is waited for, or will never be.
+    ///
+    /// - Throws: `APIProblem`; `CancellationError`.
+    package func wait(for ref: String, _ condition: WaitCondition) async throws -> WaitResult {
+        try await beginWait(for: ref, condition).result()
+    }
+
+    /// Begins to watch the container.
+    package func beginWait(for ref: String, _ condition: WaitCondition) async throws(APIProblem) -> ContainerWait {
+        let (present, changes) = try await watchContainer(ref)
+        return ContainerWait(condition: condition, present: present, changes: changes)
     }
 
     /// Where the container's task is, once it has a node.
@@ -71,11 +96,16 @@ extension ContainerView {
     private var isUpToDate: Bool { status.generation >= generation }
 
     /// The answer for somebody who waits; nil: not yet.
-    fileprivate func result(of condition: WaitCondition) -> WaitResult? {
+    ///
+    /// - Parameter before: how it was when the wait began; nil: it begins now.
+    fileprivate func result(of condition: WaitCondition, since before: ContainerView?) -> WaitResult? {
         switch condition {
         case .started: startResult
         case .stopped: stopResult
         case .paused: pauseResult
+        case .unpaused: status.phase == .paused ? nil : WaitResult(exitCode: 0)
+        case .notRunning: isIdle ? WaitResult(exitCode: container.exitCode ?? 0) : stopResult
+        case .nextExit: before.flatMap(exitResult)
         case .removed: nil
         }
     }
@@ -108,6 +138,23 @@ extension ContainerView {
         case .prepared, .assigned: return wantsNoMore ? WaitResult(exitCode: 0, message: "it was never started") : nil
         default: return nil
         }
+    }
+
+    /// It has never run, and is not about to.
+    private var isIdle: Bool {
+        container.start == 0 && desired != .running && desired != .paused && status.phase != .running
+    }
+
+    /// The end of a start that had not ended `before`.
+    private func exitResult(since before: ContainerView) -> WaitResult? {
+        // It stays when the next start has begun meanwhile.
+        if let finishedAt = container.finishedAt, finishedAt != before.container.finishedAt {
+            return WaitResult(
+                exitCode: container.exitCode ?? 0, outOfMemory: container.outOfMemory, message: container.reason)
+        }
+        // It could not be prepared: there will be no start.
+        guard status.phase == .failed, status.restartAt == nil, isUpToDate, before.status != status else { return nil }
+        return WaitResult(exitCode: container.exitCode ?? 125, message: status.message)
     }
 
     private var pauseResult: WaitResult? {

@@ -36,6 +36,10 @@ final class WatchHub: Sendable {
 
     var count: Int { state.withLock { $0.watchers.count } }
 
+    var eventListeners: Int {
+        state.withLock { $0.watchers.values.count { if case .events = $0.kind { true } else { false } } }
+    }
+
     // MARK: Joining
 
     func containers(only id: ContainerID?) -> AsyncThrowingStream<WatchLine<ContainerView>, any Error> {

@@ -60,6 +60,9 @@ extension ClusterMaster {
         if !watches.watchesTasks(of: node) { step(.nodeDisconnected(node)) }
     }
 
+    /// How many follow the events.
+    package nonisolated var eventListeners: Int { watches.eventListeners }
+
     /// The history since `since`, and what happens after it; nil elements are signs of life.
     package func followEvents(
         since: Timestamp?

@@ -46,7 +46,7 @@ package enum NetworkNamespace {
     }
 
     /// Runs `body` on a fresh pthread and waits for its end.
-    private static func onThread<Result: Sendable>(
+    static func onThread<Result: Sendable>(
         _ body: @escaping @Sendable () throws(KernelError) -> Result
     ) throws(KernelError) -> Result {
         let work = ThreadWork(body)

@@ -214,6 +214,8 @@ package struct AgentCore: Sendable {
         case .killed(let id, let start, let failure): change(id) { $0.killed(start: start, failure, now: now) }
         case .paused(let id, let start, let failure): change(id) { $0.frozen(start: start, failure, now: now) }
         case .resumed(let id, let start, let failure): change(id) { $0.thawed(start: start, failure, now: now) }
+        case .updated(let id, let failure): change(id) { $0.updated(failure, now: now) }
+        case .rewired(let id, let pod): change(id) { $0.rewired(pod) }
         case .removed(let id, let failure): change(id) { $0.removed(failure, now: now) }
         case .probed(let id, let start, let outcome): change(id) { $0.probed(start: start, outcome, now: now) }
         case .delayed(let id, let why): change(id) { $0.trouble = why }

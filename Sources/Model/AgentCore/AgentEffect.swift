@@ -23,6 +23,9 @@ package enum AgentEffect: Sendable, Hashable {
     case pause(TaskAssignment, start: Int)
     /// → `resumed`
     case resume(TaskAssignment, start: Int)
+    /// Bring what is there from what an earlier assignment said to what this one says, see `PodSpec.changesInPlace`.
+    /// Harmless when it is so already. → `updated`
+    case update(TaskAssignment, previous: TaskAssignment)
     /// Undo everything that prepare and start made; harmless when nothing is there. → `removed`
     case remove(TaskAssignment)
     /// Ask for the container's health. → `probed`
@@ -38,7 +41,8 @@ package enum AgentEffect: Sendable, Hashable {
         case .persist(let record, _): record.assignment.task
         case .forget(let task): task
         case .prepare(let assignment), .start(let assignment, _), .signal(let assignment, _, _),
-            .kill(let assignment, _), .pause(let assignment, _), .resume(let assignment, _), .remove(let assignment):
+            .kill(let assignment, _), .pause(let assignment, _), .resume(let assignment, _),
+            .update(let assignment, _), .remove(let assignment):
             assignment.task
         case .probe, .report, .wake: nil
         }

@@ -30,6 +30,10 @@ package enum AgentEvent: Sendable {
     case killed(TaskID, start: Int, ExecutorFailure?)
     case paused(TaskID, start: Int, ExecutorFailure?)
     case resumed(TaskID, start: Int, ExecutorFailure?)
+    /// What runs is as its assignment says; nil, or why not.
+    case updated(TaskID, ExecutorFailure?)
+    /// A pod that is there has other networks or addresses than it had.
+    case rewired(TaskID, PreparedPod)
     case removed(TaskID, ExecutorFailure?)
     case probed(TaskID, start: Int, ProbeOutcome)
     /// The task's record cannot be written, as the sentence says, and everything about it waits; nil: it goes on.
@@ -60,8 +64,13 @@ package struct ExecutorFailure: Error, Sendable, Hashable, CustomStringConvertib
 package struct PreparedPod: Sendable, Hashable {
     /// IPv4 first; empty with the host's network or none.
     package var addresses: [String]
+    /// Where it is on each of its networks.
+    package var endpoints: [NetworkEndpoint]
 
-    package init(addresses: [String] = []) { self.addresses = addresses }
+    package init(addresses: [String] = [], endpoints: [NetworkEndpoint] = []) {
+        self.addresses = addresses
+        self.endpoints = endpoints
+    }
 }
 
 package struct StartedContainer: Sendable, Hashable {

@@ -9,7 +9,7 @@ import Wire
 struct TaskMachine: Sendable {
     /// What was given out and has not ended. Signals, kills and probes are no operations: their effect shows by
     /// itself.
-    enum Operation: Sendable, Hashable { case preparing, starting, pausing, resuming, removing }
+    enum Operation: Sendable, Hashable { case preparing, starting, pausing, resuming, updating, removing }
 
     var record: TaskRecord
     /// As it was last given out for writing.
@@ -26,10 +26,17 @@ struct TaskMachine: Sendable {
     /// When a removal that failed is tried again, and how long the wait was.
     var removeAt: Timestamp?
     var removeDelay: Int64 = 0
+    /// What the update that is under way brings about.
+    var updating: TaskAssignment?
+    /// When an update that failed is tried again, and how long the wait was.
+    var updateAt: Timestamp?
+    var updateDelay: Int64 = 0
     /// The master's list does not have it any more.
     var orphaned = false
     /// An end that was told before the start that it belongs to.
     var earlyExit: ContainerExit?
+    /// The start that is to come is the second half of a restart that a user wanted.
+    var restarts = false
     /// Why nothing goes on with it, when that is not in the record since the record cannot be written.
     var trouble: String?
     /// What users may want to know, until it is reported.
@@ -64,8 +71,10 @@ struct TaskMachine: Sendable {
         let serving = record.servingSince != nil
         return TaskStatus(
             phase: phase, generation: record.generation, containers: [record.container], addresses: record.addresses,
+            endpoints: record.endpoints ?? [],
             restartAt: operation == nil && !record.isLive ? record.restartAt : nil, message: trouble ?? record.message,
-            serving: serving, servingSince: record.servingSince)
+            serving: serving, servingSince: record.servingSince,
+            revision: (record.applied ?? assignment).revision)
     }
 
     var report: NodeReport.TaskReport {
@@ -95,13 +104,15 @@ struct TaskMachine: Sendable {
         if record.isLive {
             guard let stop = record.stop else {
                 // Before it is tried again, nothing else is done.
-                return earliest(leaseEnd(contact), operation == nil ? retryAt ?? nextProbe : nil)
+                let next = operation == nil ? earliest(retryAt ?? nextProbe, nextUpdate) : nil
+                return earliest(leaseEnd(contact), next)
             }
             let signals = operation == nil && !signalled && !Self.isKill(stop.signal)
             let retry = signals ? retryAt : nil
             return earliest(retry, killAt ?? stop.deadline)
         }
         if operation != nil { return nil }
+        if assignment.desired != .removed, let update = nextUpdate { return update }
         switch assignment.desired {
         case .removed: return removeAt
         case .stopped: return record.container.state == .created ? killAt : nil
@@ -111,6 +122,8 @@ struct TaskMachine: Sendable {
         case .running, .paused: return isBlocked ? nil : record.restartAt
         }
     }
+
+    private var nextUpdate: Timestamp? { record.applied == nil ? nil : updateAt }
 
     private var nextProbe: Timestamp? {
         record.container.state == .running && assignment.desired != .paused && !probing ? probeAt : nil

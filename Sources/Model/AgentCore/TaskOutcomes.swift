@@ -9,7 +9,10 @@ extension TaskMachine {
         orphaned = false
         // Removal is final: nothing of the task may come back.
         if record.removed || record.assignment.desired == .removed { return }
+        let previous = record.assignment
         record.assignment = assignment
+        if previous.pod.restart != assignment.pod.restart { endDelayIfRefused() }
+        noteChange(from: previous)
     }
 
     /// The master does not know it, or a newer task of its instance has come: it goes.
@@ -23,13 +26,19 @@ extension TaskMachine {
         switch result {
         case .success(let pod):
             record.prepared = true
-            record.addresses = pod.addresses
+            rewired(pod)
             record.failed = false
             record.message = ""
             if !wantsLife { record.restartAt = nil }
         case .failure(let failure):
             fail(failure, now: now)
         }
+    }
+
+    /// Where the pod is on its networks now.
+    mutating func rewired(_ pod: PreparedPod) {
+        record.addresses = pod.addresses
+        record.endpoints = pod.endpoints
     }
 
     mutating func started(
@@ -41,6 +50,8 @@ extension TaskMachine {
         case .success(let container):
             run(container, paused: false, now: now)
             note("start", now: now)
+            if restarts { note("restart", now: now) }
+            restarts = false
             if let exit = earlyExit, exit.start == start { exited(exit, now: now) }
         case .failure(let failure):
             record.startPending = false
@@ -66,7 +77,7 @@ extension TaskMachine {
         record.container.startedAt = container.startedAt
         if let check = self.container?.healthCheck {
             if record.container.health == .none { record.container.health = .starting }
-            probeAt = now + Pace.seconds(check.interval)
+            probeAt = now + probeInterval(check, now)
         }
         killAt = nil
         retryAt = nil
@@ -88,17 +99,22 @@ extension TaskMachine {
     /// Applies the restart policy to an end or a failure.
     private mutating func scheduleRestart(failed: Bool, isTransient: Bool, now: Timestamp) {
         let policy = assignment.pod.restart
-        let isAllowed =
-            switch policy.condition {
-            case .no: false
-            case .onFailure: failed
-            case .always, .unlessStopped: true
-            }
-        guard isTransient || isAllowed && policy.maximumRetries.map({ record.streak < $0 }) ?? true else {
+        guard isTransient || policy.allows(failed) && policy.maximumRetries.map({ record.streak < $0 }) ?? true else {
             return
         }
         if !isTransient { record.container.restarts += 1 }
         wait(now)
+    }
+
+    /// A container that has ended and waits for its restart waits no longer when a new policy has none for it.
+    private mutating func endDelayIfRefused() {
+        guard record.container.state == .exited, !record.failed, record.delay > 0, record.restartAt != nil,
+            operation == nil, !record.startPending
+        else { return }
+        let failed = record.container.exitCode != 0 || !record.container.reason.isEmpty
+        guard !assignment.pod.restart.allows(failed) else { return }
+        record.restartAt = nil
+        record.delay = 0
     }
 
     private mutating func wait(_ now: Timestamp) {
@@ -137,8 +153,13 @@ extension TaskMachine {
         if exit.outOfMemory { note("oom", now: now) }
         var attributes = ["exitCode": "\(exit.exitCode)"]
         if !record.container.reason.isEmpty { attributes["reason"] = record.container.reason }
+        if let began = record.container.startedAt {
+            attributes["execDuration"] = "\(max(0, exit.finishedAt - began) / Pace.second)"
+        }
         note("die", attributes, now: now)
-        if stop?.cause == .user { note("stop", now: now) }
+        let isKill = stop?.order?.isKill ?? false
+        if stop?.cause == .restart || stop?.cause == .user && !isKill { note("stop", now: now) }
+        restarts = stop?.cause == .restart
         decideAfterEnd(stop, exit, now)
     }
 
@@ -188,7 +209,7 @@ extension TaskMachine {
         guard start == record.start, record.container.state == .paused else { return }
         if let failure { return retry(failure, now) }
         record.container.state = .running
-        if let check = container?.healthCheck { probeAt = now + Pace.seconds(check.interval) }
+        if let check = container?.healthCheck { probeAt = now + probeInterval(check, now) }
         note("unpause", now: now)
     }
 
@@ -210,7 +231,7 @@ extension TaskMachine {
         record.prepared = false
         record.startPending = false
         record.restartAt = nil
-        record.addresses = []
+        rewired(PreparedPod())
         record.message = ""
         note("destroy", now: now)
     }
@@ -219,7 +240,7 @@ extension TaskMachine {
         guard probing else { return }
         probing = false
         guard let check = container?.healthCheck else { return }
-        probeAt = now + Pace.seconds(check.interval)
+        defer { probeAt = now + probeInterval(check, now) }
         guard start == record.start, record.container.state == .running else { return }
         switch outcome {
         case .success:
@@ -233,8 +254,16 @@ extension TaskMachine {
             guard record.container.failingStreak >= check.retries else { return }
             record.message = "health check failed: \(why)"
             setHealth(.unhealthy, now)
-            if record.stop == nil { beginStop(.unhealthy, now) }
+            if record.stop == nil, check.onUnhealthy == .stop { beginStop(.unhealthy, now) }
         }
+    }
+
+    /// Nanoseconds to the next check: within the start period, until the first success, there may be a shorter one.
+    func probeInterval(_ check: HealthCheck, _ now: Timestamp) -> Int64 {
+        guard let short = check.startInterval, record.container.health == .starting,
+            now - (record.container.startedAt ?? now) < Pace.seconds(check.startPeriod)
+        else { return Pace.seconds(check.interval) }
+        return Pace.seconds(short)
     }
 
     private mutating func setHealth(_ health: ContainerStatus.Health, _ now: Timestamp) {
@@ -250,14 +279,14 @@ extension TaskMachine {
         if record.bootID != bootID {
             record.bootID = bootID
             record.prepared = false
-            record.addresses = []
+            rewired(PreparedPod())
             // An end that was made durable before the machine went down is known as it was.
             if case .exited(let exit) = found.container { exited(exit, now: now) }
             if record.isLive || record.startPending { lose("node rebooted", now) }
             return
         }
         record.prepared = found.prepared != nil
-        record.addresses = found.prepared?.addresses ?? []
+        rewired(found.prepared ?? PreparedPod())
         switch found.container {
         case .none:
             if record.isLive || record.container.state == .created { lose("shim lost", now) }
@@ -275,5 +304,16 @@ extension TaskMachine {
 
     private mutating func lose(_ reason: String, _ now: Timestamp) {
         exited(ContainerExit(start: record.start, exitCode: 137, finishedAt: now, reason: reason), now: now)
+    }
+}
+
+extension RestartPolicy {
+    /// Whether it restarts what has ended, before its retries are counted.
+    fileprivate func allows(_ failed: Bool) -> Bool {
+        switch condition {
+        case .no: false
+        case .onFailure: failed
+        case .always, .unlessStopped: true
+        }
     }
 }

@@ -38,6 +38,8 @@ package struct TaskRecord: Sendable, Hashable, Codable {
     package var schema: Int
     /// The last that the master said; its epoch guards against older ones.
     package var assignment: TaskAssignment
+    /// What the pod that is there was made from, where `assignment` says something else since; nil: `assignment`.
+    package var applied: TaskAssignment?
     /// The boot of the machine in which `prepared` and the container are true.
     package var bootID: String
     /// Root file system, network and volumes are there.
@@ -62,6 +64,8 @@ package struct TaskRecord: Sendable, Hashable, Codable {
     package var failed: Bool
     package var message: String
     package var addresses: [String]
+    /// nil: of an earlier version, which had none.
+    package var endpoints: [NetworkEndpoint]?
     /// This version's pods have one container.
     package var container: ContainerStatus
     package var servingSince: Timestamp?

@@ -40,6 +40,7 @@ extension TaskMachine {
         retryAt = limited(retryAt, Pace.retry)
         killAt = limited(killAt, Pace.rekill)
         removeAt = limited(removeAt, removeDelay)
+        updateAt = limited(updateAt, updateDelay)
         probeAt = limited(probeAt, Pace.seconds(container?.healthCheck?.interval ?? 0))
     }
 
@@ -53,6 +54,7 @@ extension TaskMachine {
         if record.stop != nil { return advanceStop(now, &effects) }
         guard operation == nil, retryAt.map({ $0 <= now }) ?? true else { return }
         retryAt = nil
+        if beginUpdate(now, &effects) { return }
         switch (assignment.desired, record.container.state) {
         case (.paused, .running):
             operation = .pausing
@@ -112,6 +114,7 @@ extension TaskMachine {
     private mutating func advanceStop(_ now: Timestamp, _ effects: inout [AgentEffect]) {
         guard let stop = record.stop else { return }
         if !signalled && !Self.isKill(stop.signal) && retryAt.map({ $0 <= now }) ?? true && operation == nil {
+            let isRepeated = retryAt != nil
             retryAt = nil
             if record.container.state == .paused {
                 // A frozen process takes no signal.
@@ -119,20 +122,27 @@ extension TaskMachine {
                 effects.append(.resume(assignment, start: record.start))
             } else {
                 signalled = true
+                if !isRepeated { noteKill(stop.signal, now) }
                 effects.append(.signal(assignment, start: record.start, signal: stop.signal))
             }
         }
         if (killAt ?? stop.deadline) <= now {
-            if killAt == nil { note("kill", ["signal": "SIGKILL"], now: now) }
+            if killAt == nil { noteKill("KILL", now) }
             killAt = now + Pace.rekill
             effects.append(.kill(assignment, start: record.start))
         }
     }
 
+    /// - Parameter signal: name or number; empty: its own stop signal.
+    private mutating func noteKill(_ signal: String, _ now: Timestamp) {
+        let name = SignalName(signal) ?? SignalName(container?.stopSignal ?? "") ?? .terminate
+        note("kill", ["signal": name.description], now: now)
+    }
+
     private mutating func advanceProbe(_ now: Timestamp, _ effects: inout [AgentEffect]) {
         guard let check = container?.healthCheck, !probing else { return }
         guard let due = probeAt else {
-            probeAt = now + Pace.seconds(check.interval)
+            probeAt = now + probeInterval(check, now)
             return
         }
         guard due <= now else { return }
@@ -155,6 +165,7 @@ extension TaskMachine {
         _ now: Timestamp, _ obstacle: String?, _ effects: inout [AgentEffect]
     ) {
         guard operation == nil else { return }
+        if assignment.desired != .removed, beginUpdate(now, &effects) { return }
         switch assignment.desired {
         case .removed:
             guard removeAt.map({ $0 <= now }) ?? true else { return }
@@ -172,7 +183,8 @@ extension TaskMachine {
             attempt(now, obstacle, &effects)
         case .running, .paused:
             if hasNewGeneration || record.userStopped { wantStart(now) }
-            guard let due = record.restartAt, due <= now else { return }
+            // What is there while an update waits is not what is to be started.
+            guard record.applied == nil, let due = record.restartAt, due <= now else { return }
             attempt(now, obstacle, &effects)
         }
     }

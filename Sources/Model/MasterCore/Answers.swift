@@ -43,6 +43,10 @@ extension MasterCore {
         case .config(let id):
             guard let config = state.configs[id] else { throw Self.gone }
             return .config(configView(config))
+        case .network(let id):
+            guard let network = state.networks[id] else { throw Self.gone }
+            return .network(networkView(network))
+        case .removed(let names): return .removed(names)
         case .passThrough(let id, let signal):
             guard let location = state.instances[id].flatMap({ location(of: $0) }) else { throw Self.gone }
             return .passThrough(location, signal: signal)
@@ -58,6 +62,10 @@ extension MasterCore {
         case .container(let ref):
             guard let view = containerView(try instance(ref), now: now) else { throw Self.gone }
             return .container(view)
+        case .containerPage(let selection, let position, let limit):
+            return .containerPage(page(selection, after: position, limit: limit, now: now))
+        case .containersBeginning(let text, let limit):
+            return .containerIDs(containers(beginning: text, limit: limit))
         case .services:
             let services = state.workloads.values.filter { $0.kind == .service && sees($0) }.sorted {
                 $0.name < $1.name
@@ -79,6 +87,7 @@ extension MasterCore {
             let id = try node(ref).id
             return .assignments(id, state.tasks(on: id).compactMap { assignment(of: $0) })
         case .images: return .images(imageViews())
+        case .image(let name): return .image(try imageView(name))
         case .imageNodes(let name): return .nodes(try nodes(having: name).map { nodeView($0, now: now) })
         case .volumes: return .volumes(volumeViews(now: now))
         case .secrets: return .secrets(secretViews())
@@ -86,12 +95,15 @@ extension MasterCore {
         case .sealedSecret(let ref): return .sealedSecret(try secret(ref))
         case .configs: return .configs(configViews())
         case .config(let ref): return .config(configView(try config(ref)))
+        case .networks: return .networks(networkViews())
+        case .network(let ref): return .network(networkView(try network(ref)))
         case .filesForTask(let task, let node): return try filesForTask(task, on: node)
         case .events(let since, let until):
             return .events(history.filter { $0.time >= since ?? $0.time && $0.time <= until ?? $0.time })
         case .cluster:
             guard let record = state.cluster else { throw APIProblem(.unavailable, "the cluster is being made") }
             return .cluster(clusterView(record))
+        case .counts: return .counts(counts)
         case .tokens:
             return .tokens(
                 state.tokens.values.sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }.map(TokenView.init))
@@ -102,7 +114,9 @@ extension MasterCore {
     }
 
     private func containers(_ filter: ContainerFilter, now: Timestamp) -> [ContainerView] {
-        state.instances.values.filter { sees($0) }.compactMap { containerView($0, now: now) }.filter(filter.shows)
+        state.indexes.containers.older(than: nil).lazy.filter(filter.admits)
+            .compactMap { state.instances[$0.position.instance] }.filter { sees($0) }
+            .compactMap { containerView($0, now: now) }.filter(filter.shows)
             .sorted { ($1.createdAt, $0.name) < ($0.createdAt, $1.name) }
     }
 }

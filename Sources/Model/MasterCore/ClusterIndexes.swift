@@ -6,6 +6,10 @@ struct ClusterIndexes: Sendable {
     private(set) var workloadByName: [String: WorkloadID] = [:]
     private(set) var instanceByName: [String: InstanceID] = [:]
     private(set) var instanceByContainer: [ContainerID: InstanceID] = [:]
+    /// By their first digits, see `containers(beginning:)`.
+    private var containersByBeginning: [String: Set<ContainerID>] = [:]
+    /// By age. Not kept here: it needs to know more than one object.
+    var containers = ContainerOrder()
     private(set) var instancesByWorkload: [WorkloadID: Set<InstanceID>] = [:]
     private(set) var revisionsByWorkload: [WorkloadID: Set<Int>] = [:]
     private(set) var tasksByNode: [NodeID: Set<TaskID>] = [:]
@@ -13,6 +17,9 @@ struct ClusterIndexes: Sendable {
     private(set) var volumeNodes: [String: Set<NodeID>] = [:]
     private(set) var volumesByNode: [NodeID: Set<String>] = [:]
     private(set) var nodeByName: [String: NodeID] = [:]
+    private(set) var networkByName: [String: NetworkID] = [:]
+    /// Revisions whose pods are attached to a network.
+    private(set) var revisionsByNetwork: [NetworkID: Set<RevisionKey>] = [:]
     /// Nodes that are cordoned or drained.
     private(set) var unavailable: Set<NodeID> = []
     /// Services with an instance on every node.
@@ -30,6 +37,14 @@ struct ClusterIndexes: Sendable {
     /// What each task counts for, so that it leaves as it came.
     private var promised: [TaskID: Resources] = [:]
 
+    private static func beginning(_ id: String) -> String { String(id.prefix(3)) }
+
+    /// Containers whose ids begin so.
+    func containers(beginning text: String) -> [ContainerID] {
+        guard text.utf8.count >= 3 else { return instanceByContainer.keys.filter { $0.text.hasPrefix(text) } }
+        return (containersByBeginning[Self.beginning(text)] ?? []).filter { $0.text.hasPrefix(text) }
+    }
+
     /// - Parameter promised: for a task, what is reserved for it on its node.
     mutating func insert(_ object: StoredObject, promised amount: Resources) {
         switch object {
@@ -43,10 +58,16 @@ struct ClusterIndexes: Sendable {
         case .workload(let workload):
             workloadByName[workload.name] = workload.id
             if workload.scale == .global { globalWorkloads.insert(workload.id) }
-        case .revision(let revision): revisionsByWorkload[revision.workload, default: []].insert(revision.number)
+        case .network(let network): networkByName[network.name] = network.id
+        case .revision(let revision):
+            revisionsByWorkload[revision.workload, default: []].insert(revision.number)
+            for network in revision.networks { revisionsByNetwork[network, default: []].insert(revision.key) }
         case .instance(let instance):
             instanceByName[instance.name] = instance.id
-            for container in instance.containers { instanceByContainer[container] = instance.id }
+            for container in instance.containers {
+                instanceByContainer[container] = instance.id
+                containersByBeginning[Self.beginning(container.text), default: []].insert(container)
+            }
             instancesByWorkload[instance.workload, default: []].insert(instance.id)
         case .task(let task):
             tasksByNode[task.node, default: []].insert(task.id)
@@ -84,9 +105,20 @@ struct ClusterIndexes: Sendable {
         case .revision(let revision):
             revisionsByWorkload[revision.workload]?.remove(revision.number)
             if revisionsByWorkload[revision.workload]?.isEmpty == true { revisionsByWorkload[revision.workload] = nil }
+            for network in revision.networks {
+                revisionsByNetwork[network]?.remove(revision.key)
+                if revisionsByNetwork[network]?.isEmpty == true { revisionsByNetwork[network] = nil }
+            }
+        case .network(let network):
+            if networkByName[network.name] == network.id { networkByName[network.name] = nil }
         case .instance(let instance):
             if instanceByName[instance.name] == instance.id { instanceByName[instance.name] = nil }
-            for container in instance.containers { instanceByContainer[container] = nil }
+            for container in instance.containers {
+                instanceByContainer[container] = nil
+                let beginning = Self.beginning(container.text)
+                containersByBeginning[beginning]?.remove(container)
+                if containersByBeginning[beginning]?.isEmpty == true { containersByBeginning[beginning] = nil }
+            }
             instancesByWorkload[instance.workload]?.remove(instance.id)
             if instancesByWorkload[instance.workload]?.isEmpty == true { instancesByWorkload[instance.workload] = nil }
         case .task(let task):
@@ -107,4 +139,10 @@ struct ClusterIndexes: Sendable {
             }
         }
     }
+}
+
+extension Revision {
+    var key: RevisionKey { RevisionKey(workload: workload, number: number) }
+
+    fileprivate var networks: [NetworkID] { pod.attachments.map { NetworkID($0.network) } }
 }

@@ -16,6 +16,7 @@ struct ClusterState: Sendable {
     private(set) var secrets: [SecretID: Secret] = [:]
     private(set) var configs: [ConfigID: Config] = [:]
     private(set) var volumes: [VolumeKey: VolumeRecord] = [:]
+    private(set) var networks: [NetworkID: Network] = [:]
     /// Follow from the objects, with every change.
     private(set) var indexes = ClusterIndexes()
 
@@ -31,11 +32,20 @@ struct ClusterState: Sendable {
     init(records: [StoreRecord], revision: Int64) throws(UnreadableRecord) {
         storeRevision = revision
         var tasks: [StoredObject] = []
+        var instances: [Instance] = []
         for record in records {
             guard let object = try StoredObject(record) else { continue }
             modificationRevisions[object.key] = record.modificationRevision
+            switch object {
             // What a task was promised is in its revision, so revisions come first.
-            if case .task = object { tasks.append(object) } else { set(object.key, to: object) }
+            case .task: tasks.append(object)
+            case .instance(let instance): instances.append(instance)
+            default: set(object.key, to: object)
+            }
+        }
+        // In their order, so that each is appended.
+        for instance in instances.sorted(by: { $0.position < $1.position }) {
+            set(.instance(instance.id), to: .instance(instance))
         }
         for task in tasks { set(task.key, to: task) }
     }
@@ -103,11 +113,13 @@ struct ClusterState: Sendable {
         case .secret(let id): secrets[id].map { .secret($0) }
         case .config(let id): configs[id].map { .config($0) }
         case .volume(let key): volumes[key].map { .volume($0) }
+        case .network(let id): networks[id].map { .network($0) }
         }
     }
 
     private mutating func set(_ key: ObjectKey, to object: StoredObject?) {
-        if let previous = self[key] { indexes.remove(previous) }
+        let before = self[key]
+        if let before { indexes.remove(before) }
         switch key {
         case .cluster:
             if case .cluster(let record)? = object { cluster = record } else { cluster = nil }
@@ -131,11 +143,46 @@ struct ClusterState: Sendable {
             if case .config(let config)? = object { configs[id] = config } else { configs[id] = nil }
         case .volume(let key):
             if case .volume(let volume)? = object { volumes[key] = volume } else { volumes[key] = nil }
+        case .network(let id):
+            if case .network(let network)? = object { networks[id] = network } else { networks[id] = nil }
         }
-        guard let object else { return }
-        var promised = Resources()
-        if case .task(let task) = object, !task.rests, let pod = pod(of: task) { promised = pod.resources }
-        indexes.insert(object, promised: promised)
+        if let object {
+            var promised = Resources()
+            if case .task(let task) = object, !task.rests, let pod = pod(of: task) { promised = pod.resources }
+            indexes.insert(object, promised: promised)
+        }
+        list(object ?? before, exists: object != nil)
+    }
+
+    /// Keeps what lists look at first true.
+    private mutating func list(_ object: StoredObject?, exists: Bool) {
+        switch object {
+        case .instance(let instance)?:
+            if exists { list(instance) } else { indexes.containers.remove(instance.position) }
+        case .workload(let workload)?: listContainers(of: workload.id)
+        case .revision(let revision)?: listContainers(of: revision.workload)
+        case .task(let task)?: if let instance = instances[task.instance] { list(instance) }
+        default: break
+        }
+    }
+
+    private mutating func listContainers(of workload: WorkloadID) {
+        guard workloads[workload]?.kind == .container else { return }
+        for id in indexes.instancesByWorkload[workload] ?? [] { if let instance = instances[id] { list(instance) } }
+    }
+
+    private mutating func list(_ instance: Instance) {
+        var own: ListedContainer.Own?
+        let workload = workloads[instance.workload]
+        if let workload, workload.kind == .container, let pod = pod(of: workload) {
+            let labels = pod.containers.first?.labels ?? [:]
+            own = ListedContainer.Own(
+                labels: workload.labels.isEmpty ? labels : labels.merging(workload.labels) { $1 },
+                containers: pod.containers, ports: pod.ports, network: pod.network, attachments: pod.attachments)
+        }
+        let entry = ListedContainer(
+            instance, task: shownTask(of: instance), desired: workload?.desired ?? .prepared, own: own)
+        if let entry { indexes.containers.set(entry) }
     }
 }
 

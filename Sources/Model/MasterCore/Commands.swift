@@ -22,7 +22,9 @@ extension MasterCore {
         switch command {
         case .createContainer(let body): return try createContainer(body, now: now, random: &random)
         case .act(let ref, let verb, let action): return try act(ref, verb, action, now: now)
-        case .removeContainer(let ref, let force): return try removeContainer(ref, force: force, now: now)
+        case .removeContainer(let ref, let force, let volumes):
+            return try removeContainer(ref, force: force, volumes: volumes, now: now)
+        case .updateContainer(let ref, let body): return try updateContainer(ref, body, now: now)
         case .createService(let body): return try createService(body, now: now, random: &random)
         case .updateService(let ref, let body): return try updateService(ref, body, now: now)
         case .removeService(let ref, let force): return try removeService(ref, force: force, now: now)
@@ -44,8 +46,13 @@ extension MasterCore {
         case .removeSecret(let ref): return try removeSecret(ref, now: now)
         case .createConfig(let config): return try createConfig(config, now: now)
         case .removeConfig(let ref): return try removeConfig(ref, now: now)
+        case .createNetwork(let body): return try createNetwork(body, now: now, random: &random)
+        case .removeNetwork(let ref): return try removeNetwork(ref, now: now)
+        case .pruneNetworks(let body): return pruneNetworks(body, now: now)
+        case .connect(let ref, let body): return try connect(ref, body, now: now)
+        case .disconnect(let ref, let body): return try disconnect(ref, body, now: now)
         case .note(let event):
-            outbox.events.append(event)
+            outbox.events.append(described(event))
             return .done
         }
     }

@@ -73,6 +73,7 @@ struct ContainerAct {
         guard ends else { return .passThrough(signal) }
         workload.desired = .stopped
         workload.stop = StopOrder(signal: signal.description, grace: signal == .kill ? 0 : action.grace)
+        workload.stop?.isKill = true
         return .changed
     }
 

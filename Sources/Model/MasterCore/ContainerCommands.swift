@@ -9,9 +9,11 @@ extension MasterCore {
     ) throws(APIProblem) -> PendingReply {
         if let name = body.name { try admit { () throws(AdmissionError) in try admission.name(name) } }
         try admit { () throws(AdmissionError) in try admission.labels(body.labels) }
-        let pod = try admit { () throws(AdmissionError) in
+        var pod = try admit { () throws(AdmissionError) in
             try admission.pod(body.pod, kind: .container) { resolve($0) }
         }
+        try resolveAttachments(of: &pod, kind: .container)
+        try resolveNamespaces(of: &pod)
         if body.removeOnExit { try admit { () throws(AdmissionError) in try admission.removeOnExit(pod) } }
         let name = body.name ?? freeName(&random)
         try requireFree(name, kind: .container)
@@ -24,9 +26,6 @@ extension MasterCore {
         state.put(.workload(workload))
         put(pod, as: 1, of: workload.id, now: now)
         dirty.insert(workload.id)
-        note(
-            kind: "container", action: "create", id: workload.id.text, name: name,
-            attributes: ["image": pod.containers.first?.image ?? ""], now: now)
         return .containerOf(workload.id)
     }
 
@@ -58,7 +57,9 @@ extension MasterCore {
         switch outcome {
         case .changed: break
         case .unchanged: return .alreadySo
-        case .passThrough(let signal): return .passThrough(instance.id, signal)
+        case .passThrough(let signal):
+            noteSignal(signal, to: instance, now: now)
+            return .passThrough(instance.id, signal)
         }
         if verb == .start || verb == .restart, var task = act.task, task.desired != .removed {
             try requireRoom(for: task, named: instance.name)
@@ -70,6 +71,12 @@ extension MasterCore {
         state.put(.workload(act.workload))
         dirty.insert(workload.id)
         return act.wasSo ? .alreadySo : .done
+    }
+
+    private mutating func noteSignal(_ signal: SignalName, to instance: Instance, now: Timestamp) {
+        note(
+            kind: "container", action: "kill", id: instance.containers.first?.text ?? "", name: instance.name,
+            attributes: ["signal": signal.description], now: now)
     }
 
     /// A task that rests holds nothing of its node; before it starts again, there must be room for it. Its writable
@@ -102,6 +109,7 @@ extension MasterCore {
         case .kill:
             let signal = try act.signal()
             try act.requireRunning()
+            noteSignal(signal, to: act.instance, now: now)
             return .passThrough(act.instance.id, signal)
         case .restart:
             guard var task = act.task, task.desired == .running else {
@@ -121,7 +129,9 @@ extension MasterCore {
         }
     }
 
-    mutating func removeContainer(_ ref: String, force: Bool, now: Timestamp) throws(APIProblem) -> PendingReply {
+    mutating func removeContainer(
+        _ ref: String, force: Bool, volumes: Bool, now: Timestamp
+    ) throws(APIProblem) -> PendingReply {
         let instance = try instance(ref)
         guard var workload = state.workloads[instance.workload] else {
             throw APIProblem(.notFound, "there is no container '\(ref)'")
@@ -151,6 +161,11 @@ extension MasterCore {
         if workload.desired != .removed {
             workload.desired = .removed
             workload.stop = nil
+        }
+        if volumes, !workload.removeVolumes {
+            workload.removeVolumes = true
+            // Its node may know already that it is to go.
+            if let task { outbox.assignments[task.node, default: []].insert(task.id) }
         }
         if force { workload.stop = StopOrder(signal: SignalName.kill.description, grace: 0) }
         state.put(.workload(workload))

@@ -41,6 +41,13 @@ package struct ContainerFilter: Sendable {
         return labels.allSatisfy { Labels.match(view.labels, $0) }
     }
 
+    /// Whether it may show the container, by what is at hand without a search.
+    func admits(_ entry: ListedContainer) -> Bool {
+        if let name, !entry.name.contains(name) { return false }
+        if service != nil, entry.own != nil { return false }
+        return entry.own.map { own in labels.allSatisfy { Labels.match(own.labels, $0) } } ?? true
+    }
+
     private static let running: Set = [
         "waiting", "assigned", "preparing", "running", "paused", "stopping", "unreachable",
     ]

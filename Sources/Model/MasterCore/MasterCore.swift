@@ -23,6 +23,8 @@ package struct MasterCore: Sendable {
     var dirty: Set<WorkloadID> = []
     /// Instances for which no node was found; looked at again when something is free or a node changes.
     var waiting: Set<InstanceID> = []
+    /// Of these, those that want to be where another container is.
+    var wantingCompany: Set<InstanceID> = []
     /// A node changed, or something became free.
     var capacityChanged = false
     var wakes: [WorkloadID: Timestamp] = [:]
@@ -198,7 +200,7 @@ package struct MasterCore: Sendable {
         kind: String, action: String, id: String, name: String, attributes: [String: String] = [:], now: Timestamp
     ) {
         outbox.events.append(
-            Event(time: now, kind: kind, action: action, id: id, name: name, attributes: attributes))
+            described(Event(time: now, kind: kind, action: action, id: id, name: name, attributes: attributes)))
     }
 
     /// Gives an event its number and keeps it in the history.

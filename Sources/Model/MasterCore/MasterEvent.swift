@@ -36,7 +36,10 @@ package enum MasterCommand: Sendable {
     case updateService(String, UpdateService)
     case removeService(String, force: Bool)
     case act(String, ContainerAction.Verb, ContainerAction)
-    case removeContainer(String, force: Bool)
+    /// With `volumes`, those that belong to it alone go too.
+    case removeContainer(String, force: Bool, volumes: Bool = false)
+    /// → `container`
+    case updateContainer(String, UpdateContainer)
     case createToken(NewToken)
     case revokeToken(String)
     case configureCluster(ClusterSettings)
@@ -57,6 +60,13 @@ package enum MasterCommand: Sendable {
     case removeSecret(String)
     case createConfig(Config)
     case removeConfig(String)
+    case createNetwork(CreateNetwork)
+    case removeNetwork(String)
+    /// Removes the networks that nothing is attached to; the reply is `removed`.
+    case pruneNetworks(PruneNetworks)
+    /// By the network's name or id.
+    case connect(String, ConnectNetwork)
+    case disconnect(String, DisconnectNetwork)
     /// Something that the shell did and users may want to know.
     case note(Event)
 }
@@ -65,6 +75,10 @@ package enum MasterCommand: Sendable {
 package enum MasterQuery: Sendable {
     case containers(ContainerFilter)
     case container(String)
+    /// A part of a list: those older than `after` (nil: the first part), at most `limit`.
+    case containerPage(ContainerSelection, after: ContainerPosition?, limit: Int)
+    /// Ids that begin so, at most `limit`.
+    case containersBeginning(String, limit: Int)
     case services
     case service(String)
     /// The containers of a service.
@@ -74,6 +88,8 @@ package enum MasterQuery: Sendable {
     case node(String)
     case assignments(String)
     case images
+    /// What an image's name, digest or the beginning of its id means now, with the nodes that have it.
+    case image(String)
     /// Nodes that have the image, by any of its names.
     case imageNodes(String)
     case volumes
@@ -83,10 +99,14 @@ package enum MasterQuery: Sendable {
     case sealedSecret(String)
     case configs
     case config(String)
+    case networks
+    case network(String)
     /// What the containers of a task are given, for the node that has the task.
     case filesForTask(TaskID, on: NodeID)
     case events(since: Timestamp?, until: Timestamp?)
     case cluster
+    /// → `counts`
+    case counts
     case tokens
     /// Where the container's task is, for streams.
     case location(String)
@@ -115,6 +135,8 @@ package enum MasterReply: Sendable {
     case alreadySo
     case container(ContainerView)
     case containers([ContainerView])
+    case containerPage(ContainerPage)
+    case containerIDs([ContainerID])
     case service(ServiceView)
     case services([ServiceView])
     case revisions([Revision])
@@ -124,6 +146,7 @@ package enum MasterReply: Sendable {
     case token(TokenView)
     case tokens([TokenView])
     case assignments(NodeID, [TaskAssignment])
+    case image(ImageView)
     case images([ImageView])
     case volumes([VolumeView])
     case secret(SecretView)
@@ -131,10 +154,15 @@ package enum MasterReply: Sendable {
     case secrets([SecretView])
     case config(ConfigView)
     case configs([ConfigView])
+    case network(NetworkView)
+    case networks([NetworkView])
+    /// Names of what was removed.
+    case removed([String])
     /// Secrets as they are stored, sealed.
     case taskFiles(secrets: [Secret], configs: [Config])
     case events([Event])
     case cluster(ClusterView)
+    case counts(ClusterCounts)
     case location(TaskLocation)
     /// The signal is not the master's business: hand it to the node.
     case passThrough(TaskLocation, signal: SignalName)

@@ -93,7 +93,9 @@ extension MasterCore {
             livenessChanged(node.id)
             note(kind: "node", action: "ready", id: node.id.text, name: node.name, now: now)
         }
-        outbox.events += report.events.prefix(1000).filter { accepts($0, from: node.id) }
+        for event in report.events.prefix(1000) where accepts(event, from: node.id) {
+            outbox.events.append(described(event, on: node.id))
+        }
         return .done
     }
 
@@ -225,6 +227,7 @@ extension MasterCore {
         for name in state.indexes.volumesByNode[node.id] ?? [] {
             state.delete(.volume(VolumeKey(node: node.id, name: name)))
         }
+        leaveNetworks(on: node.id)
         state.delete(.node(node.id))
         memory[node.id] = nil
         nodeChanged(node.id)

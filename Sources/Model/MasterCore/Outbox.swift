@@ -43,6 +43,9 @@ enum PendingReply: Sendable {
     case assignments(NodeID)
     case secret(SecretID)
     case config(ConfigID)
+    case network(NetworkID)
+    /// Names of what was removed.
+    case removed([String])
     case passThrough(InstanceID, SignalName)
     case query(MasterQuery)
     case problem(APIProblem)
@@ -57,7 +60,7 @@ extension MasterCore {
             default: break
             }
             switch key {
-            case .cluster, .revision, .claim, .token, .secret, .config, .volume: break
+            case .cluster, .revision, .claim, .token, .secret, .config, .volume, .network: break
             case .node(let id): outbox.nodes.insert(id)
             case .workload(let id):
                 outbox.services.insert(id)
@@ -81,6 +84,7 @@ extension MasterCore {
             before.map { before in
                 after.map { after in
                     before.desired == after.desired && before.generation == after.generation
+                        && before.revision == after.revision
                         && before.stop == after.stop && before.ports == after.ports
                 } ?? false
             } ?? false

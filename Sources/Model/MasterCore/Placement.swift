@@ -1,6 +1,7 @@
 import JSON
 import Model
 import Scheduling
+import Wire
 
 /// Finds nodes for instances that wait, and gives them tasks, in the present draft.
 extension MasterCore {
@@ -18,14 +19,23 @@ extension MasterCore {
             guard let pod = state.revisions[key]?.pod else { continue }
             var demand = demands[key] ?? PodDemand(workload: workload.id, pod: pod)
             // A global service has a volume of the name on each of its nodes.
-            if workload.scale == .global { demand.volumes = [] }
+            if workload.scale == .global { demand.anchors = [] }
+            demand.labels = (pod.containers.first?.labels ?? [:]).merging(workload.labels) { _, other in other }
             demands[key] = demand
             requests.append(
-                PlacementRequest(instance: instance.id, demand: demand, pinned: pinned ?? instance.node))
+                PlacementRequest(
+                    instance: instance.id, names: [instance.name] + instance.containers.map(\.text), demand: demand,
+                    pinned: pinned ?? instance.node))
         }
-        var homes: [String: NodeID] = [:]
-        for volume in Set(demands.values.flatMap(\.volumes)) { homes[volume] = home(of: volume) }
-        var scheduler = Scheduler(nodes: snapshots(), homes: homes)
+        let anchors = Set(demands.values.flatMap(\.anchors))
+        var homes: [Anchor: NodeID] = [:]
+        var names: [Anchor: String] = [:]
+        for anchor in anchors {
+            homes[anchor] = home(of: anchor)
+            names[anchor] = name(of: anchor)
+        }
+        let company = company(for: demands.values.flatMap(\.affinities), placing: Set(requests.map(\.instance)))
+        var scheduler = Scheduler(nodes: snapshots(), homes: homes, names: names, company: company)
         for (request, result) in zip(requests, scheduler.place(requests, random: &random)) {
             switch result {
             case .placed(let node, let ports):
@@ -33,6 +43,26 @@ extension MasterCore {
             case .refused(let refusal): refuse(request.instance, "\(refusal)", now: now)
             }
         }
+    }
+
+    /// What is on which node of what affinities ask for; nothing is looked at when there are none.
+    ///
+    /// - Parameter instances: those that look for a node: what is left of them elsewhere does not count.
+    private func company(for affinities: [Constraint], placing instances: Set<InstanceID>) -> Company {
+        var company = Company(for: affinities)
+        guard !company.isIdle else { return company }
+        for task in state.tasks.values where task.desired != .removed && !instances.contains(task.instance) {
+            guard let instance = state.instances[task.instance], instance.task == task.id,
+                let spec = state.pod(of: task)?.containers.first
+            else { continue }
+            company.note(
+                names: [instance.name] + instance.containers.map(\.text), images: [spec.image],
+                labels: [spec.labels, state.workloads[task.workload]?.labels ?? [:]], on: task.node)
+        }
+        for (node, memory) in memory {
+            for image in memory.images { company.note(images: image.names + [image.id, image.digest], on: node) }
+        }
+        return company
     }
 
     func snapshots() -> [NodeSnapshot] {
@@ -71,8 +101,14 @@ extension MasterCore {
         state.put(.instance(instance))
         state.put(.task(task))
         waiting.remove(id)
+        // Somebody may have waited for its company.
+        for other in wantingCompany where other != id {
+            if let workload = state.instances[other]?.workload { dirty.insert(workload) }
+        }
+        wantingCompany.remove(id)
         if let pod = state.pod(of: task) {
             claimVolumes(of: pod, for: task, isGlobal: workload.scale == .global, now: now)
+            claimNetworks(of: pod, for: task)
         }
         for port in ports {
             let resource = Claim.Resource.port(
@@ -94,6 +130,12 @@ extension MasterCore {
 
     private mutating func refuse(_ id: InstanceID, _ message: String, now: Timestamp) {
         waiting.insert(id)
+        if let instance = state.instances[id],
+            let pod = state.workloads[instance.workload].flatMap({ state.pod(of: $0) }),
+            !pod.affinities.isEmpty || !pod.namespaces.containers.isEmpty
+        {
+            wantingCompany.insert(id)
+        }
         guard var instance = state.instances[id], instance.unschedulable?.message != message else { return }
         instance.unschedulable = Condition(
             .unschedulable, true, reason: "NoNodeFits", message: message, since: instance.unschedulable?.since ?? now)

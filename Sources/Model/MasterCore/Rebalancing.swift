@@ -70,7 +70,8 @@ extension MasterCore {
     private mutating func spread(_ workload: Workload, _ instances: [Instance], now: Timestamp) -> SpreadService? {
         guard case .replicated(let number) = workload.scale, number > 1, instances.count == number,
             workload.desired == .running, workload.updateState.phase == .settled, balance.retryAt[workload.id] == nil,
-            let pod = state.pod(of: workload), pod.strategy ?? .spread == .spread, pod.volumes.isEmpty,
+            let pod = state.pod(of: workload), pod.affinities.isEmpty, pod.strategy ?? .spread == .spread,
+            !pod.isAnchored,
             pod.loss?.stopAfter == nil
         else { return nil }
         let tasks = instances.compactMap { instance in

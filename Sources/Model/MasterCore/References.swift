@@ -25,18 +25,15 @@ extension MasterCore {
         if let id = state.indexes.workloadByName[ref], let workload = state.workloads[id], sees(workload) {
             return try onlyInstance(of: id, named: ref)
         }
-        let found =
-            ref.utf8.count < 4
-            ? [:]
-            : state.indexes.instanceByContainer.filter { entry in
-                entry.key.text.hasPrefix(ref) && state.instances[entry.value].map { sees($0) } ?? false
-            }
+        let found = ref.utf8.count < 4 ? [] : containers(beginning: ref, limit: .max)
         guard found.count <= 1 else {
-            let shown = found.keys.sorted().prefix(5).map { String($0.text.prefix(16)) }.joined(separator: ", ")
+            let shown = found.sorted().prefix(5).map { String($0.text.prefix(16)) }.joined(separator: ", ")
             throw APIProblem(
                 .conflict, "'\(ref)' may be any of \(found.count) containers: \(shown); write more of the id")
         }
-        guard let instance = found.first.flatMap({ state.instances[$0.value] }) else { throw Self.noContainer(ref) }
+        guard let id = found.first.flatMap({ state.indexes.instanceByContainer[$0] }),
+            let instance = state.instances[id]
+        else { throw Self.noContainer(ref) }
         return instance
     }
 
@@ -86,10 +83,12 @@ extension MasterCore {
     }
 
     /// What an image's name, digest or the beginning of its id means on a node.
-    static func find(_ reference: String, in images: [ImageView]) -> ImageView? {
+    package static func find(_ reference: String, in images: [ImageView]) -> ImageView? {
         if let name = ImageName(reference) {
             if let digest = name.digest {
+                // An index stands for the image that was taken from it.
                 return images.first { $0.digest == digest }
+                    ?? images.first { $0.repositoryDigests?.contains("\(name.repository)@\(digest)") ?? false }
             }
             if let tagged = name.tagged, let image = images.first(where: { $0.names.contains(tagged) }) { return image }
         }
@@ -98,7 +97,7 @@ extension MasterCore {
         let found = images.filter {
             $0.digest.dropFirst(7).hasPrefix(bare) || $0.id.dropFirst(7).hasPrefix(bare)
         }
-        return Set(found.map(\.digest)).count == 1 ? found.first : nil
+        return Set(found.map(\.id)).count == 1 ? found.first : nil
     }
 
     /// Finds the content that an image's name means: on ready nodes first, and of those what was given the name last.
@@ -128,6 +127,19 @@ extension MasterCore {
             throw APIProblem(.notFound, "no node has the image '\(image)'; see `martlet images`")
         }
         return nodes
+    }
+
+    /// The image that a name, a digest or the beginning of an id means; its nodes are those that have it, ready ones
+    /// first.
+    func imageView(_ image: String) throws(APIProblem) -> ImageView {
+        guard let resolved = resolve(image),
+            var view = memory.sorted(by: { $0.key < $1.key }).lazy
+                .compactMap({ _, memory in Self.find(image, in: memory.images) }).first(where: {
+                    $0.digest == resolved.digest
+                })
+        else { throw APIProblem(.noSuchImage, "no node has the image '\(image)'; see `martlet images`") }
+        view.nodes = try nodes(having: image).map(\.id)
+        return view
     }
 
     /// Whether a node that the store knows has yet to tell what it has since this master started: what seems unknown

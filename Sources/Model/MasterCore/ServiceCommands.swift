@@ -13,9 +13,10 @@ extension MasterCore {
             try admission.scale(body.scale)
             try admission.update(body.update)
         }
-        let pod = try admit { () throws(AdmissionError) in
+        var pod = try admit { () throws(AdmissionError) in
             try admission.pod(body.pod, kind: .service) { resolve($0) }
         }
+        try resolveAttachments(of: &pod, kind: .service)
         try requireFree(body.name, kind: .service)
         let workload = Workload(
             id: .make(&random), kind: .service, name: body.name, group: try group(body.group), labels: body.labels,
@@ -72,13 +73,18 @@ extension MasterCore {
     }
 
     private func admitted(_ body: UpdateService) throws(APIProblem) -> PodSpec? {
-        try admit { () throws(AdmissionError) in
+        var pod = try admit { () throws(AdmissionError) -> PodSpec? in
             if let labels = body.labels { try admission.labels(labels) }
             if let scale = body.scale { try admission.scale(scale) }
             if let update = body.update { try admission.update(update) }
             guard let pod = body.pod else { return nil }
             return try admission.pod(pod, kind: .service) { resolve($0) }
         }
+        if var asked = pod {
+            try resolveAttachments(of: &asked, kind: .service)
+            pod = asked
+        }
+        return pod
     }
 
     /// What an earlier version stored, with what admission fills in since then.

@@ -28,6 +28,7 @@ extension MasterCore {
             place(placing, now: now, random: &random)
         }
         for id in waiting where state.instances[id] == nil || state.instances[id]?.task != nil { waiting.remove(id) }
+        wantingCompany.formIntersection(waiting)
     }
 
     private func picture(of id: WorkloadID, now: Timestamp) -> WorkloadPicture? {
@@ -68,6 +69,10 @@ extension MasterCore {
         case .createInstance(let slot, let node, let name):
             let pod = state.pod(of: workload)
             let containers = (pod?.containers ?? []).map { _ in ContainerID.makeContainer(&random) }
+            defer {
+                note(
+                    kind: "container", action: "create", id: containers.first?.text ?? "", name: name, now: now)
+            }
             state.put(
                 .instance(
                     Instance(
@@ -101,14 +106,14 @@ extension MasterCore {
 
     private mutating func removeInstance(_ id: InstanceID, of workload: Workload, now: Timestamp) {
         guard let instance = state.instances[id] else { return }
+        note(
+            kind: "container", action: "destroy", id: instance.containers.first?.text ?? "", name: instance.name,
+            now: now)
         for claim in state.claims(of: id) { state.delete(.claim(claim.resource)) }
         state.delete(.instance(id))
         waiting.remove(id)
         dirty.insert(workload.id)
         capacityChanged = true
-        note(
-            kind: "container", action: "destroy", id: instance.containers.first?.text ?? "", name: instance.name,
-            now: now)
     }
 
     private mutating func forget(_ workload: Workload) {

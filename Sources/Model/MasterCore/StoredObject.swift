@@ -76,6 +76,7 @@ enum ObjectKey: Hashable, Sendable {
     case secret(SecretID)
     case config(ConfigID)
     case volume(VolumeKey)
+    case network(NetworkID)
 
     var text: String {
         switch self {
@@ -89,6 +90,7 @@ enum ObjectKey: Hashable, Sendable {
         case .secret(let id): "secrets/\(id)"
         case .config(let id): "configs/\(id)"
         case .volume(let key): "volumes/\(key.node)/\(key.name)"
+        case .network(let id): "networks/\(id)"
         case .claim(.port(let node, let transport, let address, let number)):
             "claims/port/\(node)/\(transport.rawValue)/\(address.isEmpty ? "*" : address)/\(number)"
         }
@@ -108,6 +110,7 @@ enum StoredObject: Hashable, Sendable {
     case secret(Secret)
     case config(Config)
     case volume(VolumeRecord)
+    case network(Network)
 
     /// `{"schema": 1, "object": {…}}`; members that this version does not know are left alone when reading.
     private struct Envelope<Object: Codable>: Codable {
@@ -123,7 +126,7 @@ enum StoredObject: Hashable, Sendable {
         case .workload(let workload): workload.id
         case .instance(let instance): instance.workload
         case .task(let task): task.workload
-        case .cluster, .node, .revision, .claim, .token, .secret, .config, .volume: nil
+        case .cluster, .node, .revision, .claim, .token, .secret, .config, .volume, .network: nil
         }
     }
 
@@ -140,6 +143,7 @@ enum StoredObject: Hashable, Sendable {
         case .secret(let secret): .secret(secret.id)
         case .config(let config): .config(config.id)
         case .volume(let volume): .volume(VolumeKey(node: volume.node, name: volume.name))
+        case .network(let network): .network(network.id)
         }
     }
 
@@ -156,6 +160,7 @@ enum StoredObject: Hashable, Sendable {
         case .secret(let object): try Self.encode(object)
         case .config(let object): try Self.encode(object)
         case .volume(let object): try Self.encode(object)
+        case .network(let object): try Self.encode(object)
         }
     }
 
@@ -193,6 +198,7 @@ enum StoredObject: Hashable, Sendable {
         case "secrets": self = .secret(try object(Secret.self))
         case "configs": self = .config(try object(Config.self))
         case "volumes": self = .volume(try object(VolumeRecord.self))
+        case "networks": self = .network(try object(Network.self))
         default: return nil
         }
     }

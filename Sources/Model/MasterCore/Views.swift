@@ -74,7 +74,9 @@ extension MasterCore {
             task: task.id, instance: instance.id, instanceName: instance.name, containers: instance.containers,
             workload: workload.id, workloadName: workload.name, kind: workload.kind, labels: workload.labels,
             revision: task.revision, epoch: task.epoch, desired: task.desired, generation: task.generation,
-            stop: task.stop, pod: pod, ports: task.ports)
+            stop: task.stop, pod: pod, ports: task.ports,
+            networks: pod.attachments.compactMap { state.networks[NetworkID($0.network)] },
+            removeVolumes: workload.removeVolumes)
     }
 
     func location(of instance: Instance) -> TaskLocation? {

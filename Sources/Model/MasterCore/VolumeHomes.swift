@@ -33,7 +33,7 @@ extension MasterCore {
     mutating func recordVolumes(of node: NodeID, now: Timestamp) {
         guard state.nodes[node] != nil, let present = memory[node]?.volumes else { return }
         let names = Set(present.map(\.name))
-        for volume in present.prefix(Self.mostVolumes) where Admission.isName(volume.name) {
+        for volume in present.prefix(Self.mostVolumes) where Admission.isVolumeName(volume.name) {
             let key = VolumeKey(node: node, name: volume.name)
             if var known = state.volumes[key] {
                 guard known.isExpected else { continue }
@@ -94,7 +94,7 @@ extension MasterCore {
     mutating func expectVolume(
         _ name: String, on node: NodeID, group asked: String?, now: Timestamp
     ) throws(APIProblem) -> PendingReply {
-        try admit { () throws(AdmissionError) in try admission.name(name) }
+        try admit { () throws(AdmissionError) in try admission.volumeName(name) }
         let group = try group(asked)
         if let owner = owner(ofVolume: name) {
             guard acting.reaches(group: owner) else {

@@ -32,17 +32,31 @@ package struct AdmissionPolicy: Sendable {
     package var bindMounts = true
     package var unconfinedSeccomp = true
     package var addedCapabilities = true
+    /// Those of the node, and rules for them.
     package var devices = true
+    /// Namespaces of the node.
+    package var hostNamespaces = true
+    package var privileged = true
+    /// To be killed later than others when the node's memory runs out.
+    package var oomProtection = true
+    /// Other paths hidden or read-only than the usual ones.
+    package var chosenPaths = true
 
-    package init(
-        hostNetwork: Bool = true, bindMounts: Bool = true, unconfinedSeccomp: Bool = true,
-        addedCapabilities: Bool = true, devices: Bool = true
-    ) {
-        self.hostNetwork = hostNetwork
-        self.bindMounts = bindMounts
-        self.unconfinedSeccomp = unconfinedSeccomp
-        self.addedCapabilities = addedCapabilities
-        self.devices = devices
+    package init() {}
+
+    /// What a workload may have that can do nothing to its node or to the others there.
+    package static var confined: AdmissionPolicy {
+        var policy = AdmissionPolicy()
+        policy.hostNetwork = false
+        policy.bindMounts = false
+        policy.unconfinedSeccomp = false
+        policy.addedCapabilities = false
+        policy.devices = false
+        policy.hostNamespaces = false
+        policy.privileged = false
+        policy.oomProtection = false
+        policy.chosenPaths = false
+        return policy
     }
 }
 
@@ -80,9 +94,11 @@ package struct Admission: Sendable {
         }
         if kind == .service, pod.restart.condition == .no { pod.restart.condition = .always }
         try restart(pod.restart, at: "\(path).restart")
-        try hostname(pod.hostname, network: pod.network, at: "\(path).hostname")
+        try names(pod, at: path)
+        try namespaces(pod, kind: kind, at: path)
         try ports(pod.ports, network: pod.network, at: "\(path).ports")
         try constraints(pod.constraints, at: "\(path).constraints")
+        try constraints(pod.affinities, at: "\(path).affinities")
         pod.loss = pod.loss(of: kind)
         try loss(pod, at: "\(path).loss")
         if pod.network == .host, !policy.hostNetwork {
@@ -90,7 +106,7 @@ package struct Admission: Sendable {
         }
         for index in pod.containers.indices {
             try container(
-                &pod.containers[index], network: pod.network, at: "\(path).containers[\(index)]", images: images)
+                &pod.containers[index], of: pod, at: "\(path).containers[\(index)]", images: images)
         }
         return pod
     }
@@ -102,6 +118,17 @@ package struct Admission: Sendable {
                 path,
                 "\(Self.quoted(name)) is no name: use 1 to 63 letters, digits, '_', '.' and '-', first a letter or "
                     + "digit"
+            )
+        }
+    }
+
+    /// Checks a volume's name: as a workload's, at most 128 bytes: those that nobody gave a name have 64.
+    package func volumeName(_ name: String, at path: String = "$.name") throws(AdmissionError) {
+        guard Self.isVolumeName(name) else {
+            throw AdmissionError(
+                path,
+                "\(Self.quoted(name)) is no name of a volume: use 1 to 128 letters, digits, '_', '.' and '-', first a "
+                    + "letter or digit"
             )
         }
     }
@@ -156,31 +183,12 @@ package struct Admission: Sendable {
 }
 
 extension Admission {
-    private func restart(_ policy: RestartPolicy, at path: String) throws(AdmissionError) {
+    package func restart(_ policy: RestartPolicy, at path: String) throws(AdmissionError) {
         guard let retries = policy.maximumRetries else { return }
         guard policy.condition == .onFailure else {
             throw AdmissionError("\(path).maximumRetries", "goes only with the condition on-failure")
         }
         try range(retries, 0...1_000_000, at: "\(path).maximumRetries")
-    }
-
-    private func hostname(_ name: String, network: PodSpec.Network, at path: String) throws(AdmissionError) {
-        guard !name.isEmpty else { return }
-        if network == .host {
-            throw AdmissionError(path, "a pod on the node's network has the node's host name: leave it out")
-        }
-        let labels = name.split(separator: ".", omittingEmptySubsequences: false)
-        let right = labels.allSatisfy { label in
-            let bytes = Array(label.utf8)
-            return (1...63).contains(bytes.count)
-                && bytes.allSatisfy { Self.isAlphanumeric($0) || $0 == UInt8(ascii: "-") }
-                && bytes.first != UInt8(ascii: "-") && bytes.last != UInt8(ascii: "-")
-        }
-        guard name.utf8.count <= 64, right else {
-            throw AdmissionError(
-                path, "\(Self.quoted(name)) is no host name: at most 64 letters, digits and '-', in parts parted by '.'"
-            )
-        }
     }
 
     private func constraints(_ constraints: [Constraint], at path: String) throws(AdmissionError) {
@@ -189,6 +197,13 @@ extension Admission {
             try text(constraint.label, atMost: 256, "the label", at: "\(path)[\(index)].label")
             try text(constraint.value, atMost: 4096, "the value", at: "\(path)[\(index)].value")
             if constraint.label.isEmpty { throw AdmissionError("\(path)[\(index)].label", "is empty") }
+            do {
+                _ = try Pattern(constraint.value)
+            } catch {
+                throw AdmissionError(
+                    "\(path)[\(index)].value",
+                    "\(Self.quoted(constraint.value)) is no regular expression: \(error)")
+            }
         }
     }
 }
@@ -214,9 +229,13 @@ extension Admission {
         guard !text.utf8.contains(0) else { throw AdmissionError(path, "\(what) contains a NUL byte") }
     }
 
-    package static func isName(_ text: String) -> Bool {
+    package static func isName(_ text: String) -> Bool { isName(text, atMost: 63) }
+
+    package static func isVolumeName(_ text: String) -> Bool { isName(text, atMost: 128) }
+
+    private static func isName(_ text: String, atMost most: Int) -> Bool {
         let bytes = Array(text.utf8)
-        guard (1...63).contains(bytes.count), isAlphanumeric(bytes[0]) else { return false }
+        guard (1...most).contains(bytes.count), isAlphanumeric(bytes[0]) else { return false }
         return bytes.allSatisfy {
             isAlphanumeric($0) || $0 == UInt8(ascii: "_") || $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: "-")
         }

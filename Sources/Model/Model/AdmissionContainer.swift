@@ -1,7 +1,7 @@
 extension Admission {
     /// Checks one container and fills in its name, its image's digest and the kernel's spelling of capabilities.
     func container(
-        _ container: inout ContainerSpec, network: PodSpec.Network, at path: String, images: ImageResolver
+        _ container: inout ContainerSpec, of pod: PodSpec, at path: String, images: ImageResolver
     ) throws(AdmissionError) {
         if container.name.isEmpty { container.name = "main" }
         try name(container.name, at: "\(path).name")
@@ -14,9 +14,11 @@ extension Admission {
         try limits(container.limits, at: "\(path).limits")
         try resourceLimits(container.rlimits, at: "\(path).rlimits")
         try devices(container.devices, at: "\(path).devices")
-        try sysctls(container.sysctls, network: network, at: "\(path).sysctls")
+        try sysctls(container.sysctls, of: pod, at: "\(path).sysctls")
+        try node(container, at: path)
+        try surroundings(container, at: path)
         if let check = container.healthCheck {
-            try healthCheck(check, network: network, at: "\(path).healthCheck")
+            try healthCheck(check, network: pod.network, at: "\(path).healthCheck")
         }
         // The last: a wrong spec is wrong with or without its image.
         try image(&container, at: "\(path).image", images: images)
@@ -126,6 +128,7 @@ extension Admission {
         try range(check.timeout, 1...86_400, at: "\(path).timeout")
         try range(check.retries, 1...1000, at: "\(path).retries")
         try range(check.startPeriod, 0...86_400, at: "\(path).startPeriod")
+        if let interval = check.startInterval { try range(interval, 1...86_400, at: "\(path).startInterval") }
         switch check.probe {
         case .command(let words):
             guard let first = words.first, !first.isEmpty else {

@@ -1,6 +1,6 @@
 extension Admission {
     /// A container's limits: in bounds, and in order among themselves.
-    func limits(_ limits: Limits, at path: String) throws(AdmissionError) {
+    package func limits(_ limits: Limits, at path: String) throws(AdmissionError) {
         let smallest: Int64 = 6 << 20
         if limits.cpu != 0, !(10_000_000...1_000_000_000_000).contains(limits.cpu) {
             throw AdmissionError(
@@ -33,8 +33,48 @@ extension Admission {
         if let shares = limits.cpuShares, !(2...262_144).contains(shares) {
             throw AdmissionError("\(path).cpuShares", "\(shares) is not between 2 and 262144")
         }
+        try processors(limits, at: path)
+        if let swappiness = limits.swappiness, !(0...100).contains(swappiness) {
+            throw AdmissionError("\(path).swappiness", "\(swappiness) is not between 0 and 100")
+        }
+        if let weight = limits.blockWeight, !(10...1000).contains(weight) {
+            throw AdmissionError("\(path).blockWeight", "\(weight) is not between 10 and 1000")
+        }
+        if limits.disableOOMKill, limits.memory == nil {
+            throw AdmissionError(
+                "\(path).disableOOMKill", "needs a limit of memory: without one the whole node would run out of it")
+        }
         if let shared = limits.sharedMemory, !(4096...(1 << 44)).contains(shared) {
             throw AdmissionError("\(path).sharedMemory", "\(shared) bytes are not between 4096 and 16 TiB")
+        }
+    }
+
+    private func processors(_ limits: Limits, at path: String) throws(AdmissionError) {
+        if let period = limits.cpuPeriod, !(1000...1_000_000).contains(period) {
+            throw AdmissionError("\(path).cpuPeriod", "\(period) is not between 1000 and 1000000 microseconds")
+        }
+        if let quota = limits.cpuQuota, !(1000...(1 << 40)).contains(quota) {
+            throw AdmissionError("\(path).cpuQuota", "\(quota) is less than 1000 microseconds, or very much")
+        }
+        for (field, list) in [("cpus", limits.cpus), ("memoryNodes", limits.memoryNodes)] {
+            guard let list else { continue }
+            guard Self.isNumberList(list) else {
+                throw AdmissionError(
+                    "\(path).\(field)", "\(Self.quoted(list)) is no list of numbers: write it as 0-3,7")
+            }
+        }
+    }
+
+    /// `0-3,7`, numbers below 8192.
+    private static func isNumberList(_ text: String) -> Bool {
+        guard (1...1024).contains(text.utf8.count) else { return false }
+        return text.split(separator: ",", omittingEmptySubsequences: false).allSatisfy { part in
+            let ends = part.split(separator: "-", omittingEmptySubsequences: false)
+            let numbers = ends.compactMap { end in
+                (1...4).contains(end.utf8.count) && end.utf8.allSatisfy { (0x30...0x39).contains($0) } ? Int(end) : nil
+            }
+            return numbers.count == ends.count && numbers.allSatisfy { $0 < 8192 }
+                && (numbers.count == 1 || numbers.count == 2 && numbers[0] <= numbers[1])
         }
     }
 
@@ -61,7 +101,7 @@ extension Admission {
     }
 
     /// Only what belongs to the pod's own namespaces; the rest would change the whole node.
-    func sysctls(_ settings: [String: String], network: PodSpec.Network, at path: String) throws(AdmissionError) {
+    func sysctls(_ settings: [String: String], of pod: PodSpec, at path: String) throws(AdmissionError) {
         try bounded(settings.count, 256, "settings", at: path)
         for (name, value) in settings.sorted(by: { $0.key < $1.key }) {
             try text(value, atMost: 4096, "the value of \(Self.quoted(name))", at: path)
@@ -73,11 +113,20 @@ extension Admission {
                     path, "\(Self.quoted(name)) is no sysctl name: write it with '.', as net.core.somaxconn")
             }
             if name.hasPrefix("net.") {
-                guard network != .host else {
+                guard pod.network != .host, pod.network != .container else {
                     throw AdmissionError(
-                        path, "\(name) would change the node's network: it needs a network of the pod's own")
+                        path, "\(name) would change the network of others: it needs a network of the pod's own")
                 }
-            } else if !Self.namespacedSysctls.contains(name), !name.hasPrefix("fs.mqueue.") {
+            } else if Self.namespacedSysctls.contains(name) || name.hasPrefix("fs.mqueue.") {
+                guard pod.namespaces.ipc == .own else {
+                    throw AdmissionError(
+                        path, "\(name) would change the IPC namespace of others: it needs one of the pod's own")
+                }
+            } else if name == "kernel.domainname" {
+                guard pod.namespaces.uts == .own else {
+                    throw AdmissionError(path, "\(name) would change the names of others")
+                }
+            } else {
                 throw AdmissionError(path, "\(name) belongs to the whole node, not to a container")
             }
         }
@@ -117,10 +166,10 @@ extension Admission {
     /// Published ports: in range, with a network to publish from, and not against each other.
     func ports(_ ports: [PortMapping], network: PodSpec.Network, at path: String) throws(AdmissionError) {
         try bounded(ports.count, 1024, "ports", at: path)
-        guard ports.isEmpty || network == .bridge else {
+        guard ports.isEmpty || network == .bridge || network == .attached else {
             throw AdmissionError(
                 path,
-                "ports are published from the network bridge, not from \(network.rawValue)"
+                "ports are published from a bridge, not from \(network.rawValue)"
                     + (network == .host ? ": the container has the node's own ports already" : ""))
         }
         for (index, port) in ports.enumerated() {
@@ -170,6 +219,7 @@ extension Admission {
             }
             try source(mount.source, at: "\(here).source")
             try ownership(mount, at: here)
+            try way(mount, at: here)
         }
     }
 
@@ -205,7 +255,7 @@ extension Admission {
                 throw AdmissionError(
                     "\(path).bind.path", "\(Self.quoted(host)) is no absolute path without '.' and '..'")
             }
-        case .volume(let name): try self.name(name, at: "\(path).volume.name")
+        case .volume(let name): try volumeName(name, at: "\(path).volume.name")
         case .secret(let name): try self.name(name, at: "\(path).secret.name")
         case .config(let name): try self.name(name, at: "\(path).config.name")
         case .tmpfs(let size, let mode):

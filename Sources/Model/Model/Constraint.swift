@@ -44,6 +44,15 @@ package struct Constraint: Sendable, Hashable, Codable, CustomStringConvertible 
         if label.isEmpty || value.hasPrefix("=") { return nil }
     }
 
+    /// What the value means. One that was stored before it was checked may be no pattern: it means itself.
+    package var pattern: Pattern { (try? Pattern(value)) ?? Pattern(literal: value) }
+
+    /// Whether something with this value of the label (nil: it has no such label) meets the demand.
+    package func matches(_ value: String?) -> Bool {
+        let equal = value.map(pattern.matches) ?? false
+        return relation == .equal ? equal : !equal
+    }
+
     package var description: String { "\(label)\(relation.rawValue)\(isSoft ? "~" : "")\(value)" }
 }
 

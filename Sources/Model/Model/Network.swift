@@ -21,6 +21,8 @@ package struct Network: Sendable, Hashable, Codable {
     package var gateway: String
     /// The part of the subnet that containers get addresses from; empty: all of it.
     package var range: String
+    /// Addresses of the subnet that no container gets, by what they are for.
+    package var reserved: [String: String]
     /// Has no way out.
     package var isInternal: Bool
     package var isAttachable: Bool
@@ -30,8 +32,9 @@ package struct Network: Sendable, Hashable, Codable {
 
     package init(
         id: NetworkID, name: String, group: String = Group.root, driver: String = "bridge", node: NodeID? = nil,
-        subnet: String, gateway: String, range: String = "", isInternal: Bool = false, isAttachable: Bool = false,
-        labels: [String: String] = [:], options: [String: String] = [:], createdAt: Timestamp
+        subnet: String, gateway: String, range: String = "", reserved: [String: String] = [:], isInternal: Bool = false,
+        isAttachable: Bool = false, labels: [String: String] = [:], options: [String: String] = [:],
+        createdAt: Timestamp
     ) {
         self.id = id
         self.name = name
@@ -41,11 +44,65 @@ package struct Network: Sendable, Hashable, Codable {
         self.subnet = subnet
         self.gateway = gateway
         self.range = range
+        self.reserved = reserved
         self.isInternal = isInternal
         self.isAttachable = isAttachable
         self.labels = labels
         self.options = options
         self.createdAt = createdAt
+    }
+}
+
+extension Network {
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        id = try values.decode(NetworkID.self, forKey: .id)
+        name = try values.decode(String.self, forKey: .name)
+        group = try values.decode(String.self, forKey: .group)
+        driver = try values.decode(String.self, forKey: .driver)
+        node = try values.decodeIfPresent(NodeID.self, forKey: .node)
+        subnet = try values.decode(String.self, forKey: .subnet)
+        gateway = try values.decode(String.self, forKey: .gateway)
+        range = try values.decode(.range, or: "")
+        reserved = try values.decode(.reserved, or: [:])
+        isInternal = try values.decode(.isInternal, or: false)
+        isAttachable = try values.decode(.isAttachable, or: false)
+        labels = try values.decode(.labels, or: [:])
+        options = try values.decode(.options, or: [:])
+        createdAt = try values.decode(Timestamp.self, forKey: .createdAt)
+    }
+
+    /// The name of its device on its node unless an option says another, at most 15 characters: with the first 12
+    /// digits of its id.
+    package var device: String { Self.devicePrefix + id.text.prefix(12) }
+    /// What the names of all such devices begin with.
+    package static let devicePrefix = "mt-"
+    /// What the node's own network is called in endpoints and by people.
+    package static let nodeNetwork = "bridge"
+    /// Names that mean something else.
+    package static let reservedNames: Set<String> = [nodeNetwork, "host", "none", "default", "container", "ingress"]
+
+    /// Options that can be set, with their names in Docker's API.
+    package enum Option: String, CaseIterable, Sendable {
+        /// `true`: what leaves it bears the node's address.
+        case masquerade = "com.docker.network.bridge.enable_ip_masquerade"
+        /// Whether its members reach each other: only `true` is served.
+        case communication = "com.docker.network.bridge.enable_icc"
+        /// The address of the node that ports are published on unless a port names one.
+        case hostAddress = "com.docker.network.bridge.host_binding_ipv4"
+        /// Bytes.
+        case mtu = "com.docker.network.driver.mtu"
+        /// The name of its device.
+        case device = "com.docker.network.bridge.name"
+    }
+
+    package subscript(option: Option) -> String? { options[option.rawValue] }
+}
+
+extension Identifier where Noun == Network {
+    /// Makes a network's id: 64 hexadecimal digits.
+    package static func makeNetwork(_ random: inout some RandomNumberGenerator) -> Self {
+        Self(ContainerID.makeContainer(&random).text)
     }
 }
 

@@ -49,6 +49,10 @@ package struct Node: Sendable, Hashable, Codable {
     package var session: String?
     package var agentVersion: String
     package var kernelVersion: String
+    /// Name and version for people, see os-release(5); nil: its agent does not tell.
+    package var operatingSystem: String?
+    /// 1 or 2, see cgroups(7); nil: its agent does not tell.
+    package var cgroupVersion: Int?
     /// Changes with every boot of the machine, see random(4).
     package var bootID: String
     package var createdAt: Timestamp
@@ -57,7 +61,8 @@ package struct Node: Sendable, Hashable, Codable {
         id: NodeID, name: String, labels: [String: String] = [:], availability: Availability = .active,
         platform: Platform, features: [String] = [], capacity: Resources, address: String, streamEndpoint: String,
         contentEndpoint: String? = nil, session: String? = nil,
-        agentVersion: String, kernelVersion: String, bootID: String, createdAt: Timestamp
+        agentVersion: String, kernelVersion: String, operatingSystem: String? = nil, cgroupVersion: Int? = nil,
+        bootID: String, createdAt: Timestamp
     ) {
         self.id = id
         self.name = name
@@ -72,6 +77,8 @@ package struct Node: Sendable, Hashable, Codable {
         self.session = session
         self.agentVersion = agentVersion
         self.kernelVersion = kernelVersion
+        self.operatingSystem = operatingSystem
+        self.cgroupVersion = cgroupVersion
         self.bootID = bootID
         self.createdAt = createdAt
     }

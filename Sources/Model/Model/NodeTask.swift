@@ -100,12 +100,15 @@ package struct TaskStatus: Sendable, Hashable, Codable {
     package var serving: Bool
     /// Since when it serves without a break.
     package var servingSince: Timestamp?
+    /// The newest revision of the pod whose limits and networks are in force; 0: its node is of an older version.
+    package var revision: Int
 
     package init(
         phase: Phase = .assigned, generation: Int = 0, containers: [ContainerStatus] = [], addresses: [String] = [],
         endpoints: [NetworkEndpoint] = [], restartAt: Timestamp? = nil, message: String = "", serving: Bool = false,
-        servingSince: Timestamp? = nil
+        servingSince: Timestamp? = nil, revision: Int = 0
     ) {
+        self.revision = revision
         self.phase = phase
         self.generation = generation
         self.containers = containers
@@ -127,6 +130,9 @@ package struct TaskStatus: Sendable, Hashable, Codable {
 }
 
 extension TaskStatus {
+    /// How the message begins while limits or networks of what is there cannot be changed.
+    package static let updateFailure = "cannot update container "
+
     package init(from decoder: any Decoder) throws {
         let values = try decoder.container(keyedBy: CodingKeys.self)
         phase = try values.decode(Phase.self, forKey: .phase)
@@ -138,6 +144,7 @@ extension TaskStatus {
         message = try values.decode(String.self, forKey: .message)
         serving = try values.decode(Bool.self, forKey: .serving)
         servingSince = try values.decodeIfPresent(Timestamp.self, forKey: .servingSince)
+        revision = try values.decode(.revision, or: 0)
     }
 }
 

@@ -119,9 +119,7 @@ extension Subject {
 
     /// What the caller's workloads may ask of their nodes.
     package var policy: AdmissionPolicy {
-        guard confinement != nil else { return AdmissionPolicy() }
-        return AdmissionPolicy(
-            hostNetwork: false, bindMounts: false, unconfinedSeccomp: false, addedCapabilities: false, devices: false)
+        confinement == nil ? AdmissionPolicy() : .confined
     }
 }
 

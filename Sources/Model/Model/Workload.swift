@@ -94,6 +94,8 @@ package struct StopOrder: Sendable, Hashable, Codable {
     package var signal: String?
     /// Seconds until SIGKILL; nil: the spec's.
     package var grace: Int?
+    /// A signal was sent that ends it, nobody asked for a stop: what is told of it differs, nothing else.
+    package var isKill: Bool?
 
     package init(signal: String? = nil, grace: Int? = nil) {
         self.signal = signal

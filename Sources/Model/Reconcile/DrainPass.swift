@@ -76,13 +76,15 @@ extension WorkloadPicture {
         case startFirst
         /// It must not run twice.
         case stopFirst
-        /// What it mounts is on its node.
-        case stays(volume: String)
+        /// What it needs is on its node: this is how it depends on it.
+        case stays(String)
     }
 
     func way(of task: NodeTask) -> Way {
         let pod = pod(of: task)
-        if let volume = pod.volumes.first { return .stays(volume: volume) }
+        if let volume = pod.volumes.first { return .stays("mounts the volume \(volume), which is on this node") }
+        if !pod.attachments.isEmpty { return .stays("is on a network of this node") }
+        if !pod.namespaces.containers.isEmpty { return .stays("shares namespaces with a container of this node") }
         return mustBeAlone(pod) || mustBeAlone(self.pod) ? .stopFirst : .startFirst
     }
 
@@ -103,7 +105,7 @@ extension WorkloadPicture {
             return "goes when its replacement serves"
         }
         switch way(of: task) {
-        case .stays(let volume): return "mounts the volume \(volume), which is on this node"
+        case .stays(let why): return why
         case .stopFirst where serves(task) && instances.count(where: { serves($0) }) - 1 < minimum(drain):
             return
                 "must not run twice, and to stop it would leave fewer than \(minimum(drain)) that serve"

@@ -24,8 +24,15 @@ struct FeatureFilter: Filter {
 
 struct ConstraintFilter: Filter {
     let constraint: Constraint
+    private let pattern: Pattern
+
+    init(constraint: Constraint) {
+        self.constraint = constraint
+        pattern = constraint.pattern
+    }
+
     func check(_ node: NodeSnapshot) -> Bool {
-        let equal = node.value(of: constraint.label) == constraint.value
+        let equal = node.values(of: constraint.label).contains(where: pattern.matches)
         return constraint.relation == .equal ? equal : !equal
     }
     func explain() -> String { "constraint \(constraint)" }
@@ -37,18 +44,6 @@ struct ImageFilter: Filter {
     let isReachable: Bool
     func check(_ node: NodeSnapshot) -> Bool { isReachable }
     func explain() -> String { "image \(name) (on no node that can be reached)" }
-}
-
-/// A volume's data is on one node.
-struct VolumeFilter: Filter {
-    let name: String
-    let home: NodeID
-    let homeName: String
-    let isReachable: Bool
-    func check(_ node: NodeSnapshot) -> Bool { node.node.id == home }
-    func explain() -> String {
-        "volume \(name) (its data is on \(homeName)\(isReachable ? "" : ", which is unreachable"))"
-    }
 }
 
 /// The node's whole capacity is too small, or what is left of it.
@@ -68,6 +63,15 @@ struct MemoryFilter: Filter {
     func explain() -> String { "memory" }
 }
 
+/// The node's label `containerslots` says how many containers it may have, running or not.
+struct SlotFilter: Filter {
+    func check(_ node: NodeSnapshot) -> Bool {
+        guard let slots = node.node.labels["containerslots"].flatMap({ Int($0) }) else { return true }
+        return node.tasks < slots
+    }
+    func explain() -> String { "container slots" }
+}
+
 extension PodDemand {
     /// Filters whose answer does not change while instances of this demand are placed.
     var fixedFilters: [any Filter] {
@@ -79,6 +83,10 @@ extension PodDemand {
 
     /// Filters that every placement may change; ports, which also choose, come after them.
     var amountFilters: [any Filter] {
+        resourceFilters + [SlotFilter()]
+    }
+
+    fileprivate var resourceFilters: [any Filter] {
         [CPUFilter(wanted: resources.cpu), MemoryFilter(wanted: resources.memory)]
     }
 
@@ -93,9 +101,9 @@ extension PodDemand {
 }
 
 extension NodeSnapshot {
-    /// What is short for one more instance of this demand: `cpu`, `memory`; nil: there is room.
+    /// What is short for a task of this demand that is here already: `cpu`, `memory`; nil: there is room.
     package func shortage(for demand: PodDemand) -> String? {
-        demand.amountFilters.first { !$0.check(self) }?.explain()
+        demand.resourceFilters.first { !$0.check(self) }?.explain()
     }
 
     /// Whether the node may have an instance of a global service, now or when there is room: availability,
@@ -103,6 +111,6 @@ extension NodeSnapshot {
     package func isEligible(for demand: PodDemand) -> Bool {
         node.availability == .active
             && demand.features.allSatisfy { FeatureFilter(feature: $0).check(self) }
-            && demand.constraints.allSatisfy { ConstraintFilter(constraint: $0).check(self) }
+            && demand.constraints.allSatisfy { $0.isSoft || ConstraintFilter(constraint: $0).check(self) }
     }
 }

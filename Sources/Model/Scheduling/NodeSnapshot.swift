@@ -27,14 +27,19 @@ package struct NodeSnapshot: Sendable {
         self.ports = ports
     }
 
-    /// The value that a constraint on `label` sees; nil: the node has no such label.
-    package func value(of label: String) -> String? {
+    /// The values that a constraint on `label` sees; empty: the node has no such label. Besides the node's own names
+    /// these are Swarm classic's.
+    package func values(of label: String) -> [String] {
         switch label {
-        case "node.name": node.name
-        case "node.id": node.id.text
-        case "node.os": node.platform.os
-        case "node.arch": node.platform.architecture
-        default: node.labels[label]
+        case "node": [node.name, node.id.text]
+        case "node.name": [node.name]
+        case "node.id": [node.id.text]
+        case "node.os", "ostype": [node.platform.os]
+        case "node.arch": [node.platform.architecture]
+        case "kernelversion": [node.kernelVersion]
+        case "operatingsystem": node.operatingSystem.map { [$0] } ?? []
+        case "storagedriver": ["overlay2"]
+        default: node.labels[label].map { [$0] } ?? []
         }
     }
 
@@ -55,18 +60,24 @@ package struct PodDemand: Sendable, Hashable {
     package var resources: Resources
     package var features: [String]
     package var constraints: [Constraint]
+    package var affinities: [Constraint]
     package var ports: [PortMapping]
     package var strategy: PlacementStrategy
     /// Name (for messages) by digest.
     package var images: [String: String]
-    /// Names of the volumes that tie all who mount them to one node.
-    package var volumes: [String]
+    /// What ties all who have it to one node.
+    package var anchors: [Anchor]
+    /// Of its containers, for others' affinities.
+    package var labels: [String: String]
 
     package init(
         workload: WorkloadID, resources: Resources = Resources(), features: [String] = [],
-        constraints: [Constraint] = [], ports: [PortMapping] = [], strategy: PlacementStrategy = .spread,
-        images: [String: String] = [:], volumes: [String] = []
+        constraints: [Constraint] = [], affinities: [Constraint] = [], ports: [PortMapping] = [],
+        strategy: PlacementStrategy = .spread, images: [String: String] = [:], anchors: [Anchor] = [],
+        labels: [String: String] = [:]
     ) {
+        self.affinities = affinities
+        self.labels = labels
         self.workload = workload
         self.resources = resources
         self.features = features
@@ -74,28 +85,45 @@ package struct PodDemand: Sendable, Hashable {
         self.ports = ports
         self.strategy = strategy
         self.images = images
-        self.volumes = volumes
+        self.anchors = anchors
     }
 
     package init(workload: WorkloadID, pod: PodSpec) {
         self.init(
-            workload: workload, resources: pod.resources, constraints: pod.constraints, ports: pod.ports,
-            strategy: pod.strategy ?? .spread,
+            workload: workload, resources: pod.resources, constraints: pod.constraints,
+            affinities: pod.affinities, ports: pod.ports, strategy: pod.strategy ?? .spread,
             images: Dictionary(
                 pod.containers.map { ($0.imageDigest, $0.image) }, uniquingKeysWith: { first, _ in first }),
-            volumes: pod.volumes)
+            anchors: pod.volumes.map { .volume($0) } + pod.attachments.map { .network(NetworkID($0.network)) }
+                + pod.namespaces.containers.map { .container(ContainerID($0)) })
+    }
+}
+
+extension PodDemand {
+    /// Whether some of what it wants need not be.
+    var hasWishes: Bool { (constraints + affinities).contains(where: \.isSoft) }
+
+    /// The same with nothing but what has to be.
+    var withoutWishes: PodDemand {
+        var demand = self
+        demand.constraints.removeAll(where: \.isSoft)
+        demand.affinities.removeAll(where: \.isSoft)
+        return demand
     }
 }
 
 /// An instance that waits for a node.
 package struct PlacementRequest: Sendable {
     package var instance: InstanceID
+    /// Name and id of its container, for others' affinities.
+    package var names: [String]
     package var demand: PodDemand
     /// The one node that will do, for an instance of a global service.
     package var pinned: NodeID?
 
-    package init(instance: InstanceID, demand: PodDemand, pinned: NodeID? = nil) {
+    package init(instance: InstanceID, names: [String] = [], demand: PodDemand, pinned: NodeID? = nil) {
         self.instance = instance
+        self.names = names
         self.demand = demand
         self.pinned = pinned
     }
@@ -127,6 +155,14 @@ package struct Refusal: Sendable, Hashable, CustomStringConvertible {
     package var description: String {
         if nodes == 0 { return "there is no node yet; start an agent" }
         return "0 of \(nodes) node\(nodes == 1 ? "" : "s"): "
-            + reasons.map { "\($0.explanation) on \($0.nodes)" }.joined(separator: ", ")
+            + reasons.map { "\($0.explanation) on \($0.nodes)" }.joined(separator: ", ") + inSwarmsWords
+    }
+
+    /// What programs made for Swarm classic look for, where one demand alone rules out all nodes.
+    private var inSwarmsWords: String {
+        guard reasons.count == 1, let explanation = reasons.first?.explanation,
+            explanation.hasPrefix("constraint ") || explanation.hasPrefix("affinity ")
+        else { return "" }
+        return "; unable to find a node that satisfies the \(explanation)"
     }
 }

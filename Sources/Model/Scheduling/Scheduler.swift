@@ -6,13 +6,23 @@ import Model
 /// heap gives the best node for each further instance, so that n nodes and m instances cost n + m·log n.
 package struct Scheduler: Sendable {
     package private(set) var nodes: [NodeSnapshot]
-    /// Where volumes live; the first placement of one that lives nowhere decides for those that follow.
-    package private(set) var homes: [String: NodeID]
+    /// Where anchors are; the first placement of one that is nowhere decides for those that follow.
+    package private(set) var homes: [Anchor: NodeID]
+    /// Of networks and containers, for messages.
+    private let names: [Anchor: String]
+    /// What is where, for affinities.
+    private var company: Company
     private let indexByID: [NodeID: Int]
 
-    package init(nodes: [NodeSnapshot], homes: [String: NodeID] = [:]) {
+    /// - Parameter company: what affinities of all requests ask for.
+    package init(
+        nodes: [NodeSnapshot], homes: [Anchor: NodeID] = [:], names: [Anchor: String] = [:],
+        company: Company = Company()
+    ) {
+        self.company = company
         self.nodes = nodes
         self.homes = homes
+        self.names = names
         indexByID = Dictionary(
             nodes.enumerated().map { ($1.node.id, $0) }, uniquingKeysWith: { first, _ in first })
     }
@@ -34,9 +44,10 @@ package struct Scheduler: Sendable {
             if groups[request.demand] == nil { order.append(request.demand) }
             groups[request.demand, default: []].append(index)
         }
-        for demand in order {
+        // What others may want to be with comes first.
+        for demand in order.filter(\.affinities.isEmpty) + order.filter({ !$0.affinities.isEmpty }) {
             let indices = groups[demand] ?? []
-            let group = place(demand, instances: indices.map { requests[$0].instance }, random: &random)
+            let group = place(demand, indices.map { requests[$0] }, random: &random)
             for (index, result) in zip(indices, group) { results[index] = result }
         }
         return results.map { $0 ?? .refused(Refusal(nodes: nodes.count, counts: [:])) }
@@ -46,37 +57,51 @@ package struct Scheduler: Sendable {
         guard let index = indexByID[pinned] else {
             return .refused(Refusal(nodes: 1, counts: ["node \(pinned) gone": 1]))
         }
-        for filter in filters(for: request.demand) where !filter.check(nodes[index]) {
+        // Where there is no choice, a wish changes nothing.
+        let demand = request.demand.withoutWishes
+        for filter in filters(for: demand) where !filter.check(nodes[index]) {
             return .refused(Refusal(nodes: 1, counts: [filter.explain(): 1]))
         }
-        switch fit(request.demand, request.instance, on: index, filters: request.demand.amountFilters) {
+        switch fit(demand, request.instance, on: index, filters: demand.amountFilters) {
         case .ports(let ports):
-            add(request.demand, ports: ports, request.instance, on: index)
+            add(demand, ports: ports, request, on: index)
             return .placed(pinned, ports: ports)
         case .lacks(let explanation):
             return .refused(Refusal(nodes: 1, counts: [explanation: 1]))
         }
     }
 
+    /// First with the demand's wishes; what finds no node then goes without them.
     private mutating func place(
-        _ demand: PodDemand, instances: [InstanceID], random: inout some RandomNumberGenerator
+        _ demand: PodDemand, _ requests: [PlacementRequest], random: inout some RandomNumberGenerator
     ) -> [PlacementResult] {
-        guard demand.volumes.contains(where: { homes[$0] == nil }), let first = instances.first else {
-            return placeAtHome(demand, instances: instances, random: &random)
+        var results = placeTogether(demand, requests, random: &random)
+        guard demand.hasWishes else { return results }
+        let left = results.indices.filter { if case .refused = results[$0] { true } else { false } }
+        let again = placeTogether(demand.withoutWishes, left.map { requests[$0] }, random: &random)
+        for (index, result) in zip(left, again) { results[index] = result }
+        return results
+    }
+
+    private mutating func placeTogether(
+        _ demand: PodDemand, _ requests: [PlacementRequest], random: inout some RandomNumberGenerator
+    ) -> [PlacementResult] {
+        guard demand.anchors.contains(where: { $0.isFree && homes[$0] == nil }), let first = requests.first else {
+            return placeAtHome(demand, requests, random: &random)
         }
-        // Where the first goes, the volumes are, and the others follow them.
-        let result = placeAtHome(demand, instances: [first], random: &random)
-        let rest = Array(instances.dropFirst())
+        // Where the first goes, the anchors are, and the others follow them.
+        let result = placeAtHome(demand, [first], random: &random)
+        let rest = Array(requests.dropFirst())
         guard case .placed? = result.first else {
-            return result + rest.flatMap { placeAtHome(demand, instances: [$0], random: &random) }
+            return result + rest.flatMap { placeAtHome(demand, [$0], random: &random) }
         }
-        return result + placeAtHome(demand, instances: rest, random: &random)
+        return result + placeAtHome(demand, rest, random: &random)
     }
 
     private mutating func placeAtHome(
-        _ demand: PodDemand, instances: [InstanceID], random: inout some RandomNumberGenerator
+        _ demand: PodDemand, _ requests: [PlacementRequest], random: inout some RandomNumberGenerator
     ) -> [PlacementResult] {
-        guard !instances.isEmpty else { return [] }
+        guard !requests.isEmpty else { return [] }
         var lacking: [String: Int] = [:]
         var heap = Heap<Candidate>()
         let filters = filters(for: demand)
@@ -89,12 +114,12 @@ package struct Scheduler: Sendable {
         }
         let amounts = demand.amountFilters
         var results: [PlacementResult] = []
-        for instance in instances {
+        for request in requests {
             var chosen: PlacementResult?
             while chosen == nil, let best = heap.pop() {
-                switch fit(demand, instance, on: best.index, filters: amounts) {
+                switch fit(demand, request.instance, on: best.index, filters: amounts) {
                 case .ports(let ports):
-                    add(demand, ports: ports, instance, on: best.index)
+                    add(demand, ports: ports, request, on: best.index)
                     heap.push(candidate(best.index, demand, random: &random))
                     chosen = .placed(nodes[best.index].node.id, ports: ports)
                 case .lacks(let explanation):
@@ -107,27 +132,31 @@ package struct Scheduler: Sendable {
         return results
     }
 
-    private mutating func add(_ demand: PodDemand, ports: [PortMapping], _ instance: InstanceID, on index: Int) {
-        nodes[index].add(demand, ports: ports, instance: instance)
-        for volume in demand.volumes where homes[volume] == nil { homes[volume] = nodes[index].node.id }
+    private mutating func add(_ demand: PodDemand, ports: [PortMapping], _ request: PlacementRequest, on index: Int) {
+        nodes[index].add(demand, ports: ports, instance: request.instance)
+        company.note(
+            names: request.names, images: Array(demand.images.values), labels: [demand.labels],
+            on: nodes[index].node.id)
+        for anchor in demand.anchors where homes[anchor] == nil { homes[anchor] = nodes[index].node.id }
     }
 
     /// Filters whose answer does not change while instances of this demand are placed.
     private func filters(for demand: PodDemand) -> [any Filter] {
         var filters = demand.fixedFilters
-        for volume in demand.volumes {
-            guard let home = homes[volume] else { continue }
-            let node = indexByID[home].map { nodes[$0] }
+        for anchor in demand.anchors {
+            let home = homes[anchor]
+            if home == nil, anchor.isFree { continue }
+            let node = home.flatMap { indexByID[$0] }.map { nodes[$0] }
             filters.append(
-                VolumeFilter(
-                    name: volume, home: home, homeName: node?.node.name ?? home.text, isReachable: node?.ready ?? false)
-            )
+                AnchorFilter(
+                    anchor: anchor, name: names[anchor], home: home, homeName: node?.node.name ?? home?.text ?? "",
+                    isReachable: node?.ready ?? false))
         }
         for (digest, name) in demand.images.sorted(by: { $0.key < $1.key }) {
             let isReachable = nodes.contains { $0.ready && $0.images.contains(digest) }
             filters.append(ImageFilter(name: name, isReachable: isReachable))
         }
-        return filters
+        return filters + demand.affinities.map { AffinityFilter(affinity: $0, company: company) }
     }
 
     /// The nodes on which an instance could be placed if there were room.
@@ -141,7 +170,7 @@ package struct Scheduler: Sendable {
         guard let index = indexByID[node],
             case .ports(let ports) = fit(demand, instance, on: index, filters: demand.amountFilters)
         else { return false }
-        add(demand, ports: ports, instance, on: index)
+        add(demand, ports: ports, PlacementRequest(instance: instance, demand: demand), on: index)
         return true
     }
 
@@ -152,6 +181,10 @@ package struct Scheduler: Sendable {
 
     private func fit(_ demand: PodDemand, _ instance: InstanceID, on index: Int, filters: [any Filter]) -> Fit {
         for filter in filters where !filter.check(nodes[index]) { return .lacks(filter.explain()) }
+        // What it does not want to be with may have come since.
+        for affinity in demand.affinities where !company.meets(affinity, on: nodes[index].node.id) {
+            return .lacks("affinity \(affinity)")
+        }
         guard !demand.ports.isEmpty else { return .ports([]) }
         return nodes[index].ports.choose(for: demand.ports, instance: instance).map { .ports($0) }
             ?? .lacks(demand.portsExplanation)

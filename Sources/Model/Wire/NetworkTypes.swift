@@ -9,6 +9,8 @@ package struct CreateNetwork: Sendable, Codable {
     package var subnet: String?
     package var gateway: String?
     package var range: String?
+    /// Addresses of the subnet that no container gets, by what they are for.
+    package var reserved: [String: String]
     package var isInternal: Bool
     package var isAttachable: Bool
     package var labels: [String: String]
@@ -18,14 +20,15 @@ package struct CreateNetwork: Sendable, Codable {
 
     package init(
         name: String, driver: String = "bridge", subnet: String? = nil, gateway: String? = nil, range: String? = nil,
-        isInternal: Bool = false, isAttachable: Bool = false, labels: [String: String] = [:],
-        options: [String: String] = [:], group: String? = nil
+        reserved: [String: String] = [:], isInternal: Bool = false, isAttachable: Bool = false,
+        labels: [String: String] = [:], options: [String: String] = [:], group: String? = nil
     ) {
         self.name = name
         self.driver = driver
         self.subnet = subnet
         self.gateway = gateway
         self.range = range
+        self.reserved = reserved
         self.isInternal = isInternal
         self.isAttachable = isAttachable
         self.labels = labels
@@ -40,6 +43,7 @@ package struct CreateNetwork: Sendable, Codable {
         subnet = try values.decodeIfPresent(String.self, forKey: .subnet)
         gateway = try values.decodeIfPresent(String.self, forKey: .gateway)
         range = try values.decodeIfPresent(String.self, forKey: .range)
+        reserved = try values.decode(.reserved, or: [:])
         isInternal = try values.decode(.isInternal, or: false)
         isAttachable = try values.decode(.isAttachable, or: false)
         labels = try values.decode(.labels, or: [:])
@@ -103,4 +107,34 @@ package struct DisconnectNetwork: Sendable, Codable {
     package var container: String
 
     package init(container: String) { self.container = container }
+}
+
+/// `POST /networks/prune`: which of the networks that nothing is attached to go.
+package struct PruneNetworks: Sendable, Codable {
+    /// Made before this; nil: whenever.
+    package var until: Timestamp?
+    /// `key` or `key=value`: it has all of them.
+    package var labels: [String]
+    /// It has none of these.
+    package var withoutLabels: [String]
+
+    package init(until: Timestamp? = nil, labels: [String] = [], withoutLabels: [String] = []) {
+        self.until = until
+        self.labels = labels
+        self.withoutLabels = withoutLabels
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        until = try values.decodeIfPresent(Timestamp.self, forKey: .until)
+        labels = try values.decode(.labels, or: [])
+        withoutLabels = try values.decode(.withoutLabels, or: [])
+    }
+}
+
+/// What `prune` removed.
+package struct RemovedNetworks: Sendable, Codable {
+    package var networks: [String]
+
+    package init(networks: [String]) { self.networks = networks }
 }

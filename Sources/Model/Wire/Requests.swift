@@ -204,11 +204,24 @@ package struct ExecRequest: Sendable, Codable {
     package var stdin: Bool
     package var columns: UInt16
     package var rows: UInt16
+    /// With all capabilities.
+    package var privileged: Bool
+    /// Frames of its standard output, and of its terminal, are wanted.
+    package var stdout: Bool
+    /// Frames of its standard error are wanted.
+    package var stderr: Bool
+    /// The first frame says, as an `ExecStarted` in a control frame, that the program runs.
+    package var announced: Bool
 
     package init(
         command: [String], environment: [String] = [], workingDirectory: String = "", user: String = "",
-        terminal: Bool = false, stdin: Bool = false, columns: UInt16 = 0, rows: UInt16 = 0
+        terminal: Bool = false, stdin: Bool = false, columns: UInt16 = 0, rows: UInt16 = 0, privileged: Bool = false,
+        stdout: Bool = true, stderr: Bool = true, announced: Bool = false
     ) {
+        self.privileged = privileged
+        self.stdout = stdout
+        self.stderr = stderr
+        self.announced = announced
         self.command = command
         self.environment = environment
         self.workingDirectory = workingDirectory
@@ -229,7 +242,26 @@ package struct ExecRequest: Sendable, Codable {
         stdin = try values.decode(.stdin, or: false)
         columns = try values.decode(.columns, or: 0)
         rows = try values.decode(.rows, or: 0)
+        privileged = try values.decode(.privileged, or: false)
+        stdout = try values.decode(.stdout, or: true)
+        stderr = try values.decode(.stderr, or: true)
+        announced = try values.decode(.announced, or: false)
     }
+
+    /// Refuses what the caller's programs may not have.
+    package func admit(by subject: Subject) throws(APIProblem) {
+        guard !privileged || subject.policy.privileged else {
+            throw APIProblem(.forbidden, "\(subject.title) may not run privileged programs")
+        }
+    }
+}
+
+/// A program that was asked for by `ExecRequest` runs.
+package struct ExecStarted: Sendable, Codable {
+    /// On its node.
+    package var pid: Int
+
+    package init(pid: Int) { self.pid = pid }
 }
 
 /// `POST /volumes`.

@@ -136,3 +136,77 @@ package struct FetchImage: Sendable, Codable {
         self.sources = sources
     }
 }
+
+/// `POST /node/v1/registries/resolve`: what an image's name stands for at its registry now.
+package struct ResolveImage: Sendable, Codable {
+    package var image: String
+    package var login: RegistryLogin?
+
+    package init(image: String, login: RegistryLogin? = nil) {
+        self.image = image
+        self.login = login
+    }
+}
+
+/// What a registry has under a name.
+package struct RegistryImage: Sendable, Codable {
+    package struct Target: Sendable, Codable {
+        package var os: String
+        package var architecture: String
+        package var variant: String?
+
+        package init(os: String, architecture: String, variant: String? = nil) {
+            self.os = os
+            self.architecture = architecture
+            self.variant = variant
+        }
+    }
+
+    package var mediaType: String
+    /// `sha256:…` of the manifest or index.
+    package var digest: String
+    /// Its bytes.
+    package var size: Int64
+    package var platforms: [Target]
+
+    package init(mediaType: String, digest: String, size: Int64, platforms: [Target]) {
+        self.mediaType = mediaType
+        self.digest = digest
+        self.size = size
+        self.platforms = platforms
+    }
+}
+
+/// `POST /node/v1/registries/search`.
+package struct SearchRegistry: Sendable, Codable {
+    /// `host[:port]`, `docker.io`.
+    package var registry: String
+    package var term: String
+    /// 1 to 100.
+    package var limit: Int
+    package var login: RegistryLogin?
+
+    package init(registry: String, term: String, limit: Int, login: RegistryLogin? = nil) {
+        self.registry = registry
+        self.term = term
+        self.limit = limit
+        self.login = login
+    }
+}
+
+/// A repository that a registry's search has found.
+package struct FoundRepository: Sendable, Codable {
+    package var name: String
+    package var description: String
+    package var stars: Int
+    package var isOfficial: Bool
+    package var isAutomated: Bool
+
+    package init(name: String, description: String, stars: Int, isOfficial: Bool, isAutomated: Bool) {
+        self.name = name
+        self.description = description
+        self.stars = stars
+        self.isOfficial = isOfficial
+        self.isAutomated = isAutomated
+    }
+}

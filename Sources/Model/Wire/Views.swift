@@ -215,6 +215,11 @@ package struct ImageView: Sendable, Codable, Hashable {
     package var labels: [String: String]?
     /// `sha256:…` of the unpacked layers, the lowest first.
     package var layers: [String]?
+    /// `repository@sha256:…` of the registries that it came from, the last one first; nil: its node is of an older
+    /// version.
+    package var repositoryDigests: [String]?
+    /// Bytes of its manifest; only in the answer to a push.
+    package var manifestSize: Int64?
     /// When it was given each of its names on the node that tells; the last such time counts where nodes differ.
     package var namedAt: [String: Timestamp]?
     package var nodes: [NodeID]
@@ -278,7 +283,10 @@ package struct Event: Sendable, Codable {
     package var action: String
     package var id: String
     package var name: String
+    /// Of a container its name, image, labels and node too.
     package var attributes: [String: String]
+    /// Whose it is; nil: nobody's alone.
+    package var group: String?
 
     package init(
         sequence: Int = 0, time: Timestamp, kind: String, action: String, id: String, name: String,

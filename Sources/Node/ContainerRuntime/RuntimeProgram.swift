@@ -10,6 +10,7 @@ package enum RuntimeProgram {
     /// - Returns: the exit status: 0; 1 for an error (255 of `exec`); that of the container's process for `run` and
     ///   `exec` in the foreground, 128 + N when signal N ended it.
     package static func run(_ arguments: [String]) -> Int32 {
+        if arguments.count > 1, arguments[1] == ContainerInit.word { return ContainerInit.run(arguments.dropFirst(2)) }
         var log = RuntimeLog.standard
         var failure: Int32 = 1
         do {

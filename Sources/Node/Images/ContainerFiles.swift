@@ -104,6 +104,19 @@ package struct ContainerFiles: Sendable {
         }
     }
 
+    /// Writes a tar of the whole root to `target`, its entries named from there on; of what is mounted in it only the
+    /// mount points of the kernel's file systems are left empty.
+    ///
+    /// - Throws: `ImageError`: limitExceeded, system.
+    package func export(to target: Int32) throws {
+        try ImageError.explaining("exporting the container's files") {
+            let writer = TarWriter { try writeAll($0, to: target, subject: "the archive") }
+            var walk = TreeArchiver(root: root.raw, writer: writer, limits: limits) { _ in }
+            try walk.add(try ByteName.open([], in: root.raw, Int32(CK_O_PATH)), at: .root, named: [])
+            try writer.finish()
+        }
+    }
+
     /// Unpacks a tar, plain or compressed, below an existing directory. Nothing outside the root is written whatever the
     /// archive says; device nodes and the kernel's own file systems are refused.
     ///

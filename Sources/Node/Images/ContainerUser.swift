@@ -38,6 +38,15 @@ package func resolveUser(_ user: String, root: String) throws -> ContainerUser {
     }
 }
 
+/// Numbers of groups, each given by name or number, as `resolveUser` reads them.
+package func resolveGroups(_ groups: [String], root: String) throws -> [UInt32] {
+    try groups.map { group in
+        try ImageError.explaining("looking up the group '\(printable(group))'") {
+            try UserDatabase(root: root).resolve(group: group)
+        }
+    }
+}
+
 /// The two files that users and groups are looked up in.
 private struct UserDatabase {
     private struct Account {
@@ -85,6 +94,13 @@ private struct UserDatabase {
         let primary = result.gid
         result.groups = [primary] + result.groups.filter { $0 != primary }
         return result
+    }
+
+    func resolve(group text: String) throws -> UInt32 {
+        switch try Self.identity(text, in: text) {
+        case .number(let number): number
+        case .name(let name): try groupNumber(name)
+        }
     }
 
     private static func invalid(_ text: String, _ reason: String) -> ImageError {

@@ -43,6 +43,8 @@ package struct ImageConfig: Sendable, Equatable {
     package var stopSignal = ""
     package var healthCheck: HealthCheck?
     package var shell: [String]?
+    /// Instructions for builds that begin with the image.
+    package var onBuild: [String]?
 
     package init() {}
 }
@@ -97,6 +99,7 @@ extension ImageConfigDocument: Codable {
         var stopSignal: String?
         var healthCheck: ImageConfig.HealthCheck?
         var shell: [String]?
+        var onBuild: [String]?
 
         enum CodingKeys: String, CodingKey {
             case user = "User"
@@ -110,6 +113,7 @@ extension ImageConfigDocument: Codable {
             case stopSignal = "StopSignal"
             case healthCheck = "Healthcheck"
             case shell = "Shell"
+            case onBuild = "OnBuild"
         }
     }
 
@@ -145,6 +149,7 @@ extension ImageConfigDocument: Codable {
         config.stopSignal = inner.stopSignal ?? ""
         config.healthCheck = inner.healthCheck
         config.shell = inner.shell
+        config.onBuild = inner.onBuild
     }
 
     func encode(to encoder: any Encoder) throws {
@@ -164,7 +169,7 @@ extension ImageConfigDocument: Codable {
             workingDirectory: config.workingDirectory.isEmpty ? nil : config.workingDirectory,
             labels: config.labels.isEmpty ? nil : config.labels,
             stopSignal: config.stopSignal.isEmpty ? nil : config.stopSignal, healthCheck: config.healthCheck,
-            shell: config.shell)
+            shell: config.shell, onBuild: config.onBuild)
         try container.encode(inner, forKey: .config)
         try container.encode(RootFS(type: "layers", diffIDs: diffIDs), forKey: .rootfs)
         try container.encode(history, forKey: .history)
@@ -205,6 +210,7 @@ extension ImageConfig {
             ("the volumes", volumes), ("the shell", shell ?? []), ("the exposed ports", exposedPorts),
             ("the labels", labels.flatMap { [$0.key, $0.value] }),
             ("the settings", [user, workingDirectory, stopSignal]), ("the health check", healthCheck?.test ?? []),
+            ("the instructions for builds", onBuild ?? []),
         ]
         for (name, list) in lists {
             guard list.count <= 8192 else { throw refused(name, "has more than 8,192 elements") }

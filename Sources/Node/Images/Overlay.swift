@@ -41,6 +41,8 @@ enum Overlay {
             try context.set("workdir", writable.work)
             try context.set("index", "off")
         }
+        // A directory that is renamed is copied, so that the upper layer is whole without the ones below.
+        try context.set("redirect_dir", "off")
         try context.set("metacopy", "off")
         let mount = try context.create(writable == nil ? .readOnly : [])
         try Mounts.attach(mount, at: target)
@@ -51,7 +53,10 @@ enum Overlay {
         let open = { (path: String) throws in SharedFD(try File.open(path, flags)) }
         let layers = try lowers.map(open)
         let place = try open(target)
-        var options = ["lowerdir=" + layers.map { "/proc/self/fd/\($0.raw)" }.joined(separator: ":"), "metacopy=off"]
+        var options = [
+            "lowerdir=" + layers.map { "/proc/self/fd/\($0.raw)" }.joined(separator: ":"), "redirect_dir=off",
+            "metacopy=off",
+        ]
         var held = layers
         if let writable {
             let (upper, work) = (try open(writable.upper), try open(writable.work))

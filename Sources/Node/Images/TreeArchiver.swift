@@ -29,13 +29,15 @@ struct TreeArchiver {
     /// Adds what `found` (O_PATH) is, under `name`, and if it is a directory all below it. Of a file system of the
     /// kernel that is mounted below, only the mount point is added.
     ///
-    /// - Parameter path: the same thing's path in the root.
+    /// - Parameters:
+    ///   - path: the same thing's path in the root.
+    ///   - name: empty: no entry for itself, and what is below it has names from there on.
     mutating func add(_ found: borrowing OwnedFD, at path: EntryPath, named name: [UInt8]) throws {
         if try KernelFileSystem.holds(found.raw, path) {
             throw ImageError(
                 .unsupported, "'\(path)' lies in a file system of the kernel; nothing is copied from there")
         }
-        try addOne(found.raw, name: name)
+        if !name.isEmpty { try addOne(found.raw, name: name) }
         // Paths still to be listed, with the names they have in the archive.
         var pending: [(path: EntryPath, name: [UInt8])] = []
         if try Self.status(found.raw, path).isDirectory { pending.append((path, name)) }
@@ -58,7 +60,7 @@ struct TreeArchiver {
                     if error.errno == ENOENT { continue }
                     throw error
                 }
-                let childName = directoryName + [0x2f] + child
+                let childName = directoryName.isEmpty ? child : directoryName + [0x2f] + child
                 try addOne(opened.raw, name: childName)
                 guard try Self.status(opened.raw, childPath).isDirectory else { continue }
                 if try !KernelFileSystem.holds(opened.raw, childPath) { below.append((childPath, childName)) }
@@ -67,7 +69,8 @@ struct TreeArchiver {
         }
     }
 
-    private mutating func addOne(_ descriptor: Int32, name: [UInt8]) throws {
+    /// Adds one thing without what is below it.
+    mutating func addOne(_ descriptor: Int32, name: [UInt8]) throws {
         entries += 1
         guard entries <= limits.layerEntries else {
             throw ImageError(.limitExceeded, "there are more than the \(limits.layerEntries) entries allowed")

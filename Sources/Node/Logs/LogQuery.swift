@@ -28,18 +28,46 @@ package struct LogQuery: Sendable, Equatable {
 
 /// Turns records back into the output that they were, with the time before each line if wanted.
 package struct LogFormatter: Sendable {
-    private let timestamps: Bool
+    /// What stands before a line.
+    package enum Prefix: Sendable {
+        case nothing
+        /// The record's time and a space; with `isFixed`, always with nine digits of a fraction.
+        case time(isFixed: Bool)
+    }
+
+    private let prefix: Prefix
+    private let indent: [UInt8]
     /// Streams in the middle of a line.
     private var unfinished: Set<LogRecord.Stream> = []
 
-    package init(timestamps: Bool) { self.timestamps = timestamps }
+    /// - Parameter indent: what stands between the prefix and the line.
+    package init(prefix: Prefix, indent: String = "") {
+        self.prefix = prefix
+        self.indent = Array(indent.utf8)
+    }
+
+    package init(timestamps: Bool) { self.init(prefix: timestamps ? .time(isFixed: false) : .nothing) }
+
+    /// Fills up the fraction of `…:15.25Z`, or of `…:15Z`, to nine digits.
+    private static func widen(_ time: inout [UInt8]) {
+        time.removeLast()
+        let point = UInt8(ascii: ".")
+        if !time.contains(point) { time.append(point) }
+        let digits = time.lastIndex(of: point).map { time.count - $0 - 1 } ?? 0
+        time.append(contentsOf: repeatElement(UInt8(ascii: "0"), count: max(0, 9 - digits)))
+        time.append(UInt8(ascii: "Z"))
+    }
 
     /// The bytes of a record; of a record that ends a line with the line break.
     package mutating func output(of record: LogRecord) -> [UInt8] {
         var output: [UInt8] = []
-        if timestamps && !unfinished.contains(record.stream) {
-            record.time.append(to: &output)
-            output.append(UInt8(ascii: " "))
+        if !unfinished.contains(record.stream) {
+            if case .time(let isFixed) = prefix {
+                record.time.append(to: &output)
+                if isFixed { Self.widen(&output) }
+                output.append(UInt8(ascii: " "))
+            }
+            output.append(contentsOf: indent)
         }
         output.append(contentsOf: record.bytes)
         if record.isPartial {

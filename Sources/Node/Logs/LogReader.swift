@@ -136,12 +136,16 @@ package final class LogReader: Sendable {
     private func read(_ state: inout State) throws(KernelError) -> [LogRecord]? {
         let file = state.files[0]
         // Emptied by a writer that keeps only one file.
-        if try file.status().size < state.offset {
+        let size = try file.status().size
+        if size < state.offset {
             state.offset = 0
             state.skipping = false
         }
+        // No larger than what there is: a follower that waits costs next to nothing.
+        let count = Int(min(Int64(Self.chunk), size - state.offset))
+        guard count > 0 else { return nil }
         // Always from the beginning of a record: the writer may take back a part that the disk did not hold.
-        let bytes = try file.read(at: state.offset, count: Self.chunk)
+        let bytes = try file.read(at: state.offset, count: count)
         guard let last = bytes.lastIndex(of: UInt8(ascii: "\n")) else {
             guard bytes.count == Self.chunk else { return nil }
             state.offset += Int64(bytes.count)

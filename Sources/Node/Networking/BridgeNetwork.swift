@@ -10,8 +10,18 @@ package struct BridgeNetworkConfiguration: Sendable, Equatable {
     package var name = "martlet"
     /// The bridge's device name.
     package var bridge = "martlet0"
-    /// An IPv4 network of /8 to /29; its first address is the bridge's. The default is seldom used by others.
+    /// An IPv4 network of /8 to /29. The default is seldom used by others.
     package var subnet = "10.213.0.0/16"
+    /// The bridge's own address; nil: the subnet's first.
+    package var gateway: String?
+    /// The part of the subnet that pods get addresses from; nil: all of it.
+    package var range: String?
+    /// Addresses that no pod gets unless it asks for one.
+    package var reserved: [String] = []
+    /// For a network that users made: the bridge of the node's own, from which it is kept apart, as from all others.
+    package var nodeBridge: String?
+    /// Nothing goes out or comes in; ports are not published.
+    package var isInternal = false
     /// Bytes; nil for that of the device with the default route.
     package var mtu: Int?
     /// Pods reach other networks under the node's address.
@@ -54,6 +64,9 @@ package struct EndpointAddresses: Sendable, Equatable {
 package final class BridgeNetwork: Sendable {
     package let configuration: BridgeNetworkConfiguration
     private let subnet: CIDR
+    /// The bridge's own address, which leads to the node.
+    package let gateway: IPAddress
+    private let range: AddressRange
     let device: BridgeDevice
     let host: CNIHost
     private let state = Mutex(State())
@@ -65,8 +78,8 @@ package final class BridgeNetwork: Sendable {
         var attached: Set<String> = []
     }
 
-    /// The namespace's device.
-    private static let interface = "eth0"
+    /// The namespace's first device.
+    package static let interface = "eth0"
 
     var pinDirectory: String { "\(configuration.runDirectory)/netns" }
     var stateDirectory: String { "\(configuration.runDirectory)/cni" }
@@ -83,8 +96,7 @@ package final class BridgeNetwork: Sendable {
                 .configuration, "'\(configuration.bridge)' is no name for a bridge: at most 15 plain characters")
         }
         guard let subnet = CIDR(configuration.subnet), subnet.isNetwork, subnet.address.family == .v4,
-            (8...29).contains(subnet.prefixLength), let gateway = subnet.first.advanced(by: 1),
-            let address = CIDR(gateway, prefixLength: subnet.prefixLength)
+            (8...29).contains(subnet.prefixLength), let first = subnet.first.advanced(by: 1)
         else {
             throw NetworkError(
                 .configuration,
@@ -96,12 +108,23 @@ package final class BridgeNetwork: Sendable {
         if let mtu = configuration.mtu, !(576...65535).contains(mtu) {
             throw NetworkError(.configuration, "an MTU of \(mtu) is not between 576 and 65535")
         }
+        guard let gateway = configuration.gateway.map({ IPAddress($0) }) ?? first, subnet.contains(gateway),
+            let address = CIDR(gateway, prefixLength: subnet.prefixLength)
+        else {
+            throw NetworkError(
+                .configuration, "the gateway '\(configuration.gateway ?? "")' is no address of \(subnet)")
+        }
         self.configuration = configuration
         self.subnet = subnet
+        self.gateway = gateway
+        range = try AddressRange(configuration, subnet, gateway: gateway)
         device = BridgeDevice(
-            name: configuration.bridge, address: address, mark: "martlet \(configuration.dataDirectory)")
+            name: configuration.bridge, address: address,
+            mark: "martlet \(configuration.dataDirectory)"
+                + (configuration.nodeBridge == nil ? "" : " \(configuration.name)"))
         do throws(JSONError) {
-            let list = try Self.list(configuration, subnet, mtu: configuration.mtu, ports: true)
+            let list = try Self.list(
+                configuration, subnet, gateway, range, mtu: configuration.mtu, for: PodConnection(hasPorts: true))
             host = CNIHost(
                 list: list, pluginDirectories: configuration.pluginDirectories,
                 cacheDirectory: "\(configuration.dataDirectory)/cni/cache",
@@ -111,23 +134,44 @@ package final class BridgeNetwork: Sendable {
         }
     }
 
-    /// - Parameter ports: without any there is nothing to do for portmap: one program less to start.
+    /// What differs between the pods of a network.
+    private struct PodConnection {
+        /// Without any there is nothing to do for portmap: one program less to start.
+        var hasPorts = false
+        /// The only one that will do.
+        var address: IPAddress?
+        var mac: MACAddress?
+        /// Whether the way out leads through here.
+        var isDefaultRoute = true
+    }
+
     private static func list(
-        _ configuration: BridgeNetworkConfiguration, _ subnet: CIDR, mtu: Int?, ports: Bool
+        _ configuration: BridgeNetworkConfiguration, _ subnet: CIDR, _ gateway: IPAddress, _ range: AddressRange,
+        mtu: Int?, for pod: PodConnection
     ) throws(JSONError) -> NetworkConfigurationList {
-        let gateway = subnet.first.advanced(by: 1) ?? subnet.first
+        let ranges = range.parts(only: pod.address).map { part -> JSONValue in
+            var object: JSONObject = [
+                "subnet": .string(subnet.description), "gateway": .string(gateway.description),
+            ]
+            if let bounds = part {
+                object["rangeStart"] = .string(bounds.lowerBound.description)
+                object["rangeEnd"] = .string(bounds.upperBound.description)
+            }
+            return .object(object)
+        }
+        let routes: [JSONValue] = pod.isDefaultRoute ? [["dst": "0.0.0.0/0"]] : []
         var bridge: JSONObject = [
             "type": "bridge", "bridge": .string(configuration.bridge), "isGateway": true, "ipMasq": false,
             "hairpinMode": true,
             "ipam": [
                 "type": "host-local", "dataDir": .string("\(configuration.runDirectory)/cni/ipam"),
-                "ranges": [[["subnet": .string(subnet.description), "gateway": .string(gateway.description)]]],
-                "routes": [["dst": "0.0.0.0/0"]],
+                "ranges": [.array(ranges)], "routes": .array(routes),
             ],
         ]
+        if pod.mac != nil { bridge["capabilities"] = ["mac": true] }
         if let mtu { bridge["mtu"] = .integer(Int64(mtu)) }
         var plugins = [try PluginConfiguration(JSONReader(.object(bridge)))]
-        if ports {
+        if pod.hasPorts {
             let portmap: JSONObject = ["type": "portmap", "snat": true, "capabilities": ["portMappings": true]]
             plugins.append(try PluginConfiguration(JSONReader(.object(portmap))))
         }
@@ -135,9 +179,9 @@ package final class BridgeNetwork: Sendable {
     }
 
     /// The list for one pod: its device gets the bridge's MTU.
-    private func list(ports: Bool) throws(NetworkError) -> NetworkConfigurationList {
+    private func list(for pod: PodConnection) throws(NetworkError) -> NetworkConfigurationList {
         do {
-            return try Self.list(configuration, subnet, mtu: device.mtu(), ports: ports)
+            return try Self.list(configuration, subnet, gateway, range, mtu: device.mtu(), for: pod)
         } catch {
             throw NetworkError(.failed, "\(error)")
         }
@@ -233,10 +277,11 @@ extension BridgeNetwork {
     /// The rules for the network as a whole.
     private var rules: [PacketFilter.Rule] {
         let comment = ["-m", "comment", "--comment", ruleMark]
+        var rules = isolation(comment)
         // For ports published on 127.0.0.1 portmap sets route_localnet on the bridge; without this rule a pod could
         // then send to the host's loopback addresses. Answers to published ports are not meant: they come to the
         // bridge's own address.
-        var rules = [
+        rules += [
             PacketFilter.Rule(
                 table: "raw", chain: "PREROUTING",
                 words: ["-i", device.name, "-d", "127.0.0.0/8"] + comment + ["-j", "DROP"]),
@@ -249,13 +294,28 @@ extension BridgeNetwork {
                 words: ["-o", device.name, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED,DNAT"] + comment
                     + ["-j", "ACCEPT"]),
         ]
-        if configuration.masquerade {
+        if configuration.masquerade, !configuration.isInternal {
             rules.append(
                 PacketFilter.Rule(
                     table: "nat", chain: "POSTROUTING",
                     words: ["-s", subnet.description, "!", "-o", device.name] + comment + ["-j", "MASQUERADE"]))
         }
         return rules
+    }
+
+    /// Keeps a network that users made apart from all others: nothing comes in but answers and what came to a published
+    /// port. In the table `mangle`, which is asked before anybody's rule in `filter` can accept.
+    private func isolation(_ comment: [String]) -> [PacketFilter.Rule] {
+        guard let node = configuration.nodeBridge else { return [] }
+        let unasked = ["-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED,DNAT"]
+        func drop(_ words: [String]) -> PacketFilter.Rule {
+            PacketFilter.Rule(table: "mangle", chain: "FORWARD", words: words + comment + ["-j", "DROP"])
+        }
+        let name = device.name
+        if configuration.isInternal {
+            return [drop(["!", "-i", name, "-o", name]), drop(["-i", name, "!", "-o", name])]
+        }
+        return [drop(["!", "-i", name, "-o", name] + unasked), drop(["-i", name, "-o", node] + unasked)]
     }
 }
 
@@ -267,32 +327,61 @@ extension BridgeNetwork {
     /// - Parameters:
     ///   - id: the task's.
     ///   - namespacePath: its pinned network namespace.
-    ///   - ports: to publish; IPv4 only.
+    ///   - interface: the device's name inside.
+    ///   - ports: to publish; IPv4 only. An internal network has none.
+    ///   - address: the only one that will do; nil: any that is free.
+    ///   - mac: the device's hardware address; nil: any.
+    ///   - isDefaultRoute: the pod's way out leads through this network.
     /// - Throws: `NetworkError` of kind portTaken when a port is in use; otherwise what the plugins say. Nothing is
     ///   left behind then, or it is on record for the garbage collection.
     package func attach(
-        _ id: String, namespacePath: String, ports: [PortMapping] = []
+        _ id: String, namespacePath: String, interface: String = BridgeNetwork.interface, ports: [PortMapping] = [],
+        address: IPAddress? = nil, mac: MACAddress? = nil, isDefaultRoute: Bool = true
     ) throws(NetworkError) -> EndpointAddresses {
-        let list = try list(ports: !ports.isEmpty)
+        let ports = configuration.isInternal ? [] : ports
+        let list = try list(
+            for: PodConnection(
+                hasPorts: !ports.isEmpty, address: address, mac: mac,
+                isDefaultRoute: isDefaultRoute && !configuration.isInternal))
+        do {
+            // Of a try that was cut off.
+            for record in try host.records(of: id) where record.attachment.interface != interface {
+                try host.delete(record)
+            }
+        } catch {
+            throw NetworkError(.failed, "\(error)")
+        }
         try reserve(ports, for: id)
+        var capabilities = CapabilityArguments(portMappings: ports)
+        capabilities.mac = mac
         let attachment = NetworkAttachment(
-            containerID: id, namespacePath: namespacePath, interface: Self.interface,
-            capabilities: CapabilityArguments(portMappings: ports))
+            containerID: id, namespacePath: namespacePath, interface: interface, capabilities: capabilities)
         do throws(CNIHostError) {
             let result = try host.add(attachment, list: list)
             return try addresses(in: result, ports)
         } catch {
             release(id)
+            if let address, holder(of: address) != id {
+                throw NetworkError(
+                    .addressTaken,
+                    "the address \(address) of the network \(configuration.name) cannot be had, another container may have "
+                        + "it: choose another (\(error))")
+            }
             throw NetworkError(.failed, error.description)
         }
     }
 
-    /// Disconnects a pod; one that is not connected is no error. May be repeated until it succeeds.
+    /// Disconnects a pod, whatever its device is called; one that is not connected is no error. May be repeated until
+    /// it succeeds.
     package func detach(_ id: String) throws(NetworkError) {
-        do throws(CNIHostError) {
-            try host.delete(NetworkAttachment(containerID: id, namespacePath: "", interface: Self.interface))
+        do {
+            let records = try host.records(of: id)
+            for record in records { try host.delete(record) }
+            if records.isEmpty {
+                try host.delete(NetworkAttachment(containerID: id, namespacePath: "", interface: Self.interface))
+            }
         } catch {
-            throw NetworkError(.failed, error.description)
+            throw NetworkError(.failed, "\(error)")
         }
         release(id)
     }
@@ -300,7 +389,7 @@ extension BridgeNetwork {
     /// The addresses of a pod that is connected; nil for one that is not.
     package func addresses(of id: String) throws(NetworkError) -> EndpointAddresses? {
         do {
-            guard let record = try host.record(containerID: id), record.isComplete, let result = record.result
+            guard let record = try host.records(of: id).first(where: \.isComplete), let result = record.result
             else { return nil }
             return try addresses(in: result, record.attachment.capabilities.portMappings)
         } catch {
@@ -417,13 +506,14 @@ extension BridgeNetwork {
                     try host.delete(record)
                 }
             }
-            for id in try leases() where !kept.contains(id) && !removed.contains(id) {
+            for (id, interface) in try leases() where !kept.contains(id) && !removed.contains(id) {
                 clean(id, &removed, &problems) { () throws(CNIHostError) in
-                    try host.delete(NetworkAttachment(containerID: id, namespacePath: "", interface: Self.interface))
+                    try host.delete(NetworkAttachment(containerID: id, namespacePath: "", interface: interface))
                 }
             }
             try PacketFilter().removePluginRules(network: configuration.name) { !kept.contains($0) }
-            for id in try pins() where !kept.contains(id) {
+            // Namespaces are the node's, whichever networks they are on.
+            for id in try configuration.nodeBridge == nil ? pins() : [] where !kept.contains(id) {
                 try NetworkNamespace.remove(at: "\(pinDirectory)/\(id)")
                 removed.insert(id)
             }
@@ -446,15 +536,32 @@ extension BridgeNetwork {
         }
     }
 
-    /// The containers that hold an address: host-local has one file per address with the id in its first line.
-    private func leases() throws(KernelError) -> Set<String> {
-        var ids: Set<String> = []
+    /// The containers that hold an address, with their devices: host-local has one file per address with the id in its
+    /// first line and the device in the second.
+    private func leases() throws(KernelError) -> [String: String] {
+        var devices: [String: String] = [:]
         for name in try Self.entries(leaseDirectory) where IPAddress(name) != nil {
-            let text = try File.text("\(leaseDirectory)/\(name)", limit: 4096)
-            guard let id = text.split(whereSeparator: \.isNewline).first else { continue }
-            if CNINames.isName(String(id)) { ids.insert(String(id)) }
+            let lines = try File.text("\(leaseDirectory)/\(name)", limit: 4096).split(whereSeparator: \.isNewline)
+            guard let id = lines.first.map({ String($0) }), CNINames.isName(id) else { continue }
+            let device = lines.dropFirst().first.map { String($0) } ?? Self.interface
+            devices[id] = CNINames.isInterface(device) ? device : Self.interface
         }
-        return ids
+        return devices
+    }
+
+    /// Who holds an address; nil: nobody, or it cannot be told.
+    private func holder(of address: IPAddress) -> String? {
+        (try? File.text("\(leaseDirectory)/\(address)", limit: 4096))?
+            .split(whereSeparator: \.isNewline).first.map { String($0) }
+    }
+
+    /// Whether a container holds an address.
+    func hasLease(_ id: String) throws(KernelError) -> Bool { try leases()[id] != nil }
+
+    /// Whether anything is attached, or was when a crash came in between.
+    func isInUse() throws(KernelError) -> Bool {
+        guard try host.records().isEmpty else { return true }
+        return try !leases().isEmpty
     }
 
     private func pins() throws(KernelError) -> [String] { try Self.entries(pinDirectory) }
@@ -477,11 +584,8 @@ extension BridgeNetwork {
         state.withLock { $0 = State(ports: [:], attached: []) }
         var problems = collectGarbage(living: []).problems
         do {
-            let filter = try PacketFilter()
-            for table in ["raw", "filter", "nat"] {
-                for rule in try filter.rules(table: table) where rule.comment == ruleMark { try filter.remove(rule) }
-            }
-            try filter.removeUnusedPortmapChains()
+            try removeRules()
+            try PacketFilter().removeUnusedPortmapChains()
         } catch {
             problems.append("\(error)")
         }
@@ -496,6 +600,25 @@ extension BridgeNetwork {
             problems.append("\(error)")
         }
         return problems
+    }
+
+    private func removeRules() throws(NetworkError) {
+        let filter = try PacketFilter()
+        for table in ["raw", "mangle", "filter", "nat"] {
+            for rule in try filter.rules(table: table) where rule.comment == ruleMark { try filter.remove(rule) }
+        }
+    }
+
+    /// Takes away the bridge, the rules and the leases of a network that nobody is attached to; the node's stay.
+    func removeDevice() throws(NetworkError) {
+        try removeRules()
+        do throws(KernelError) {
+            let owner = try device.owner()
+            if owner == .us || owner == .abandoned { try device.delete() }
+            try Tree.remove(leaseDirectory)
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
     }
 
     private func restoreForwarding() throws(KernelError) {

@@ -127,8 +127,9 @@ struct CNICache: Sendable {
         }
     }
 
-    /// All readable records of a network.
-    func all(network: String) throws(KernelError) -> [CNIRecord] {
+    /// All readable records of a network, or of one container there.
+    func all(network: String, container: String? = nil) throws(KernelError) -> [CNIRecord] {
+        let prefix = network + "-" + (container.map { $0 + "-" } ?? "")
         let names: [String]
         do throws(KernelError) {
             names = try File.list(directory)
@@ -137,8 +138,10 @@ struct CNICache: Sendable {
             throw error
         }
         var records: [CNIRecord] = []
-        for name in names.sorted() where name.hasSuffix(".json") && name.hasPrefix(network + "-") {
-            guard let record = try load("\(directory)/\(name)"), record.list.name == network else { continue }
+        for name in names.sorted() where name.hasSuffix(".json") && name.hasPrefix(prefix) {
+            guard let record = try load("\(directory)/\(name)"), record.list.name == network,
+                container == nil || record.attachment.containerID == container
+            else { continue }
             records.append(record)
         }
         return records

@@ -191,6 +191,11 @@ package struct CNIHost: Sendable {
     /// What is on record for this network, complete or not.
     package func records() throws(KernelError) -> [CNIRecord] { try cache.all(network: list.name) }
 
+    /// What is on record of one container for this network, complete or not.
+    package func records(of containerID: String) throws(KernelError) -> [CNIRecord] {
+        try cache.all(network: list.name, container: containerID)
+    }
+
     /// What is on record for one attachment.
     package func record(containerID: String, interface: String = "eth0") throws(KernelError) -> CNIRecord? {
         guard CNINames.isName(containerID), CNINames.isInterface(interface) else { return nil }

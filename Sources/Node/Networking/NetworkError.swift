@@ -9,6 +9,8 @@ package struct NetworkError: Error, Sendable, Equatable, CustomStringConvertible
         case bridgeTaken
         /// The subnet is in use on this machine.
         case subnetTaken
+        /// The one address that will do is another's.
+        case addressTaken
         /// A port of this machine is in use.
         case portTaken
         /// A program or plugin is not installed.

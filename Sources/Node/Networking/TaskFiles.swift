@@ -22,13 +22,26 @@ package struct TaskFiles: Sendable, Equatable {
     /// Further lines of /etc/hosts.
     package var extraHosts: [(name: String, address: IPAddress)] = []
     package var nameService = NameService()
+    /// Others that it reaches by name.
+    package var peers: [Peer] = []
+
+    /// Another pod of the same network.
+    package struct Peer: Sendable, Hashable {
+        package var address: String
+        package var names: [String]
+
+        package init(address: String, names: [String]) {
+            self.address = address
+            self.names = names
+        }
+    }
 
     package init(hostname: String) { self.hostname = hostname }
 
     package static func == (left: TaskFiles, right: TaskFiles) -> Bool {
         left.hostname == right.hostname && left.address == right.address
             && left.isHostNetwork == right.isHostNetwork && left.nameService == right.nameService
-            && left.extraHosts.elementsEqual(right.extraHosts, by: ==)
+            && left.peers == right.peers && left.extraHosts.elementsEqual(right.extraHosts, by: ==)
     }
 
     /// Writes `hosts`, `resolv.conf` and `hostname` into a directory, which is made when missing. Existing files keep
@@ -44,6 +57,16 @@ package struct TaskFiles: Sendable, Equatable {
             try Self.write("\(directory)/hosts", hostsFile(hostsOwn: hosts))
             try Self.write("\(directory)/resolv.conf", resolverFile(hostFiles: Self.resolvers(hostRoot)))
             try Self.write("\(directory)/hostname", "\(hostname)\n")
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
+    }
+
+    /// Writes `hosts` alone, into its old inode.
+    package func writeHosts(to directory: String) throws(NetworkError) {
+        try validate()
+        do throws(KernelError) {
+            try Self.write("\(directory)/hosts", hostsFile(hostsOwn: nil))
         } catch {
             throw NetworkError(.failed, error.description)
         }
@@ -76,11 +99,11 @@ package struct TaskFiles: Sendable, Equatable {
         guard Self.isWord(hostname), hostname.utf8.count <= 64 else {
             throw NetworkError(.configuration, "'\(hostname)' is no host name: at most 64 plain characters")
         }
-        let words = extraHosts.map(\.name) + nameService.search + nameService.options
+        let words = extraHosts.map(\.name) + nameService.search + nameService.options + peers.flatMap(\.names)
         if let bad = words.first(where: { !Self.isWord($0) }) {
             throw NetworkError(.configuration, "'\(bad)' does not fit into a hosts or resolver file")
         }
-        guard words.count <= 4096, nameService.servers.count <= 64 else {
+        guard words.count <= 65_536, nameService.servers.count <= 64 else {
             throw NetworkError(.configuration, "too many names for a hosts or resolver file")
         }
     }
@@ -106,6 +129,7 @@ package struct TaskFiles: Sendable, Equatable {
             text += "\(address?.description ?? "127.0.0.1")\t\(hostname)\n"
         }
         for host in extraHosts { text += "\(host.address)\t\(host.name)\n" }
+        for peer in peers { text += "\(peer.address)\t\(peer.names.joined(separator: " "))\n" }
         return text
     }
 

@@ -2,8 +2,8 @@ import CKernel
 import Glibc
 import Kernel
 
-/// Starts the detached threads of this module.
-enum Thread {
+/// Starts the detached threads of daemons.
+package enum Thread {
     private final class Body: Sendable {
         let run: @Sendable () -> Void
         init(_ run: @escaping @Sendable () -> Void) { self.run = run }
@@ -14,7 +14,7 @@ enum Thread {
     ///
     /// - Parameter name: at most 15 bytes, see pthread_setname_np(3).
     /// - Throws: `KernelError` (EAGAIN: the limit on threads is reached).
-    static func start(name: String, _ body: @escaping @Sendable () -> Void) throws(KernelError) {
+    package static func start(name: String, _ body: @escaping @Sendable () -> Void) throws(KernelError) {
         var attributes = pthread_attr_t()
         pthread_attr_init(&attributes)
         pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))

@@ -9,18 +9,18 @@ package struct VolumeRecord: Codable, Sendable, Equatable {
     package var name: String
     package var created: Timestamp
     package var labels: [String: String]
-    /// As given when it was made; none is known yet, so it is empty.
+    /// As given when it was made, see `VolumeOptions`.
     package var options: [String: String]
     /// Made for one container, without a name of a user's choice.
     package var anonymous: Bool
 
     private enum CodingKeys: String, CodingKey { case name, created, labels, options, anonymous }
 
-    init(name: String, labels: [String: String], anonymous: Bool) {
+    init(name: String, labels: [String: String], options: [String: String] = [:], anonymous: Bool) {
         self.name = name
         created = Timestamp.now()
         self.labels = labels
-        options = [:]
+        self.options = options
         self.anonymous = anonymous
     }
 }
@@ -113,18 +113,14 @@ extension VolumeStore {
 
     /// Makes a volume; one that exists is returned as it is.
     ///
-    /// - Parameter options: none is supported yet; any is refused by name.
+    /// - Parameter options: see `VolumeOptions`; what they name is looked for when a container gets the volume.
     /// - Throws: `VolumeError`: invalidArgument, unsupported, noSpace, system.
     @discardableResult
     package func create(
         _ name: String, labels: [String: String] = [:], options: [String: String] = [:], anonymous: Bool = false
     ) throws -> VolumeRecord {
         try Self.check(name)
-        if let option = options.keys.sorted().first {
-            throw VolumeError(
-                .unsupported,
-                "the volume option '\(ByteName.text(option.utf8))' is not supported; volumes are directories")
-        }
+        _ = try VolumeOptions(options)
         guard labels.count <= 1024, labels.allSatisfy({ $0.key.utf8.count <= 1024 && $0.value.utf8.count <= 65536 })
         else {
             throw VolumeError(.invalidArgument, "a volume has at most 1,024 labels of at most 64 KiB")
@@ -132,7 +128,7 @@ extension VolumeStore {
         return try VolumeError.explaining("making the volume \(name)") {
             try volumes.withLock { volumes in
                 if let present = volumes[name] { return present }
-                let record = VolumeRecord(name: name, labels: labels, anonymous: anonymous)
+                let record = VolumeRecord(name: name, labels: labels, options: options, anonymous: anonymous)
                 let new = "\(root)/.new.\(name)"
                 try Tree.remove(new)
                 do {
@@ -173,7 +169,8 @@ extension VolumeStore {
     /// - Throws: `VolumeError`: notFound, inUse, system.
     @discardableResult
     package func remove(_ name: String, inUse: Set<String>) throws -> UInt64 {
-        try VolumeError.explaining("removing the volume \(ByteName.text(name.utf8))") {
+        if !inUse.contains(name) { try unmount(name) }
+        return try VolumeError.explaining("removing the volume \(ByteName.text(name.utf8))") {
             let aside = "\(root)/.removed.\(name)"
             try volumes.withLock { volumes in
                 guard volumes[name] != nil else {

@@ -21,16 +21,18 @@ struct Martlet: AsyncParsableCommand {
             CommandGroup(
                 name: "Containers",
                 subcommands: [
-                    Run.self, Create.self, PS.self, Logs.self, Exec.self, Attach.self, Copy.self, Wait.self, Start.self,
-                    Stop.self, Restart.self, Kill.self, Pause.self, Unpause.self, Remove.self, Inspect.self, Stats.self,
+                    Run.self, Create.self, PS.self, Logs.self, Exec.self, Attach.self, Copy.self, Diff.self,
+                    Export.self, Commit.self, Wait.self, Start.self,
+                    Stop.self, Restart.self, Kill.self, Pause.self, Unpause.self, Update.self, Rename.self, Remove.self,
+                    Inspect.self, Stats.self,
                     Top.self, Events.self,
                 ]),
             CommandGroup(name: "Services", subcommands: [Service.self]),
             CommandGroup(
-                name: "Images and volumes",
+                name: "Images, volumes and networks",
                 subcommands: [
                     Images.self, Pull.self, Push.self, Login.self, Logout.self, Tag.self, ImageCommand.self,
-                    VolumeCommand.self,
+                    VolumeCommand.self, NetworkCommand.self,
                 ]),
             CommandGroup(name: "Secrets and configs", subcommands: [SecretCommand.self, ConfigCommand.self]),
             CommandGroup(

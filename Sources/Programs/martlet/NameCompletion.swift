@@ -6,6 +6,7 @@ extension CompletionKind {
     static var services: CompletionKind { names("service ls --quiet") }
     static var images: CompletionKind { names("images --format '{{.Name}}'") }
     static var volumes: CompletionKind { names("volume ls --quiet") }
+    static var networks: CompletionKind { names("network ls --quiet") }
     static var secrets: CompletionKind { names("secret ls --quiet") }
     static var configs: CompletionKind { names("config ls --quiet") }
     static var nodes: CompletionKind { names("node ls --quiet") }

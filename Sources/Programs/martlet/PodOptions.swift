@@ -7,13 +7,16 @@ struct PodOptions: ParsableArguments {
     @OptionGroup var variables: EnvironmentOptions
     @OptionGroup var files: FileMountOptions
     @OptionGroup var loss: LossOptions
+    @OptionGroup var limits: LimitOptions
+    @OptionGroup var isolation: IsolationOptions
+    @OptionGroup var names: NameOptions
 
     @Option(
-        name: .shortAndLong, help: "SOURCE:TARGET[:ro]: a path of the node, or a named volume.",
+        name: .shortAndLong, help: "SOURCE:TARGET[:ro,…]: a path of the node, or a named volume.",
         transform: VolumeArgument.init(parsing:))
     var volume: [VolumeArgument] = []
 
-    @Option(help: "/TARGET[:size=64m,mode=1777]: memory.", transform: TmpfsArgument.init(parsing:))
+    @Option(help: "/TARGET[:size=64m,mode=1777,…]: memory.", transform: TmpfsArgument.init(parsing:))
     var tmpfs: [TmpfsArgument] = []
 
     @Option(name: .shortAndLong, help: "The directory that the program starts in.")
@@ -42,36 +45,18 @@ struct PodOptions: ParsableArguments {
     @Option(help: "no-new-privileges[=false], seccomp=unconfined, seccomp=FILE.")
     var securityOpt: [String] = []
 
-    @Option(name: .shortAndLong, help: "Memory limit, such as 64m.")
-    var memory: ByteSize?
-
-    @Option(
-        parsing: .unconditional, help: "Memory plus swap; the same as --memory unless given; -1 for no limit on swap.")
-    var memorySwap: ByteSize?
-
-    @Option(help: "What the scheduler reserves when it is less than --memory.")
-    var memoryReservation: ByteSize?
-
-    @Option(parsing: .unconditional, help: "Processors, such as 0.5.")
-    var cpus: Cores?
-
-    @Option(parsing: .unconditional, help: "Weight among neighbours, 2 to 262144.")
-    var cpuShares: Int64?
-
-    @Option(parsing: .unconditional, help: "The most processes; -1 for no limit.")
-    var pidsLimit: Int64?
-
     @Option(help: "Size of /dev/shm.")
     var shmSize: ByteSize?
-
-    @Option(help: "bridge, host or none.", completion: .list(["bridge", "host", "none"]))
-    var network: PodSpec.Network = .bridge
 
     @Option(name: .shortAndLong, help: "KEY=value.")
     var label: [LabelArgument] = []
 
-    @Option(help: "LABEL==VALUE or LABEL!=VALUE: on which nodes.")
+    @Option(
+        help: "LABEL==VALUE or LABEL!=VALUE: on which nodes; VALUE may be abc* or /expression/, with ~ a wish.")
     var constraint: [ConstraintArgument] = []
+
+    @Option(help: "The same for what is on them: container==NAME, image==NAME, or a label of containers.")
+    var affinity: [ConstraintArgument] = []
 
     @Option(help: "The group that it lives under, such as /team/web (its maker's own, else /).")
     var group: String?
@@ -121,6 +106,9 @@ struct PodOptions: ParsableArguments {
     @Option(help: "Failures within this time of the start do not count.")
     var healthStartPeriod: Seconds?
 
+    @Option(help: "Between two checks within the start period.")
+    var healthStartInterval: Seconds?
+
     /// What was given on the command line, over `base` (an existing spec when updating).
     func pod(
         _ kind: Workload.Kind, image: String, command: [String], terminal: Bool = false, stdin: Bool = false
@@ -128,6 +116,7 @@ struct PodOptions: ParsableArguments {
         var container = ContainerSpec(image: image)
         container.terminal = terminal
         container.stdin = stdin
+        container.stdinOnce = stdin
         container.command = command.isEmpty ? nil : command
         var pod = PodSpec(containers: [container])
         try apply(to: &pod, of: kind)
@@ -145,7 +134,9 @@ struct PodOptions: ParsableArguments {
         container.capabilitiesAdded += capAdd
         container.capabilitiesDropped += capDrop
         try applySecurity(to: &container)
-        applyLimits(to: &container.limits)
+        limits.apply(to: &container.limits)
+        if let shmSize { container.limits.sharedMemory = shmSize.bytes }
+        try isolation.apply(to: &container, &pod)
         container.labels.merge(label.dictionary) { $1 }
         if let entrypoint { container.entrypoint = entrypoint.isEmpty ? [] : [entrypoint] }
         if !stopSignal.isEmpty { container.stopSignal = stopSignal }
@@ -155,11 +146,12 @@ struct PodOptions: ParsableArguments {
         container.rlimits += ulimit.map(\.limit)
         if let check = try healthCheck() { container.healthCheck = check }
         pod.containers[0] = container
-        pod.network = network
+        try names.apply(to: &pod)
         pod.ports += publish.flatMap(\.mappings)
         if !hostname.isEmpty { pod.hostname = hostname }
         if let restart { pod.restart = restart.policy }
         pod.constraints += constraint.map(\.constraint)
+        pod.affinities += affinity.map(\.constraint)
         if let strategy { pod.strategy = strategy }
         pod.loss = loss.policy(over: pod.loss, for: kind)
     }
@@ -192,16 +184,6 @@ struct PodOptions: ParsableArguments {
         }
     }
 
-    private func applyLimits(to limits: inout Limits) {
-        if let memory { limits.memory = memory.bytes }
-        if let memorySwap { limits.memorySwap = memorySwap.bytes }
-        if let memoryReservation { limits.memoryReservation = memoryReservation.bytes }
-        if let cpus { limits.cpu = cpus.nano }
-        if let cpuShares { limits.cpuShares = cpuShares }
-        if let pidsLimit { limits.pids = pidsLimit == -1 ? nil : pidsLimit }
-        if let shmSize { limits.sharedMemory = shmSize.bytes }
-    }
-
     private func healthCheck() throws -> HealthCheck? {
         var probes: [HealthCheck.Probe] = []
         if let healthCmd { probes.append(.command(["/bin/sh", "-c", healthCmd])) }
@@ -218,16 +200,19 @@ struct PodOptions: ParsableArguments {
             throw ValidationError("give one of --health-cmd, --health-tcp and --health-http")
         }
         guard let probe = probes.first else {
-            if healthInterval != nil || healthTimeout != nil || healthRetries != nil || healthStartPeriod != nil {
+            if healthInterval != nil || healthTimeout != nil || healthRetries != nil || healthStartPeriod != nil
+                || healthStartInterval != nil
+            {
                 throw ValidationError("health options need --health-cmd, --health-tcp or --health-http")
             }
             return nil
         }
-        return HealthCheck(
+        var check = HealthCheck(
             probe: probe, interval: healthInterval?.whole ?? 30, timeout: healthTimeout?.whole ?? 30,
             retries: healthRetries ?? 3, startPeriod: healthStartPeriod?.whole ?? 0)
+        check.startInterval = healthStartInterval?.whole
+        return check
     }
 }
 
-extension PodSpec.Network: ExpressibleByArgument {}
 extension PlacementStrategy: ExpressibleByArgument {}

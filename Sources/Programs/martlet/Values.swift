@@ -136,22 +136,35 @@ struct PublishedPort {
     }
 }
 
-/// `source:target[:ro|rw]`: a bind when the source is a path, a named volume otherwise; a target alone is refused.
+extension Mount {
+    /// Takes one of `-v`'s options; what is a flag of mount(8) the cluster knows, or refuses.
+    fileprivate mutating func take(_ option: String) {
+        switch option {
+        case "ro": readOnly = true
+        case "rw": readOnly = false
+        case "nocopy": copyUp = false
+        case "nonrecursive": recursive = false
+        case "private", "rprivate", "shared", "rshared", "slave", "rslave": propagation = option
+        default: options.append(option)
+        }
+    }
+}
+
+/// `source:target[:option,…]`: a bind when the source is a path, a named volume otherwise; a target alone is refused.
 struct VolumeArgument {
     let mount: Mount
 
     init(parsing argument: String) throws {
         let words = argument.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
         guard words.count == 2 || words.count == 3, !words[0].isEmpty else {
-            throw ValidationError("write SOURCE:TARGET or SOURCE:TARGET:ro; a volume without a name is not supported")
+            throw ValidationError("write SOURCE:TARGET[:ro,…]; a volume without a name is not supported")
         }
         guard words[1].hasPrefix("/") else {
             throw ValidationError("the target '\(words[1])' is a path in the container: begin it with '/'")
         }
-        guard words.count == 2 || words[2] == "ro" || words[2] == "rw" else {
-            throw ValidationError("the option '\(words[2])' is not supported: use ro or rw")
-        }
-        mount = Mount(try Self.source(words[0]), target: words[1], readOnly: words.count == 3 && words[2] == "ro")
+        var mount = Mount(try Self.source(words[0]), target: words[1])
+        for option in words.dropFirst(2).flatMap({ $0.split(separator: ",") }) { mount.take(String(option)) }
+        self.mount = mount
     }
 
     /// `.`, `./x` and `../x` are below this program's working directory, as in a shell.
@@ -181,6 +194,7 @@ struct TmpfsArgument {
         }
         var size: Int64?
         var mode: String?
+        var options: [String] = []
         var readOnly = false
         for option in words.dropFirst().flatMap({ $0.split(separator: ",") }) {
             let pair = option.split(separator: "=", maxSplits: 1).map(String.init)
@@ -193,10 +207,12 @@ struct TmpfsArgument {
             case ("mode", 2): mode = pair[1]
             case ("ro", 1): readOnly = true
             case ("rw", 1): readOnly = false
-            default: throw ValidationError("the option '\(option)' is not supported: use size=64m, mode=1777, ro or rw")
+            default: options.append(String(option))
             }
         }
-        mount = Mount(.tmpfs(size: size, mode: mode), target: words[0], readOnly: readOnly)
+        var mount = Mount(.tmpfs(size: size, mode: mode), target: words[0], readOnly: readOnly)
+        mount.options = options
+        self.mount = mount
     }
 }
 

@@ -267,3 +267,10 @@ extension UInt128 {
         Swift.min(trailingZeroBitCount, family.bits)
     }
 }
+
+extension IPAddress: Comparable {
+    /// IPv4 first.
+    package static func < (left: IPAddress, right: IPAddress) -> Bool {
+        left.family == right.family ? left.value < right.value : left.family == .v4
+    }
+}

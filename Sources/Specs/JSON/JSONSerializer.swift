@@ -1,5 +1,5 @@
 /// Writes JSON text.
-struct JSONSerializer {
+package struct JSONSerializer {
     private(set) var bytes: [UInt8] = []
     private let pretty: Bool
     private let sortedKeys: Bool
@@ -57,7 +57,7 @@ struct JSONSerializer {
     }
 
     /// Appends a string with its quotation marks; what RFC 8259 does not require to be escaped stays as it is.
-    static func append(string: String, to bytes: inout [UInt8]) {
+    package static func append(string: String, to bytes: inout [UInt8]) {
         bytes.append(UInt8(ascii: "\""))
         var text = string
         text.withUTF8 { utf8 in

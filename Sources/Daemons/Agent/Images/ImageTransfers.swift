@@ -64,6 +64,30 @@ final class ImageTransfers: Sendable {
         try await registry().login(wish.registry, credentials: try wish.login.credentials)
     }
 
+    /// What a name stands for at its registry now.
+    func resolve(_ wish: ResolveImage) async throws -> RegistryImage {
+        let found = try await registry().describe(
+            ImageReference(wish.image), credentials: try wish.login?.credentials)
+        return RegistryImage(
+            mediaType: found.mediaType, digest: found.digest.description, size: Int64(found.size),
+            platforms: found.platforms.map { .init(os: $0.os, architecture: $0.architecture, variant: $0.variant) })
+    }
+
+    /// The tags that a repository has at its registry.
+    func tags(_ wish: ResolveImage) async throws -> [String] {
+        try await registry().tags(ImageReference(wish.image), credentials: try wish.login?.credentials)
+    }
+
+    func search(_ wish: SearchRegistry) async throws -> [FoundRepository] {
+        let found = try await registry().search(
+            wish.registry, wish.term, limit: wish.limit, credentials: try wish.login?.credentials)
+        return found.map { one in
+            FoundRepository(
+                name: one.name, description: one.description, stars: one.stars, isOfficial: one.isOfficial,
+                isAutomated: one.isAutomated)
+        }
+    }
+
     private static func platform(_ text: String) throws -> Images.Platform {
         let parts = text.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
         guard (2...3).contains(parts.count), parts.allSatisfy({ !$0.isEmpty && $0.utf8.count <= 32 }) else {

@@ -16,6 +16,15 @@ extension PodExecutor {
         }
     }
 
+    /// Tells the container's terminal its size.
+    func resize(_ assignment: TaskAssignment, columns: UInt16, rows: UInt16) async throws(ExecutorFailure) {
+        try await explaining("cannot resize the terminal of container \(assignment.instanceName)") {
+            let container = try Self.container(of: assignment)
+            try await shim(of: assignment.task).call(
+                .resize(container: container.text, columns: columns, rows: rows), patience: .seconds(30))
+        }
+    }
+
     /// The signal that was named, or what spec or image choose, or SIGTERM.
     func number(of name: String, _ assignment: TaskAssignment) async throws -> Int32 {
         var text = name

@@ -22,10 +22,12 @@ package final class PodExecutor: Executor {
     let transfers: ImageTransfers
     let volumes: VolumeStore
     let network: BridgeNetwork
+    let userNetworks: UserNetworks
     let cgroups: CgroupLayout
     let launcher: ShimLauncher
     let gate = AttachGate()
     let leases: LeaseKeeper
+    let table: TaskTable
     let logger: Logger
     let bootID: String
 
@@ -69,10 +71,12 @@ package final class PodExecutor: Executor {
         self.transfers = transfers
         self.volumes = volumes
         self.network = network
+        userNetworks = UserNetworks(network.configuration, prefix: Model.Network.devicePrefix)
         self.pool = pool
         self.reactor = reactor
         self.logger = logger
         leases = LeaseKeeper(table, logger)
+        self.table = table
         cgroups = try CgroupLayout.detect()
         bootID = try Proc.bootID()
         launcher = ShimLauncher(
@@ -89,6 +93,7 @@ package final class PodExecutor: Executor {
         listeners.withLock { $0.event = tell }
         await withDiscardingTaskGroup { group in
             group.addTask { await self.keepLeases() }
+            group.addTask { await self.keepHosts() }
             for await job in jobs {
                 switch job {
                 case .watch(let task, let container):

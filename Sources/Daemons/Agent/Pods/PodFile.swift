@@ -23,6 +23,8 @@ struct PodFile: Sendable, Codable, Equatable {
         var source: String
         var target: String
         var readOnly: Bool
+        /// How it is mounted; nil: as most are.
+        var options: [String]?
     }
 
     var schema = 1
@@ -32,9 +34,11 @@ struct PodFile: Sendable, Codable, Equatable {
     var mounts: [HostMount]
     /// IPv4 first.
     var addresses: [String]
+    /// Where it is on each of its networks; nil: of an earlier version, which had none.
+    var endpoints: [NetworkEndpoint]?
     var hostname: String
 
-    var pod: PreparedPod { PreparedPod(addresses: addresses) }
+    var pod: PreparedPod { PreparedPod(addresses: addresses, endpoints: endpoints ?? []) }
 
     /// Reads it; nil when preparation has not ended. Blocks.
     static func read(_ paths: TaskPaths) throws -> PodFile? {

@@ -28,17 +28,14 @@ extension PodExecutor {
         do {
             let image = try mountRoot(container, task)
             let mounts = try makeMounts(container, task)
-            let endpoint = try connect(assignment, task)
+            let endpoints = try connect(assignment, task)
             failpoint("agent.after_network")
             let hostname = hostname(assignment, id)
-            var files = TaskFiles(hostname: hostname)
-            files.address = endpoint?.address.address
-            files.isHostNetwork = assignment.pod.network == .host
-            try files.write(to: task.files)
+            try files(assignment, hostname, endpoints).write(to: task.files)
             try File.makeDirectories(task.logs)
             let pod = PodFile(
                 bootID: bootID, image: image, mounts: mounts,
-                addresses: [endpoint?.address.address.description].compactMap { $0 }, hostname: hostname)
+                addresses: endpoints.map(\.host), endpoints: endpoints, hostname: hostname)
             try pod.write(task)
             return pod.pod
         } catch {
@@ -48,27 +45,50 @@ extension PodExecutor {
         }
     }
 
-    private func hostname(_ assignment: TaskAssignment, _ id: ContainerID) -> String {
+    /// Who and where the pod is.
+    func files(
+        _ assignment: TaskAssignment, _ hostname: String, _ endpoints: [NetworkEndpoint]
+    ) throws(ExecutorFailure) -> TaskFiles {
+        var files = TaskFiles(hostname: hostname)
+        files.address = endpoints.first.flatMap { IPAddress($0.host) }
+        files.isHostNetwork = assignment.pod.network == .host
+        try describe(assignment.pod, in: &files)
+        files.peers = peers(of: assignment, hostname, endpoints)
+        return files
+    }
+
+    func hostname(_ assignment: TaskAssignment, _ id: ContainerID) -> String {
         if !assignment.pod.hostname.isEmpty { return assignment.pod.hostname }
-        guard assignment.pod.network == .host else { return String(id.text.prefix(12)) }
+        guard assignment.pod.network == .host || assignment.pod.namespaces.uts == .node else {
+            return String(id.text.prefix(12))
+        }
         var names = utsname()
         uname(&names)
         return withUnsafeBytes(of: &names.nodename) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
     }
 
-    /// The pod's network namespace, connected; nil for a pod without an address of its own.
-    private func connect(_ assignment: TaskAssignment, _ task: TaskPaths) throws -> EndpointAddresses? {
-        guard assignment.pod.network != .host else { return nil }
-        try NetworkNamespace.create(at: task.namespace)
-        guard assignment.pod.network == .bridge else { return nil }
-        return try network.attach(
-            task.id.text, namespacePath: task.namespace, ports: try assignment.ports.map { try $0.published() })
+    /// What the user chose of name servers and further hosts.
+    private func describe(_ pod: PodSpec, in files: inout TaskFiles) throws(ExecutorFailure) {
+        for text in pod.nameService.servers {
+            guard let server = IPAddress(text) else {
+                throw ExecutorFailure("'\(text)' is no address of a name server")
+            }
+            files.nameService.servers.append(server)
+        }
+        files.nameService.search = pod.nameService.search
+        files.nameService.options = pod.nameService.options
+        for line in pod.extraHosts {
+            let parts = line.split(separator: ":", maxSplits: 1).map(String.init)
+            let address = parts.count < 2 ? nil : parts[1] == "host-gateway" ? network.gateway : IPAddress(parts[1])
+            guard let address else { throw ExecutorFailure("'\(line)' is not name:address") }
+            files.extraHosts.append((name: parts[0], address: address))
+        }
     }
 }
 
 extension Model.PortMapping {
     /// In the form of the network's plugins.
-    fileprivate func published() throws(ExecutorFailure) -> CNISpec.PortMapping {
+    func published() throws(ExecutorFailure) -> CNISpec.PortMapping {
         guard let host = UInt16(exactly: hostPort), host > 0, let inside = UInt16(exactly: containerPort), inside > 0,
             let transport = CNISpec.PortMapping.Transport(rawValue: transport.rawValue)
         else { throw ExecutorFailure("port \(hostPort) cannot be published as \(containerPort)") }

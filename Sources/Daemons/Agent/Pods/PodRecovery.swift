@@ -36,7 +36,8 @@ extension PodExecutor {
         guard let pod = try? PodFile.read(task), pod.bootID == bootID else { return nil }
         let mounted = Set(try MountInfo.read().map(\.mountPoint))
         guard mounted.contains(task.rootfs) else { return nil }
-        if assignment.pod.network != .host, !mounted.contains(task.namespace) { return nil }
+        let hasNamespace = assignment.pod.network != .host && assignment.pod.network != .container
+        if hasNamespace, !mounted.contains(task.namespace) { return nil }
         return pod.pod
     }
 
@@ -97,8 +98,10 @@ extension PodExecutor {
         }
         let living = Set(records.filter { !$0.removed }.map(\.assignment.task.text))
         await removing("networks") {
-            let result = try await pool.run { self.network.collectGarbage(living: living) }
-            for problem in result.problems {
+            let problems = try await pool.run {
+                self.network.collectGarbage(living: living).problems + self.userNetworks.collectGarbage(living: living)
+            }
+            for problem in problems {
                 logger.warning("a network's leftover stays", metadata: ["error": "\(problem)"])
             }
         }

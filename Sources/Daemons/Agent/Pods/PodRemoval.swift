@@ -29,6 +29,7 @@ extension PodExecutor {
                 for name in try File.list(task.directory) where name != "task.json" {
                     try Tree.remove("\(task.directory)/\(name)")
                 }
+                try self.releaseVolumes(of: assignment)
             }
             live.withLock { _ = $0.removeValue(forKey: task.id) }
         }
@@ -78,6 +79,7 @@ extension PodExecutor {
     func undoPreparation(_ task: TaskPaths) throws {
         try File.removeFile(task.pod)
         try network.detach(task.id.text)
+        try userNetworks.detach(task.id.text)
         try NetworkNamespace.remove(at: task.namespace)
         try Mounts.detachAll(below: [task.directory])
         try removeSecrets(task)

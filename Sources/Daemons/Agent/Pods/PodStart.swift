@@ -39,16 +39,19 @@ extension PodExecutor {
             return StartedContainer(pid: Int(exit.pid), startedAt: exit.startedAt)
         }
         try await provideSecrets(assignment, spec)
-        try await pool.run { try self.writeBundle(assignment, spec, task) }
+        let joined = try await pool.run { try self.writeBundle(assignment, spec, task) }
         try await ensureShim(task, leased: assignment.pod.stopAfter != nil)
         failpoint("agent.after_shim")
         let shim = shim(of: assignment.task)
         let request = ShimCreate(
             container: container.text, start: start, bundle: task.bundle, terminal: spec.terminal, stdin: spec.stdin,
-            logPath: task.log(container), logMaxBytes: configuration.logMaxBytes,
-            logMaxFiles: configuration.logMaxFiles, exitPath: task.exit(start),
+            stdinOnce: spec.stdinOnce, logPath: spec.logging.isKept ? task.log(container) : nil,
+            logMaxBytes: spec.logging.maximumBytes ?? configuration.logMaxBytes,
+            logMaxFiles: spec.logging.maximumFiles ?? configuration.logMaxFiles, exitPath: task.exit(start),
             cgroups: try cgroup(of: assignment.task).directories)
         var state = try await shim.call(.create(request)).container
+        // The runtime has joined what it was to join.
+        withExtendedLifetime(joined) {}
         failpoint("agent.after_clone")
         adopt(assignment.task, container, start: start)
         if state == nil || state?.status == .created {
@@ -108,35 +111,6 @@ extension PodExecutor {
             try? await killCgroup(assignment.task)
             await deleteRuntimeState(container)
         }
-    }
-
-    /// Writes bundle/config.json. Blocks.
-    private func writeBundle(
-        _ assignment: TaskAssignment, _ spec: Model.ContainerSpec, _ task: TaskPaths
-    ) throws {
-        guard let pod = try PodFile.read(task), pod.bootID == bootID else {
-            throw ExecutorFailure("the task is not prepared", isTransient: true)
-        }
-        let user = try Images.resolveUser(
-            spec.user.isEmpty ? pod.image.user : spec.user, root: task.rootfs)
-        let builder = SpecBuilder(
-            assignment: assignment, container: spec, pod: pod, user: user, paths: task,
-            cgroup: "/\(configuration.cgroupParent)/\(task.id)",
-            isUnified: cgroups.hierarchies.allSatisfy { $0.version == .v2 })
-        try makeWorkingDirectory(builder.workingDirectory, task)
-        try File.makeDirectories(task.bundle)
-        try File.makeDirectories(task.logs)
-        try File.makeDirectories(task.exits)
-        // Made anew at each start, so it need not outlive the machine.
-        let file = try File.open(task.config, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW)
-        try file.writeAll(builder.build().encoded(), subject: task.config)
-    }
-
-    /// The directory that the program starts in is made, inside the container's root.
-    private func makeWorkingDirectory(_ path: String, _ task: TaskPaths) throws {
-        guard path != "/" else { return }
-        let root = try Root(task.rootfs)
-        _ = try root.makeDirectories(path)
     }
 
     /// The durable record of how a start ended; nil when it has not. Blocks.

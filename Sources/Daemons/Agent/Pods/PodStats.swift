@@ -44,27 +44,11 @@ extension PodExecutor {
             networkReceived: received, networkSent: sent, blockRead: sum(\.readBytes), blockWritten: sum(\.writeBytes))
     }
 
-    package func processes(_ record: TaskRecord) async throws -> ProcessList {
+    package func processes(_ record: TaskRecord, _ columns: [ProcessColumn]) async throws -> ProcessList {
         let group = try cgroup(of: record.assignment.task)
         return try await pool.run {
-            let ticks = UInt64(max(1, sysconf(Int32(_SC_CLK_TCK))))
-            let rows = try group.processes().sorted().compactMap { Self.row($0, ticks) }
-            return ProcessList(titles: ["UID", "PID", "PPID", "STAT", "TIME", "CMD"], processes: rows)
+            let rows = try group.processes().sorted().compactMap { ProcessRow($0)?.values(columns) }
+            return ProcessList(titles: columns.map(\.title), processes: rows)
         }
-    }
-
-    /// One process as the node sees it; nil when it has ended meanwhile.
-    private static func row(_ pid: pid_t, _ ticks: UInt64) -> [String]? {
-        guard let stat = try? Proc.stat(pid), let status = try? Proc.status(pid) else { return nil }
-        let uid = status["Uid"]?.split(whereSeparator: \.isWhitespace).first.map(String.init) ?? "?"
-        let seconds = (stat.userTicks + stat.systemTicks) / ticks
-        let command = (try? File.read("/proc/\(pid)/cmdline", limit: 1 << 20)) ?? []
-        let text = command.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }.joined(separator: " ")
-        func two(_ number: UInt64) -> String { number < 10 ? "0\(number)" : "\(number)" }
-        return [
-            uid, "\(pid)", "\(stat.parent)", String(stat.state),
-            "\(two(seconds / 3600)):\(two(seconds / 60 % 60)):\(two(seconds % 60))",
-            text.isEmpty ? "[\(stat.command)]" : text,
-        ]
     }
 }

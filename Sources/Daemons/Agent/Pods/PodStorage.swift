@@ -39,10 +39,14 @@ extension PodExecutor {
 extension ImageRecord {
     /// The image as the API shows it; the master says on which nodes it is.
     var view: ImageView {
-        ImageView(
+        var view = ImageView(
             names: names.map(\.familiar), digest: digest.description, id: configDigest.description,
             size: Int64(clamping: unpackedSize),
             platform: Model.Platform(os: platform.os, architecture: platform.architecture), createdAt: created,
             namedAt: namedAt)
+        view.labels = labels
+        view.layers = layers.map(\.diffID.description)
+        view.repositoryDigests = (origins ?? []).map(\.familiar)
+        return view
     }
 }

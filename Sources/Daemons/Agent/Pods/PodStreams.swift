@@ -1,4 +1,5 @@
 import AgentCore
+import Confinement
 import Images
 import JSON
 import Kernel
@@ -38,12 +39,17 @@ extension PodExecutor {
         let shim = shim(of: assignment.task)
         return StreamSession { stream in
             do {
-                try await shim.session(.exec(exec)) { _, connection in
+                try await shim.session(.exec(exec)) { answer, connection in
                     failpoint("agent.during_exec")
+                    if request.announced {
+                        let started = ExecStarted(pid: Int(answer.exec?.pid ?? 0))
+                        try await stream.send(.control(JSONCoding.encode(started)))
+                    }
                     if request.terminal, request.columns > 0, request.rows > 0 {
                         try await connection.send(.resize(columns: request.columns, rows: request.rows))
                     }
-                    try await Self.relay(stream, connection, stdin: request.stdin)
+                    try await Self.relay(
+                        stream, connection, stdin: request.stdin, stdout: request.stdout, stderr: request.stderr)
                 }
             } catch let error as ShimError where error.kind == .refused {
                 let code = ExecutorFailure.shellCode(error.description)
@@ -88,6 +94,9 @@ extension PodExecutor {
             process.capabilities?.permitted = user.uid == 0 ? bounding : []
             environment = SpecBuilder.merge(environment, ["HOME=\(user.home)"], home: user.home)
         }
+        if request.privileged {
+            process.capabilities = SpecBuilder.capabilities(.known(), isRoot: process.user.uid == 0)
+        }
         if request.terminal, !environment.contains(where: { $0.hasPrefix("TERM=") }) {
             environment.append("TERM=xterm")
         }
@@ -96,7 +105,13 @@ extension PodExecutor {
     }
 
     /// Passes frames both ways until the process has ended or the client has gone.
-    static func relay(_ stream: any ByteStream, _ connection: ShimConnection, stdin: Bool) async throws {
+    ///
+    /// - Parameters:
+    ///   - stdin: the client's input is the process's; otherwise it is dropped.
+    ///   - stdout: output goes to the client; otherwise it is dropped.
+    static func relay(
+        _ stream: any ByteStream, _ connection: ShimConnection, stdin: Bool, stdout: Bool = true, stderr: Bool = true
+    ) async throws {
         try await withThrowingTaskGroup(of: Bool.self) { group in
             defer { group.cancelAll() }
             group.addTask {
@@ -113,7 +128,10 @@ extension PodExecutor {
             }
             group.addTask {
                 while let frame = try await connection.next() {
-                    try await stream.send(frame)
+                    switch frame {
+                    case .stdout where !stdout, .stderr where !stderr: continue
+                    default: try await stream.send(frame)
+                    }
                     switch frame {
                     case .exit, .error: return true
                     default: break

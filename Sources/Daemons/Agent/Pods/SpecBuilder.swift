@@ -1,9 +1,8 @@
 import AgentCore
-import Cgroups
 import Confinement
-import DeviceNodes
 import Images
 import JSON
+import Kernel
 import Model
 import OCISpec
 import Wire
@@ -19,6 +18,15 @@ struct SpecBuilder: Sendable {
     let cgroup: String
     /// All controllers are on cgroup v2: containers get a cgroup namespace of their own.
     let isUnified: Bool
+    /// What it shares of other containers.
+    var joined = JoinedNamespaces()
+    /// The program on the node that becomes the first process of containers that want an init.
+    var initProgram = ""
+    /// Groups beside the user's own.
+    var groups: [UInt32] = []
+
+    /// Where the init program is in a container.
+    static let initTarget = "/dev/init"
 
     static let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -27,7 +35,11 @@ struct SpecBuilder: Sendable {
         let capabilities = try grantedCapabilities()
         var spec = OCISpec.ContainerSpec()
         spec.root = RootSpec(path: paths.rootfs, readonly: container.readOnlyRoot)
-        spec.hostname = pod.hostname
+        if assignment.pod.namespaces.uts == .own {
+            spec.hostname = pod.hostname
+            if !assignment.pod.domainname.isEmpty { spec.domainname = assignment.pod.domainname }
+        }
+        spec.annotations = container.annotations
         spec.process = try process(capabilities)
         spec.mounts = try mounts()
         spec.linux = try linux(capabilities)
@@ -79,9 +91,13 @@ struct SpecBuilder: Sendable {
     }
 
     private func process(_ capabilities: CapabilitySet) throws(ExecutorFailure) -> ProcessSpec {
-        var process = ProcessSpec(args: try arguments(), cwd: workingDirectory)
+        var arguments = try arguments()
+        if container.initProcess { arguments = [Self.initTarget, "init", "--"] + arguments }
+        var process = ProcessSpec(args: arguments, cwd: workingDirectory)
         process.terminal = container.terminal
-        process.user = UserSpec(uid: user.uid, gid: user.gid, additionalGids: user.groups)
+        process.user = UserSpec(
+            uid: user.uid, gid: user.gid, additionalGids: user.groups + groups.filter { !user.groups.contains($0) })
+        process.oomScoreAdj = container.oomScoreAdjust.map { Int32($0) }
         process.env = environment(terminal: container.terminal)
         process.noNewPrivileges = container.noNewPrivileges
         process.capabilities = Self.capabilities(capabilities, isRoot: user.uid == 0)
@@ -101,6 +117,13 @@ struct SpecBuilder: Sendable {
 
     private func grantedCapabilities() throws(ExecutorFailure) -> CapabilitySet {
         var set = CapabilitySet.containerDefaults
+        if container.privileged {
+            do throws(KernelError) {
+                set = try CapabilityPlan.grantable()
+            } catch {
+                throw ExecutorFailure("the agent's own capabilities cannot be read: \(error)")
+            }
+        }
         func named(_ names: [String]) throws(ExecutorFailure) -> (all: Bool, set: CapabilitySet) {
             var result: [Confinement.Capability] = []
             for name in names where name.uppercased() != "ALL" {
@@ -119,91 +142,5 @@ struct SpecBuilder: Sendable {
         set.formUnion(added.set)
         set.subtract(dropped.set)
         return set
-    }
-
-    // MARK: Namespaces, cgroup and resources
-
-    private func linux(_ capabilities: CapabilitySet) throws(ExecutorFailure) -> LinuxSpec {
-        var linux = LinuxSpec()
-        linux.namespaces = [NamespaceSpec(.pid), NamespaceSpec(.ipc), NamespaceSpec(.uts), NamespaceSpec(.mount)]
-        if isUnified { linux.namespaces.append(NamespaceSpec(.cgroup)) }
-        if assignment.pod.network != .host {
-            linux.namespaces.append(NamespaceSpec(.network, path: paths.namespace))
-            // Ports below 1024 and ping need no capability in a network of one's own.
-            linux.sysctl["net.ipv4.ip_unprivileged_port_start"] = "0"
-            linux.sysctl["net.ipv4.ping_group_range"] = "0 2147483647"
-        }
-        for (name, value) in container.sysctls { linux.sysctl[name] = value }
-        linux.cgroupsPath = cgroup
-        linux.maskedPaths = Self.maskedPaths
-        linux.readonlyPaths = Self.readOnlyPaths
-        linux.seccomp = try seccomp(capabilities)
-        var resources = self.resources
-        for text in container.devices { try add(device: text, to: &linux, &resources) }
-        linux.resources = resources
-        return linux
-    }
-
-    /// Of the host they tell or steer too much.
-    static let maskedPaths = [
-        "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-        "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
-        "/sys/firmware",
-    ]
-    static let readOnlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-
-    /// The processor's period in microseconds; quotas are counted in it.
-    private static let period: Int64 = 100_000
-
-    private var resources: ResourcesSpec {
-        let limits = container.limits
-        var resources = ResourcesSpec()
-        resources.devices = [DeviceRuleSpec(allow: false, access: "rwm")]
-        if limits.memory != nil || limits.memoryReservation != nil {
-            resources.memory = MemorySpec(
-                limit: limits.memory, reservation: limits.memoryReservation,
-                swap: limits.memory == nil ? nil : limits.memorySwap ?? limits.memory)
-        }
-        if limits.cpu > 0 || limits.cpuShares != nil {
-            // The kernel takes no quota below a millisecond.
-            let quota = limits.cpu > 0 ? max(1000, limits.cpu / 1000 * Self.period / 1_000_000) : nil
-            resources.cpu = CPUSpec(
-                shares: limits.cpuShares.map { UInt64(max(2, $0)) }, quota: quota,
-                period: quota == nil ? nil : UInt64(Self.period))
-        }
-        resources.pidsLimit = limits.pids
-        return resources
-    }
-
-    /// `/dev/x[:/dev/y[:rwm]]`.
-    private func add(
-        device text: String, to linux: inout LinuxSpec, _ resources: inout ResourcesSpec
-    ) throws(ExecutorFailure) {
-        let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
-        guard let access = DeviceAccess(parts.count > 2 ? parts[2] : "rwm"), parts.count <= 3 else {
-            throw ExecutorFailure("device \(text) is not of the form /dev/x[:/dev/y[:rwm]]")
-        }
-        do {
-            let node = try DeviceNode.discover(parts[0])
-            guard let kind = DeviceSpec.Kind(rawValue: node.kind.rawValue), let rule = node.rule(access) else {
-                throw ExecutorFailure("\(parts[0]) is not a device that a container can have")
-            }
-            let target = parts.count > 1 && !parts[1].isEmpty ? parts[1] : parts[0]
-            var spec = DeviceSpec(path: target, type: kind, major: node.major, minor: node.minor)
-            spec.fileMode = UInt32(node.mode & 0o777)
-            spec.uid = node.uid
-            spec.gid = node.gid
-            linux.devices.append(spec)
-            resources.devices.append(
-                DeviceRuleSpec(
-                    allow: true, type: rule.device.rawValue, major: rule.major.map(Int64.init),
-                    minor: rule.minor.map(Int64.init), access: rule.access.description))
-        } catch let error as DeviceError {
-            throw ExecutorFailure("device \(parts[0]) cannot be given to the container: \(error)")
-        } catch let error as ExecutorFailure {
-            throw error
-        } catch {
-            throw ExecutorFailure("device \(parts[0]): \(error)")
-        }
     }
 }

@@ -1,6 +1,7 @@
 import AgentCore
 import Model
 import OCISpec
+import Wire
 
 extension SpecBuilder {
     /// Bytes of /dev/shm when nothing is said.
@@ -8,7 +9,7 @@ extension SpecBuilder {
 
     /// The file systems that every container has, then the pod's files, then what the user asked for.
     func mounts() throws(ExecutorFailure) -> [MountSpec] {
-        let shared = container.limits.sharedMemory ?? Self.sharedMemory
+        let isWritable = container.privileged
         var mounts = [
             MountSpec(destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"]),
             MountSpec(
@@ -18,24 +19,52 @@ extension SpecBuilder {
                 destination: "/dev/pts", type: "devpts", source: "devpts",
                 options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
             MountSpec(
-                destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", "ro"]),
+                destination: "/sys", type: "sysfs", source: "sysfs",
+                options: ["nosuid", "noexec", "nodev", isWritable ? "rw" : "ro"]),
             MountSpec(
                 destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup",
-                options: ["nosuid", "noexec", "nodev", "relatime", "ro"]),
+                options: ["nosuid", "noexec", "nodev", "relatime", isWritable ? "rw" : "ro"]),
             MountSpec(
                 destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"]),
-            MountSpec(
-                destination: "/dev/shm", type: "tmpfs", source: "shm",
-                options: ["nosuid", "noexec", "nodev", "mode=1777", "size=\(shared)"]),
+            sharedMemory(),
         ]
         for name in ["hosts", "resolv.conf", "hostname"] {
+            // Names are those of whose network it is.
+            let files = name == "hostname" ? paths.files : joined.networkFiles ?? paths.files
             mounts.append(
                 MountSpec(
-                    destination: "/etc/\(name)", type: "bind", source: "\(paths.files)/\(name)",
+                    destination: "/etc/\(name)", type: "bind", source: "\(files)/\(name)",
                     options: ["bind", "rprivate"]))
+        }
+        if container.initProcess {
+            mounts.append(
+                MountSpec(
+                    destination: Self.initTarget, type: "bind", source: initProgram,
+                    options: ["bind", "rprivate", "ro", "nosuid", "nodev"]))
         }
         // A parent before what is mounted inside it, whatever the order in which they were given.
         return mounts + userMounts().sorted { Self.depth($0.destination) < Self.depth($1.destination) }
+    }
+
+    /// What belongs to the IPC namespace, beside what the kernel has for it.
+    private func sharedMemory() -> MountSpec {
+        let source: String?
+        switch assignment.pod.namespaces.ipc {
+        case .own: source = nil
+        case .node: source = "/dev/shm"
+        case .container: source = paths.sharedMemory
+        }
+        if let source {
+            return MountSpec(
+                destination: "/dev/shm", type: "bind", source: source,
+                options: ["bind", "rprivate", "nosuid", "noexec", "nodev"])
+        }
+        return MountSpec(
+            destination: "/dev/shm", type: "tmpfs", source: "shm",
+            options: [
+                "nosuid", "noexec", "nodev", "mode=1777",
+                "size=\(container.limits.sharedMemory ?? Self.sharedMemory)",
+            ])
     }
 
     private static func depth(_ path: String) -> Int { path.split(separator: "/").count }
@@ -44,7 +73,7 @@ extension SpecBuilder {
         var mounts = pod.mounts.map { mount in
             MountSpec(
                 destination: mount.target, type: "bind", source: mount.source,
-                options: ["rbind", "rprivate", mount.readOnly ? "ro" : "rw"])
+                options: mount.options ?? ["rbind", "rprivate", mount.readOnly ? "ro" : "rw"])
         }
         for (index, mount) in container.mounts.enumerated() where mount.isFile {
             mounts.append(
@@ -57,6 +86,11 @@ extension SpecBuilder {
             var options = ["nosuid", "nodev", "noexec", "mode=\(mode ?? "1777")"]
             if let size { options.append("size=\(size)") }
             if mount.readOnly { options.append("ro") }
+            for option in mount.options {
+                let key = option.prefix { $0 != "=" }
+                if key.count < option.count { options.removeAll { $0.hasPrefix("\(key)=") } }
+                options.append(option)
+            }
             mounts.append(MountSpec(destination: mount.target, type: "tmpfs", source: "tmpfs", options: options))
         }
         return mounts

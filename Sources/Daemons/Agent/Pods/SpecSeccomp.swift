@@ -9,6 +9,7 @@ extension SpecBuilder {
     func seccomp(_ capabilities: CapabilitySet) throws(ExecutorFailure) -> SeccompSpec? {
         switch container.seccomp {
         case .unconfined: return nil
+        case .default where container.privileged: return nil
         case .default: return SeccompSpec(DefaultSeccompProfile.profile(capabilities: capabilities))
         case .profile(let json):
             do throws(JSONError) {

@@ -54,6 +54,12 @@ final class AttachGate: Sendable {
         opener?.finish()
     }
 
+    /// Lets all clients that wait go on: the container was made while they came.
+    func release(_ task: TaskID) {
+        let clients = state.withLock { $0.waiting[task].map { Array($0.clients.values) } ?? [] }
+        for client in clients { client.finish() }
+    }
+
     /// The container is made: returns when all clients that waited have joined or left.
     func open(_ task: TaskID) async {
         let (done, opener) = AsyncStream<Void>.makeStream()

@@ -27,17 +27,33 @@ extension StreamPort {
                 status: .ok, headers: headers, body: transfers.download { try files.archive(path, to: $0) })
         }
         group.put("tasks/{task}/archive") { request, context in
-            let (files, path) = try await files(
-                request, context, known: ["path", "overwriteDirectory"], writing: true)
-            let query = try Query(request, known: ["path", "overwriteDirectory"])
+            let known: Set = ["path", "overwriteDirectory", "containerOwner"]
+            let (files, path) = try await files(request, context, known: known, writing: true)
+            let query = try Query(request, known: known)
             let replaces = try query.flag("overwriteDirectory", or: true)
+            let owner = try await query.flag("containerOwner") ? owner(try record(context)) : nil
             try await explainingImages {
                 try await transfers.upload(request.body) {
-                    try files.extract($0, into: path, replacingKinds: replaces)
+                    try files.extract($0, into: path, owner: owner, replacingKinds: replaces)
                 }
             }
             return Response.empty
         }
+    }
+
+    /// The task; one that has just been made is waited for.
+    private func preparing(_ context: ServiceContext) async throws -> TaskRecord {
+        let record = try await arrived(context)
+        let isComing = [.prepared, .running].contains(record.assignment.desired) && !record.failed
+        return !record.prepared && !record.isLive && isComing ? try await prepared(context) : record
+    }
+
+    /// Whom the container's program runs as; nil when its spec says nothing about it.
+    private func owner(_ record: TaskRecord) async throws -> (uid: UInt32, gid: UInt32)? {
+        guard let user = record.assignment.pod.containers.first?.user, !user.isEmpty else { return nil }
+        let root = executor.paths.task(record.assignment.task).rootfs
+        let found = try await explainingImages { try await transfers.pool.run { try resolveUser(user, root: root) } }
+        return (found.uid, found.gid)
     }
 
     /// The container's root: with its volumes while it runs.
@@ -48,7 +64,7 @@ extension StreamPort {
         guard let path = query["path"], !path.isEmpty else {
             throw APIError.badRequest("the query parameter 'path' is missing")
         }
-        let record = try record(context)
+        let record = try await preparing(context)
         let name = record.assignment.instanceName
         guard record.prepared || record.isLive else {
             throw APIError.conflict("container \(name) has no files: it has not been prepared")
@@ -88,7 +104,8 @@ extension StreamPort {
                 mount.map { "the volume at \($0.target) of container \(name) is read-only: nothing is copied there" }
                     ?? (container.readOnlyRoot
                         ? "the root file system of container \(name) is read-only: nothing is copied there"
-                        : "\(place.path) of container \(name) is read-only: nothing is copied there"))
+                        : "\(place.path) of container \(name) is read-only: nothing is copied there"),
+                code: mount == nil ? "read-only-root" : "read-only-volume")
         }
         return (files, path)
     }

@@ -79,7 +79,7 @@ extension StreamPort {
 
     private func importImage(_ request: Request) async throws -> Response {
         let query = try Query(request, known: ["name", "os", "architecture", "config"])
-        guard let name = query["name"] else { throw APIError.badRequest("the query parameter 'name' is missing") }
+        let name = query["name"]
         var platform = Images.Platform.host
         if let os = query["os"] { platform.os = os }
         if let architecture = query["architecture"], architecture != platform.architecture {
@@ -89,9 +89,10 @@ extension StreamPort {
             try JSONCoding.decode(ImageImportConfig.self, from: Array($0.utf8), strict: true)
         }
         let (chosen, config) = (platform, ImageConfig(given ?? ImageImportConfig()))
+        let comment = given?.comment ?? "imported from a tar archive"
         let image = try await explainingImages {
             try await transfers.upload(request.body) {
-                try images.importTar($0, name: name, platform: chosen, config: config)
+                try images.importTar($0, name: name, platform: chosen, config: config, comment: comment)
             }
         }
         inventoryChanged()
@@ -167,6 +168,10 @@ extension ImageConfig {
         labels = given.labels ?? [:]
         exposedPorts = (given.exposedPorts ?? []).sorted()
         stopSignal = given.stopSignal ?? ""
+        volumes = Set(given.volumes ?? []).sorted()
+        healthCheck = given.healthCheck.map { HealthCheck($0) }
+        shell = given.shell
+        onBuild = given.onBuild
     }
 }
 
@@ -178,6 +183,25 @@ extension Wire.ImageDetails {
             environment: config.environment, workingDirectory: config.workingDirectory, user: config.user,
             labels: config.labels, exposedPorts: config.exposedPorts, volumes: config.volumes,
             stopSignal: config.stopSignal, layers: details.record.layers.map(\.diffID.description))
+        healthCheck = config.healthCheck.map { check in
+            var wire = ImageHealthCheck(test: check.test ?? [])
+            wire.interval = check.interval
+            wire.timeout = check.timeout
+            wire.startPeriod = check.startPeriod
+            wire.startInterval = check.startInterval
+            wire.retries = check.retries
+            return wire
+        }
+        shell = config.shell
+        onBuild = config.onBuild
+        author = details.author.isEmpty ? nil : details.author
+        variant = details.record.platform.variant
+        comment = details.history.last.flatMap { $0.comment.isEmpty ? nil : $0.comment }
+        history = details.history.map { step in
+            Step(
+                createdAt: step.created, createdBy: step.createdBy, comment: step.comment,
+                size: Int64(clamping: step.layer?.unpackedSize ?? 0))
+        }
     }
 }
 

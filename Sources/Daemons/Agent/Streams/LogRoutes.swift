@@ -14,24 +14,42 @@ extension StreamPort {
     func addLogs(to group: RouterGroup<ServiceContext>) {
         group.get("tasks/{task}/logs") { request, context in
             let query = try Query(
-                request, known: ["follow", "tail", "since", "until", "timestamps", "stdout", "stderr"])
+                request,
+                known: ["follow", "tail", "since", "until", "timestamps", "stdout", "stderr", "padded", "indented"])
             let wanted = try LogQuery(query)
-            let timestamps = try query.flag("timestamps")
-            let record = wanted.follow ? try await ready(orOver: context) : try record(context)
-            let task = executor.paths.task(record.assignment.task)
-            let log = try await LogSequence(
-                path: task.log(record.container.id), query: wanted, reactor: executor.reactor, pool: transfers.pool)
+            let formatter = LogFormatter(
+                prefix: try query.flag("timestamps") ? .time(isFixed: try query.flag("padded")) : .nothing,
+                indent: try query.flag("indented") ? " " : "")
+            // In a task of its own: what it needs for the look at the task is free again while the log is followed.
+            let (log, task) = try await context.untilPeerCloses { try await source(wanted, context) }
             return Response(
                 status: .ok, headers: [.contentType: "application/vnd.martlet.frames"],
-                body: body(log, LogFormatter(timestamps: timestamps), record.assignment.task, context))
+                body: body(log, formatter, task, context))
         }
+    }
+
+    private func source(_ wanted: LogQuery, _ context: ServiceContext) async throws -> (LogSequence, TaskID) {
+        let record = wanted.follow ? try await ready(orOver: context) : try await arrived(context)
+        let task = executor.paths.task(record.assignment.task)
+        let log = try await LogSequence(
+            path: task.log(record.container.id), query: wanted, reactor: executor.reactor, pool: transfers.pool)
+        return (log, record.assignment.task)
+    }
+
+    /// The task, also when a client is here before the agent's watch has brought it.
+    func arrived(_ context: ServiceContext) async throws -> TaskRecord {
+        let task = TaskID(try context.pathParameter("task"))
+        if table[task] == nil { _ = try await table.wait(task, atMost: Self.arrival) { $0 } }
+        return try record(context)
     }
 
     /// Waits while the task is being prepared; one that has ended has logs too.
     private func ready(orOver context: ServiceContext) async throws -> TaskRecord {
-        let record = try record(context)
+        let record = try await arrived(context)
         return Self.isOver(record) ? record : try await ready(context, live: false)
     }
+
+    private func isOver(_ task: TaskID) -> Bool { Self.isOver(table[task]) }
 
     /// Its container has ended for good: nothing will be added to its log.
     private static func isOver(_ record: TaskRecord?) -> Bool {
@@ -51,15 +69,11 @@ extension StreamPort {
             try await withThrowingTaskGroup(of: Void.self) { group in
                 defer { group.cancelAll() }
                 group.addTask {
-                    for await _ in table.changes(task) where Self.isOver(table[task]) { break }
+                    for await _ in table.changes(task) where isOver(task) { break }
                     log.finish()
                 }
                 group.addTask {
-                    await connection.peerClosed.wait()
-                    log.finish()
-                }
-                group.addTask {
-                    await connection.draining.wait()
+                    await Signal.first(of: connection.peerClosed, connection.draining)
                     log.finish()
                 }
                 for try await records in log {

@@ -8,22 +8,42 @@ import StreamFrames
 import Wire
 
 extension StreamPort {
-    /// attach, exec, signal.
+    /// attach, exec, resize, signal.
     func addSessions(to group: RouterGroup<ServiceContext>) {
         group.post("tasks/{task}/attach") { request, context in
-            let query = try Query(request, known: ["stdin", "stdout", "stderr"])
+            let query = try Query(request, known: ["stdin", "stdout", "stderr", "next"])
             let options = AttachOptions(
                 stdin: try query.flag("stdin"), stdout: try query.flag("stdout", or: true),
                 stderr: try query.flag("stderr", or: true))
-            let record = try await ready(context, live: false)
+            // A container that has ended may be started again: whoever asks for `next` joins that start.
+            let record = try await query.flag("next") ? prepared(context) : ready(context, live: false)
             return try await takeOver(request, context) { () throws(ExecutorFailure) in
-                try await executor.openAttach(record.assignment, options, isLive: record.isLive)
+                let session = try await executor.openAttach(record.assignment, options, isLive: record.isLive)
+                return record.isLive ? session : watching(session, from: record)
             }
+        }
+        group.post("tasks/{task}/resize") { request, context in
+            let query = try Query(request, known: ["columns", "rows"])
+            guard let columns = try query.integer("columns", in: 0...65535),
+                let rows = try query.integer("rows", in: 0...65535)
+            else { throw APIError.badRequest("columns and rows are missing in the query") }
+            let record = try record(context)
+            guard record.isLive else {
+                throw APIError.conflict("container \(record.assignment.instanceName) is not running")
+            }
+            try await failing { () throws(ExecutorFailure) in
+                try await executor.resize(record.assignment, columns: UInt16(columns), rows: UInt16(rows))
+            }
+            return Response.empty
         }
         group.post("tasks/{task}/exec") { request, context in
             let query = try Query(request, known: ["spec"])
-            guard let spec = query["spec"] else { throw APIError.badRequest("the query parameter 'spec' is missing") }
-            let exec = try JSONCoding.decode(ExecRequest.self, from: Array(spec.utf8), strict: true)
+            // What is too long for a query comes as the body.
+            var spec = query["spec"].map { Array($0.utf8) } ?? []
+            if spec.isEmpty { spec = try await request.jsonBytes(context) }
+            guard !spec.isEmpty else { throw APIError.badRequest("the query parameter 'spec' is missing") }
+            let exec = try JSONCoding.decode(
+                ExecRequest.self, from: spec, strict: true, limits: JSONLimits(bytes: spec.count))
             try Self.check(exec)
             let record = try await ready(context, live: true)
             guard record.container.state != .paused else {
@@ -48,6 +68,61 @@ extension StreamPort {
             }
             return Response.empty
         }
+    }
+
+    /// Waits until the task is prepared, whether its container has ended meanwhile or not.
+    func prepared(_ context: ServiceContext) async throws -> TaskRecord {
+        let task = TaskID(try context.pathParameter("task"))
+        let found = try await context.untilPeerCloses {
+            if table[task] == nil { _ = try await table.wait(task, atMost: Self.arrival) { $0 } }
+            return try await table.wait(task, atMost: Self.patience) { record throws -> TaskRecord? in
+                guard let record, !record.removed else { throw Self.unknown(task) }
+                guard !record.failed || record.prepared || record.restartAt != nil else {
+                    throw APIError.conflict(
+                        "container \(record.assignment.instanceName) cannot be prepared: \(record.message)")
+                }
+                return record.prepared || record.isLive ? record : nil
+            }
+        }
+        guard let found else {
+            throw APIError.conflict("container \(try record(context).assignment.instanceName) is still being prepared")
+        }
+        return found
+    }
+
+    /// A session that waits for a start: it ends when the start fails or the task goes.
+    private func watching(_ session: StreamSession, from record: TaskRecord) -> StreamSession {
+        StreamSession { stream in
+            try await withThrowingTaskGroup(of: Bool.self) { group in
+                defer { group.cancelAll() }
+                group.addTask {
+                    try await session.run(stream)
+                    return true
+                }
+                group.addTask {
+                    guard let why = await neverStarts(record) else { return false }
+                    try await stream.send(.error(why))
+                    return true
+                }
+                while let isOver = try await group.next() { if isOver { return } }
+            }
+        }
+    }
+
+    /// Returns why the start that is waited for does not come; nil when it has come.
+    private func neverStarts(_ before: TaskRecord) async -> String? {
+        let (task, name) = (before.assignment.task, before.assignment.instanceName)
+        for await _ in table.changes(task) {
+            guard let record = table[task], !record.removed else { return "container \(name) was removed" }
+            if record.isLive || record.start > before.start && !record.startPending && !record.failed {
+                // It was made between the look at it and the taking of the place.
+                executor.gate.release(task)
+                return nil
+            }
+            let isNew = record.generation > before.generation || !before.failed
+            if record.failed, isNew, record.restartAt == nil, !record.startPending { return record.message }
+        }
+        return nil
     }
 
     /// Opens a session, answers 101 and runs it.

@@ -24,8 +24,16 @@ extension StreamPort {
             }
         }
         group.get("tasks/{task}/top") { request, context in
-            _ = try Query(request, known: [])
-            return try Response.json(try await executor.processes(try live(context)))
+            let query = try Query(request, known: ["columns"])
+            let columns = try query["columns"].map { text in
+                try text.split(separator: ",").map { word in
+                    guard let column = ProcessColumn(rawValue: String(word)) else {
+                        throw APIError.badRequest("columns=\(word) in the query is no column of a process")
+                    }
+                    return column
+                }
+            }
+            return try Response.json(try await executor.processes(try live(context), columns ?? ProcessColumn.usual))
         }
     }
 

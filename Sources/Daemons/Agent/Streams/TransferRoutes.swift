@@ -26,7 +26,13 @@ extension StreamPort {
             let wish = try await request.json(PushImage.self, context)
             return lines(context) { images, progress in
                 try await images.push(name, wish, progress: progress)
-                return try executor.images.resolve(name).view
+                let (store, pool) = (executor.images, executor.pool)
+                return try await pool.run {
+                    let image = try store.resolve(name)
+                    var view = image.view
+                    view.manifestSize = Int64(clamping: try store.openContent(image.digest).size)
+                    return view
+                }
             }
         }
         group.post("images/fetch") { request, context in
@@ -42,6 +48,30 @@ extension StreamPort {
             let wish = try await request.json(CheckLogin.self, context)
             try await explainingImages { try await executor.transfers.login(wish) }
             return Response.empty
+        }
+        group.post("registries/resolve") { request, context in
+            let wish = try await request.json(ResolveImage.self, context)
+            return try Response.json(
+                try await explainingImages {
+                    try await context.untilPeerCloses { try await executor.transfers.resolve(wish) }
+                })
+        }
+        group.post("registries/tags") { request, context in
+            let wish = try await request.json(ResolveImage.self, context)
+            return try Response.json(
+                try await explainingImages {
+                    try await context.untilPeerCloses { try await executor.transfers.tags(wish) }
+                })
+        }
+        group.post("registries/search") { request, context in
+            let wish = try await request.json(SearchRegistry.self, context)
+            guard (1...100).contains(wish.limit) else {
+                throw APIError.badRequest("$.limit is 1 to 100, not \(wish.limit)")
+            }
+            return try Response.json(
+                try await explainingImages {
+                    try await context.untilPeerCloses { try await executor.transfers.search(wish) }
+                })
         }
         group.get("content/blobs/{digest}") { request, context in
             let text = try context.pathParameter("digest")

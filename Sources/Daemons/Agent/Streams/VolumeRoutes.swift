@@ -16,13 +16,19 @@ extension StreamPort {
             let body = try await request.json(CreateVolume.self, context)
             let volumes = executor.volumes
             if let existing = volumes.list().first(where: { $0.name == body.name }) {
+                guard existing.options == body.options else {
+                    throw APIError.conflict("the volume \(body.name) exists with other options; choose another name")
+                }
                 guard existing.labels == body.labels else {
                     throw APIError.conflict("the volume \(body.name) exists with other labels; choose another name")
                 }
                 return try Response.json(try await view(body.name))
             }
             try await explainingVolumes {
-                try await transfers.pool.run { _ = try volumes.create(body.name, labels: body.labels) }
+                try await transfers.pool.run {
+                    _ = try volumes.create(
+                        body.name, labels: body.labels, options: body.options, anonymous: body.isAnonymous)
+                }
             }
             inventoryChanged()
             return try Response.json(try await view(body.name), status: .created)

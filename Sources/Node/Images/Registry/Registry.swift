@@ -71,7 +71,7 @@ package final class Registry: Sendable {
         try await repositories(reference, credentials: credentials)
     }
 
-    private func repositories(
+    func repositories(
         _ reference: ImageReference, credentials: RegistryCredentials?
     ) async throws -> [RegistrySource] {
         let scopes = { (endpoint: RegistryEndpoint) in ["repository:\(endpoint.prefix)\(reference.path):pull"] }

@@ -113,10 +113,12 @@ struct Remove: ContainerVerb {
         commandName: "rm", abstract: "Remove containers, their layers and logs.")
     @OptionGroup var connection: ConnectionOptions
     @Flag(name: .shortAndLong, help: "Also those that run: they are killed.") var force = false
+    @Flag(name: .shortAndLong, help: "Volumes that belong to them alone go too.") var volumes = false
     @Argument(completion: .containers) var containers: [String]
 
     func act(on container: String, _ cluster: ClusterAPI) async throws {
-        try await cluster.delete(APIPaths.containers, container, query: [("force", "\(force)")])
+        try await cluster.delete(
+            APIPaths.containers, container, query: [("force", "\(force)"), ("volumes", "\(volumes)")])
     }
 }
 

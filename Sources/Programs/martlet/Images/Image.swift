@@ -17,7 +17,7 @@ struct ImageCommand: AsyncParsableCommand {
         commandName: "image", abstract: "What containers are made from.",
         subcommands: [
             ImageList.self, ImageImport.self, ImageLoad.self, ImageSave.self, Tag.self, ImageInspect.self,
-            ImageRemove.self, ImagePrune.self,
+            ImageHistory.self, ImageRemove.self, ImagePrune.self,
         ])
 }
 
@@ -164,9 +164,11 @@ struct ImagePrune: AsyncParsableCommand {
         discussion:
             "An image loses its name when another gets it, and a node fetches images for its tasks without names.")
     @OptionGroup var connection: ConnectionOptions
+    @Flag(name: .shortAndLong, help: "Those with names too.") var all = false
 
     func run() async throws {
-        let removal: ImageRemoval = try await connection.cluster.send("POST", "\(APIPaths.images)/prune")
+        let removal: ImageRemoval = try await connection.cluster.send(
+            "POST", "\(APIPaths.images)/prune", query: [("all", "\(all)")])
         for digest in removal.deleted { Output.line("Deleted \(digest)") }
         Output.error("\(ByteSize.text(removal.freed)) freed")
     }

@@ -38,6 +38,9 @@ struct VolumeCreate: AsyncParsableCommand {
         commandName: "create", abstract: "Create a volume; one that exists is fine.")
     @OptionGroup var connection: ConnectionOptions
     @Option(name: .shortAndLong, help: "KEY=value.") var label: [LabelArgument] = []
+    @Option(
+        name: .shortAndLong, help: "How it is mounted, as type=tmpfs, device=… and o=…, see docs/api.md (a directory).")
+    var opt: [LabelArgument] = []
     @Option(help: "The group whose it is, such as /team/web.") var group: String?
     @OptionGroup var place: VolumePlace
     @Argument var name: String
@@ -45,7 +48,7 @@ struct VolumeCreate: AsyncParsableCommand {
     func run() async throws {
         let view: VolumeView = try await connection.cluster.send(
             "POST", APIPaths.volumes, query: place.query,
-            body: CreateVolume(name: name, labels: label.dictionary, group: group))
+            body: CreateVolume(name: name, labels: label.dictionary, options: opt.dictionary, group: group))
         Output.line(view.name)
     }
 }

@@ -1,0 +1,56 @@
+import JSON
+import Model
+import Wire
+
+/// Config of an inspected container: what belongs to it wherever it runs.
+extension ContainerInspect {
+    var config: JSONValue {
+        let volumes = spec.mounts.filter(\.isAnonymous).map(\.target).sorted()
+        var object: JSONObject = [
+            "Hostname": .string(view.network == .host ? view.nodeName : view.hostname),
+            "Domainname": .string(view.pod.domainname), "User": .string(spec.user),
+            "AttachStdin": .bool(spec.stdinOnce), "AttachStdout": true, "AttachStderr": true,
+        ]
+        if view.network == .container || view.pod.namespaces.uts == .node { object["Hostname"] = "" }
+        if !spec.exposedPorts.isEmpty { object["ExposedPorts"] = .set(spec.exposedPorts) }
+        object["Tty"] = .bool(spec.terminal)
+        object["OpenStdin"] = .bool(spec.stdin)
+        object["StdinOnce"] = .bool(spec.stdinOnce)
+        object["Env"] = .listOrNull(spec.environment)
+        object["Cmd"] = .listOrNull(spec.command ?? [])
+        if let check = spec.healthCheck { object["Healthcheck"] = Self.healthCheck(check) }
+        object["Image"] = .string(spec.image)
+        object["Volumes"] = volumes.isEmpty ? .null : .set(volumes)
+        object["WorkingDir"] = .string(spec.workingDirectory)
+        object["Entrypoint"] = .listOrNull(spec.entrypoint ?? [])
+        if view.network == .none { object["NetworkDisabled"] = true }
+        if version < APIVersion(minor: 44), let mac = view.pod.attachments.first?.mac {
+            object["MacAddress"] = .string(mac)
+        }
+        object["OnBuild"] = JSONValue.null
+        object["Labels"] = .texts(view.labels)
+        if !spec.stopSignal.isEmpty { object["StopSignal"] = .string(spec.stopSignal) }
+        if spec.stopGrace != 10 { object["StopTimeout"] = .integer(Int64(spec.stopGrace)) }
+        return .object(object)
+    }
+
+    private static func healthCheck(_ check: HealthCheck) -> JSONValue {
+        var test: [String]
+        switch check.probe {
+        case .command(let words):
+            let isText = words.count == 3 && Array(words.prefix(2)) == CreateTranslation.shell
+            test = isText ? ["CMD-SHELL", words[2]] : ["CMD"] + words
+        // Docker knows no probe without a command; it is shown for people.
+        case .tcp(let port): test = ["TCP", "\(port)"]
+        case .http(let port, let path): test = ["HTTP", "\(port)", path]
+        }
+        func time(_ seconds: Int) -> JSONValue { .integer(Int64(seconds) * 1_000_000_000) }
+        var object: JSONObject = [
+            "Test": .list(test), "Interval": time(check.interval), "Timeout": time(check.timeout),
+        ]
+        if check.startPeriod > 0 { object["StartPeriod"] = time(check.startPeriod) }
+        if let interval = check.startInterval { object["StartInterval"] = time(interval) }
+        object["Retries"] = .integer(Int64(check.retries))
+        return .object(object)
+    }
+}

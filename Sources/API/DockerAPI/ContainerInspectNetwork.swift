@@ -1,0 +1,80 @@
+import JSON
+import MasterCore
+import Model
+import Wire
+
+/// NetworkSettings of an inspected container: where it is on its networks now.
+extension ContainerInspect {
+    var networkSettings: JSONValue {
+        let own = view.network == .bridge ? endpoint("bridge") : nil
+        let (address, prefix) = Self.parts(own)
+        var networks = JSONObject()
+        switch view.network {
+        case .bridge: networks["bridge"] = network("bridge", attachment: nil)
+        case .host, .none: networks[view.network.rawValue] = network(view.network.rawValue, attachment: nil)
+        case .attached, .container: break
+        }
+        for attachment in view.pod.attachments {
+            networks[networkNames[attachment.network] ?? attachment.network] = network(
+                attachment.network, attachment: attachment)
+        }
+        return [
+            "Bridge": "", "SandboxID": .string(isUp ? view.id.text : ""), "HairpinMode": false,
+            "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0, "Ports": ports, "SandboxKey": "",
+            "SecondaryIPAddresses": nil, "SecondaryIPv6Addresses": nil,
+            "EndpointID": .string(own == nil ? "" : view.id.text), "Gateway": .string(own?.gateway ?? ""),
+            "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPAddress": .string(address),
+            "IPPrefixLen": .integer(prefix), "IPv6Gateway": "", "MacAddress": .string(own?.mac ?? ""),
+            "Networks": .object(networks),
+        ]
+    }
+
+    /// Where it is on a network; nil when it does not run.
+    private func endpoint(_ network: String) -> NetworkEndpoint? {
+        isUp ? view.status.endpoints.first { $0.network == network } : nil
+    }
+
+    /// `172.20.0.2/16` as address and length of the prefix.
+    private static func parts(_ endpoint: NetworkEndpoint?) -> (address: String, prefix: Int64) {
+        let parts = (endpoint?.address ?? "").split(separator: "/")
+        return (parts.first.map(String.init) ?? "", parts.count == 2 ? Int64(parts[1]) ?? 0 : 0)
+    }
+
+    private func network(_ id: String, attachment: NetworkAttachment?) -> JSONValue {
+        let endpoint = endpoint(id)
+        let (address, prefix) = Self.parts(endpoint)
+        let short = String(view.id.text.prefix(12))
+        // Others on a network that users made find it by its short id too; later clients read that from DNSNames.
+        let aliases = attachment.map { $0.aliases + (version < APIVersion(minor: 45) ? [short] : []) } ?? []
+        var object: JSONObject = [
+            "IPAMConfig": attachment?.address.map { ["IPv4Address": .string($0)] } ?? .null, "Links": nil,
+            "Aliases": .listOrNull(aliases), "NetworkID": .string(PredefinedNetwork(id)?.id ?? id),
+            "EndpointID": .string(endpoint == nil ? "" : view.id.text), "Gateway": .string(endpoint?.gateway ?? ""),
+            "IPAddress": .string(address), "IPPrefixLen": .integer(prefix), "IPv6Gateway": "", "GlobalIPv6Address": "",
+            "GlobalIPv6PrefixLen": 0, "MacAddress": .string(endpoint?.mac ?? attachment?.mac ?? ""), "DriverOpts": nil,
+        ]
+        if version >= APIVersion(minor: 44) {
+            var names: [String] = []
+            for name in [view.name] + (attachment?.aliases ?? []) + [short, view.hostname] where !names.contains(name) {
+                names.append(name)
+            }
+            object["DNSNames"] = attachment == nil ? .null : .list(names)
+        }
+        if version >= APIVersion(minor: 48) { object["GwPriority"] = 0 }
+        return .object(object)
+    }
+
+    /// The ports that it has on its node, and those that it only listens on.
+    private var ports: JSONValue {
+        guard isUp else { return [:] }
+        var object = JSONObject()
+        for port in spec.exposedPorts { object[port] = JSONValue.null }
+        for port in view.ports {
+            let key = "\(port.containerPort)/\(port.transport.rawValue)"
+            let address = port.hostAddress.isEmpty ? node?.address ?? "0.0.0.0" : port.hostAddress
+            let binding: JSONValue = ["HostIp": .string(address), "HostPort": .string("\(port.hostPort)")]
+            object[key] = .array((object[key]?.arrayValue ?? []) + [binding])
+        }
+        return .object(object)
+    }
+}

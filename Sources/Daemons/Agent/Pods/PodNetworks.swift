@@ -1,0 +1,265 @@
+import AgentCore
+import CNISpec
+import Kernel
+import Logging
+import Model
+import Networking
+import Reactor
+import Wire
+
+/// The networks of pods: the node's own, and those that users made.
+extension PodExecutor {
+    private static func places(of assignment: TaskAssignment) throws(ExecutorFailure) -> [Place] {
+        guard assignment.pod.network == .bridge || assignment.pod.network == .attached else { return [] }
+        var places: [Place] = assignment.pod.network == .bridge ? [.node] : []
+        for attachment in assignment.pod.attachments {
+            guard let network = assignment.networks.first(where: { $0.id.text == attachment.network }) else {
+                throw ExecutorFailure("the network \(attachment.network) is not known any more")
+            }
+            places.append(.user(network, attachment))
+        }
+        return places
+    }
+
+    /// Makes the pod's network namespace and connects it to all of its networks. Blocks.
+    ///
+    /// - Returns: nothing for a pod without an address of its own.
+    func connect(_ assignment: TaskAssignment, _ task: TaskPaths) throws -> [NetworkEndpoint] {
+        guard assignment.pod.network != .host, assignment.pod.network != .container else { return [] }
+        try NetworkNamespace.create(at: task.namespace)
+        let places = try Self.places(of: assignment)
+        let way = places.first { !$0.isInternal }
+        var endpoints: [NetworkEndpoint] = []
+        for (index, place) in places.enumerated() {
+            endpoints.append(
+                try attach(assignment, task, to: place, interface: "eth\(index)", isWay: place == way))
+            failpoint("agent.after_attachment")
+        }
+        return endpoints
+    }
+
+    /// - Parameter isWay: the pod's way out leads through it, and its ports are published there.
+    private func attach(
+        _ assignment: TaskAssignment, _ task: TaskPaths, to place: Place, interface: String, isWay: Bool,
+        keeping endpoint: NetworkEndpoint? = nil
+    ) throws -> NetworkEndpoint {
+        let ports = isWay ? try assignment.ports.map { try $0.published() } : []
+        let id = task.id.text
+        let found: EndpointAddresses
+        switch place {
+        case .node:
+            found = try network.attach(
+                id, namespacePath: task.namespace, interface: interface, ports: ports,
+                address: endpoint.flatMap { IPAddress($0.host) }, mac: endpoint.flatMap { MACAddress($0.mac) },
+                isDefaultRoute: isWay)
+        case .user(let network, let attachment):
+            let address = attachment.address ?? endpoint?.host
+            let mac = attachment.mac ?? endpoint?.mac
+            found = try userNetworks.attach(
+                id, to: userNetworks.configuration(network), namespacePath: task.namespace, interface: interface,
+                ports: ports.map { $0.published(on: network) }, address: address.flatMap { IPAddress($0) },
+                mac: mac.flatMap { MACAddress($0) }, isDefaultRoute: isWay)
+        }
+        return NetworkEndpoint(place.network, found)
+    }
+
+    private func detach(_ task: TaskPaths, from place: Place) throws {
+        switch place {
+        case .node: try network.detach(task.id.text)
+        case .user(let network, _): try userNetworks.detach(task.id.text, from: network.device)
+        }
+    }
+
+    private func addresses(_ task: TaskPaths, on place: Place) throws -> EndpointAddresses? {
+        switch place {
+        case .node: try network.addresses(of: task.id.text)
+        case .user(let network, _): try userNetworks.addresses(of: task.id.text, on: network.device)
+        }
+    }
+
+    // MARK: While it is there
+
+    /// Brings the networks of a pod that is there, whether it runs or not, from what an earlier assignment said to what
+    /// this one says. Done again after a crash at any point; harmless when it is so already.
+    func updateNetworks(_ assignment: TaskAssignment, _ previous: TaskAssignment) async throws {
+        let wanted = try Self.places(of: assignment)
+        let had = try Self.places(of: previous)
+        guard wanted != had else { return }
+        let task = paths.task(assignment.task)
+        let pod = try await pool.run { () throws -> PreparedPod? in
+            guard var file = try PodFile.read(task), File.exists(task.namespace) else { return nil }
+            for place in had where !wanted.contains(where: { $0.isSame(as: place) }) {
+                try self.detach(task, from: place)
+                failpoint("agent.after_disconnect")
+            }
+            let endpoints = try self.connect(assignment, task, had: had, wanted: wanted)
+            file.endpoints = endpoints
+            file.addresses = endpoints.map(\.host)
+            try file.write(task)
+            try self.files(assignment, file.hostname, endpoints).writeHosts(to: task.files)
+            return file.pod
+        }
+        if let pod { tell(.rewired(task.id, pod)) }
+    }
+
+    /// Connects a pod to what it is not on yet, and gives it a way out and its ports anew where they went with a network.
+    private func connect(
+        _ assignment: TaskAssignment, _ task: TaskPaths, had: [Place], wanted: [Place]
+    ) throws -> [NetworkEndpoint] {
+        // The way out stays where it is as long as that is there.
+        let kept = had.filter { place in wanted.contains { $0.isSame(as: place) } }
+        let way = kept.first { !$0.isInternal } ?? wanted.first { !$0.isInternal }
+        let before = had.first { !$0.isInternal }
+        let hasMoved = way.map { way in before.map { !$0.isSame(as: way) } ?? true } ?? false
+        return try wanted.map { place in
+            let isWay = way.map { place.isSame(as: $0) } ?? false
+            let present = try addresses(task, on: place)
+            guard let present else {
+                let interface = try UserNetworks.freeInterface(in: task.namespace)
+                return try attach(assignment, task, to: place, interface: interface, isWay: isWay)
+            }
+            let endpoint = NetworkEndpoint(place.network, present)
+            guard isWay, hasMoved else { return endpoint }
+            if !assignment.ports.isEmpty, present.ports.isEmpty {
+                // The plugins publish ports together with an address: it comes again with the same.
+                try detach(task, from: place)
+                return try attach(
+                    assignment, task, to: place, interface: present.interface, isWay: true, keeping: endpoint)
+            }
+            if let gateway = present.gateway {
+                try UserNetworks.setDefaultRoute(in: task.namespace, through: gateway, on: present.interface)
+            }
+            return endpoint
+        }
+    }
+
+    // MARK: Names
+
+    /// Others that a hosts file of one pod may name.
+    private static let mostPeers = 2048
+
+    /// Who a pod reaches by name: those who run on the networks that users made and it is on, and itself.
+    func peers(
+        of assignment: TaskAssignment, _ hostname: String, _ endpoints: [NetworkEndpoint]
+    ) -> [TaskFiles.Peer] {
+        // On each further network it has its host name too.
+        var peers = endpoints.dropFirst().map { TaskFiles.Peer(address: $0.host, names: [hostname]) }
+        let own = endpoints.filter { $0.network != Model.Network.nodeNetwork }
+        guard !own.isEmpty else { return peers }
+        let networks = Set(own.map(\.network))
+        peers += own.map { TaskFiles.Peer(address: $0.host, names: Self.names(assignment, on: $0.network)) }
+        let others = table.all.filter { $0.isOnNetworks && $0.assignment.task != assignment.task }
+            .sorted { $0.assignment.task < $1.assignment.task }
+        for record in others {
+            for endpoint in record.endpoints ?? [] where networks.contains(endpoint.network) {
+                peers.append(
+                    TaskFiles.Peer(address: endpoint.host, names: Self.names(record.assignment, on: endpoint.network)))
+            }
+        }
+        return Array(peers.prefix(Self.mostPeers))
+    }
+
+    /// What a pod is called on a network, each name once.
+    private static func names(_ assignment: TaskAssignment, on network: String) -> [String] {
+        var names = [assignment.instanceName]
+        if assignment.kind == .service { names.append(assignment.workloadName) }
+        names += assignment.pod.attachments.first { $0.network == network }?.aliases ?? []
+        names += assignment.containers.prefix(1).map { String($0.text.prefix(12)) }
+        if !assignment.pod.hostname.isEmpty { names.append(assignment.pod.hostname) }
+        var seen: Set<String> = []
+        return names.filter { seen.insert($0).inserted }
+    }
+
+    /// Keeps the hosts files of all pods on networks that users made up to date, until it is cancelled.
+    func keepHosts() async {
+        var written: [TaskID: TaskFiles] = [:]
+        for await _ in table.networkChanges {
+            let records = table.all.filter { record in
+                record.prepared && record.endpoints?.contains { $0.network != Model.Network.nodeNetwork } ?? false
+            }
+            var next: [TaskID: TaskFiles] = [:]
+            for record in records {
+                let task = record.assignment.task
+                do {
+                    let files = try files(
+                        record.assignment, hostname(record.assignment, record.container.id), record.endpoints ?? [])
+                    if written[task] != files {
+                        let directory = paths.task(task).files
+                        // It may be on its way out.
+                        try await pool.run {
+                            if File.exists("\(directory)/hosts") { try files.writeHosts(to: directory) }
+                        }
+                    }
+                    next[task] = files
+                } catch {
+                    if Task.isCancelled { return }
+                    logger.warning(
+                        "the names of other containers are not up to date",
+                        metadata: ["task": "\(task)", "error": "\(error)"])
+                }
+            }
+            written = next
+        }
+    }
+}
+
+/// One of a pod's networks, as its assignment says.
+private enum Place: Hashable {
+    case node
+    case user(Model.Network, Model.NetworkAttachment)
+
+    var network: String {
+        switch self {
+        case .node: Model.Network.nodeNetwork
+        case .user(let network, _): network.id.text
+        }
+    }
+
+    var isInternal: Bool { if case .user(let network, _) = self { network.isInternal } else { false } }
+
+    /// Whether nothing has to be done to come from one to the other: names are no part of it.
+    func isSame(as other: Self) -> Bool {
+        switch (self, other) {
+        case (.node, .node): true
+        case (.user(let network, let mine), .user(let theirs, let attachment)):
+            network.id == theirs.id && mine.address == attachment.address && mine.mac == attachment.mac
+        default: false
+        }
+    }
+}
+
+extension NetworkEndpoint {
+    fileprivate init(_ network: String, _ found: EndpointAddresses) {
+        self.init(
+            network: network, address: "\(found.address)", gateway: found.gateway.map { "\($0)" } ?? "",
+            mac: found.mac.map { "\($0)" } ?? "")
+    }
+
+    /// The address without the prefix's length.
+    var host: String { String(address.prefix { $0 != "/" }) }
+}
+
+extension UserNetworks {
+    /// What a network that users made is on this node.
+    fileprivate func configuration(_ network: Model.Network) -> BridgeNetworkConfiguration {
+        var configuration = configuration(name: network.device, device: network[.device], subnet: network.subnet)
+        configuration.gateway = network.gateway
+        configuration.range = network.range.isEmpty ? nil : network.range
+        configuration.reserved = network.reserved.values.sorted()
+        configuration.isInternal = network.isInternal
+        configuration.mtu = network[.mtu].flatMap { Int($0) }
+        configuration.masquerade = !["false", "0", "f"].contains(network[.masquerade]?.lowercased() ?? "true")
+        return configuration
+    }
+}
+
+extension CNISpec.PortMapping {
+    /// On the address that the network prefers, unless it names one.
+    fileprivate func published(on network: Model.Network) -> Self {
+        guard hostAddress == nil, let preferred = network[.hostAddress].flatMap({ IPAddress($0) }),
+            !preferred.isUnspecified
+        else { return self }
+        return CNISpec.PortMapping(
+            hostPort: hostPort, containerPort: containerPort, transport: transport, hostAddress: preferred)
+    }
+}

@@ -1,0 +1,33 @@
+import AgentCore
+import Cgroups
+import Logging
+import Model
+import Reactor
+import Wire
+
+extension PodExecutor {
+    package func update(
+        _ assignment: TaskAssignment, previous: TaskAssignment
+    ) async throws(ExecutorFailure) {
+        try await explaining(TaskStatus.updateFailure + assignment.instanceName) {
+            try await updateLimits(assignment, previous)
+            try await updateNetworks(assignment, previous)
+        }
+    }
+
+    /// Where no group is, nothing runs: the next start brings the new limits.
+    private func updateLimits(_ assignment: TaskAssignment, _ previous: TaskAssignment) async throws {
+        guard let new = assignment.pod.containers.first?.limits, let old = previous.pod.containers.first?.limits,
+            new != old
+        else { return }
+        let group = try cgroup(of: assignment.task)
+        let notices = try await pool.run {
+            guard group.exists() else { return [CgroupNotice]() }
+            return try group.apply(try LimitChange(from: old, to: new).resources(for: group))
+        }
+        for notice in notices {
+            logger.warning(
+                "a limit holds only in part", metadata: ["task": "\(assignment.task)", "notice": "\(notice)"])
+        }
+    }
+}

@@ -1,0 +1,155 @@
+import AgentCore
+import DeviceNodes
+import Glibc
+import Kernel
+import Model
+import OCISpec
+import Wire
+
+/// What the container's cgroup allows.
+extension SpecBuilder {
+    func resources() -> ResourcesSpec {
+        let limits = container.limits
+        var resources = ResourcesSpec()
+        resources.devices = [DeviceRuleSpec(allow: false, access: "rwm")]
+        resources.memory = Self.memory(limits)
+        resources.cpu = Self.processors(limits)
+        resources.pidsLimit = limits.pids
+        if let weight = limits.blockWeight {
+            resources.blockIO = BlockIOSpec()
+            resources.blockIO?.weight = UInt16(clamping: weight)
+        }
+        return resources
+    }
+
+    private static func memory(_ limits: Limits) -> MemorySpec? {
+        var memory = MemorySpec(
+            limit: limits.memory, reservation: limits.memoryReservation,
+            swap: limits.memory == nil ? nil : limits.memorySwap ?? limits.memory)
+        memory.swappiness = limits.swappiness.map { UInt64(max(0, $0)) }
+        if limits.disableOOMKill { memory.disableOOMKiller = true }
+        let isEmpty =
+            limits.memory == nil && limits.memoryReservation == nil && limits.swappiness == nil
+            && !limits.disableOOMKill
+        return isEmpty ? nil : memory
+    }
+
+    private static func processors(_ limits: Limits) -> CPUSpec? {
+        let bandwidth = Bandwidth(limits)
+        var cpu = CPUSpec(
+            shares: limits.cpuShares.map { UInt64(max(2, $0)) }, quota: bandwidth.quota,
+            period: bandwidth.period.map { UInt64(max(1000, $0)) })
+        cpu.cpus = limits.cpus
+        cpu.mems = limits.memoryNodes
+        let isEmpty =
+            cpu.shares == nil && cpu.quota == nil && cpu.period == nil && cpu.cpus == nil && cpu.mems == nil
+        return isEmpty ? nil : cpu
+    }
+
+    /// The node's devices that the container gets, and the rules to use them.
+    func addDevices(to linux: inout LinuxSpec, _ resources: inout ResourcesSpec) throws(ExecutorFailure) {
+        if container.privileged {
+            linux.devices = Self.nodeDevices()
+            resources.devices.append(DeviceRuleSpec(allow: true, type: "a", access: "rwm"))
+        }
+        for text in container.devices { try add(device: text, to: &linux, &resources) }
+        for text in container.deviceRules {
+            guard let rule = DeviceRuleText(text) else {
+                throw ExecutorFailure("'\(text)' is no rule for devices: write it as 'c 10:229 rwm'")
+            }
+            resources.devices.append(
+                DeviceRuleSpec(
+                    allow: true, type: rule.type, major: rule.major, minor: rule.minor, access: rule.access))
+        }
+    }
+
+    /// `/dev/x[:/dev/y[:rwm]]`.
+    private func add(
+        device text: String, to linux: inout LinuxSpec, _ resources: inout ResourcesSpec
+    ) throws(ExecutorFailure) {
+        let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+        guard let access = DeviceAccess(parts.count > 2 ? parts[2] : "rwm"), parts.count <= 3 else {
+            throw ExecutorFailure("device \(text) is not of the form /dev/x[:/dev/y[:rwm]]")
+        }
+        do {
+            let node = try DeviceNode.discover(parts[0])
+            let target = parts.count > 1 && !parts[1].isEmpty ? parts[1] : parts[0]
+            guard let spec = DeviceSpec(node, at: target), let rule = node.rule(access) else {
+                throw ExecutorFailure("\(parts[0]) is not a device that a container can have")
+            }
+            linux.devices.removeAll { $0.path == target }
+            linux.devices.append(spec)
+            resources.devices.append(
+                DeviceRuleSpec(
+                    allow: true, type: rule.device.rawValue, major: rule.major.map(Int64.init),
+                    minor: rule.minor.map(Int64.init), access: rule.access.description))
+        } catch let error as DeviceError {
+            throw ExecutorFailure("device \(parts[0]) cannot be given to the container: \(error)")
+        } catch let error as ExecutorFailure {
+            throw error
+        } catch {
+            throw ExecutorFailure("device \(parts[0]): \(error)")
+        }
+    }
+
+    /// Places in /dev that are file systems of their own or belong to the node's own programs.
+    private static let ownDirectories: Set = [
+        "pts", "shm", "fd", "mqueue", "hugepages", ".lxc", ".lxd-mounts", ".udev",
+    ]
+
+    /// Nodes that every container has its own of.
+    private static let ownNodes: Set = ["/dev/console", "/dev/ptmx", "/dev/tty"]
+
+    /// The most that are handed on; a machine has some hundreds.
+    private static let deviceLimit = 4096
+
+    /// All devices below /dev. What goes while it is looked at is left out.
+    static func nodeDevices(below root: String = "/dev") -> [DeviceSpec] {
+        var found: [DeviceSpec] = []
+        var directories = [root]
+        while let directory = directories.popLast(), found.count < deviceLimit, directories.count < deviceLimit {
+            for name in (try? File.list(directory)) ?? [] {
+                let path = "\(directory)/\(name)"
+                switch FileKind(path) {
+                case .directory: if directory != root || !ownDirectories.contains(name) { directories.append(path) }
+                case .device:
+                    if !ownNodes.contains(path), let node = try? DeviceNode.discover(path),
+                        let spec = DeviceSpec(node, at: path)
+                    {
+                        found.append(spec)
+                    }
+                case .other: break
+                }
+            }
+        }
+        return found.sorted { $0.path < $1.path }
+    }
+}
+
+extension DeviceSpec {
+    /// A node as the machine has it; nil for a pipe.
+    fileprivate init?(_ node: DeviceNode, at path: String) {
+        guard node.kind != .fifo, let kind = DeviceSpec.Kind(rawValue: node.kind.rawValue) else { return nil }
+        self.init(
+            path: path, type: kind, major: node.major, minor: node.minor, fileMode: UInt32(node.mode & 0o777),
+            uid: node.uid, gid: node.gid)
+    }
+}
+
+/// What a path is, links not followed.
+private enum FileKind {
+    case directory, device, other
+
+    init(_ path: String) {
+        var information = stat()
+        guard lstat(path, &information) == 0 else {
+            self = .other
+            return
+        }
+        switch information.st_mode & S_IFMT {
+        case S_IFDIR: self = .directory
+        case S_IFCHR, S_IFBLK: self = .device
+        default: self = .other
+        }
+    }
+}

@@ -1,0 +1,47 @@
+import JSON
+import Model
+import Wire
+
+/// How many containers are in which state, as users see it.
+package struct ContainerCounts: Sendable, Hashable {
+    package var running = 0
+    package var paused = 0
+    /// Those that have not been started yet too.
+    package var stopped = 0
+
+    package init() {}
+
+    package var all: Int { running + paused + stopped }
+
+    mutating func add(_ phase: TaskStatus.Phase?) {
+        switch phase {
+        case .running?, .stopping?: running += 1
+        case .paused?: paused += 1
+        default: stopped += 1
+        }
+    }
+}
+
+/// The cluster in numbers, as far as the caller sees it.
+package struct ClusterCounts: Sendable {
+    package var containers = ContainerCounts()
+    package var onNodes: [NodeID: ContainerCounts] = [:]
+    /// Images of different content.
+    package var images = 0
+    /// When each node was last heard of.
+    package var heard: [NodeID: Timestamp] = [:]
+}
+
+extension MasterCore {
+    var counts: ClusterCounts {
+        var counts = ClusterCounts()
+        for instance in state.instances.values where sees(instance) {
+            let task = state.shownTask(of: instance)
+            counts.containers.add(task?.status.phase)
+            if let task { counts.onNodes[task.node, default: ContainerCounts()].add(task.status.phase) }
+        }
+        counts.images = memory.values.reduce(into: Set<String>()) { $0.formUnion($1.digests) }.count
+        counts.heard = memory.compactMapValues(\.heard)
+        return counts
+    }
+}

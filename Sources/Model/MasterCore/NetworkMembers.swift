@@ -1,0 +1,146 @@
+import JSON
+import Model
+import Wire
+
+/// Containers that come to networks and leave them, and how networks look to users.
+extension MasterCore {
+    /// Attaches a container, running or not.
+    mutating func connect(_ ref: String, _ body: ConnectNetwork, now: Timestamp) throws(APIProblem) -> PendingReply {
+        let target = try joinable(ref)
+        let (instance, workload, pod) = try member(body.container)
+        switch pod.network {
+        case .bridge, .attached: break
+        case .host, .none, .container:
+            throw APIProblem(
+                .forbidden,
+                "the container \(instance.name) cannot be connected: with the network \(pod.network.rawValue) it can be "
+                    + "on no other")
+        }
+        guard let network = target else {
+            guard pod.network == .attached else {
+                throw APIProblem(
+                    .forbidden, "the container \(instance.name) is on the network \(Network.nodeNetwork) already")
+            }
+            guard body.aliases.isEmpty, body.address == nil, body.mac == nil else {
+                throw APIProblem(
+                    .badRequest,
+                    "aliases and fixed addresses are of networks that users make, not of \(Network.nodeNetwork)")
+            }
+            _ = try changeInPlace(instance, now: now) { $0.network = .bridge }
+            note("connect", nil, of: instance, now: now)
+            return .done
+        }
+        guard !pod.attachments.contains(where: { $0.network == network.id.text }) else {
+            throw APIProblem(
+                .forbidden, "endpoint with name \(instance.name) already exists in network \(network.name)")
+        }
+        guard pod.attachments.count < 32 else {
+            throw APIProblem(
+                .conflict, "the container \(instance.name) is on 32 networks already, and no more are possible")
+        }
+        var attachment = NetworkAttachment(
+            network: network.id.text, aliases: body.aliases, address: body.address, mac: body.mac)
+        try resolve(&attachment, on: network, kind: .container, workload: workload.id, at: "$")
+        let node = state.task(of: instance)?.node
+        if let node { try require(network, on: node, for: instance) }
+        _ = try changeInPlace(instance, now: now) { $0.attachments.append(attachment) }
+        if let node, network.node != node {
+            var network = network
+            network.node = node
+            state.put(.network(network))
+        }
+        note("connect", network, of: instance, now: now)
+        return .done
+    }
+
+    mutating func disconnect(
+        _ ref: String, _ body: DisconnectNetwork, now: Timestamp
+    ) throws(APIProblem) -> PendingReply {
+        let target = try joinable(ref)
+        let (instance, _, pod) = try member(body.container)
+        if let network = target {
+            guard pod.attachments.contains(where: { $0.network == network.id.text }) else {
+                throw APIProblem(
+                    .forbidden, "container \(instance.name) is not connected to network \(network.name)")
+            }
+            _ = try changeInPlace(instance, now: now) { $0.attachments.removeAll { $0.network == network.id.text } }
+        } else {
+            guard pod.network == .bridge else {
+                throw APIProblem(
+                    .forbidden, "container \(instance.name) is not connected to network \(Network.nodeNetwork)")
+            }
+            _ = try changeInPlace(instance, now: now) { $0.network = .attached }
+        }
+        note("disconnect", target, of: instance, now: now)
+        return .done
+    }
+
+    /// A network that containers come to and leave; nil: the node's own.
+    private func joinable(_ ref: String) throws(APIProblem) -> Network? {
+        switch predefined(ref) {
+        case Network.nodeNetwork?: return nil
+        case let name?:
+            throw APIProblem(
+                .forbidden, "a container cannot be connected to the network \(name), or disconnected, while it exists")
+        case nil: return try network(ref)
+        }
+    }
+
+    private func member(_ ref: String) throws(APIProblem) -> (Instance, Workload, PodSpec) {
+        let instance = try instance(ref)
+        guard let workload = state.workloads[instance.workload], let pod = state.pod(of: workload) else {
+            throw APIProblem(.notFound, "there is no container '\(ref)'")
+        }
+        guard workload.kind == .container else {
+            throw APIProblem(
+                .conflict,
+                "the container \(instance.name) belongs to the service \(workload.name): update the service to change its "
+                    + "networks")
+        }
+        guard workload.desired != .removed else {
+            throw APIProblem(.conflict, "the container \(instance.name) is being removed")
+        }
+        return (instance, workload, pod)
+    }
+
+    /// The network may come to the container's node, or is there already.
+    private func require(_ network: Network, on node: NodeID, for instance: Instance) throws(APIProblem) {
+        if let home = home(of: network.id), home != node {
+            throw APIProblem(
+                .conflict,
+                "the container \(instance.name) is on the node \(nodeName(node)), and the network \(network.name) is on "
+                    + "\(nodeName(home)): a network with the driver bridge is on one node; remove the container, and run it "
+                    + "anew on the network")
+        }
+    }
+
+    // MARK: Views
+
+    func networkViews() -> [NetworkView] {
+        state.networks.values.filter { sees($0) }.sorted { $0.name < $1.name }.map { networkView($0) }
+    }
+
+    func networkView(_ network: Network) -> NetworkView {
+        let home = home(of: network.id)
+        var members: [NetworkView.Member] = []
+        for workload in workloads(on: network.id) where sees(workload) {
+            for instance in state.instances(of: workload.id) {
+                let task = state.shownTask(of: instance)
+                let pod = task.flatMap { state.pod(of: $0) } ?? state.pod(of: workload)
+                guard let container = instance.containers.first,
+                    pod?.attachments.contains(where: { $0.network == network.id.text }) ?? false
+                else { continue }
+                let endpoint = task.flatMap { task in
+                    task.status.isLive ? task.status.endpoints.first { $0.network == network.id.text } : nil
+                }
+                members.append(
+                    NetworkView.Member(container: container, name: instance.name, endpoint: endpoint))
+            }
+        }
+        var network = network
+        network.node = home
+        return NetworkView(
+            network: network, nodeName: home.map { nodeName($0) } ?? "",
+            members: members.sorted { ($0.name, $0.container) < ($1.name, $1.container) })
+    }
+}

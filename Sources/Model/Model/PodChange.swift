@@ -1,0 +1,20 @@
+extension PodSpec {
+    /// Whether what `other` says differs only in what may change while the pod runs: limits but that of /dev/shm, the
+    /// restart policy and the networks that it is attached to.
+    package func changesInPlace(from other: PodSpec) -> Bool {
+        guard containers.count == other.containers.count else { return false }
+        var changed = other
+        changed.restart = restart
+        changed.attachments = attachments
+        let connected: Set<Network> = [.bridge, .attached, .none]
+        if connected.contains(network), connected.contains(other.network) { changed.network = network }
+        let joinable: Set<Network> = [.bridge, .attached]
+        if joinable.isSuperset(of: [network, other.network]) { changed.network = network }
+        for index in containers.indices {
+            let shared = changed.containers[index].limits.sharedMemory
+            changed.containers[index].limits = containers[index].limits
+            changed.containers[index].limits.sharedMemory = shared
+        }
+        return changed == self
+    }
+}

@@ -1,0 +1,132 @@
+import ArgumentParser
+import Model
+import Wire
+
+/// `martlet network …`
+struct NetworkCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "network", abstract: "Networks: containers that reach each other by name, apart from all others.",
+        subcommands: [
+            NetworkList.self, NetworkCreate.self, NetworkInspect.self, NetworkRemove.self, NetworkConnect.self,
+            NetworkDisconnect.self, NetworkPrune.self,
+        ])
+}
+
+struct NetworkList: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "ls", abstract: "List networks.")
+    @OptionGroup var connection: ConnectionOptions
+    @OptionGroup var format: FormatOptions
+
+    func run() async throws {
+        let views: [NetworkView] = try await connection.cluster.get(APIPaths.networks)
+        var table = Table("Name", "ID", "Driver", "Subnet", "Node", "Created", "Containers")
+        for view in views {
+            let network = view.network
+            try table.add(
+                view, network.name, String(network.id.text.prefix(12)), network.driver, network.subnet, view.nodeName,
+                network.createdAt.ago(), view.members.map(\.name).joined(separator: ", "))
+        }
+        try table.print(format)
+    }
+}
+
+struct NetworkCreate: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "create", abstract: "Create a network.",
+        discussion: "Example: martlet network create shop; martlet run -d --network shop --name db postgres")
+    @OptionGroup var connection: ConnectionOptions
+    @Option(name: .shortAndLong, help: "bridge: the network is on one node.") var driver = "bridge"
+    @Option(help: "IPv4, such as 172.30.0.0/16; without it a free one is chosen.") var subnet: String?
+    @Option(help: "The node's address in the subnet; the first unless given.") var gateway: String?
+    @Option(help: "The part of the subnet that containers get addresses from.") var ipRange: String?
+    @Option(help: "NAME=ADDRESS: no container gets it.") var auxAddress: [LabelArgument] = []
+    @Flag(help: "No way out.") var `internal` = false
+    @Flag(help: "Kept with the network; all can be attached to.") var attachable = false
+    @Option(name: [.customShort("o"), .customLong("opt")], help: "An option of the driver: KEY=value.")
+    var options: [LabelArgument] = []
+    @Option(name: .shortAndLong, help: "KEY=value.") var label: [LabelArgument] = []
+    @Option(help: "The group whose it is, such as /team/web.") var group: String?
+    @Argument var name: String
+
+    func run() async throws {
+        let view: NetworkView = try await connection.cluster.send(
+            "POST", APIPaths.networks,
+            body: CreateNetwork(
+                name: name, driver: driver, subnet: subnet, gateway: gateway, range: ipRange,
+                reserved: auxAddress.dictionary, isInternal: `internal`, isAttachable: attachable,
+                labels: label.dictionary, options: options.dictionary, group: group))
+        Output.line(view.network.name)
+    }
+}
+
+struct NetworkInspect: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "inspect", abstract: "Show everything about networks, as JSON.")
+    @OptionGroup var connection: ConnectionOptions
+    @OptionGroup var format: InspectOptions
+    @Argument(completion: .networks) var networks: [String]
+
+    func run() async throws {
+        try await format.print(networks) { network -> NetworkView in
+            try await connection.cluster.get("\(APIPaths.networks)/\(escaped(network))")
+        }
+    }
+}
+
+struct NetworkRemove: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "rm", abstract: "Remove networks that nothing is attached to.")
+    @OptionGroup var connection: ConnectionOptions
+    @Argument(completion: .networks) var networks: [String]
+
+    func run() async throws {
+        try await forEach(networks) { network in
+            try await connection.cluster.delete(APIPaths.networks, network)
+            Output.line(network)
+        }
+    }
+}
+
+struct NetworkConnect: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "connect", abstract: "Attach a container to a network, while it runs too.")
+    @OptionGroup var connection: ConnectionOptions
+    @Option(help: "A further name of the container on the network.") var alias: [String] = []
+    @Option(help: "The IPv4 address that it asks for.") var ip: String?
+    @Option(help: "The hardware address of its device.") var macAddress: String?
+    @Argument(completion: .networks) var network: String
+    @Argument(completion: .containers) var container: String
+
+    func run() async throws {
+        try await connection.cluster.perform(
+            "POST", "\(APIPaths.networks)/\(escaped(network))/connect",
+            body: ConnectNetwork(container: container, aliases: alias, address: ip, mac: macAddress))
+    }
+}
+
+struct NetworkDisconnect: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "disconnect", abstract: "Detach a container from a network, while it runs too.")
+    @OptionGroup var connection: ConnectionOptions
+    @Argument(completion: .networks) var network: String
+    @Argument(completion: .containers) var container: String
+
+    func run() async throws {
+        try await connection.cluster.perform(
+            "POST", "\(APIPaths.networks)/\(escaped(network))/disconnect",
+            body: DisconnectNetwork(container: container))
+    }
+}
+
+struct NetworkPrune: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "prune", abstract: "Remove all networks that nothing is attached to.")
+    @OptionGroup var connection: ConnectionOptions
+    @Option(name: .shortAndLong, help: "Only those with KEY or KEY=value.") var label: [String] = []
+
+    func run() async throws {
+        let removed: RemovedNetworks = try await connection.cluster.send(
+            "POST", "\(APIPaths.networks)/prune", body: PruneNetworks(labels: label))
+        for name in removed.networks { Output.line(name) }
+    }
+}
