@@ -48,7 +48,7 @@ import Testing
             try await $0.exchange(ask)
         }
         #expect(
-            text.contains(#"{"error":{"code":"conflict","message":"the log is gone"},"message":"the log is gone"}"#))
+            text.contains(#"{"error":{"code":"conflict","message":"the log is gone"}}"#))
         #expect(text.hasSuffix("0\r\n\r\n"))
     }
 

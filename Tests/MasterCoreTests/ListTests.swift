@@ -205,47 +205,33 @@ import Wire
 }
 
 @Suite struct ManyContainers {
-    private struct Envelope<Object: Codable>: Codable {
-        var schema = 1
-        var object: Object
-    }
-
-    private static func record(_ key: String, _ object: some Codable) throws -> StoreRecord {
-        StoreRecord(
-            key: key, value: try JSONCoding.encode(Envelope(object: object)), modificationRevision: 1)
-    }
-
-    /// A store with as many containers as a large cluster has: each is listed once, whatever is looked for, and no part
+    /// As many containers as a large cluster has: each is listed once, whatever is looked for, and no part
     /// of a list is larger than was asked for.
     @Test func areListedInParts() throws {
         let count = 50_000
         let begin = Timestamp(nanoseconds: 1_700_000_000_000_000_000)
-        var records: [StoreRecord] = []
+        var core = try MasterCore(records: [], revision: 0)
         for number in 0..<count {
             let (workload, instance) = (WorkloadID("w\(number)"), InstanceID("i\(number)"))
-            let time = begin.adding(seconds: Int64(number * 7919 % count))
+            // The oldest do not come first.
+            let time = begin.adding(seconds: Int64(number / 100 * 100 + (number * 37) % 100))
             var spec = ContainerSpec(image: "web")
             spec.labels = ["number": "\(number)", "project": "p\(number / 50)"]
-            let pod = PodSpec(containers: [spec])
             let id = String(number, radix: 16)
-            let text = id + String(repeating: "0", count: 64 - id.count)
-            records.append(
-                try Self.record(
-                    "workloads/\(workload)",
+            let container = ContainerID(id + String(repeating: "0", count: 64 - id.count))
+            core.state.put(
+                .workload(
                     Workload(
                         id: workload, kind: .container, name: "c\(number)", scale: .replicated(1), desired: .prepared,
                         createdAt: time)))
-            records.append(
-                try Self.record(
-                    "revisions/\(workload)/1", Revision(workload: workload, number: 1, pod: pod, createdAt: time)))
-            records.append(
-                try Self.record(
-                    "instances/\(instance)",
+            let pod = PodSpec(containers: [spec])
+            core.state.put(.revision(Revision(workload: workload, number: 1, pod: pod, createdAt: time)))
+            core.state.put(
+                .instance(
                     Instance(
-                        id: instance, workload: workload, slot: 1, name: "c\(number)",
-                        containers: [ContainerID(text)], createdAt: time)))
+                        id: instance, workload: workload, slot: 1, name: "c\(number)", containers: [container],
+                        createdAt: time)))
         }
-        let core = try MasterCore(records: records, revision: 1)
         var position: ContainerPosition?
         var names: Set<String> = []
         var last = Timestamp(nanoseconds: .max)

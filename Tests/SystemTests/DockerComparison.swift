@@ -60,7 +60,7 @@ struct DockerComparison {
                 .replacing(/\b\d+\.\d+%/, with: "N%")
                 .replacing(/\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b/, with: "MAC")
                 .replacing(/\b(?!0\.0\.0\.0|127\.0\.0\.1)\d{1,3}(\.\d{1,3}){3}\b/, with: "IP")
-                .replacing(/:(3[2-9]\d{3}|[45]\d{4}|6[0-5]\d{3})\b/, with: ":PORT")
+                .replacing(/:(3\d{4}|[45]\d{4}|6[0-5]\d{3})\b/, with: ":PORT")
                 .replacing(/\ {2,}/, with: "  ")
             while line.last == " " { line.removeLast() }
             return String(line)

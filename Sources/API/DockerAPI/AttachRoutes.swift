@@ -61,7 +61,8 @@ extension DockerAPI {
         await note(view, "attach")
         return Attached(
             api: self, container: view.id, name: view.name, hasTerminal: view.spec.terminal,
-            endsInput: view.spec.stdinOnce && !view.spec.terminal, query: query, streams: streams, task: task,
+            endsInput: view.spec.stdinOnce && !view.spec.terminal, wasRunning: view.container.state == .running,
+            query: query, streams: streams, task: task,
             connection: connection)
     }
 }
@@ -99,6 +100,8 @@ struct Attached: Sendable {
     let hasTerminal: Bool
     /// The end of this client's input is the end of the container's.
     let endsInput: Bool
+    /// That a start fails is told to whoever starts it.
+    let wasRunning: Bool
     let query: AttachQuery
     let streams: NodeStreams
     let task: TaskID
@@ -147,7 +150,9 @@ struct Attached: Sendable {
             case .stdout(let bytes): try await stream.write(bytes, .stdout)
             case .stderr(let bytes): try await stream.write(bytes, .stderr)
             case .exit: return
-            case .error(let text): return try await stream.write(Array("\(text)\r\n".utf8), .stderr)
+            case .error(let text):
+                if wasRunning { try await stream.write(Array("\(text)\r\n".utf8), .stderr) }
+                return
             case .stdin, .end, .resize, .signal, .control: break
             }
         }

@@ -1,3 +1,4 @@
+import HTTPService
 import HTTPTypes
 import Hummingbird
 import Model
@@ -34,7 +35,13 @@ extension DockerAPI {
             methods.map { method in
                 DockerRoute(method, path, access: .read) { call in throw Self.refusal(call, why) }
             }
-        }
+        } + [
+            // Nothing is built, so nothing is left of it; `docker system prune` asks.
+            DockerRoute(.post, "/build/prune", access: .operate) { _ in
+                .json(bytes: Array(#"{"CachesDeleted":null,"SpaceReclaimed":0}"#.utf8))
+            },
+            DockerRoute(.get, "/plugins", access: .read) { _ in .json(bytes: Array("[]".utf8)) },
+        ]
     }
 
     /// A client that looks for an object of any kind (`docker inspect`) asks here last, and wants to hear that there is

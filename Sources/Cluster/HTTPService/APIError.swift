@@ -77,7 +77,12 @@ package struct APIError: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 extension APIError {
-    /// The body on the wire. What is refused before a face has the request (no credential, no HTTP) is told to clients
+    /// The last line of a stream that ends with it.
+    package var line: [UInt8] {
+        JSONValue.object(["error": .object(["code": .string(code), "message": .string(message)])]).serialized()
+    }
+
+    /// The body of an answer. What is refused before a face has the request (no credential, no HTTP) is told to clients
     /// of all faces: Docker's look for `message` beside `error`.
     package var body: [UInt8] {
         JSONValue.object([

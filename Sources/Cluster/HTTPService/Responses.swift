@@ -61,7 +61,7 @@ extension Response {
                 do {
                     try await LineStream.run(lines, connection, produce)
                 } catch let error where !(error is ClientGone) && !(error is CancellationError) {
-                    try await lines.write(bytes: APIError(error).body)
+                    try await lines.write(bytes: APIError(error).line)
                 }
                 try await writer.finish(nil)
             })
