@@ -213,4 +213,16 @@ import Wire
         scenario.pass(seconds: 28)
         #expect(scenario.take() == ["probe"])
     }
+
+    @Test("Where nothing is said it is five seconds")
+    func standard() {
+        var scenario = scenario { $0.interval = nil }
+        scenario.pass(seconds: 5.1)
+        #expect(scenario.take() == ["probe"])
+        scenario.step(.probed(t1, start: 1, .success))
+        scenario.pass(seconds: 5.1)
+        #expect(scenario.take() == [])
+        scenario.pass(seconds: 25)
+        #expect(scenario.take() == ["probe"])
+    }
 }

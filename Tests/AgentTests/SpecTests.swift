@@ -56,6 +56,11 @@ struct SpecTests {
     func environment() throws {
         let environment = builder { $0.environment = ["A=user", "B=1"] }.environment(terminal: true)
         #expect(environment == ["PATH=/bin", "HOSTNAME=host1", "TERM=xterm", "A=user", "B=1", "HOME=/home/u"])
+        let whole = builder {
+            $0.environment = ["B=1"]
+            $0.environmentIsWhole = true
+        }.environment(terminal: false)
+        #expect(whole == [SpecBuilder.path, "HOSTNAME=host1", "B=1", "HOME=/home/u"], "A was taken away")
     }
 
     @Test("14 capabilities, no new privileges and our filter of system calls, unless it is said otherwise")

@@ -93,6 +93,22 @@ struct WaitingTests {
     }
 }
 
+@Suite("What probes said")
+struct ProbeLogTests {
+    @Test("The newest five of each task are kept, oldest first, until it goes")
+    func newest() {
+        let log = ProbeLog()
+        let now = Timestamp(nanoseconds: 1)
+        for code in 0..<7 {
+            log.note(ProbeResult(start: now, end: now, exitCode: code, output: ""), of: TaskID("t"))
+        }
+        #expect(log[TaskID("t")].map(\.exitCode) == [2, 3, 4, 5, 6])
+        #expect(log[TaskID("other")].isEmpty)
+        log.forget(TaskID("t"))
+        #expect(log[TaskID("t")].isEmpty)
+    }
+}
+
 @Suite("Probes over the network")
 struct NetworkProbeTests {
     /// A server that answers everything with these bytes, and its port.

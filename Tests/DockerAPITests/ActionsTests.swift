@@ -109,6 +109,74 @@ import Wire
         }
     }
 
+    /// With a container `web` that needs more than `one` has as long as `other` runs there.
+    private func withoutRoom(
+        removeOnExit: Bool = false, _ work: @escaping @Sendable (DockerBench) async throws -> Void
+    ) async throws {
+        try await withContainer({ $0.containers[0].limits.cpu = 1_500_000_000 }) { bench in
+            #expect(try await bench.ask(.POST, "/containers/web/rename?name=other").status == 204)
+            #expect(try await bench.ask(.POST, "/containers/other/start").status == 204)
+            try await bench.create("web", removeOnExit: removeOnExit) {
+                $0.containers[0].limits.cpu = 1_500_000_000
+            }
+            try await work(bench)
+        }
+    }
+
+    @Test func oneThatFitsNowhereSaysWhyAndStartsWhenThereIsRoom() async throws {
+        try await withoutRoom { bench in
+            for _ in 0..<2 {
+                let refused = try await bench.ask(.POST, "/containers/web/start")
+                #expect(refused.status == 409)
+                #expect(refused.message.contains("no node fits: 0 of 1 node: cpu"))
+                let state = try await bench.ask(.GET, "/containers/web/json").json?["State"]?["Status"]
+                #expect(state == "created")
+            }
+            #expect(try await bench.ask(.DELETE, "/containers/other?force=1").status == 204)
+            // It does not start by itself when there is room later.
+            #expect(try await bench.view("web").task == nil)
+            #expect(try await bench.ask(.POST, "/containers/web/start").status == 204)
+            #expect(try await bench.view("web").container.state == .running)
+        }
+    }
+
+    @Test func oneThatFitsNowhereIsAttachedToUntilItsStartHasFailed() async throws {
+        try await withoutRoom { bench in
+            // Of the first start, and of one after it.
+            for _ in 0..<2 {
+                let attached = try await bench.client.request(.POST, "/containers/web/attach?stream=1&stdout=1")
+                #expect(attached.status == 200)
+                #expect(try await bench.ask(.POST, "/containers/web/start").status == 409)
+                #expect(try await attached.bytes().isEmpty)
+            }
+            let attached = try await bench.client.request(.POST, "/containers/web/attach?stream=1&stdout=1")
+            #expect(try await bench.ask(.DELETE, "/containers/web").status == 204)
+            #expect(try await attached.bytes().isEmpty)
+        }
+    }
+
+    @Test func oneThatIsRemovedAtItsEndGoesWhenItsStartFails() async throws {
+        try await withoutRoom(removeOnExit: true) { bench in
+            let wait = try await bench.client.request(.POST, "/containers/web/wait?condition=removed")
+            #expect(try await bench.ask(.POST, "/containers/web/start").status == 409)
+            _ = try await wait.bytes()
+            #expect(try await bench.ask(.GET, "/containers/web/json").status == 404)
+        }
+    }
+
+    /// Clients take 404 for a missing image, and pull it.
+    @Test func onlyAMissingImageIsNotFoundWhenAContainerIsMade() async throws {
+        try await DockerBench.run { bench in
+            _ = try await PlayedNode(bench)
+            let image = try await bench.ask(.POST, "/containers/create", body: #"{"Image":"nosuch:1"}"#)
+            #expect(image.status == 404)
+            let body = #"{"Image":"web","HostConfig":{"VolumesFrom":["nobody"]}}"#
+            let other = try await bench.ask(.POST, "/containers/create", body: body)
+            #expect(other.status == 400)
+            #expect(other.message == "No such container: nobody")
+        }
+    }
+
     @Test func pruneTakesWhatDoesNotRunAndFits() async throws {
         try await withContainer { bench in
             #expect(try await bench.ask(.POST, "/containers/web/start").status == 204)

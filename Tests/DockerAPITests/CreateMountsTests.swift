@@ -143,17 +143,18 @@ private typealias Fixture = CreateFixture
         #expect(refusal?.status == 400)
     }
 
-    @Test func linksThatANetworkKeepsAnyway() throws {
-        var other = Fixture.view(try Fixture.create(#""HostConfig":{"NetworkMode":"n1"}"#), name: "db")
-        other.pod.attachments[0].aliases = ["database"]
-        for link in ["db", "db:db", "/db:database"] {
+    @Test func linksAreNamesOnANetwork() throws {
+        let other = Fixture.view(try Fixture.create(#""HostConfig":{"NetworkMode":"n1"}"#), name: "db")
+        for (link, name) in [("db", "db"), ("db:db", "db"), ("/db:database", "database")] {
             let pod = try pod(#""NetworkMode":"n1","Links":["\#(link)"]"#, others: ["db": other])
             #expect(pod.affinities.map(\.value) == [other.id.text])
+            #expect(pod.attachments[0].links == [name: other.id.text])
         }
-        let refusal = #expect(throws: DockerError.self) {
-            try pod(#""NetworkMode":"n1","Links":["db:else"]"#, others: ["db": other])
-        }
-        #expect(refusal?.message.contains("--network-alias") == true)
+        let both = try pod(
+            #""NetworkMode":"n1""#, endpoints: #"{"n1":{"Links":["db:a","db:b"]},"n2":{}}"#, others: ["db": other])
+        #expect(both.attachments.map(\.links) == [["a": other.id.text, "b": other.id.text], [:]])
+        let refusal = #expect(throws: DockerError.self) { try pod(#""Links":["db:else"]"#, others: ["db": other]) }
+        #expect(refusal?.message.contains("docker network create") == true)
     }
 
     @Test func ports() throws {

@@ -37,7 +37,9 @@ private typealias Fixture = CreateFixture
 
     @Test func variablesReplaceTheImagesAndTakeThemAway() throws {
         let image = Fixture.image { $0.environment = ["A=1", "B=2", "C=3"] }
-        #expect(try Fixture.spec(#""Env":["B=x","C","D=4"]"#, image: image).environment == ["B=x", "D=4", "A=1"])
+        let spec = try Fixture.spec(#""Env":["B=x","C","D=4"]"#, image: image)
+        #expect(spec.environment == ["B=x", "D=4", "A=1"])
+        #expect(spec.environmentIsWhole, "the image's C stays away")
     }
 
     @Test func labelsAreTheContainersBeforeTheImages() throws {
@@ -72,7 +74,7 @@ private typealias Fixture = CreateFixture
         }
         let inherited = try #require(try Fixture.spec("", image: image).healthCheck)
         #expect(inherited.probe == .command(["probe"]))
-        #expect(inherited.interval == 5 && inherited.timeout == 30 && inherited.retries == 3)
+        #expect(inherited.interval == 5 && inherited.timeout == nil && inherited.retries == nil)
         #expect(inherited.startInterval == nil && inherited.onUnhealthy == .tell)
         let own = try #require(
             try Fixture.spec(
@@ -81,7 +83,7 @@ private typealias Fixture = CreateFixture
             ).healthCheck)
         #expect(own.probe == .command(["/bin/sh", "-c", "a b"]))
         #expect(own.interval == 5 && own.timeout == 2 && own.retries == 7)
-        #expect(own.startPeriod == 1 && own.startInterval == 5)
+        #expect(own.startPeriod == 1 && own.startInterval == nil)
         #expect(try Fixture.spec(#""Healthcheck":{"Test":["NONE"]}"#, image: image).healthCheck == nil)
         let shell = try Fixture.spec(#""Shell":["/bin/ash"],"Healthcheck":{"Test":["CMD-SHELL","x"]}"#).healthCheck
         #expect(shell?.probe == .command(["/bin/ash", "x"]))

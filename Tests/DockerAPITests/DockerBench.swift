@@ -78,11 +78,14 @@ struct DockerBench: Sendable {
     static let digest = "sha256:" + String(repeating: "1", count: 64)
     static let imageID = "sha256:" + String(repeating: "2", count: 64)
 
-    func create(_ name: String, _ change: (inout PodSpec) -> Void = { _ in }) async throws {
+    func create(
+        _ name: String, removeOnExit: Bool = false, _ change: (inout PodSpec) -> Void = { _ in }
+    ) async throws {
         var pod = PodSpec(containers: [ContainerSpec(image: "web")])
         change(&pod)
         try await client.send(
-            .POST, APIPaths.containers, body: .json(CreateContainer(name: name, pod: pod, start: false)))
+            .POST, APIPaths.containers,
+            body: .json(CreateContainer(name: name, pod: pod, removeOnExit: removeOnExit, start: false)))
     }
 
     func view(_ name: String) async throws -> ContainerView {

@@ -84,6 +84,43 @@ import Wire
         #expect(tell("done") == ["0123456789ab: Pull complete -1"])
     }
 
+    @Test func whatIsThereAlreadyIsToldOnceAndConfigurationsNever() {
+        func tell(_ lines: inout ProgressLines, _ digest: String, _ phase: String) -> [String] {
+            lines.take(.init(digest: "sha256:\(digest)", phase: phase, done: 1, total: 1)).map { $0.status ?? "" }
+        }
+        var pull = ProgressLines(.pull)
+        #expect(tell(&pull, "01", "present") == ["Already exists"])
+        #expect(tell(&pull, "01", "done").isEmpty)
+        var push = ProgressLines(.push, configuration: "sha256:02")
+        #expect(tell(&push, "02", "done").isEmpty)
+        #expect(tell(&push, "01", "present") == ["Preparing", "Layer already exists"])
+    }
+
+    @Test(arguments: [
+        ("not-found", "lan:5000/a/b:1", 404, "manifest for lan:5000/a/b:1 not found: manifest unknown: why"),
+        ("not-found", "lan:5000/a/b", 404, "repository lan:5000/a/b not found: name unknown: why"),
+        (
+            "registry-login", "lan:5000/a/b:1", 404,
+            "pull access denied for lan:5000/a/b, repository does not exist or may require 'docker login': denied: "
+                + "no basic auth credentials: why"
+        ),
+        ("registry-unavailable", "lan:5000/a/b:1", 500, "why"), ("bad-request", "lan:5000/a/b:1", 400, "why"),
+        ("storage-full", "lan:5000/a/b:1", 507, "why"),
+    ])
+    func aRegistrysRefusalReachesTheClient(code: String, name: String, status: Int, message: String) {
+        let refusal = RegistryRefusal(.pull, name, hasLogin: false)
+            .refusal(code, "why", status: code == "storage-full" ? 507 : 503)
+        #expect(refusal.status == status && refusal.message == message, "\(refusal.status) \(refusal)")
+    }
+
+    @Test func aRefusedPushSaysWhetherALoginWasGiven() {
+        func refusal(_ hasLogin: Bool) -> DockerError {
+            RegistryRefusal(.push, "lan:5000/a/b:1", hasLogin: hasLogin).refusal("registry-login", "why", status: nil)
+        }
+        #expect(refusal(false).message == "no basic auth credentials: why")
+        #expect(refusal(true).message == "unauthorized: why" && refusal(true).status == 500)
+    }
+
     @Test(arguments: [
         ("busybox", "docker.io/library/busybox"), ("team/web", "docker.io/team/web"), ("lan:5000/web", "lan:5000/web"),
         ("localhost/web", "localhost/web"),

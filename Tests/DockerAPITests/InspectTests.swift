@@ -174,6 +174,32 @@ private typealias Fixture = CreateFixture
         #expect(json["State"]?["Error"] == "no such program")
     }
 
+    @Test func aHealthCheckSaysWhatWasGivenAndWhatItsProbesSaid() throws {
+        let members = #""Healthcheck":{"Test":["CMD","probe"],"Interval":2000000000,"Retries":2}"#
+        #expect(
+            try inspect(members)["Config"]?["Healthcheck"] == [
+                "Test": ["CMD", "probe"], "Interval": 2_000_000_000, "Retries": 2,
+            ])
+        var inspect = ContainerInspect(view: Fixture.view(try Fixture.create(members), run), version: .newest)
+        inspect.probes = [
+            ProbeResult(
+                start: Timestamp(nanoseconds: 1_700_000_002_000_000_000),
+                end: Timestamp(nanoseconds: 1_700_000_003_000_000_000), exitCode: 3, output: "no\n")
+        ]
+        #expect(
+            inspect.json["State"]?["Health"]?["Log"] == [
+                [
+                    "Start": "2023-11-14T22:13:22Z", "End": "2023-11-14T22:13:23Z", "ExitCode": 3, "Output": "no\n",
+                ]
+            ])
+    }
+
+    @Test func volumesHaveTheModesOfDockerd() throws {
+        let json = try inspect(#""Volumes":{"/a":{}},"HostConfig":{"Binds":["data:/b","data:/c:ro","/x:/d"]}"#)
+        let modes = json["Mounts"]?.arrayValue?.map { $0["Mode"]?.stringValue }
+        #expect(modes == ["", "z", "ro", ""])
+    }
+
     @Test func networksOfUsersGoByTheirNames() throws {
         let view = Fixture.view(
             try Fixture.create(

@@ -131,6 +131,42 @@ import Testing
         #expect(text.hasPrefix("HTTP/1.1 413 "))
     }
 
+    @Test(
+        "a body in a coding that is not known is refused, and nothing behind it is taken for a request",
+        arguments: ["gzip, chunked", "identity", "xchunked", "\"chunked\"", "chunked, identity"])
+    func coding(_ coding: String) async throws {
+        let head = "POST /things HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \(coding)\r\n\r\n0\r\n\r\n"
+        let text = try await withServer(routes: Self.routes) { try await $0.exchange(head + get("/query")) }
+        #expect(text.hasPrefix("HTTP/1.1 501 ") || text.hasPrefix("HTTP/1.1 400 "))
+        #expect(!text.contains("HTTP/1.1 200 "))
+    }
+
+    @Test("what comes behind a request that was answered with the connection's end is not carried out")
+    func behindTheEnd() async throws {
+        let calls = Mutex(0)
+        let routes: (Router<ServiceContext>) -> Void = { router in
+            router.post("last") { _, _ in Response(status: .unauthorized, headers: [.connection: "close"]) }
+            router.post("early") { _, _ in Response(status: .conflict) }
+            router.get("next") { _, _ in
+                calls.withLock { $0 += 1 }
+                return Response.empty
+            }
+        }
+        try await withServer(routes: routes) { server in
+            for _ in 0..<50 {
+                _ = try await server.exchange("POST /last HTTP/1.1\r\nHost: x\r\n\r\n" + get("/next"))
+                try await server.connect { client in
+                    // Answered before the body has come.
+                    try await client.send("POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
+                    _ = try await client.read(until: "\r\n\r\n")
+                    try await client.send("def" + get("/next"))
+                    _ = try await client.rest()
+                }
+            }
+        }
+        #expect(calls.withLock { $0 } == 0)
+    }
+
     @Test func curlThatStillSendsGetsThe413() async throws {
         let (_, output) = try await withServer(routes: Self.routes) { server in
             let body = server.path + ".body"

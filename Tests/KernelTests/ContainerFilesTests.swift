@@ -173,7 +173,7 @@ extension KernelSuite {
         }
 
         /// A container that swaps a directory and a link to the canary as fast as it can, under copies in both
-        /// directions.
+        /// directions, exports and images made of it.
         @Test func aRaceOfNamesLeadsNobodyOut() throws {
             let fixture = try ImageFixture()
             let root = try Self.root(fixture)
@@ -192,7 +192,9 @@ extension KernelSuite {
                 try? swapper.signal(SIGKILL)
                 _ = try? swapper.wait()
             }
+            func swaps() throws -> Int { try Int(File.text("\(root)/count")) ?? 0 }
             while !File.exists("\(root)/count") { usleep(1000) }
+            let before = try swaps()
             let files = try ContainerFiles(root: root)
             let tar = try fixture.file(
                 TarBuilder.make {
@@ -213,6 +215,30 @@ extension KernelSuite {
                 }
                 unlink(place)
             }
+            var wholes = 0
+            for _ in 0..<300 {
+                for isExport in [true, false] {
+                    let place = fixture.path("out")
+                    let output = try File.open(place, O_WRONLY | O_CREAT)
+                    let isWritten: Bool
+                    if isExport {
+                        isWritten = (try? files.export(to: output.raw)) != nil
+                    } else {
+                        // Its whole root as what it has written.
+                        var difference = LayerDifference(
+                            upper: SharedFD(try File.open(root, O_RDONLY | O_DIRECTORY)), lowers: [], places: [],
+                            limits: .standard)
+                        isWritten =
+                            (try? difference.run()) != nil && (try? difference.write(to: output.raw)) != nil
+                    }
+                    if isWritten { wholes += 1 }
+                    let bytes = try File.read(place, limit: 1 << 24)
+                    #expect(!String(decoding: bytes, as: UTF8.self).contains("untouched"), "the canary was read")
+                    unlink(place)
+                }
+            }
+            #expect(wholes > 0)
+            #expect(try swaps() > before, "names were swapped meanwhile")
             try fixture.expectCanaryUntouched()
         }
     }

@@ -37,6 +37,11 @@ extension KernelSuite {
             #expect(loaded.last?.layers == other.layers)
             #expect(try second.store.inspect("app").config == fixture.store.inspect("app").config)
             #expect(try File.text("\(second.mount(image))/rootfs/etc/name") == "plain")
+            // What else an image is called here was not loaded.
+            let part = try fixture.save(["app"], format)
+            let loadedAgain = try fixture.load(File.read(part, limit: 1 << 24))
+            #expect(loadedAgain.map { $0.names.map(\.familiar) } == [["app:latest"]])
+            #expect(try fixture.store.resolve("app").names.count == 2)
             // Saving is reproducible.
             let again = try second.save(["app", "example.org:5000/team/app:1.0", "other:9"], format)
             #expect(try File.read(path, limit: 1 << 24) == File.read(again, limit: 1 << 24))

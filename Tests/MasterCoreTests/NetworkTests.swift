@@ -95,6 +95,25 @@ import Wire
         #expect(right.network.range == "10.6.1.0/24" && right.network.gateway == "10.6.0.254")
     }
 
+    @Test func linksNameContainersThatAreThere() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1")
+        _ = try make(&cluster, "web")
+        try run(&cluster, "db", on: [NetworkAttachment(network: "web")])
+        var attachment = NetworkAttachment(network: "web")
+        attachment.links = ["store": "db"]
+        try run(&cluster, "app", on: [attachment])
+        guard case .container(let db) = try cluster.query(.container("db")),
+            case .container(let app) = try cluster.query(.container("app"))
+        else { throw APIProblem(.internal, "no view") }
+        #expect(app.pod.attachments[0].links == ["store": db.id.text])
+        for (name, other) in [("store", "nobody"), ("no name", "db")] {
+            attachment.links = [name: other]
+            let wish = CreateContainer(name: "x", pod: pod(cluster, on: [attachment]))
+            #expect(cluster.problem(.createContainer(wish)) != nil, "\(name): \(other)")
+        }
+    }
+
     @Test func whoIsConfinedSeesAndUsesTheirOwn() throws {
         var cluster = try Cluster()
         try cluster.addNode("n1")

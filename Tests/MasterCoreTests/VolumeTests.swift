@@ -40,6 +40,28 @@ import Wire
         #expect(Set(try cluster.containers().map(\.nodeName)).count == 1)
     }
 
+    @Test func anonymousOnesAreGoneAsSoonAsTheirContainerIs() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1")
+        var mount = Mount(.volume(name: "nameless"), target: "/n")
+        mount.isAnonymous = true
+        let mounts = [mount, Mount(.volume(name: "data"), target: "/data")]
+        try cluster.perform(
+            .createContainer(
+                CreateContainer(name: "web", pod: cluster.pod { $0.containers[0].mounts = mounts }, removeOnExit: true))
+        )
+        cluster.obey()
+        let goes = cluster.assigned[NodeID("n1")]?.values.map(\.removeVolumes)
+        #expect(goes == [true])
+        try cluster.connect("n1", volumes: ["data", "nameless"])
+        try cluster.perform(.removeContainer("web", force: true))
+        // What the node has left comes before that the task is gone.
+        let left = [VolumeView(name: "data", node: NodeID("n1"), path: "/v/data", labels: [:], createdAt: cluster.now)]
+        try cluster.perform(.report("n1", NodeReport(volumes: left)))
+        cluster.obey()
+        #expect(try views(&cluster).map(\.name) == ["data"])
+    }
+
     @Test func aGlobalServiceHasOneOnEachNode() throws {
         var cluster = try Cluster()
         for node in ["n1", "n2"] { try cluster.addNode(node) }

@@ -63,7 +63,9 @@ struct Caller {
             lines.append(request.method == "HEAD" ? "head" : "request = \"\(request.method)\"")
             if let body = request.body {
                 try File.replace("\(folder)/\(index).body", with: Array(body.utf8))
-                lines.append("data-binary = \"@\(folder)/\(index).body\"")
+                lines += [
+                    "data-binary = \"@\(folder)/\(index).body\"", "header = \"Content-Type: application/json\"",
+                ]
             }
             lines.append("write-out = \"%{http_code}\\n\"")
             try Tree.remove("\(folder)/\(index)")

@@ -106,6 +106,29 @@ extension SystemSuite {
             }
         }
 
+        @Test("a commit: the client gets an error, there is no image, and nothing of the container stays frozen")
+        func commit() throws {
+            try rounds("agent.during_commit") { crash, round in
+                let name = "k\(round)"
+                try expectSuccess(
+                    crash.cluster.martlet(
+                        "run", "-d", "--name", name, "busybox", "sh", "-c",
+                        "n=0; while :; do n=$((n + 1)); echo $n >/n; sleep 0.1; done"))
+                try eventually("it runs") { try crash.cluster.martlet("exec", name, "cat", "/n").code == 0 }
+                try crash.pull()
+                let client = try crash.cluster.begin(["commit", name, "made:\(round)"])
+                try crash.untilDeath()
+                try crash.recover()
+                #expect(try crash.exitCode(client) != 0)
+                let count = try crash.cluster.martlet("exec", name, "cat", "/n").text
+                try eventually("it goes on") { try crash.cluster.martlet("exec", name, "cat", "/n").text != count }
+                #expect(try crash.cluster.martlet("image", "inspect", "made:\(round)").code != 0)
+                try expectSuccess(crash.cluster.martlet("commit", name, "made:\(round)"))
+                try expectSuccess(crash.cluster.martlet("rm", "-f", name))
+                try expectSuccess(crash.cluster.martlet("image", "rm", "made:\(round)"))
+            }
+        }
+
         @Test("an update goes on afterwards, and never runs an instance twice", arguments: updatePoints)
         func update(point: String) throws {
             let marker = "77\(getpid())"

@@ -74,6 +74,43 @@ extension SystemSuite {
             }
         }
 
+        @Test("the same over TLS with a token: master and agent hold no more afterwards")
+        func sealed() throws {
+            try withFabric(nodes: 1) { fabric in
+                let canary = fabric.folder + "/canary"
+                try File.makeDirectories(canary)
+                try File.replace(canary + "/secret", with: Array("from the host".utf8))
+                let token = try fabric.token("--role", "admin")
+                func attack(_ count: Int) throws {
+                    let outcome = try fabric.nodes[0].run(
+                        [
+                            "env", "CANARY=\(canary)", "/usr/bin/python3", "\(DockerSession.folder)/hostile.py",
+                            "\(fabric.master.address):7070", "\(count)", token,
+                        ], timeout: 1800)
+                    try #require(outcome.code == 0, "\(outcome)")
+                }
+                try attack(loops(100))
+                sleep(2)
+                let pids = try [
+                    "\(fabric.master.runDirectory)/master.pid", "\(fabric.nodes[0].runDirectory)/agent.pid",
+                ].map { path in
+                    try #require(try File.text(path).split(whereSeparator: \.isWhitespace).first.flatMap { pid_t($0) })
+                }
+                let before = try pids.map { try Holding($0) }
+                try attack(loops(1_000))
+                for (pid, before) in zip(pids, before) {
+                    func after() throws -> Holding { try Holding(pid) }
+                    try eventually("descriptors are back: \(before), now \(try after())") {
+                        try after().descriptors <= before.descriptors + 8
+                    }
+                    let now = try after()
+                    #expect(now.threads <= before.threads + 8, "\(before), now \(now)")
+                    #expect(now.memory <= before.memory + 64, "\(before), now \(now)")
+                }
+                #expect(try File.list(canary) == ["secret"])
+            }
+        }
+
         @Test("a token that may only look may only look, however the request is written")
         func authority() throws {
             try withFabric(nodes: 1) { fabric in

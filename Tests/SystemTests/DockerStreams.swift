@@ -124,7 +124,7 @@ extension SystemSuite {
                 try expectSuccess(docker(cluster, ["exec", "cc", "ln", "-s", "inTrue/e/f", "/tmp/link"]))
                 let missing = try docker(cluster, ["cp", "cc:/nosuch", folder])
                 #expect(missing.code == 1)
-                #expect(missing.errors.contains("cc:/nosuch"), "\(missing)")
+                #expect(missing.errors.contains("/nosuch in container cc"), "\(missing)")
                 // A directory is not put over a file.
                 #expect(try docker(cluster, ["cp", "\(folder)/d", "cc:/tmp/infalse/e/f"]).code == 1)
                 try expectSuccess(docker(cluster, ["create", "--read-only", "--name", "ro", "busybox", "true"]))

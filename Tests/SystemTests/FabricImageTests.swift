@@ -123,33 +123,7 @@ extension SystemSuite {
             }
         }
 
-        /// bcrypt of `secret`.
-        private static let password = "$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"
-
-        private static let hasRegistry = File.exists("/usr/bin/docker-registry") && File.exists("/usr/bin/skopeo")
-
-        /// Debian's registry, for whoever knows the password; plain HTTP, which the nodes' files allow.
-        private func startRegistry(_ fabric: ClusterFabric, on machine: Machine) throws -> ChildProcess {
-            let configuration = machine.folder + "/config.yml"
-            try File.replace(machine.folder + "/htpasswd", with: Array("tester:\(Self.password)\n".utf8))
-            let lines = [
-                "version: 0.1", "log: {level: error}",
-                "storage: {filesystem: {rootdirectory: \(machine.folder)/storage}, delete: {enabled: true}}",
-                "auth: {htpasswd: {realm: test, path: \(machine.folder)/htpasswd}}",
-                "http: {addr: '0.0.0.0:5000'}",
-            ]
-            try File.replace(configuration, with: Array(lines.joined(separator: "\n").utf8))
-            for node in fabric.nodes {
-                let text = #"{"hosts": {"\#(machine.address):5000": {"plainHTTP": true}}}"#
-                try File.replace(node.registriesFile, with: Array(text.utf8))
-            }
-            let process = try machine.begin(
-                ["docker-registry", "serve", configuration], output: machine.folder + "/registry.log")
-            try eventually("the registry answers") {
-                try machine.run(["curl", "-s", "-o", "/dev/null", "http://\(machine.address):5000/v2/"]).code == 0
-            }
-            return process
-        }
+        static let hasRegistry = File.exists("/usr/bin/docker-registry") && File.exists("/usr/bin/skopeo")
 
         @Test(
             "pull with a login, run on any node without the registry, push back",
@@ -158,7 +132,7 @@ extension SystemSuite {
             try withFabric { fabric in
                 let machine = try fabric.addMachine("registry", number: 100)
                 let host = "\(machine.address):5000"
-                let registry = try startRegistry(fabric, on: machine)
+                let registry = try fabric.startRegistry(on: machine)
                 let archive = fabric.folder + "/busybox.tar"
                 try expectSuccess(fabric.martlet("image", "save", "-o", archive, "busybox"))
                 func skopeo(_ arguments: String...) throws -> Outcome {
@@ -212,5 +186,33 @@ extension SystemSuite {
                 #expect(gone.code == 1 && gone.errors.contains(host), "\(gone)")
             }
         }
+    }
+}
+
+extension ClusterFabric {
+    /// bcrypt of `secret`.
+    private static let registryPassword = "$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"
+
+    /// Debian's registry, for whoever knows the password; plain HTTP, which the nodes' files allow.
+    func startRegistry(on machine: Machine) throws -> ChildProcess {
+        let configuration = machine.folder + "/config.yml"
+        try File.replace(machine.folder + "/htpasswd", with: Array("tester:\(Self.registryPassword)\n".utf8))
+        let lines = [
+            "version: 0.1", "log: {level: error}",
+            "storage: {filesystem: {rootdirectory: \(machine.folder)/storage}, delete: {enabled: true}}",
+            "auth: {htpasswd: {realm: test, path: \(machine.folder)/htpasswd}}",
+            "http: {addr: '0.0.0.0:5000'}",
+        ]
+        try File.replace(configuration, with: Array(lines.joined(separator: "\n").utf8))
+        for node in nodes {
+            let text = #"{"hosts": {"\#(machine.address):5000": {"plainHTTP": true}}}"#
+            try File.replace(node.registriesFile, with: Array(text.utf8))
+        }
+        let process = try machine.begin(
+            ["docker-registry", "serve", configuration], output: machine.folder + "/registry.log")
+        try eventually("the registry answers") {
+            try machine.run(["curl", "-s", "-o", "/dev/null", "http://\(machine.address):5000/v2/"]).code == 0
+        }
+        return process
     }
 }

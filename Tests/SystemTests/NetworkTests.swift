@@ -19,7 +19,7 @@ extension SystemSuite {
 
         /// What the container gets from a host; nil: nothing.
         private func get(_ cluster: TestCluster, _ from: String, _ host: String) throws -> String? {
-            let outcome = try cluster.martlet("exec", from, "wget", "-q", "-T", "2", "-O", "-", "http://\(host)/")
+            let outcome = try cluster.martlet("exec", from, "timeout", "3", "wget", "-q", "-O", "-", "http://\(host)/")
             return outcome.code == 0 ? outcome.text : nil
         }
 

@@ -82,6 +82,11 @@ extension SystemSuite {
                 }
                 #expect(mounts.count >= live.count)
                 try fabric.expectStill(3, after)
+
+                // What has ended has its files still.
+                let copied = try fabric.martlet("cp", "ends:/bin/busybox", "-")
+                #expect(copied.code == 0 && !copied.output.isEmpty, "\(copied.errors)")
+                try expectSuccess(fabric.martlet("rm", "ends"))
             }
         }
 

@@ -8,7 +8,10 @@ struct APIVersion: Sendable, Comparable, CustomStringConvertible {
     /// Reads `1.41`; nil when it is something else.
     init?(_ text: some StringProtocol) {
         let parts = text.split(separator: ".", omittingEmptySubsequences: false)
-        guard parts.count == 2, parts[0] == "1", let minor = Int(parts[1]), (0...999).contains(minor) else {
+        guard parts.count == 2, parts[0] == "1", let minor = Int(parts[1]), (0...999).contains(minor),
+            // No sign, and no zero before it.
+            String(minor) == parts[1]
+        else {
             return nil
         }
         self.minor = minor

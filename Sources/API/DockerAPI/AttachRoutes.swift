@@ -51,19 +51,18 @@ extension DockerAPI {
             throw DockerError.conflict(
                 "container \(view.id) is restarting, wait until the container is running before attach")
         }
-        let (_, streams, task) = try await streams(view.id.text)
-        var connection: RawConnection?
-        if query.stream {
-            connection = try await streams.frames(
-                NodeStreams.path(task, "attach"),
-                query: "stdin=\(query.stdin)&stdout=\(query.stdout)&stderr=\(query.stderr)&next=true")
-        }
-        await note(view, "attach")
-        return Attached(
+        var attached = Attached(
             api: self, container: view.id, name: view.name, hasTerminal: view.spec.terminal,
             endsInput: view.spec.stdinOnce && !view.spec.terminal, wasRunning: view.container.state == .running,
-            query: query, streams: streams, task: task,
-            connection: connection)
+            query: query)
+        // One that is on no node has nothing to show yet: its client waits for it with the connection open.
+        if view.task != nil {
+            let (_, streams, task) = try await streams(view.id.text)
+            attached.place = Attached.Place(streams: streams, task: task)
+            if query.stream { attached.connection = try await query.join(streams, task) }
+        }
+        await note(view, "attach")
+        return attached
     }
 }
 
@@ -85,6 +84,13 @@ struct AttachQuery: Sendable {
         keys = try DetachKeys(call.query["detachKeys"] ?? "")
     }
 
+    /// Joins a container's streams, or those of its next start.
+    fileprivate func join(_ streams: NodeStreams, _ task: TaskID) async throws -> RawConnection {
+        try await streams.frames(
+            NodeStreams.path(task, "attach"),
+            query: "stdin=\(stdin)&stdout=\(stdout)&stderr=\(stderr)&next=true")
+    }
+
     /// Older clients of the WebSocket get everything.
     init(webSocket call: DockerCall) throws {
         try self.init(call)
@@ -103,16 +109,21 @@ struct Attached: Sendable {
     /// That a start fails is told to whoever starts it.
     let wasRunning: Bool
     let query: AttachQuery
-    let streams: NodeStreams
-    let task: TaskID
-    /// nil: only the logs are wanted.
-    let connection: RawConnection?
+    /// Where its streams are; nil: it is on no node as yet.
+    var place: Place?
+    /// nil: only the logs are wanted, or it is on no node.
+    var connection: RawConnection?
+
+    struct Place: Sendable {
+        let streams: NodeStreams
+        let task: TaskID
+    }
 
     private enum End { case over, detached }
 
     func run(_ stream: DockerStream) async throws {
-        if query.logs { try await replay(to: stream) }
-        guard let connection else { return }
+        if query.logs, let place { try await replay(from: place, to: stream) }
+        guard query.stream, let connection = try await connectionOfStart(for: stream) else { return }
         defer { connection.close() }
         let end = try await withThrowingTaskGroup(of: End?.self) { group in
             defer { group.cancelAll() }
@@ -127,10 +138,31 @@ struct Attached: Sendable {
         if end == .detached { await api.note(container, name, "detach") }
     }
 
-    private func replay(to stream: DockerStream) async throws {
+    /// The connection with its node, which it may have to get first; nil when it is not started, or the client goes.
+    private func connectionOfStart(for stream: DockerStream) async throws -> RawConnection? {
+        if let connection { return connection }
+        return try await withThrowingTaskGroup(of: RawConnection?.self) { group in
+            defer { group.cancelAll() }
+            group.addTask {
+                guard let location = try await api.master.locateNextStart(of: container.text),
+                    let task = location.task
+                else { return nil }
+                return try await query.join(try api.master.streams(location), task)
+            }
+            if let closed = stream.closed {
+                group.addTask {
+                    await closed()
+                    return nil
+                }
+            }
+            return try await group.next() ?? nil
+        }
+    }
+
+    private func replay(from place: Place, to stream: DockerStream) async throws {
         guard query.stdout || query.stderr else { return }
-        let answer = try await streams.open(
-            .GET, NodeStreams.path(task, "logs"), query: "stdout=\(query.stdout)&stderr=\(query.stderr)")
+        let answer = try await place.streams.open(
+            .GET, NodeStreams.path(place.task, "logs"), query: "stdout=\(query.stdout)&stderr=\(query.stderr)")
         var decoder = FrameDecoder()
         for try await piece in answer.body {
             decoder.append(piece.readableBytesView)

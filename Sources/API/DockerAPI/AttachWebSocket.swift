@@ -21,7 +21,8 @@ extension DockerCall {
             try await session(
                 DockerStream(
                     isMultiplexed: false, input: .webSocket(reader),
-                    send: { try await send(WebSocketFrame(opcode, Array(buffer: $0))) }))
+                    send: { try await send(WebSocketFrame(opcode, Array(buffer: $0))) },
+                    closed: { await raw.untilClosed() }))
             try await reader.close(.normal)
             raw.finish()
         }

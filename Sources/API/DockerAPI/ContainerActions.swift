@@ -21,15 +21,13 @@ extension DockerAPI {
             throw DockerError.conflict("container is marked for removal and cannot be started: \(view.id)")
         case .prepared, .running, .stopped: break
         }
-        let wasSo = try await act(.start, on: view)
-        try await awaitStart(of: view, call)
+        let wasSo = try await begin(.start, view, call)
         return wasSo ? Response(status: .notModified) : .noContent
     }
 
     func restart(_ call: DockerCall) async throws -> Response {
         let view = try await container(call.id)
-        _ = try await act(.restart, on: view, try Self.stopOrder(call))
-        try await awaitStart(of: view, call)
+        _ = try await begin(.restart, view, call, try Self.stopOrder(call))
         return .noContent
     }
 
@@ -118,15 +116,40 @@ extension DockerAPI {
         }
     }
 
+    /// Starts it, and returns when it runs. One that does not, and is removed when it ends, has ended with that.
+    ///
+    /// - Returns: whether it ran already.
+    /// - Throws: `DockerError` with the reason why it does not run.
+    private func begin(
+        _ verb: ContainerAction.Verb, _ view: ContainerView, _ call: DockerCall,
+        _ action: ContainerAction = ContainerAction()
+    ) async throws -> Bool {
+        do {
+            let wasSo = try await act(verb, on: view, action)
+            try await awaitStart(of: view, call)
+            return wasSo
+        } catch let error where error is APIProblem || error is DockerError {
+            if view.removeOnExit {
+                _ = try? await master.perform(.removeContainer(view.id.text, force: true, volumes: true))
+            }
+            throw error
+        }
+    }
+
     /// - Throws: `DockerError` with the reason why it does not run; clients find in its words whether the program is
     ///   missing (and end with 127) or may not be executed (126).
     private func awaitStart(of view: ContainerView, _ call: DockerCall) async throws {
         let result = try await reach(.started, view, call)
         guard result.exitCode != 0 else { return }
+        let now = try? await container(view.id.text)
         // It stays as it is: whoever was told of the failure does not expect it to run some time later.
         _ = try? await act(.stop, on: view)
+        if let now, now.task == nil, let unschedulable = now.unschedulable {
+            throw DockerError.conflict("cannot start container \(view.name): no node fits: \(unschedulable.message)")
+        }
         let isUsersMistake = result.exitCode == 126 || result.exitCode == 127
-        throw DockerError(isUsersMistake ? 400 : 500, "failed to start the container: \(result.message): unknown")
+        throw isUsersMistake
+            ? DockerError(400, "\(result.message): unknown") : DockerError(500, result.message)
     }
 }
 

@@ -15,6 +15,8 @@ struct ContainerInspect {
     var platform = "linux"
     /// By id.
     var networkNames: [String: String] = [:]
+    /// Of those that it has links to, by id.
+    var containerNames: [String: String] = [:]
     /// Where the container's volumes are on its node, by name.
     var volumePaths: [String: String] = [:]
     /// Its node where there are several: Swarm classic tells it so.
@@ -23,6 +25,8 @@ struct ContainerInspect {
     var measures = false
     /// Bytes that the container has written.
     var written: Int64 = 0
+    /// Of its health check, oldest first.
+    var probes: [ProbeResult] = []
 
     var spec: ContainerSpec { view.spec }
 
@@ -80,7 +84,14 @@ struct ContainerInspect {
         if container.health != .none {
             object["Health"] = [
                 "Status": .string(container.health.rawValue),
-                "FailingStreak": .integer(Int64(container.failingStreak)), "Log": [],
+                "FailingStreak": .integer(Int64(container.failingStreak)),
+                "Log": .array(
+                    probes.map { probe in
+                        [
+                            "Start": .time(probe.start), "End": .time(probe.end),
+                            "ExitCode": .integer(Int64(probe.exitCode)), "Output": .string(probe.output),
+                        ]
+                    }),
             ]
         }
         return .object(object)
@@ -114,11 +125,18 @@ struct ContainerInspect {
                 } else {
                     object["Driver"] = "local"
                 }
-                object["Mode"] = .string(Self.mode(of: mount))
+                object["Mode"] = .string(Self.shownMode(of: mount))
                 object["RW"] = .bool(!mount.readOnly)
                 object["Propagation"] = .string(propagation)
                 return .object(object)
             })
+    }
+
+    /// The same as dockerd shows it: a named volume without options has the mode of one that may be shared.
+    static func shownMode(of mount: Mount) -> String {
+        let mode = mode(of: mount)
+        if mode.isEmpty, !mount.isAnonymous, case .volume = mount.source { return "z" }
+        return mode
     }
 
     /// The options behind the second colon of `-v`.

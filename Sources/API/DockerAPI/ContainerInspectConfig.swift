@@ -44,13 +44,15 @@ extension ContainerInspect {
         case .tcp(let port): test = ["TCP", "\(port)"]
         case .http(let port, let path): test = ["HTTP", "\(port)", path]
         }
-        func time(_ seconds: Int) -> JSONValue { .integer(Int64(seconds) * 1_000_000_000) }
-        var object: JSONObject = [
-            "Test": .list(test), "Interval": time(check.interval), "Timeout": time(check.timeout),
+        var object: JSONObject = ["Test": .list(test)]
+        let times = [
+            ("Interval", check.interval), ("Timeout", check.timeout), ("StartPeriod", check.startPeriod),
+            ("StartInterval", check.startInterval),
         ]
-        if check.startPeriod > 0 { object["StartPeriod"] = time(check.startPeriod) }
-        if let interval = check.startInterval { object["StartInterval"] = time(interval) }
-        object["Retries"] = .integer(Int64(check.retries))
+        for case (let name, let seconds?) in times where seconds > 0 {
+            object[name] = .integer(Int64(seconds) * 1_000_000_000)
+        }
+        if let retries = check.retries { object["Retries"] = .integer(Int64(retries)) }
         return .object(object)
     }
 }

@@ -47,7 +47,9 @@ extension ContainerInspect {
         // Others on a network that users made find it by its short id too; later clients read that from DNSNames.
         let aliases = attachment.map { $0.aliases + (version < APIVersion(minor: 45) ? [short] : []) } ?? []
         var object: JSONObject = [
-            "IPAMConfig": attachment?.address.map { ["IPv4Address": .string($0)] } ?? .null, "Links": nil,
+            "IPAMConfig": attachment?.address.map { ["IPv4Address": .string($0)] } ?? .null,
+            "Links": .listOrNull(
+                (attachment?.links ?? [:]).map { "\(containerNames[$1] ?? $1):\($0)" }.sorted()),
             "Aliases": .listOrNull(aliases), "NetworkID": .string(PredefinedNetwork(id)?.id ?? id),
             "EndpointID": .string(endpoint == nil ? "" : view.id.text), "Gateway": .string(endpoint?.gateway ?? ""),
             "IPAddress": .string(address), "IPPrefixLen": .integer(prefix), "IPv6Gateway": "", "GlobalIPv6Address": "",

@@ -95,7 +95,8 @@ struct ContainerListStyle: Sendable {
             }
             text.member("MacAddress", place?.mac ?? "")
             text.null("DriverOpts")
-            text.member("NetworkID", use.id.isEmpty ? use.name : use.id)
+            let id = use.id.isEmpty ? use.name : use.id
+            text.member("NetworkID", PredefinedNetwork(id)?.id ?? id)
             text.member("EndpointID", "")
             text.member("Gateway", place?.gateway ?? "")
             text.member("IPAddress", address.first.map(String.init) ?? "")
@@ -127,7 +128,7 @@ struct ContainerListStyle: Sendable {
             }
             text.member("Destination", mount.target)
             if case .volume = mount.source { text.member("Driver", "local") }
-            text.member("Mode", mount.options.joined(separator: ","))
+            text.member("Mode", ContainerInspect.shownMode(of: mount))
             text.member("RW", !mount.readOnly && !mount.isFile)
             text.member("Propagation", bindPropagation(mount))
         }

@@ -50,8 +50,13 @@ extension DockerAPI {
             throw DockerError.badRequest("Image is empty: a container is made from an image")
         }
         let meant = try await self.image(image)
-        var translation = CreateTranslation(
-            request, image: try await details(of: meant), others: try await others(request))
+        let others: [String: ContainerView]
+        do {
+            others = try await self.others(request)
+        } catch let error as DockerError where error.status == 404 {
+            throw Self.otherThanImage(error.message)
+        }
+        var translation = CreateTranslation(request, image: try await details(of: meant), others: others)
         var wish = try translation.translate(name: name)
         if let platform { wish.pod.constraints += try Self.constraints(platform, meant, named: image) }
         let reply: MasterReply
@@ -59,12 +64,16 @@ extension DockerAPI {
             reply = try await master.performKnowingImages(.createContainer(wish))
         } catch {
             if error.code == .noSuchImage { throw Self.noImage(image) }
+            if error.code == .notFound { throw Self.otherThanImage(error.message) }
             guard error.code == .conflict, let name else { throw error }
             throw await taken(name, or: error)
         }
         guard case .container(let view) = reply else { throw APIProblem.unexpected }
         return (view, translation.warnings)
     }
+
+    /// Something that the request names is not there. Clients take 404 for a missing image, and go to get it.
+    private static func otherThanImage(_ message: String) -> DockerError { .badRequest(message) }
 
     /// The containers that a request names, but for those whose namespaces it shares.
     private func others(_ request: CreateRequest) async throws -> [String: ContainerView] {

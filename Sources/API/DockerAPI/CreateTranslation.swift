@@ -53,6 +53,7 @@ struct CreateTranslation {
         // A variable without a value takes the image's away.
         spec.environment = (own + image.environment.filter { entry in !keys.contains(entry.prefix { $0 != "=" }) })
             .filter { $0.contains("=") }
+        spec.environmentIsWhole = true
         spec.user = request.user.flatMap { $0.isEmpty ? nil : $0 } ?? image.user
         let directory = request.workingDir.flatMap { $0.isEmpty ? nil : $0 } ?? image.workingDirectory
         spec.workingDirectory = directory.isEmpty ? "" : PathText.clean(directory) ?? directory
@@ -100,25 +101,24 @@ struct CreateTranslation {
                 "Unknown healthcheck type '\(kind.prefix(40))': Healthcheck.Test begins with NONE, CMD or CMD-SHELL")
         }
         guard test.count > 1 else { throw DockerError.badRequest("Healthcheck.Test has no command after \(kind)") }
-        func seconds(_ name: String, _ own: Int64?, _ base: Int64?, or standard: Int) throws -> Int {
-            let value = [own, base].compactMap(\.self).first { $0 != 0 } ?? 0
-            guard value == 0 || value >= 1_000_000 else {
+        // Zero says nothing.
+        func seconds(_ name: String, _ own: Int64?, _ base: Int64?) throws -> Int? {
+            guard let value = [own, base].compactMap(\.self).first(where: { $0 != 0 }) else { return nil }
+            guard value >= 1_000_000 else {
                 throw DockerError.badRequest("\(name) in Healthcheck cannot be less than 1ms")
             }
             // Whole seconds are the finest that is asked for.
-            return value == 0 ? standard : Int((value - 1) / 1_000_000_000 + 1)
+            return Int((value - 1) / 1_000_000_000 + 1)
         }
-        let retries = [own?.retries, base?.retries].compactMap(\.self).first { $0 != 0 } ?? 3
-        guard (1...1000).contains(retries) else {
+        let retries = [own?.retries, base?.retries].compactMap(\.self).first { $0 != 0 }
+        if let retries, !(1...1000).contains(retries) {
             throw DockerError.badRequest("Retries in Healthcheck is \(retries), and has to be from 1 to 1000")
         }
         var check = HealthCheck(
-            probe: .command(words), interval: try seconds("Interval", own?.interval, base?.interval, or: 30),
-            timeout: try seconds("Timeout", own?.timeout, base?.timeout, or: 30), retries: Int(retries),
-            startPeriod: try seconds("StartPeriod", own?.startPeriod, base?.startPeriod, or: 0))
-        if check.startPeriod > 0 {
-            check.startInterval = try seconds("StartInterval", own?.startInterval, base?.startInterval, or: 5)
-        }
+            probe: .command(words), interval: try seconds("Interval", own?.interval, base?.interval),
+            timeout: try seconds("Timeout", own?.timeout, base?.timeout), retries: retries.map { Int($0) },
+            startPeriod: try seconds("StartPeriod", own?.startPeriod, base?.startPeriod))
+        check.startInterval = try seconds("StartInterval", own?.startInterval, base?.startInterval)
         check.onUnhealthy = .tell
         return check
     }

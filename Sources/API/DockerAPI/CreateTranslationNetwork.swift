@@ -37,14 +37,17 @@ extension CreateTranslation {
             return left.key < right.key
         }
         pod.attachments = try order.map { name, endpoint in
-            try links(endpoint.links ?? [], on: name)
+            var links = try links(endpoint.links ?? [], on: name)
+            if name == order.first?.key { try links.merge(self.links(host.links ?? [], on: name)) { $1 } }
             let mac = [endpoint.macAddress, name == order.first?.key ? request.macAddress : nil]
                 .compactMap { $0 }.first { !$0.isEmpty }
-            return NetworkAttachment(
+            var attachment = NetworkAttachment(
                 network: name, aliases: endpoint.aliases ?? [],
                 address: endpoint.ipamConfig?.ipv4Address.flatMap { $0.isEmpty ? nil : $0 }, mac: mac)
+            attachment.links = links
+            return attachment
         }
-        try links(host.links ?? [], on: order.first?.key)
+        if order.isEmpty { _ = try links(host.links ?? [], on: nil) }
         if pod.attachments.isEmpty, let mac = request.macAddress, !mac.isEmpty {
             throw DockerError.unsupported(
                 "MacAddress", "only on a network that was made for it (`docker network create`)")
@@ -66,7 +69,7 @@ extension CreateTranslation {
             throw DockerError.unsupported(
                 "EndpointSettings.MacAddress", "only on a network that was made for it (`docker network create`)")
         }
-        try links(endpoint.links ?? [], on: nil)
+        _ = try links(endpoint.links ?? [], on: nil)
     }
 
     private mutating func shareNetwork(of ref: String, isAlone: Bool) throws {
@@ -86,25 +89,23 @@ extension CreateTranslation {
 
     // MARK: Links
 
-    /// `container[:alias]`: on a network of users' the other is found by its name and aliases anyway, and a link asks
-    /// for nothing more as long as its alias is one of those.
-    private mutating func links(_ links: [String], on network: String?) throws {
+    /// `container[:alias]`: what this container calls another one of its network.
+    ///
+    /// - Returns: ids of containers by those names.
+    private mutating func links(_ links: [String], on network: String?) throws -> [String: String] {
+        var names: [String: String] = [:]
         for link in links {
             let (name, alias) = Self.link(link)
-            guard let network else {
+            guard network != nil else {
                 throw DockerError.unsupported(
                     "HostConfig.Links", "put both containers on a network of your own (`docker network create`)")
             }
             guard let other = others[name] else { throw DockerAPI.noContainer(name) }
-            let aliases = other.pod.attachments.flatMap(\.aliases)
-            guard alias == other.name || aliases.contains(alias) || alias == other.hostname else {
-                throw DockerError.unsupported(
-                    "the link \(Admission.quoted(link))",
-                    "give \(other.name) the alias \(Admission.quoted(alias)) on \(network) (`--network-alias`)")
-            }
+            names[alias] = other.id.text
             let affinity = Constraint(label: "container", relation: .equal, value: other.id.text)
             if !pod.affinities.contains(affinity) { pod.affinities.append(affinity) }
         }
+        return names
     }
 
     static func link(_ text: String) -> (name: String, alias: String) {

@@ -24,6 +24,8 @@ struct DockerStream: Sendable {
     let isMultiplexed: Bool
     let input: Input
     let send: @Sendable (ByteBuffer) async throws -> Void
+    /// Returns when the client has gone; nil where that cancels whatever is done for it.
+    var closed: (@Sendable () async -> Void)?
 
     /// Sends output, waiting while the client does not read.
     func write(_ bytes: [UInt8], _ output: Output) async throws {
@@ -72,7 +74,8 @@ extension DockerCall {
             return try context.takeOver(request, as: "tcp", contentType: streamType(multiplexed: multiplexed)) { raw in
                 try await session(
                     DockerStream(
-                        isMultiplexed: multiplexed, input: .raw(raw.inbound), send: { try await raw.write($0) }))
+                        isMultiplexed: multiplexed, input: .raw(raw.inbound), send: { try await raw.write($0) },
+                        closed: { await raw.untilClosed() }))
                 raw.finish()
             }
         }

@@ -32,8 +32,10 @@ extension DockerAPI {
             limit: try call.query.integer("limit", in: 1...100) ?? 25, login: try call.registryLogin())
         let node = try await master.node(nil)
         let found = try await call.context.untilPeerCloses {
-            try await master.streams(node).json(
-                [FoundRepository].self, .POST, "/registries/search", body: .json(wish))
+            try await RegistryRefusal(.pull, wish.registry, hasLogin: wish.login != nil).explaining {
+                try await master.streams(node).json(
+                    [FoundRepository].self, .POST, "/registries/search", body: .json(wish))
+            }
         }
         let list = found.filter { one in
             isAutomated.map { $0 == one.isAutomated } ?? true && isOfficial.map { $0 == one.isOfficial } ?? true
@@ -58,6 +60,8 @@ extension DockerAPI {
                     RegistryImage.self, .POST, "/registries/resolve", body: .json(wish))
             } catch let error as APIError where error.code == "registry-login" {
                 throw DockerError(401, error.message)
+            } catch let error as APIError where error.code == "registry-unavailable" {
+                throw DockerError(500, error.message)
             }
         }
         let answer: JSONValue = [
@@ -88,6 +92,8 @@ extension DockerAPI {
                 try await master.streams(node).perform(.POST, "/registries/login", body: .json(wish))
             } catch let error as APIError where error.code == "registry-login" {
                 throw DockerError(401, "unauthorized: incorrect username or password: \(error.message)")
+            } catch let error as APIError where error.code == "registry-unavailable" {
+                throw DockerError(500, error.message)
             }
         }
         let answer: JSONValue = ["Status": "Login Succeeded", "IdentityToken": ""]

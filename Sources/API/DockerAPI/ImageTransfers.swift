@@ -32,13 +32,11 @@ extension DockerAPI {
     }
 
     /// Waits for a transfer's first step: until then a refusal is an answer of its own, with a status.
-    private func begun(_ call: DockerCall, _ steps: Steps, _ name: String) async throws -> TransferLine? {
+    private func begun(_ call: DockerCall, _ steps: Steps, _ name: RegistryRefusal) async throws -> TransferLine {
         try await call.context.untilPeerCloses {
-            do {
+            try await name.explaining {
                 for try await step in steps { return step }
-                return nil
-            } catch let error as ClientError {
-                throw Self.refusal(error, name)
+                throw APIProblem.unexpected
             }
         }
     }
@@ -59,9 +57,11 @@ extension DockerAPI {
         let before = try? await image(name).digest
         let steps = follow(
             try await master.pullImage(PullImage(image: name, platform: platform, login: login)))
-        guard let first = try await begun(call, steps, name) else { throw APIProblem.unexpected }
+        let refusal = RegistryRefusal(.pull, name, hasLogin: login != nil)
+        let first = try await begun(call, steps, refusal)
         return .dockerLines(call.context) { writer in
-            try await write(first, steps, parsed, before, writer)
+            let isNew = try await write(first, steps, parsed, before, refusal, writer)
+            try await writer.write(Self.outcome(isNew, name))
         }
     }
 
@@ -70,57 +70,63 @@ extension DockerAPI {
         _ call: DockerCall, _ repository: ImageName, _ platform: String?, _ login: RegistryLogin?
     ) async throws -> Response {
         let node = try await master.node(nil)
-        let tags = try await master.streams(node).json(
-            [String].self, .POST, "/registries/tags",
-            body: .json(ResolveImage(image: repository.repository, login: login)))
+        let whole = RegistryRefusal(.pull, repository.repository, hasLogin: login != nil)
+        let tags = try await whole.explaining {
+            try await master.streams(node).json(
+                [String].self, .POST, "/registries/tags",
+                body: .json(ResolveImage(image: repository.repository, login: login)))
+        }
         return .dockerLines(call.context) { writer in
+            var isNew = false
             for tag in tags.sorted() {
                 let name = "\(repository.repository):\(tag)"
                 guard let parsed = ImageName(name) else { continue }
                 let before = try? await image(name).digest
                 let steps = follow(
                     try await master.pullImage(PullImage(image: name, platform: platform, login: login)))
-                guard let first = try await begun(call, steps, name) else { throw APIProblem.unexpected }
-                try await write(first, steps, parsed, before, writer)
+                let refusal = RegistryRefusal(.pull, name, hasLogin: login != nil)
+                let first = try await begun(call, steps, refusal)
+                if try await write(first, steps, parsed, before, refusal, writer) { isNew = true }
             }
+            try await writer.write(Self.outcome(isNew, repository.repository))
         }
+    }
+
+    private static func outcome(_ isNew: Bool, _ name: String) -> ProgressLine {
+        ProgressLine(
+            status: isNew ? "Status: Downloaded newer image for \(name)" : "Status: Image is up to date for \(name)")
     }
 
     /// Tells a pull's steps.
     ///
     /// - Parameter before: what the name meant before.
+    /// - Returns: whether it means something else now.
     private func write(
-        _ first: TransferLine, _ steps: Steps, _ name: ImageName, _ before: String?, _ writer: LineWriter
-    ) async throws {
-        let origin = Self.full(name.repository)
-        let path = origin.hasPrefix("docker.io/") ? String(origin.dropFirst(10)) : name.repository
+        _ first: TransferLine, _ steps: Steps, _ name: ImageName, _ before: String?, _ refusal: RegistryRefusal,
+        _ writer: LineWriter
+    ) async throws -> Bool {
+        // Without the registry.
+        let path = Self.full(name.repository).split(separator: "/").dropFirst().joined(separator: "/")
         try await writer.write(
             ProgressLine(status: "Pulling from \(path)", id: name.tag ?? name.digest ?? ""))
-        let image = try await tell(first, steps, .pull, "\(name)", writer)
+        let image = try await tell(first, steps, ProgressLines(.pull), refusal, writer)
         let digest = image.repositoryDigests?.first { $0.hasPrefix("\(name.repository)@") }
             .flatMap { $0.split(separator: "@").last.map(String.init) }
         try await writer.write(ProgressLine(status: "Digest: \(digest ?? image.digest)"))
-        let isNew = before != image.digest
-        try await writer.write(
-            ProgressLine(
-                status: isNew
-                    ? "Status: Downloaded newer image for \(name)" : "Status: Image is up to date for \(name)"))
+        return before != image.digest
     }
 
     private func tell(
-        _ first: TransferLine, _ steps: Steps, _ direction: ProgressLines.Direction, _ name: String,
-        _ writer: LineWriter
+        _ first: TransferLine, _ steps: Steps, _ words: ProgressLines, _ refusal: RegistryRefusal, _ writer: LineWriter
     ) async throws -> ImageView {
-        var lines = ProgressLines(direction)
+        var lines = words
         var image = first.image
         if let layer = first.layer { for line in lines.take(layer) { try await writer.write(line) } }
-        do {
+        try await refusal.explaining {
             for try await step in steps {
                 if let layer = step.layer { for line in lines.take(layer) { try await writer.write(line) } }
                 image = step.image ?? image
             }
-        } catch let error as ClientError {
-            throw Self.refusal(error, name)
         }
         guard let image else { throw APIProblem.unexpected }
         return image
@@ -141,19 +147,21 @@ extension DockerAPI {
         guard !names.isEmpty else {
             throw DockerError.notFound("An image does not exist locally with the tag: \(Self.full(parsed.repository))")
         }
-        let all = names
+        var known: [(name: String, id: String)] = []
         do {
-            for name in all { _ = try await image(name) }
+            for name in names { known.append((name, try await image(name).id)) }
         } catch let error as DockerError where error.status == 404 {
             throw DockerError.notFound("An image does not exist locally with the tag: \(Self.full(parsed.repository))")
         }
+        let all = known
         return .dockerLines(call.context) { writer in
             try await writer.write(
                 ProgressLine(status: "The push refers to repository [\(Self.full(parsed.repository))]"))
-            for name in all {
+            for (name, id) in all {
                 let steps = follow(try await master.pushImage(name, PushImage(login: login)))
-                guard let first = try await begun(call, steps, name) else { throw APIProblem.unexpected }
-                let image = try await tell(first, steps, .push, name, writer)
+                let refusal = RegistryRefusal(.push, name, hasLogin: login != nil)
+                let first = try await begun(call, steps, refusal)
+                let image = try await tell(first, steps, ProgressLines(.push, configuration: id), refusal, writer)
                 let tag = ImageName(name)?.tag ?? "latest"
                 let size = image.manifestSize ?? 0
                 try await writer.write(
@@ -184,20 +192,5 @@ extension DockerAPI {
 
     static func invalidReference(_ name: String) -> DockerError {
         .badRequest("invalid reference format: '\(name.prefix(300))' is no name:tag of an image")
-    }
-
-    /// An agent's refusal in Docker's words.
-    private static func refusal(_ error: ClientError, _ name: String) -> DockerError {
-        let repository = ImageName(name)?.repository ?? name
-        switch error.code {
-        case "not-found": return .notFound("manifest for \(name) not found: manifest unknown: \(error.message)")
-        case "registry-login":
-            return .notFound(
-                "pull access denied for \(repository), repository does not exist or may require 'docker login': denied: "
-                    + error.message)
-        case "bad-request", "unknown-field": return .badRequest(error.message)
-        case "conflict": return .conflict(error.message)
-        default: return DockerError(error.status ?? 500, error.message)
-        }
     }
 }

@@ -4,6 +4,7 @@ import JSON
 import Master
 import MasterCore
 import Model
+import NIOHTTP1
 import Wire
 
 extension DockerAPI {
@@ -17,7 +18,8 @@ extension DockerAPI {
         ]
     }
 
-    /// Gathers what an inspection tells, from the master's state; only sizes are asked of the node.
+    /// Gathers what an inspection tells, from the master's state; only sizes and what a health check said are asked of the
+    /// node.
     func inspect(_ view: ContainerView, version: APIVersion, measures: Bool = false) async throws -> ContainerInspect {
         var inspect = ContainerInspect(view: view, version: version)
         // An image that no node has any more is known by its manifest only.
@@ -31,6 +33,11 @@ extension DockerAPI {
                 inspect.networkNames[attachment.network] = network.network.name
             }
         }
+        for id in Set(view.pod.attachments.flatMap(\.links.values)) {
+            if case .container(let other)? = try? await master.query(.container(id)) {
+                inspect.containerNames[id] = other.name
+            }
+        }
         let names = Set(view.pod.volumes).union(PodSpec(containers: [view.spec]).volumes)
         if !names.isEmpty, case .volumes(let volumes) = try await master.query(.volumes) {
             for volume in volumes where names.contains(volume.name) && volume.node == view.node {
@@ -42,6 +49,7 @@ extension DockerAPI {
         {
             inspect.node = host.node
         }
+        inspect.probes = await probes(of: view)
         if measures {
             inspect.measures = true
             if let node = view.node, let task = view.task {
@@ -50,5 +58,22 @@ extension DockerAPI {
             }
         }
         return inspect
+    }
+
+    /// What its node knows of its health check; nothing when it does not say so soon.
+    private func probes(of view: ContainerView) async -> [ProbeResult] {
+        guard view.spec.healthCheck != nil, view.container.health != .none, view.unreachableSince == nil,
+            let (_, streams, task) = try? await streams(view.id.text)
+        else { return [] }
+        let asked = try? await withThrowingTaskGroup(of: [ProbeResult].self) { group in
+            defer { group.cancelAll() }
+            group.addTask { try await streams.json([ProbeResult].self, .GET, NodeStreams.path(task, "health")) }
+            group.addTask {
+                try await Task.sleep(for: .seconds(3))
+                return []
+            }
+            return try await group.next() ?? []
+        }
+        return asked ?? []
     }
 }

@@ -34,16 +34,24 @@ struct ProgressLines {
     enum Direction { case pull, push }
 
     let direction: Direction
+    private let configuration: String?
     private var phases: [String: String] = [:]
 
-    init(_ direction: Direction) { self.direction = direction }
+    /// - Parameter configuration: the digest of what is sent besides the layers, which is not told.
+    init(_ direction: Direction, configuration: String? = nil) {
+        self.direction = direction
+        self.configuration = configuration
+    }
 
     /// The lines that a step is worth.
     mutating func take(_ layer: TransferLine.Layer) -> [ProgressLine] {
+        guard layer.digest != configuration else { return [] }
         let id = String(layer.digest.drop { $0 != ":" }.dropFirst().prefix(12))
         let before = phases.updateValue(layer.phase, forKey: layer.digest)
+        // Of what is there already nothing is done.
+        if before == "present" { return [] }
         var lines: [ProgressLine] = []
-        if before == nil {
+        if before == nil, direction == .push || layer.phase != "present" {
             lines.append(
                 ProgressLine(
                     status: direction == .pull ? "Pulling fs layer" : "Preparing", progressDetail: .init(), id: id))

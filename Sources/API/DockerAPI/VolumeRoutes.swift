@@ -153,8 +153,10 @@ extension DockerAPI {
         // Since 1.42 those with names stay, unless all are asked for.
         let all = try filters.flag("all") ?? (call.version < APIVersion(minor: 42))
         let gone = try await master.volumes().filter { view in
-            view.usedBy.isEmpty && (all || view.isAnonymous ?? false) && filters.allow(labels: view.labels)
-                && !filters.forbids(labels: view.labels) && view.unreachableSince == nil
+            // What is elsewhere and is mounted when it is used holds nothing here that could be freed.
+            view.usedBy.isEmpty && (view.options ?? [:]).isEmpty && (all || view.isAnonymous ?? false)
+                && filters.allow(labels: view.labels) && !filters.forbids(labels: view.labels)
+                && view.unreachableSince == nil
         }
         let sizes = gone.isEmpty ? [:] : try await master.sizes(of: [:], volumes: true)
         var names: [String] = []

@@ -53,6 +53,10 @@ final class ClientChannel: Sendable {
             .connectTimeout(.seconds(5))
             .channelOption(.allowRemoteHalfClosure, value: true)
             .channelOption(.autoRead, value: false)
+            // Grows where much comes; every idle connection keeps the last one.
+            .channelOption(
+                .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 256, initial: 512, maximum: 65_536)
+            )
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     if case .tls = address, let tls {
@@ -64,7 +68,7 @@ final class ClientChannel: Sendable {
             }
         do {
             switch address {
-            case .unix(let path): _ = try await bootstrap.connect(unixDomainSocketPath: path).get()
+            case .unix(let path): try await connect(bootstrap, unix: path)
             case .tls(let host, let port): _ = try await bootstrap.connect(host: host, port: port).get()
             }
         } catch {
@@ -73,6 +77,19 @@ final class ClientChannel: Sendable {
         try Task.checkCancellation()
         guard let client = made.withLock({ $0 }) else { throw CancellationError() }
         return client
+    }
+
+    /// Connects to a unix socket, and waits while the queue there is full, as a blocking connect(2) does.
+    private static func connect(_ bootstrap: ClientBootstrap, unix path: String) async throws {
+        let end = ContinuousClock.now + .seconds(5)
+        while true {
+            do {
+                _ = try await bootstrap.connect(unixDomainSocketPath: path).get()
+                return
+            } catch let error as IOError where error.errnoCode == EAGAIN && ContinuousClock.now < end {
+                try await Task.sleep(for: .milliseconds(5))
+            }
+        }
     }
 
     private static func prepare(

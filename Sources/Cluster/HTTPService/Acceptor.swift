@@ -19,6 +19,10 @@ final class Acceptor: Sendable {
     private let warned = Mutex<ContinuousClock.Instant?>(nil)
     private let open = Mutex<[ObjectIdentifier: any Channel]>([:])
 
+    /// How many may wait to be accepted: a burst of clients is no error. The kernel takes less where
+    /// /proc/sys/net/core/somaxconn says so.
+    static let backlog: Int32 = 4096
+
     init(limits: ServiceLimits, logger: Logger) {
         self.limits = limits
         self.logger = logger
@@ -30,7 +34,7 @@ final class Acceptor: Sendable {
     /// - Parameter tls: nil on a unix socket.
     func bootstrap(tls: TLSIdentity?) -> ServerBootstrap {
         ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-            .serverChannelOption(.backlog, value: 512)
+            .serverChannelOption(.backlog, value: Self.backlog)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     // Without it the lack of descriptors would make the listener spin.
@@ -39,6 +43,10 @@ final class Acceptor: Sendable {
                 }
             }
             .childChannelOption(.allowRemoteHalfClosure, value: true)
+            // Grows for those that send much; every idle connection keeps the last one.
+            .childChannelOption(
+                .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 256, initial: 512, maximum: 65_536)
+            )
             .childChannelInitializer { channel in
                 self.accept(channel, tls)
             }
@@ -54,7 +62,7 @@ final class Acceptor: Sendable {
         guard count <= limits.connections else {
             warn("too many connections: some were refused", limits.connections)
             // Each of those refused waits for its peer a moment; under a flood that is too many too.
-            guard count <= limits.connections + 64, tls == nil else { return channel.close() }
+            guard count <= limits.connections + 512, tls == nil else { return channel.close() }
             return channel.eventLoop.makeCompletedFuture {
                 try channel.pipeline.syncOperations.addHandler(RefusalHandler(limits: self.limits))
             }

@@ -31,15 +31,7 @@ extension Response {
                 guard let body = writer as? StreamBodyWriter else {
                     throw APIError.internalError("a byte stream must not be wrapped by a middleware")
                 }
-                try await withThrowingTaskGroup(of: Void.self) { group in
-                    defer { group.cancelAll() }
-                    group.addTask { try await produce(BodyStream(body: body)) }
-                    group.addTask {
-                        await Signal.first(of: connection.peerClosed, connection.draining)
-                        if connection.peerClosed.isFired { throw ClientGone() }
-                    }
-                    try await group.next()
-                }
+                try await connection.serving { try await produce(BodyStream(body: body)) }
                 try await writer.finish(nil)
             })
     }

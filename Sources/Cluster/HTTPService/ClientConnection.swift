@@ -1,6 +1,7 @@
 import NIOCore
 import NIOHTTPTypes
 import NIOSSL
+import Synchronization
 
 /// Who is at the other end of a connection.
 package enum Peer: Sendable, Equatable, CustomStringConvertible {
@@ -25,6 +26,8 @@ package final class ClientConnection: Sendable {
     package let peerClosed = Signal()
     /// Fires when the connection is closed in both directions.
     package let closed = Signal()
+    /// Whether no request is taken on it any more.
+    let isEnding = Atomic(false)
     /// Fires when the server begins to shut down.
     package let draining: Signal
     let limits: ServiceLimits
@@ -74,6 +77,23 @@ package final class ClientConnection: Sendable {
             }
         } onCancel: {
             abort()
+        }
+    }
+
+    /// Does `work`, and cancels it when the client goes away or the server shuts down.
+    ///
+    /// - Returns: nil when it ended because a shutdown has begun.
+    /// - Throws: what `work` throws; `ClientGone`.
+    func serving<Result: Sendable>(
+        _ work: @escaping @Sendable () async throws -> Result
+    ) async throws -> Result? {
+        do {
+            return try await Signal.cancelling(at: peerClosed, or: draining, work)
+        } catch {
+            try Task.checkCancellation()
+            if peerClosed.isFired { throw ClientGone() }
+            if draining.isFired { return nil }
+            throw error
         }
     }
 

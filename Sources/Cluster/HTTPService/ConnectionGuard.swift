@@ -1,4 +1,5 @@
 import NIOCore
+import Synchronization
 
 /// Triggered outwards to end the sending side once everything written before has left.
 ///
@@ -150,6 +151,7 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
     func closeSoon() {
         guard !closing else { return }
         closing = true
+        connection.isEnding.store(true, ordering: .relaxed)
         release()
         finishOutput()
         watchFlush(remaining: .max)

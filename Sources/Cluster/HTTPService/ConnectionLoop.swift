@@ -67,7 +67,13 @@ struct ConnectionLoop: Sendable {
             let context = ServiceContext(
                 source: ServiceContextSource(logger: logger, connection: connection, takeover: slot))
             let request = Request(head: head, body: RequestBody(asyncSequence: body))
-            let response = await answer(request, context, respond)
+            // In a task of its own: what finding the answer takes is free again while a long body is written.
+            let found = Task { await answer(request, context, respond) }
+            let response = await withTaskCancellationHandler {
+                await found.value
+            } onCancel: {
+                found.cancel()
+            }
             logger.debug(
                 "request",
                 metadata: [
@@ -76,7 +82,7 @@ struct ConnectionLoop: Sendable {
                     "seconds": "\(ContinuousClock.now - start)", "peer": "\(connection.peer)",
                 ])
             try await send(response, for: head, outbound)
-            try await parts.skipBody()
+            let wasRead = try await parts.skipBody()
             if response.status.code == 101 {
                 guard let session = slot.take() else { return }
                 do {
@@ -86,7 +92,16 @@ struct ConnectionLoop: Sendable {
                 }
                 return
             }
+            // What the client has sent behind it is not carried out, when it is told that nothing more will be.
+            if response.headers[.connection]?.lowercased() == "close" { return }
+            if !wasRead, try await endsAfterAnswer() { return }
         }
+    }
+
+    /// Whether the pipeline has decided that the answer just written was the last.
+    private func endsAfterAnswer() async throws -> Bool {
+        // After the write, which goes the same way.
+        try await connection.channel.eventLoop.submit { connection.isEnding.load(ordering: .relaxed) }.get()
     }
 
     /// What a log may say of a request: the query is left out, as users' values are in it.
@@ -95,10 +110,22 @@ struct ConnectionLoop: Sendable {
     /// The route's response, or the error it ended with.
     private func answer(_ request: Request, _ context: ServiceContext, _ respond: Responder) async -> Response {
         do {
+            try Self.checkCoding(request)
             if case .network = connection.peer { try OriginCheck.check(request) }
             return try await respond(request, context)
         } catch {
             return APIError(error).response
+        }
+    }
+
+    /// A body in another coding than chunks would be taken for something else than the client means.
+    private static func checkCoding(_ request: Request) throws(APIError) {
+        let codings = request.headers[values: .transferEncoding]
+        guard codings.isEmpty || codings.count == 1 && codings[0].lowercased() == "chunked" else {
+            throw APIError(
+                status: 501, code: "unsupported-transfer-coding",
+                message: "a body may come in chunks ('Transfer-Encoding: chunked'), and in no other transfer coding",
+                headers: [.connection: "close"])
         }
     }
 
@@ -126,21 +153,18 @@ struct ConnectionLoop: Sendable {
     /// time without being read.
     private func run(_ session: @escaping RawSession, _ parts: InboundParts) async throws {
         let stream = RawStream(inbound: RawInbound(parts: parts), connection: connection)
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            defer { group.cancelAll() }
-            group.addTask { try await session(stream) }
-            group.addTask { [connection] in
-                await connection.closed.wait()
-                await withTaskGroup(of: Void.self) { waits in
-                    waits.addTask { await parts.drained.wait() }
-                    waits.addTask { try? await Task.sleep(for: connection.limits.lingerTimeout) }
-                    await waits.next()
-                    waits.cancelAll()
-                }
-                throw ClientGone()
+        let over = Signal()
+        let call = connection.closed.whenFired { [connection] in
+            let timer = connection.channel.eventLoop.scheduleTask(in: TimeAmount(connection.limits.lingerTimeout)) {
+                over.fire()
             }
-            try await group.next()
+            parts.drained.whenFired {
+                timer.cancel()
+                over.fire()
+            }
         }
+        defer { connection.closed.forget(call) }
+        try await Signal.cancelling(at: over, or: over) { try await session(stream) }
     }
 }
 

@@ -1,3 +1,4 @@
+import Glibc
 import Hummingbird
 import Logging
 import NIOCore
@@ -72,7 +73,10 @@ package final class HTTPServer: Service {
                     let listener = try UnixListener(path: path, group: group, role: role)
                     unixListeners.append(listener)
                     let bootstrap = acceptor.bootstrap(tls: nil)
-                    channels.append(try await bootstrap.withBoundSocket(listener.takeDescriptor()).get())
+                    let descriptor = listener.takeDescriptor()
+                    channels.append(try await bootstrap.withBoundSocket(descriptor).get())
+                    // NIO has called listen(2) again, with a backlog of its own.
+                    Glibc.listen(descriptor, Acceptor.backlog)
                     bound.append(endpoint)
                 case .tls(let host, let port, let identity):
                     let channel = try await listenTLS(host, port, identity, role, acceptor)
@@ -126,11 +130,21 @@ package final class HTTPServer: Service {
         acceptor.abortAll()
     }
 
+    /// Serves all connections, until they have ended or are cut.
     private func serve() async {
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { await self.serveConnections() }
+            group.addTask { await self.acceptor.cut.wait() }
+            await group.next()
+            group.cancelAll()
+        }
+    }
+
+    private func serveConnections() async {
         let cutter = Mutex<Task<Void, Never>?>(nil)
         await withDiscardingTaskGroup { group in
             for await connection in acceptor.accepted {
-                group.addTask { await self.serve(connection) }
+                group.addTask { await connection.run(respond: self.respond, logger: self.logger) }
             }
             // Here the shutdown has begun.
             cutter.withLock { cutter in
@@ -141,15 +155,6 @@ package final class HTTPServer: Service {
             }
         }
         cutter.withLock { $0 }?.cancel()
-    }
-
-    private func serve(_ connection: ConnectionLoop) async {
-        await withTaskGroup(of: Void.self) { group in
-            group.addTask { await connection.run(respond: self.respond, logger: self.logger) }
-            group.addTask { await self.acceptor.cut.wait() }
-            await group.next()
-            group.cancelAll()
-        }
     }
 
     /// Stops listening and tells all connections to end.

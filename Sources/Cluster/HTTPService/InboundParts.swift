@@ -69,12 +69,16 @@ final class InboundParts: @unchecked Sendable {
     }
 
     /// Ends the request for whoever still reads its body, and reads past what is left of it.
-    func skipBody() async throws {
+    ///
+    /// - Returns: whether nothing was left.
+    func skipBody() async throws -> Bool {
         await turn.take()
         defer { turn.give() }
         exchange += 1
         continueAwaited = false
-        while try await readBody() != nil {}
+        var wasRead = true
+        while try await readBody() != nil { wasRead = false }
+        return wasRead
     }
 
     /// The next bytes after a takeover; nil when the client has closed its sending side.

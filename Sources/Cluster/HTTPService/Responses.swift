@@ -117,27 +117,12 @@ enum LineStream {
         _ lines: LineWriter, _ connection: ClientConnection,
         _ produce: @escaping @Sendable (LineWriter) async throws -> Void
     ) async throws {
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            defer { group.cancelAll() }
-            group.addTask { try await produce(lines) }
-            group.addTask { await connection.draining.wait() }
-            group.addTask {
-                await connection.peerClosed.wait()
-                throw ClientGone()
-            }
-            group.addTask { try await watch(lines, connection) }
-            try await group.next()
-        }
-    }
-
-    private static func watch(_ lines: LineWriter, _ connection: ClientConnection) async throws {
         let limit = connection.limits.slowReaderTimeout
-        while true {
-            try await Task.sleep(for: limit / 4)
-            if let waiting = lines.waiting, waiting > limit {
-                connection.abort()
-                throw ClientGone()
-            }
+        let interval = TimeAmount(limit / 4)
+        let watch = connection.channel.eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
+            if let waiting = lines.waiting, waiting > limit { connection.abort() }
         }
+        defer { watch.cancel() }
+        try await connection.serving { try await produce(lines) }
     }
 }

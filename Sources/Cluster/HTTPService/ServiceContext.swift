@@ -50,23 +50,8 @@ package struct ServiceContext: RequestContext {
     package func untilPeerCloses<Result: Sendable>(
         _ work: @escaping @Sendable () async throws -> Result
     ) async throws -> Result {
-        let connection = connection
-        return try await withThrowingTaskGroup(of: Result.self) { group in
-            defer { group.cancelAll() }
-            group.addTask { try await work() }
-            group.addTask {
-                await connection.peerClosed.wait()
-                try Task.checkCancellation()
-                throw ClientGone()
-            }
-            group.addTask {
-                await connection.draining.wait()
-                try Task.checkCancellation()
-                throw APIError.shuttingDown
-            }
-            guard let result = try await group.next() else { throw CancellationError() }
-            return result
-        }
+        guard let result = try await connection.serving(work) else { throw APIError.shuttingDown }
+        return result
     }
 }
 

@@ -34,17 +34,30 @@ package final class Signal: Sendable {
         for call in calls { call.body() }
     }
 
-    /// Returns when one of two has happened or the calling task is cancelled.
-    package static func first(of one: Signal, _ other: Signal) async {
-        let either = Signal()
-        let places = (one.whenFired { either.fire() }, other.whenFired { either.fire() })
-        await either.wait()
-        one.forget(places.0)
-        other.forget(places.1)
+    /// Does `work` in a task that is cancelled when one of two happens, or the calling task is cancelled.
+    ///
+    /// One task, whatever it waits for: a stream that is idle for hours costs little more than what it holds itself.
+    static func cancelling<Result: Sendable>(
+        at one: Signal, or other: Signal, _ work: @escaping @Sendable () async throws -> Result
+    ) async throws -> Result {
+        let task = Task(operation: work)
+        let places = (one.whenFired { task.cancel() }, other.whenFired { task.cancel() })
+        defer {
+            one.forget(places.0)
+            other.forget(places.1)
+        }
+        return try await withTaskCancellationHandler {
+            try await task.value
+        } onCancel: {
+            task.cancel()
+        }
     }
 
     /// Calls `body` when it has happened, at once if it has already.
-    private func whenFired(_ body: @escaping @Sendable () -> Void) -> Int {
+    ///
+    /// - Returns: for `forget`.
+    @discardableResult
+    package func whenFired(_ body: @escaping @Sendable () -> Void) -> Int {
         let (id, done) = state.withLock { state in
             state.next += 1
             if !state.fired { state.calls[state.next] = Call(body: body) }
@@ -54,7 +67,8 @@ package final class Signal: Sendable {
         return id
     }
 
-    private func forget(_ id: Int) { state.withLock { _ = $0.calls.removeValue(forKey: id) } }
+    /// The call of `whenFired` is not to come any more.
+    package func forget(_ id: Int) { state.withLock { _ = $0.calls.removeValue(forKey: id) } }
 
     /// Returns when it has happened or the calling task is cancelled.
     package func wait() async {

@@ -133,7 +133,7 @@ final class UnixListener: Sendable {
                 mode = 0o660
             }
             guard chmod(temporary, mode) == 0 else { throw failed("chmod", path) }
-            guard listen(socket, 512) == 0 else { throw failed("listen", path) }
+            guard listen(socket, Acceptor.backlog) == 0 else { throw failed("listen", path) }
             guard rename(temporary, path) == 0 else { throw failed("rename", path) }
             return socket
         } catch {

@@ -8,8 +8,13 @@ import Wire
 final class TaskTable: Sendable {
     private struct State {
         var records: [TaskID: TaskRecord] = [:]
-        var waiters: [Int: (task: TaskID, signal: AsyncStream<Void>.Continuation)] = [:]
+        var waiters: [Int: Waiter] = [:]
         var nextWaiter = 0
+    }
+
+    private struct Waiter: Sendable {
+        let task: TaskID
+        let call: @Sendable () -> Void
     }
 
     private let state = Mutex(State())
@@ -31,27 +36,37 @@ final class TaskTable: Sendable {
     func remove(_ task: TaskID) { change(task, nil) }
 
     private func change(_ task: TaskID, _ record: TaskRecord?) {
-        let (signals, hasMoved) = state.withLock { state in
+        let (calls, hasMoved) = state.withLock { state in
             let hasMoved = state.records[task].map(NetworkPresence.init) != record.map(NetworkPresence.init)
             state.records[task] = record
-            return (state.waiters.values.filter { $0.task == task }.map(\.signal), hasMoved)
+            return (state.waiters.values.filter { $0.task == task }.map(\.call), hasMoved)
         }
         if hasMoved { networksChanged.yield() }
-        for signal in signals { signal.yield() }
+        for call in calls { call() }
     }
 
     /// Signals once now and after each change of the task, until the caller's loop ends.
     func changes(_ task: TaskID) -> AsyncStream<Void> {
         let (stream, signal) = AsyncStream<Void>.makeStream(bufferingPolicy: .bufferingNewest(1))
-        let number = state.withLock { state in
-            state.nextWaiter += 1
-            state.waiters[state.nextWaiter] = (task, signal)
-            return state.nextWaiter
-        }
-        signal.onTermination = { [weak self] _ in self?.state.withLock { _ = $0.waiters.removeValue(forKey: number) } }
-        signal.yield()
+        let number = watch(task) { signal.yield() }
+        signal.onTermination = { [weak self] _ in self?.forget(number) }
         return stream
     }
+
+    /// Calls `body` once now and after each change of the task, until `forget`. It must not wait.
+    ///
+    /// - Returns: for `forget`.
+    func watch(_ task: TaskID, _ body: @escaping @Sendable () -> Void) -> Int {
+        let number = state.withLock { state in
+            state.nextWaiter += 1
+            state.waiters[state.nextWaiter] = Waiter(task: task, call: body)
+            return state.nextWaiter
+        }
+        body()
+        return number
+    }
+
+    func forget(_ watch: Int) { state.withLock { _ = $0.waiters.removeValue(forKey: watch) } }
 
     /// Waits until `test` says something about the task's record.
     ///

@@ -6,6 +6,7 @@ import Logging
 import MasterCore
 import Model
 import Security
+import Synchronization
 import Wire
 
 /// Finds out who asks, for all faces: from the unix socket's rights, a node's certificate or a token. What each may do
@@ -78,7 +79,7 @@ struct Authentication: RouterMiddleware {
                 throw Self.unauthorized("only bearer tokens are known in the Authorization header field")
             }
             let text = authorization.dropFirst(7).trimmingPrefix { $0 == " " }
-            guard let subject = await master.bearer(String(text)) else {
+            guard let subject = master.credentials.bearer(String(text)) else {
                 throw Self.unauthorized(
                     "the token does not count: it is unknown, has run out or was revoked; `martlet token create` makes another"
                 )
@@ -118,14 +119,21 @@ struct Authentication: RouterMiddleware {
     private static let challenge: HTTPFields = [.wwwAuthenticate: "Bearer", .connection: "close"]
 }
 
-extension ClusterMaster {
+/// The tokens that count, for whoever asks: a listener need not wait for the master, which may be busy with much.
+final class TokenBook: Sendable {
+    private let tokens = Mutex<[TokenID: Token]>([:])
+
+    func replace(with new: [TokenID: Token]) { tokens.withLock { $0 = new } }
+
     /// Whose token it is; nil: nobody's.
     func bearer(_ text: String) -> Subject? {
-        guard let given = try? TokenText(text), let token = core.validToken(TokenID(given.id), now: .now()),
-            TokenText.equal(token.secretDigest, given.secretDigest)
+        guard let given = try? TokenText(text), let token = tokens.withLock({ $0[TokenID(given.id)] }),
+            token.isValid(at: .now()), TokenText.equal(token.secretDigest, given.secretDigest)
         else { return nil }
         return .user(token.id, name: token.name, role: token.role, group: token.group)
     }
+}
 
+extension ClusterMaster {
     func hasNode(_ id: NodeID) -> Bool { core.hasNode(id) }
 }

@@ -32,6 +32,9 @@ package actor ClusterMaster {
     var authority: CertificateAuthority?
     let agents = AgentConnections()
     nonisolated let connections = OpenConnections()
+    nonisolated let credentials = TokenBook()
+    /// `MasterCore.tokenChanges` of those in `credentials`.
+    private var toldTokens: Int?
     var settingsFollowers: [AsyncStream<ClusterSettings?>.Continuation] = []
     var toldSettings: ClusterSettings?
     /// By which settings other machines are served now, or why they are not although they should be.
@@ -46,6 +49,7 @@ package actor ClusterMaster {
         self.logger = logger
         core = try await Self.load(store)
         toldSettings = core.settings
+        tellTokens()
     }
 
     private static func load(_ store: any Store) async throws -> MasterCore {
@@ -154,8 +158,16 @@ package actor ClusterMaster {
 
     func step(_ event: MasterEvent) {
         let effects = core.step(event, now: clock.now(), random: &random)
+        // Before anybody hears of what was done: a token that was revoked does not count any more then.
+        tellTokens()
         for effect in effects { carryOut(effect) }
         tellSettings()
+    }
+
+    private func tellTokens() {
+        guard toldTokens != core.tokenChanges else { return }
+        toldTokens = core.tokenChanges
+        credentials.replace(with: core.tokens)
     }
 
     private func carryOut(_ effect: MasterEffect) {
@@ -253,6 +265,8 @@ package actor ClusterMaster {
                 let fresh = try await Self.load(store)
                 // From here on nothing is awaited: no request falls between the two cores.
                 core = fresh
+                toldTokens = nil
+                tellTokens()
                 break
             } catch {
                 figures.storeProblem = "\(error)"

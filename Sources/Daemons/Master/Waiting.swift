@@ -91,6 +91,30 @@ extension ClusterMaster {
     }
 }
 
+extension ClusterMaster {
+    /// Where the container's task is, for whoever waits for its next start; also while no node fits.
+    ///
+    /// - Returns: nil when there is no such start: it was removed, or given up after no node fitted.
+    /// - Throws: `APIProblem`; `CancellationError`.
+    package func locateNextStart(of ref: String) async throws -> TaskLocation? {
+        let (present, changes) = try await watchContainer(ref)
+        if present.task == nil {
+            for try await line in changes {
+                if line.change == .delete { return nil }
+                guard let view = line.object else { continue }
+                if view.task != nil { break }
+                let isNew = present.desired != .stopped || view.generation > present.generation
+                if view.desired == .removed || view.desired == .stopped && isNew { return nil }
+            }
+            try Task.checkCancellation()
+        }
+        guard case .location(let location) = try await query(.location(present.id.text)) else {
+            throw APIProblem.unexpected
+        }
+        return location.task == nil ? nil : location
+    }
+}
+
 extension ContainerView {
     /// The node has acted on the user's last wish to start it.
     private var isUpToDate: Bool { status.generation >= generation }

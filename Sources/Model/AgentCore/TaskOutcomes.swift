@@ -249,21 +249,21 @@ extension TaskMachine {
             if record.stop == nil { record.message = "" }
         case .failure(let why):
             let age = now - (record.container.startedAt ?? now)
-            if record.container.health == .starting && age < Pace.seconds(check.startPeriod) { return }
+            if record.container.health == .starting && age < Pace.seconds(check.startPeriod ?? 0) { return }
             record.container.failingStreak += 1
-            guard record.container.failingStreak >= check.retries else { return }
+            guard record.container.failingStreak >= check.retries ?? HealthCheck.standardRetries else { return }
             record.message = "health check failed: \(why)"
             setHealth(.unhealthy, now)
             if record.stop == nil, check.onUnhealthy == .stop { beginStop(.unhealthy, now) }
         }
     }
 
-    /// Nanoseconds to the next check: within the start period, until the first success, there may be a shorter one.
+    /// Nanoseconds to the next check: within the start period, until the first success, there is another one.
     func probeInterval(_ check: HealthCheck, _ now: Timestamp) -> Int64 {
-        guard let short = check.startInterval, record.container.health == .starting,
-            now - (record.container.startedAt ?? now) < Pace.seconds(check.startPeriod)
-        else { return Pace.seconds(check.interval) }
-        return Pace.seconds(short)
+        let isStarting =
+            record.container.health == .starting
+            && now - (record.container.startedAt ?? now) < Pace.seconds(check.startPeriod ?? 0)
+        return Pace.seconds(check.pause(isStarting: isStarting))
     }
 
     private mutating func setHealth(_ health: ContainerStatus.Health, _ now: Timestamp) {

@@ -41,7 +41,7 @@ extension TaskMachine {
         killAt = limited(killAt, Pace.rekill)
         removeAt = limited(removeAt, removeDelay)
         updateAt = limited(updateAt, updateDelay)
-        probeAt = limited(probeAt, Pace.seconds(container?.healthCheck?.interval ?? 0))
+        probeAt = limited(probeAt, Pace.seconds(container?.healthCheck?.pause() ?? 0))
     }
 
     // MARK: A container runs or is frozen

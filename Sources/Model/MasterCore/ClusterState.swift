@@ -12,7 +12,9 @@ struct ClusterState: Sendable {
     private(set) var instances: [InstanceID: Instance] = [:]
     private(set) var tasks: [TaskID: NodeTask] = [:]
     private(set) var claims: [Claim.Resource: Claim] = [:]
-    private(set) var tokens: [TokenID: Token] = [:]
+    private(set) var tokens: [TokenID: Token] = [:] { didSet { tokenChanges += 1 } }
+    /// Grows with every change of a token.
+    private(set) var tokenChanges = 0
     private(set) var secrets: [SecretID: Secret] = [:]
     private(set) var configs: [ConfigID: Config] = [:]
     private(set) var volumes: [VolumeKey: VolumeRecord] = [:]

@@ -20,7 +20,8 @@ extension MasterCore {
         let workload = Workload(
             id: .make(&random), kind: .container, name: name, group: try group(body.group), labels: body.labels,
             scale: .replicated(1),
-            desired: body.start ? .running : .prepared, removeOnExit: body.removeOnExit, createdAt: now)
+            desired: body.start ? .running : .prepared, removeOnExit: body.removeOnExit,
+            removeVolumes: body.removeOnExit, createdAt: now)
         try requireFiles(of: pod, group: workload.group)
         try requireVolumes(of: pod)
         state.put(.workload(workload))

@@ -90,6 +90,15 @@ extension MasterCore {
             throw APIProblem(.badRequest, "\(path).aliases: \(aliases.count) names are more than 64")
         }
         attachment.aliases = aliases
+        guard attachment.links.count <= 64 else {
+            throw APIProblem(.badRequest, "\(path).links: \(attachment.links.count) names are more than 64")
+        }
+        for (name, ref) in attachment.links {
+            guard Self.isAlias(name) else {
+                throw APIProblem(.badRequest, "\(path).links: \(Admission.quoted(name)) is no host name")
+            }
+            attachment.links[name] = try instance(ref).containers.first?.text
+        }
         if attachment.address?.isEmpty == true { attachment.address = nil }
         if attachment.mac?.isEmpty == true { attachment.mac = nil }
         guard kind == .container || attachment.address == nil && attachment.mac == nil else {

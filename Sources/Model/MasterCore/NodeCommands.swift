@@ -139,6 +139,7 @@ extension MasterCore {
         state.put(.task(task))
         dirty.insert(task.workload)
         if task.rests, !rested { capacityChanged = true }
+        if status.phase == .removed { forgetVolumes(of: task) }
     }
 
     /// Bytes; a task has to stay small in the store.

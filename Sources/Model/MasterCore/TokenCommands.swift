@@ -80,9 +80,15 @@ extension MasterCore {
         return token
     }
 
-    /// The token of an id, for the listener that checks the secret; nil: none that counts now.
+    /// Grows with every change of `tokens`.
+    package var tokenChanges: Int { state.tokenChanges }
+
+    /// All that there are, also those that have run out.
+    package var tokens: [TokenID: Token] { state.tokens }
+
+    /// The token of an id; nil: none that counts now.
     package func validToken(_ id: TokenID, now: Timestamp) -> Token? {
-        state.tokens[id].flatMap { token in token.expiresAt.map { $0 > now } ?? true ? token : nil }
+        state.tokens[id].flatMap { $0.isValid(at: now) ? $0 : nil }
     }
 
     /// Whether a node with this id belongs to the cluster.

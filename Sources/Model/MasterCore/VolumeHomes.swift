@@ -61,6 +61,23 @@ extension MasterCore {
         }
     }
 
+    /// Forgets anonymous volumes that went with a task: its node has told already that it has them no more.
+    mutating func forgetVolumes(of task: NodeTask) {
+        guard let pod = state.pod(of: task), let present = memory[task.node]?.volumes else { return }
+        var names: Set<String> = []
+        for mount in pod.containers.flatMap(\.mounts) where mount.isAnonymous {
+            if case .volume(let name) = mount.source { names.insert(name) }
+        }
+        names.subtract(present.map(\.name))
+        guard !names.isEmpty else { return }
+        let others = state.tasks(on: task.node).filter { $0.id != task.id }
+        names.subtract(others.flatMap { state.pod(of: $0)?.volumes ?? [] })
+        for name in names {
+            let key = VolumeKey(node: task.node, name: name)
+            if state.volumes[key] != nil { state.delete(.volume(key)) }
+        }
+    }
+
     /// Volumes of one node that are kept in the store.
     private static let mostVolumes = 100_000
     /// Seconds that a volume which was promised is waited for.

@@ -124,10 +124,10 @@ extension Admission {
     private func healthCheck(
         _ check: HealthCheck, network: PodSpec.Network, at path: String
     ) throws(AdmissionError) {
-        try range(check.interval, 1...86_400, at: "\(path).interval")
-        try range(check.timeout, 1...86_400, at: "\(path).timeout")
-        try range(check.retries, 1...1000, at: "\(path).retries")
-        try range(check.startPeriod, 0...86_400, at: "\(path).startPeriod")
+        if let interval = check.interval { try range(interval, 1...86_400, at: "\(path).interval") }
+        if let timeout = check.timeout { try range(timeout, 1...86_400, at: "\(path).timeout") }
+        if let retries = check.retries { try range(retries, 1...1000, at: "\(path).retries") }
+        if let period = check.startPeriod { try range(period, 0...86_400, at: "\(path).startPeriod") }
         if let interval = check.startInterval { try range(interval, 1...86_400, at: "\(path).startInterval") }
         switch check.probe {
         case .command(let words):

@@ -116,8 +116,11 @@ package struct NetworkAttachment: Sendable, Hashable, Codable {
     package var address: String?
     /// `02:42:ac:11:00:02`; nil: any.
     package var mac: String?
+    /// What this container alone calls others on the network: a name, and the other's id (admission takes any reference).
+    package var links: [String: String]
 
     package init(network: String, aliases: [String] = [], address: String? = nil, mac: String? = nil) {
+        links = [:]
         self.network = network
         self.aliases = aliases
         self.address = address
@@ -130,6 +133,7 @@ package struct NetworkAttachment: Sendable, Hashable, Codable {
         aliases = try values.decode(.aliases, or: [])
         address = try values.decodeIfPresent(String.self, forKey: .address)
         mac = try values.decodeIfPresent(String.self, forKey: .mac)
+        links = try values.decode(.links, or: [:])
     }
 }
 

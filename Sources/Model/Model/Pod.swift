@@ -99,6 +99,8 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
     package var command: [String]?
     /// `KEY=value`, after the image's own.
     package var environment: [String]
+    /// `environment` has what is wanted of the image's own already: nothing of it is added.
+    package var environmentIsWhole: Bool
     package var workingDirectory: String
     /// `user[:group]`, names or numbers; empty: the image's own.
     package var user: String
@@ -153,6 +155,7 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
         self.image = image
         imageDigest = ""
         environment = []
+        environmentIsWhole = false
         workingDirectory = ""
         user = ""
         groups = []
@@ -188,6 +191,7 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
         entrypoint = try values.decodeIfPresent([String].self, forKey: .entrypoint)
         command = try values.decodeIfPresent([String].self, forKey: .command)
         environment = try values.decode(.environment, or: [])
+        environmentIsWhole = try values.decode(.environmentIsWhole, or: false)
         workingDirectory = try values.decode(.workingDirectory, or: "")
         user = try values.decode(.user, or: "")
         groups = try values.decode(.groups, or: [])
@@ -431,13 +435,15 @@ package struct HealthCheck: Sendable, Hashable, Codable {
     }
 
     package var probe: Probe
-    package var interval: Int
-    package var timeout: Int
-    /// Failures in a row that make the container unhealthy.
-    package var retries: Int
-    /// Failures within this time of the start do not count.
-    package var startPeriod: Int
-    /// The interval within the start period; nil: as always.
+    /// nil: `standardInterval`.
+    package var interval: Int?
+    /// nil: `standardTimeout`.
+    package var timeout: Int?
+    /// Failures in a row that make the container unhealthy; nil: `standardRetries`.
+    package var retries: Int?
+    /// Failures within this time of the start do not count; nil: all do.
+    package var startPeriod: Int?
+    /// The interval within the start period; nil: 5, where the other is not shorter.
     package var startInterval: Int?
     package var onUnhealthy: OnUnhealthy
 
@@ -448,7 +454,24 @@ package struct HealthCheck: Sendable, Hashable, Codable {
         case tell
     }
 
-    package init(probe: Probe, interval: Int = 30, timeout: Int = 30, retries: Int = 3, startPeriod: Int = 0) {
+    package static let standardInterval = 30
+    package static let standardTimeout = 30
+    package static let standardRetries = 3
+
+    /// Seconds from one probe to the next.
+    ///
+    /// - Parameter isStarting: within the start period.
+    package func pause(isStarting: Bool = false) -> Int {
+        let usual = interval ?? Self.standardInterval
+        return isStarting ? startInterval ?? min(5, usual) : usual
+    }
+
+    /// Seconds after which a probe counts as failed.
+    package var patience: Int { timeout ?? Self.standardTimeout }
+
+    package init(
+        probe: Probe, interval: Int? = nil, timeout: Int? = nil, retries: Int? = nil, startPeriod: Int? = nil
+    ) {
         onUnhealthy = .stop
         self.probe = probe
         self.interval = interval
@@ -460,10 +483,10 @@ package struct HealthCheck: Sendable, Hashable, Codable {
     package init(from decoder: any Decoder) throws {
         let values = try decoder.container(keyedBy: CodingKeys.self)
         probe = try values.decode(Probe.self, forKey: .probe)
-        interval = try values.decode(.interval, or: 30)
-        timeout = try values.decode(.timeout, or: 30)
-        retries = try values.decode(.retries, or: 3)
-        startPeriod = try values.decode(.startPeriod, or: 0)
+        interval = try values.decodeIfPresent(Int.self, forKey: .interval)
+        timeout = try values.decodeIfPresent(Int.self, forKey: .timeout)
+        retries = try values.decodeIfPresent(Int.self, forKey: .retries)
+        startPeriod = try values.decodeIfPresent(Int.self, forKey: .startPeriod)
         startInterval = try values.decodeIfPresent(Int.self, forKey: .startInterval)
         onUnhealthy = try values.decode(.onUnhealthy, or: .stop)
     }

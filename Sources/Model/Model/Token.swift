@@ -34,4 +34,7 @@ package struct Token: Sendable, Hashable, Codable {
         self.maximumUses = maximumUses
         self.uses = uses
     }
+
+    /// Whether it has not run out.
+    package func isValid(at now: Timestamp) -> Bool { expiresAt.map { $0 > now } ?? true }
 }

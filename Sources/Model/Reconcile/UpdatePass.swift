@@ -85,7 +85,7 @@ struct UpdatePass {
 
     /// Seconds in which a new task has to serve.
     static func patience(with pod: PodSpec) -> Int {
-        120 + (pod.containers.compactMap(\.healthCheck?.startPeriod).max() ?? 0)
+        120 + (pod.containers.compactMap { $0.healthCheck?.startPeriod }.max() ?? 0)
     }
 
     private func due(_ deadline: Timestamp, length: Int) -> Timestamp {

@@ -1,3 +1,4 @@
+import JSON
 import Model
 
 /// A path of a container that is other than in its image: `GET /containers/{container}/changes`.
@@ -63,5 +64,22 @@ package struct MeasuredSizes: Sendable, Codable {
     package init(tasks: [String: Int64] = [:], volumes: [String: Int64] = [:]) {
         self.tasks = tasks
         self.volumes = volumes
+    }
+}
+
+/// `GET /node/v1/tasks/{task}/health`: what one probe of a container's health said; the newest five, oldest first.
+package struct ProbeResult: Sendable, Codable, Hashable {
+    package var start: Timestamp
+    package var end: Timestamp
+    /// 0: healthy; of a command its own, -1 when it did not end in time.
+    package var exitCode: Int
+    /// At most 4096 bytes of what a command wrote, or why there was no answer.
+    package var output: String
+
+    package init(start: Timestamp, end: Timestamp, exitCode: Int, output: String) {
+        self.start = start
+        self.end = end
+        self.exitCode = exitCode
+        self.output = output
     }
 }

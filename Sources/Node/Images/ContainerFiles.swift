@@ -23,7 +23,7 @@ package struct ContainerPathStatus: Sendable, Equatable, Codable {
 
 /// Copies between a container's root file system and a tar stream, for `martlet cp`.
 ///
-/// The root is the task's `rootfs`, or `/proc/<pid>/root` of a running container, which shows its volumes as well. Every
+/// The root is the task's `rootfs`, or what shows its volumes as well: `/proc/<pid>/root` of a running container. Every
 /// name is looked up by openat2(2) inside the root, so that a container that swaps names meanwhile leads nobody out.
 package struct ContainerFiles: Sendable {
     /// Opened once, so that a process number that another gets meanwhile changes nothing.
@@ -38,6 +38,12 @@ package struct ContainerFiles: Sendable {
         self.root = try ImageError.explaining("opening the container's files") {
             SharedFD(try File.open(root, O_RDONLY | O_DIRECTORY))
         }
+        self.limits = limits
+    }
+
+    /// - Parameter root: open; O_PATH will do.
+    package init(root: SharedFD, limits: ImageLimits = .standard) {
+        self.root = root
         self.limits = limits
     }
 

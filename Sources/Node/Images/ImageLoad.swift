@@ -12,7 +12,8 @@ extension ImageStore {
     /// - Parameters:
     ///   - source: read to its end; it belongs to the caller.
     ///   - platform: which manifest is taken where an index offers several.
-    /// - Returns: the images of the archive as they are in the store now.
+    /// - Returns: the images of the archive as they are in the store now, each under the names that the archive gives it:
+    ///   it may have others here.
     /// - Throws: `ImageError`: invalidArchive, limitExceeded, unsupported, noSpace, system. Nothing is kept then.
     package func load(
         _ source: Int32, platform: Platform = .host, totalBytes: UInt64? = nil, progress: ImageProgressHandler? = nil
@@ -37,7 +38,12 @@ extension ImageStore {
             guard !candidates.isEmpty else { throw ImageError(.invalidArchive, "the archive has no image") }
             let chains = candidates.flatMap { ChainID.all($0.config.diffIDs) }
             return try pinning(chains) {
-                try commit(stage(candidates, in: work, progress: progress))
+                let content = try stage(candidates, in: work, progress: progress)
+                return try commit(content).enumerated().map { index, stored in
+                    var image = stored
+                    image.names = content.images[index].names
+                    return image
+                }
             }
         }
     }

@@ -41,7 +41,7 @@ extension ImageStore {
     ///
     /// A name among several is only taken away. The last one, a digest or an id stands for the image: it is deleted, with
     /// the content that no other image has. `force` allows to delete an image with several names by its digest, and to
-    /// take the last name from an image that is used; its content stays until nothing uses it (`collectGarbage`).
+    /// take the last names from an image that is used; its content stays until nothing uses it (`collectGarbage`).
     ///
     /// - Parameter inUse: the digests of the images that tasks have, running or not. Asked for with the store's lock held:
     ///   a task that is not among them yet finds the image gone when it looks, and never loses it after that.
@@ -49,9 +49,16 @@ extension ImageStore {
     package func remove(
         _ reference: String, force: Bool, inUse: @autoclosure () -> Set<Digest>
     ) throws -> [ImageRemoval] {
+        try removeCounting(reference, force: force, inUse: inUse()).steps
+    }
+
+    /// The same, with the bytes that the file system got back.
+    package func removeCounting(
+        _ reference: String, force: Bool, inUse: @autoclosure () -> Set<Digest>
+    ) throws -> (steps: [ImageRemoval], bytes: UInt64) {
         try freeing("removing an image") {
             let trash = try WorkingDirectory(in: blobs.temporaryDirectory)
-            return try state.withLock { state in
+            let steps: [ImageRemoval] = try state.withLock { state in
                 let inUse = inUse()
                 let image = try Self.resolve(reference, in: state.catalog)
                 let name = try? ImageReference(reference)
@@ -67,6 +74,12 @@ extension ImageStore {
                     state.catalog = catalog
                     return [.untagged(name)]
                 }
+                if isUsed, force, !image.names.isEmpty {
+                    for name in image.names { catalog.untag(name) }
+                    try catalog.write(to: catalogPath)
+                    state.catalog = catalog
+                    return image.names.map { .untagged($0) }
+                }
                 guard !isUsed else { throw Self.used(reference, "remove its tasks first") }
                 guard image.names.count <= 1 || force else {
                     throw ImageError(
@@ -80,6 +93,7 @@ extension ImageStore {
                 try discard(blobs: image.blobs, chains: image.chain, inUse: inUse, state: state, into: trash)
                 return image.names.map { .untagged($0) } + [.deleted(image.digest)]
             }
+            return (steps, try Tree.remove(trash.path).bytes)
         }
     }
 

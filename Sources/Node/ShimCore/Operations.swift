@@ -92,7 +92,8 @@ extension Shim {
         _ spec: ShimCreate, in slot: ContainerSlot, _ connection: Connection, _ done: @escaping () -> Void
     ) {
         let finish = { [unowned self] (failure: String?) in
-            if let failure { connection.fail("cannot create container \(spec.container): \(failure)") }
+            // Who asked says for which container.
+            if let failure { connection.fail(failure) }
             done()
             removeVacantSlots()
         }
@@ -153,7 +154,7 @@ extension Shim {
             runtime.run("start", [id]) { [unowned self] failure in
                 container.startEnds(failure: failure)
                 if let failure {
-                    connection.fail("cannot start container \(id): \(failure)")
+                    connection.fail(failure)
                 } else {
                     answer(container, connection)
                 }

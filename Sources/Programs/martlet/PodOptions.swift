@@ -208,8 +208,8 @@ struct PodOptions: ParsableArguments {
             return nil
         }
         var check = HealthCheck(
-            probe: probe, interval: healthInterval?.whole ?? 30, timeout: healthTimeout?.whole ?? 30,
-            retries: healthRetries ?? 3, startPeriod: healthStartPeriod?.whole ?? 0)
+            probe: probe, interval: healthInterval?.whole, timeout: healthTimeout?.whole, retries: healthRetries,
+            startPeriod: healthStartPeriod?.whole)
         check.startInterval = healthStartInterval?.whole
         return check
     }

@@ -1,10 +1,25 @@
-"""Requests that no good client makes, to the socket $1; $2 is how often the loops run. Nothing here may be answered with
+"""Requests that no good client makes, to the socket $1 (or, over TLS with the token $3, to host:port); $2 is how often the loops run. Nothing here may be answered with
 5xx, harm another request, or do anything; the parts print their names when that holds.
 
 The test beside it looks at the server's descriptors, threads and memory before and after."""
-import http.client, io, json, os, select, socket, sys, tarfile, threading, time
+import http.client, io, json, os, re, select, socket, ssl, sys, tarfile, threading, time
 
 PATH, COUNT = sys.argv[1], int(sys.argv[2])
+TOKEN = sys.argv[3] if len(sys.argv) > 3 else None
+
+
+class Sealed(ssl.SSLSocket):
+    """Shows the token in every head that is sent whole."""
+
+    def sendall(self, data, flags=0):
+        data = bytes(data)
+        for host in [b"\r\nHost: x\r\n", b"\r\nHost: docker\r\n"]:
+            data = data.replace(host, host + b"Authorization: Bearer " + TOKEN.encode() + b"\r\n")
+        return super().sendall(data, flags)
+
+
+CONTEXT = ssl._create_unverified_context()
+CONTEXT.sslsocket_class = Sealed
 
 
 def part(function):
@@ -13,9 +28,15 @@ def part(function):
 
 
 def connect(timeout=15):
+    if TOKEN:
+        host, port = PATH.rsplit(":", 1)
+        connection = CONTEXT.wrap_socket(socket.create_connection((host, int(port)), 30))
+        connection.settimeout(timeout)
+        return connection
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(timeout)
+    # Without a timeout, so that it waits while the server's backlog is full.
     connection.connect(PATH)
+    connection.settimeout(timeout)
     return connection
 
 
@@ -56,7 +77,7 @@ def raw(data, wait=10):
 
 
 def statuses(answer):
-    return [int(part[1:4]) for part in answer.replace(b"HTTP/1.0", b"HTTP/1.1").split(b"HTTP/1.1")[1:]]
+    return [int(code) for code in re.findall(rb"^HTTP/1\.[01] (\d{3}) ", answer, re.MULTILINE)]
 
 
 def made(name, command, **more):
@@ -141,6 +162,20 @@ def smuggling():
         head + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + kill,
         head + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + kill,
         head + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + kill,
+        head + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + kill,
+        head + b"Transfer-Encoding: identity\r\n\r\n" + kill,
+        head + b'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n' + kill,
+        head + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + kill,
+        head + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + kill,
+        head + b"Transfer-Encoding: chunked\r\n\r\n 0\r\n\r\n" + kill,
+        head + b"Transfer-Encoding: chunked\r\n\r\n0\n\r\n" + kill,
+        head + b"Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n" + kill,
+        head + b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n" + kill,
+        head.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + kill,
+        head + b"Connection: close\r\n\r\n" + kill,
+        b"GET /_ping HTTP/1.0\r\n\r\n" + kill,
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n" + kill,
+        b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n" + kill,
         head + b"Content-Length: 0\r\n" + length + b"\r\n" + kill,
         head + b"Content-Length: +%d\r\n\r\n" % len(kill) + kill,
         head + b"Content-Length: 0x%x\r\n\r\n" % len(kill) + kill,
@@ -160,7 +195,8 @@ def smuggling():
 
 @part
 def half_open():
-    open_ones = [connect() for _ in range(200)]
+    # Of one address, only so many may come that have not said who they are.
+    open_ones = [connect() for _ in range(100 if TOKEN else 200)]
     for number, connection in enumerate(open_ones):
         connection.sendall(b"POST /v1.41/containers/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"[:5 + number])
     alive()

@@ -54,6 +54,12 @@ extension PodExecutor {
         try await pool.run { if group.exists() { try group.kill() } }
     }
 
+    /// Has processes go on that something else than a pause holds.
+    func thaw(_ task: TaskID) async throws {
+        let group = try cgroup(of: task)
+        try await pool.run { if group.exists(), try group.isFrozen() { try group.thaw() } }
+    }
+
     package func pause(_ assignment: TaskAssignment) async throws(ExecutorFailure) {
         try await explaining("cannot pause container \(assignment.instanceName)") {
             let container = try Self.container(of: assignment)

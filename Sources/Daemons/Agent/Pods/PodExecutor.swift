@@ -27,6 +27,7 @@ package final class PodExecutor: Executor {
     let launcher: ShimLauncher
     let gate = AttachGate()
     let leases: LeaseKeeper
+    let probeLog = ProbeLog()
     let table: TaskTable
     let logger: Logger
     let bootID: String

@@ -152,20 +152,33 @@ extension PodExecutor {
             .sorted { $0.assignment.task < $1.assignment.task }
         for record in others {
             for endpoint in record.endpoints ?? [] where networks.contains(endpoint.network) {
+                let links = Self.links(of: assignment, to: record.container.id, on: endpoint.network)
                 peers.append(
-                    TaskFiles.Peer(address: endpoint.host, names: Self.names(record.assignment, on: endpoint.network)))
+                    TaskFiles.Peer(
+                        address: endpoint.host, names: Self.names(record.assignment, on: endpoint.network, and: links)))
             }
         }
         return Array(peers.prefix(Self.mostPeers))
     }
 
+    /// What a pod alone calls another one.
+    private static func links(of assignment: TaskAssignment, to other: ContainerID, on network: String) -> [String] {
+        let links = assignment.pod.attachments.first { $0.network == network }?.links ?? [:]
+        return links.filter { $0.value == other.text }.keys.sorted()
+    }
+
     /// What a pod is called on a network, each name once.
-    private static func names(_ assignment: TaskAssignment, on network: String) -> [String] {
+    ///
+    /// - Parameter links: by whoever looks.
+    private static func names(
+        _ assignment: TaskAssignment, on network: String, and links: [String] = []
+    ) -> [String] {
         var names = [assignment.instanceName]
         if assignment.kind == .service { names.append(assignment.workloadName) }
         names += assignment.pod.attachments.first { $0.network == network }?.aliases ?? []
         names += assignment.containers.prefix(1).map { String($0.text.prefix(12)) }
         if !assignment.pod.hostname.isEmpty { names.append(assignment.pod.hostname) }
+        names += links
         var seen: Set<String> = []
         return names.filter { seen.insert($0).inserted }
     }

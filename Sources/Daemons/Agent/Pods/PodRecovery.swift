@@ -50,6 +50,14 @@ extension PodExecutor {
                 return exit.map { .exited(ContainerExit($0)) } ?? .none
             }
             adopt(task.id, container, start: state.start)
+            // What its shim has not paused was frozen by an agent that died while it made an image of it.
+            if state.status == .running {
+                do {
+                    try await thaw(task.id)
+                } catch {
+                    logger.error("a container stays frozen", metadata: ["task": "\(task.id)", "error": "\(error)"])
+                }
+            }
             return RecoveredTask.Container(state)
         } catch is ShimError {
             return try await recoverLost(record, task)

@@ -32,6 +32,7 @@ extension PodExecutor {
                 try self.releaseVolumes(of: assignment)
             }
             live.withLock { _ = $0.removeValue(forKey: task.id) }
+            probeLog.forget(task.id)
         }
     }
 

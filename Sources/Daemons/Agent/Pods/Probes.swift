@@ -1,4 +1,5 @@
 import AgentCore
+import JSON
 import Kernel
 import Model
 import NIOCore
@@ -10,30 +11,41 @@ import Wire
 
 extension PodExecutor {
     package func probe(_ assignment: TaskAssignment, _ check: HealthCheck) async -> ProbeOutcome {
+        let began = Timestamp.now()
+        let answer = await answer(assignment, check)
+        probeLog.note(
+            ProbeResult(start: began, end: .now(), exitCode: answer.exitCode, output: answer.output),
+            of: assignment.task)
+        return answer.outcome
+    }
+
+    private func answer(_ assignment: TaskAssignment, _ check: HealthCheck) async -> ProbeAnswer {
         do {
-            return try await withThrowingTaskGroup(of: ProbeOutcome.self) { group in
+            return try await withThrowingTaskGroup(of: ProbeAnswer.self) { group in
                 defer { group.cancelAll() }
                 group.addTask { try await self.ask(assignment, check) }
                 group.addTask {
-                    try await Task.sleep(for: .seconds(check.timeout))
-                    return .failure("no answer within \(check.timeout) s")
+                    try await Task.sleep(for: .seconds(check.patience))
+                    return ProbeAnswer(.failure("no answer within \(check.patience) s"))
                 }
-                return try await group.next() ?? .failure("cancelled")
+                return try await group.next() ?? ProbeAnswer(.failure("cancelled"))
             }
         } catch let error as ShimError {
-            return .failure(error.description)
+            return ProbeAnswer(.failure(error.description))
         } catch {
-            return .failure("\(error)")
+            return ProbeAnswer(.failure("\(error)"))
         }
     }
 
-    private func ask(_ assignment: TaskAssignment, _ check: HealthCheck) async throws -> ProbeOutcome {
+    private func ask(_ assignment: TaskAssignment, _ check: HealthCheck) async throws -> ProbeAnswer {
         switch check.probe {
-        case .command(let command): return try await run(command, assignment, check.timeout)
+        case .command(let command): return try await run(command, assignment, check.patience)
         case .tcp(let port):
-            return try await NetworkProbe(host: try await address(of: assignment), port: port).connect()
+            return ProbeAnswer(
+                try await NetworkProbe(host: try await address(of: assignment), port: port).connect())
         case .http(let port, let path):
-            return try await NetworkProbe(host: try await address(of: assignment), port: port).get(path)
+            return ProbeAnswer(
+                try await NetworkProbe(host: try await address(of: assignment), port: port).get(path))
         }
     }
 
@@ -46,10 +58,10 @@ extension PodExecutor {
         return address
     }
 
-    /// Most bytes of a command's output that a failure shows.
-    private static let outputLimit = 1024
+    /// Most bytes of a command's output that are kept, and that a failure shows.
+    private static let (outputLimit, failureLimit) = (4096, 1024)
 
-    private func run(_ command: [String], _ assignment: TaskAssignment, _ timeout: Int) async throws -> ProbeOutcome {
+    private func run(_ command: [String], _ assignment: TaskAssignment, _ timeout: Int) async throws -> ProbeAnswer {
         let request = ExecRequest(command: command)
         let exec = try await exec(assignment, request, deadline: timeout)
         return try await shim(of: assignment.task).session(.exec(exec)) { _, connection in
@@ -58,15 +70,41 @@ extension PodExecutor {
                 switch frame {
                 case .stdout(let bytes), .stderr(let bytes):
                     output += bytes.prefix(Self.outputLimit - output.count)
-                case .exit(0): return .success
                 case .exit(let code):
-                    let text = String(decoding: output, as: UTF8.self).split(separator: "\n").joined(separator: "; ")
-                    return .failure("the command ended with \(code)\(text.isEmpty ? "" : ": \(text)")")
-                case .error(let text): return .failure(text)
+                    let text = String(decoding: output, as: UTF8.self)
+                    guard code != 0 else { return ProbeAnswer(.success, exitCode: 0, output: text) }
+                    let shown = String(decoding: output.prefix(Self.failureLimit), as: UTF8.self)
+                        .split(separator: "\n").joined(separator: "; ")
+                    return ProbeAnswer(
+                        .failure("the command ended with \(code)\(shown.isEmpty ? "" : ": \(shown)")"),
+                        exitCode: Int(code), output: text)
+                case .error(let text): return ProbeAnswer(.failure(text))
                 default: break
                 }
             }
-            return .failure("the command's end is not known")
+            return ProbeAnswer(.failure("the command's end is not known"))
+        }
+    }
+}
+
+/// What a probe came to, for the core and for people.
+private struct ProbeAnswer: Sendable {
+    let outcome: ProbeOutcome
+    /// Of a command; else 0, or -1 for a failure.
+    let exitCode: Int
+    let output: String
+
+    init(_ outcome: ProbeOutcome, exitCode: Int, output: String) {
+        self.outcome = outcome
+        self.exitCode = exitCode
+        self.output = output
+    }
+
+    init(_ outcome: ProbeOutcome) {
+        switch outcome {
+        case .success: self.init(outcome, exitCode: 0, output: "")
+        case .failure(let why):
+            self.init(outcome, exitCode: -1, output: String(decoding: why.utf8.prefix(4096), as: UTF8.self))
         }
     }
 }

@@ -64,7 +64,8 @@ struct SpecBuilder: Sendable {
     func environment(terminal: Bool) -> [String] {
         var entries = [Self.path, "HOSTNAME=\(pod.hostname)"]
         if terminal { entries.append("TERM=xterm") }
-        return Self.merge(entries + pod.image.environment, container.environment, home: user.home)
+        let images = container.environmentIsWhole ? [] : pod.image.environment
+        return Self.merge(entries + images, container.environment, home: user.home)
     }
 
     /// Later entries win, at the place of the first; HOME is added when nobody gave one.

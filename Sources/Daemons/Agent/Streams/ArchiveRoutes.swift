@@ -41,11 +41,32 @@ extension StreamPort {
         }
     }
 
-    /// The task; one that has just been made is waited for.
-    private func preparing(_ context: ServiceContext) async throws -> TaskRecord {
-        let record = try await arrived(context)
-        let isComing = [.prepared, .running].contains(record.assignment.desired) && !record.failed
-        return !record.prepared && !record.isLive && isComing ? try await prepared(context) : record
+    /// A task whose root file system is there: one that has just been made is waited for, and that of one that ended
+    /// before the machine was started anew is mounted again.
+    ///
+    /// - Throws: `APIError` 409 while there is none.
+    func withFiles(_ context: ServiceContext) async throws -> TaskRecord {
+        var record = try await arrived(context)
+        let isWanted =
+            switch record.assignment.desired {
+            case .prepared: true
+            case .running: record.container.state == .waiting || record.restartAt != nil
+            case .paused, .stopped, .removed: false
+            }
+        if !record.prepared, !record.isLive, isWanted, !record.failed { record = try await prepared(context) }
+        if record.prepared || record.isLive { return record }
+        let (images, directory) = (executor.images, executor.paths.task(record.assignment.task).directory)
+        guard let image = Digest(record.assignment.pod.containers.first?.imageDigest ?? ""),
+            File.exists("\(directory)/upper")
+        else {
+            throw APIError.conflict(
+                "container \(record.assignment.instanceName) has no files: it has not been prepared"
+                    + (record.message.isEmpty ? "" : " (\(record.message))"))
+        }
+        try await explainingImages {
+            try await executor.pool.run { try images.mountSnapshot(image: image, taskDirectory: directory) }
+        }
+        return record
     }
 
     /// Whom the container's program runs as; nil when its spec says nothing about it.
@@ -56,7 +77,7 @@ extension StreamPort {
         return (found.uid, found.gid)
     }
 
-    /// The container's root: with its volumes while it runs.
+    /// The container's root with its volumes.
     private func files(
         _ request: Request, _ context: ServiceContext, known: Set<String>, writing: Bool = false
     ) async throws -> (ContainerFiles, String) {
@@ -64,19 +85,16 @@ extension StreamPort {
         guard let path = query["path"], !path.isEmpty else {
             throw APIError.badRequest("the query parameter 'path' is missing")
         }
-        let record = try await preparing(context)
+        let record = try await withFiles(context)
         let name = record.assignment.instanceName
-        guard record.prepared || record.isLive else {
-            throw APIError.conflict("container \(name) has no files: it has not been prepared")
-        }
         let isLive = record.isLive && record.container.pid > 0
-        let root =
-            isLive
-            ? "/proc/\(record.container.pid)/root" : executor.paths.task(record.assignment.task).rootfs
         let mounts = record.assignment.pod.containers.flatMap(\.mounts)
+        let executor = executor
         let (files, place, targets) = try await explainingImages {
             try await transfers.pool.run {
-                let files = try ContainerFiles(root: root)
+                let files =
+                    isLive
+                    ? try ContainerFiles(root: "/proc/\(record.container.pid)/root") : try executor.restingFiles(record)
                 let place = try files.place(of: path, directory: writing)
                 // A link of the image leads a volume's target elsewhere, as it leads the path.
                 let targets = mounts.map { (try? files.place(of: $0.target, directory: true).path) ?? $0.target }
@@ -93,13 +111,13 @@ extension StreamPort {
         for container in record.assignment.pod.containers {
             let mount = zip(mounts, targets).filter { Self.isInside(place.path, $0.1) }
                 .max { $0.1.utf8.count < $1.1.utf8.count }?.0
-            // What lies under a mount point would be taken for what lies in the volume.
-            if let mount, !isLive {
+            // What lies under a mount point would be taken for what is mounted there.
+            if let mount, !isLive, !record.prepared || !mount.isOfNode {
                 throw APIError.conflict(
-                    "this path is in the volume at \(mount.target), which container \(name) has only while it runs: "
-                        + "start it first")
+                    "this path is in what is mounted at \(mount.target), which container \(name) has only "
+                        + (mount.isOfNode ? "once it is prepared" : "while it runs") + ": start it first")
             }
-            guard writing, isLive ? place.isReadOnly : container.readOnlyRoot else { continue }
+            guard writing, place.isReadOnly || !isLive && container.readOnlyRoot && mount == nil else { continue }
             throw APIError.conflict(
                 mount.map { "the volume at \($0.target) of container \(name) is read-only: nothing is copied there" }
                     ?? (container.readOnlyRoot
@@ -126,6 +144,16 @@ extension StreamPort {
             headers[field] = ClientStream.escaped(String(decoding: try JSONCoding.encode(stat), as: UTF8.self))
         }
         return headers
+    }
+}
+
+extension Mount {
+    /// It is the node's and not made for the container's processes.
+    fileprivate var isOfNode: Bool {
+        switch source {
+        case .volume, .bind: true
+        case .tmpfs, .secret, .config: false
+        }
     }
 }
 

@@ -15,14 +15,13 @@ extension StreamPort {
     /// What containers have written: what it is, how much, as an archive, and as an image.
     func addContent(to group: RouterGroup<ServiceContext>) {
         group.get("tasks/{task}/changes") { _, context in
-            let (layer, _) = try layer(try record(context))
+            let (layer, _) = try layer(try await withFiles(context))
             let images = executor.images
             let changes = try await explainingImages { try await transfers.pool.run { try images.changes(of: layer) } }
             return try Response.json(changes.map(FileChange.init).sorted { $0.path < $1.path })
         }
         group.get("tasks/{task}/export") { _, context in
-            let record = try record(context)
-            _ = try layer(record)
+            let record = try await withFiles(context)
             let root = executor.paths.task(record.assignment.task).rootfs
             let files = try await explainingImages { try await transfers.pool.run { try ContainerFiles(root: root) } }
             return Response(
@@ -31,7 +30,7 @@ extension StreamPort {
         }
         group.post("tasks/{task}/commit") { request, context in
             let wish = try await request.json(CommitContainer.self, context)
-            let image = try await commit(try record(context), wish)
+            let image = try await commit(try await withFiles(context), wish)
             inventoryChanged()
             return try Response.json(image.view, status: .created)
         }
@@ -62,13 +61,10 @@ extension StreamPort {
         return sizes
     }
 
-    /// - Throws: `APIError` 409 while it has no files.
     private func layer(_ record: TaskRecord) throws(APIError) -> (ContainerLayer, Model.ContainerSpec) {
         let assignment = record.assignment
-        guard record.prepared || record.isLive, let spec = assignment.pod.containers.first,
-            let digest = Digest(spec.imageDigest)
-        else {
-            throw APIError.conflict("container \(assignment.instanceName) has no files: it has not been prepared")
+        guard let spec = assignment.pod.containers.first, let digest = Digest(spec.imageDigest) else {
+            throw APIError.conflict("container \(assignment.instanceName) has no image")
         }
         let layer = ContainerLayer(
             image: digest, taskDirectory: executor.paths.task(assignment.task).directory,
@@ -88,17 +84,18 @@ extension StreamPort {
         let committed = CommittedImage(
             name: wish.name, config: config, author: wish.author, comment: wish.comment,
             createdBy: String(createdBy.prefix(4096)))
-        let frozen = try await freeze(record, wish.pause ?? true)
+        let isFrozen = try await freeze(record, wish.pause ?? true)
+        failpoint("agent.during_commit")
+        let made: Result<ImageRecord, any Error>
         do {
-            let made = try await explainingImages {
-                try await transfers.pool.run { try images.commit(layer, as: committed) }
-            }
-            try await thaw(record, frozen)
-            return made
+            made = .success(
+                try await explainingImages { try await transfers.pool.run { try images.commit(layer, as: committed) } })
         } catch {
-            try await thaw(record, frozen)
-            throw error
+            made = .failure(error)
         }
+        // In a task of its own: its processes go on also when nobody waits for the image any more.
+        if isFrozen { try await Task { try await thaw(record) }.value }
+        return try made.get()
     }
 
     /// Has its processes stand still, where they run and are wanted to.
@@ -112,11 +109,10 @@ extension StreamPort {
         }
     }
 
-    private func thaw(_ record: TaskRecord, _ isFrozen: Bool) async throws {
-        // Somebody may have paused it meanwhile, for good.
-        guard isFrozen, table[record.assignment.task]?.assignment.desired != .paused else { return }
-        let group = try executor.cgroup(of: record.assignment.task)
-        try await executor.pool.run { if group.exists() { try group.thaw() } }
+    /// A pause that somebody wanted meanwhile has failed, since it stood still already, and is tried again.
+    private func thaw(_ record: TaskRecord) async throws {
+        guard table[record.assignment.task]?.container.state != .paused else { return }
+        try await executor.thaw(record.assignment.task)
     }
 }
 
@@ -142,14 +138,17 @@ extension ImageConfig {
         given.volumes = spec.mounts.filter(\.isAnonymous).map(\.target)
         if let check = spec.healthCheck, case .command(let command) = check.probe {
             var probe = ImageHealthCheck(test: ["CMD"] + command)
-            probe.interval = Int64(check.interval) * 1_000_000_000
-            probe.timeout = Int64(check.timeout) * 1_000_000_000
-            probe.startPeriod = Int64(check.startPeriod) * 1_000_000_000
-            probe.startInterval = check.startInterval.map { Int64($0) * 1_000_000_000 }
-            probe.retries = Int64(check.retries)
+            func nanoseconds(_ seconds: Int?) -> Int64? { seconds.map { Int64($0) * 1_000_000_000 } }
+            probe.interval = nanoseconds(check.interval)
+            probe.timeout = nanoseconds(check.timeout)
+            probe.startPeriod = nanoseconds(check.startPeriod)
+            probe.startInterval = nanoseconds(check.startInterval)
+            probe.retries = check.retries.map { Int64($0) }
             given.healthCheck = probe
         }
-        return overlaid(with: given)
+        var base = self
+        if spec.environmentIsWhole { base.environment = [] }
+        return base.overlaid(with: given)
     }
 
     /// With what is given in place of its own: variables and labels are added one by one, an entrypoint forgets the

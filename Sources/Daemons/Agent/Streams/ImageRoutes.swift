@@ -54,10 +54,12 @@ extension StreamPort {
             let force = try Query(request, known: ["force"]).flag("force")
             let table = table
             let done = try await working {
-                try images.remove(name, force: force, inUse: PodExecutor.imagesInUse(table.all))
+                try images.removeCounting(name, force: force, inUse: PodExecutor.imagesInUse(table.all))
             }
             inventoryChanged()
-            return try Response.json(Wire.ImageRemoval(done))
+            var removal = Wire.ImageRemoval(done.steps)
+            removal.freed = Int64(clamping: done.bytes)
+            return try Response.json(removal)
         }
         group.post("collect") { request, context in
             let table = table

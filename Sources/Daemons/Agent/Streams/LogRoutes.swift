@@ -32,7 +32,7 @@ extension StreamPort {
         let record = wanted.follow ? try await ready(orOver: context) : try await arrived(context)
         let task = executor.paths.task(record.assignment.task)
         let log = try await LogSequence(
-            path: task.log(record.container.id), query: wanted, reactor: executor.reactor, pool: transfers.pool)
+            path: task.log(record.container.id), query: wanted, reactor: executor.reactor, pool: transfers.logs)
         return (log, record.assignment.task)
     }
 
@@ -66,24 +66,21 @@ extension StreamPort {
         let connection = context.connection
         return ResponseBody { writer in
             var formatter = formatter
-            try await withThrowingTaskGroup(of: Void.self) { group in
-                defer { group.cancelAll() }
-                group.addTask {
-                    for await _ in table.changes(task) where isOver(task) { break }
-                    log.finish()
+            let finish = { @Sendable in log.finish() }
+            let places = (connection.peerClosed.whenFired(finish), connection.draining.whenFired(finish))
+            let watch = table.watch(task) { if isOver(task) { log.finish() } }
+            defer {
+                connection.peerClosed.forget(places.0)
+                connection.draining.forget(places.1)
+                table.forget(watch)
+            }
+            for try await records in log {
+                var bytes: [UInt8] = []
+                for record in records {
+                    let output = formatter.output(of: record)
+                    Frame.append(output[...], as: record.stream == .stdout ? .stdout : .stderr, to: &bytes)
                 }
-                group.addTask {
-                    await Signal.first(of: connection.peerClosed, connection.draining)
-                    log.finish()
-                }
-                for try await records in log {
-                    var bytes: [UInt8] = []
-                    for record in records {
-                        let output = formatter.output(of: record)
-                        Frame.append(output[...], as: record.stream == .stdout ? .stdout : .stderr, to: &bytes)
-                    }
-                    try await writer.write(ByteBuffer(bytes: bytes))
-                }
+                try await writer.write(ByteBuffer(bytes: bytes))
             }
             try await writer.finish(nil)
         }

@@ -16,7 +16,7 @@ extension StreamPort {
                 stdin: try query.flag("stdin"), stdout: try query.flag("stdout", or: true),
                 stderr: try query.flag("stderr", or: true))
             // A container that has ended may be started again: whoever asks for `next` joins that start.
-            let record = try await query.flag("next") ? prepared(context) : ready(context, live: false)
+            let record = try await query.flag("next") ? startable(context) : ready(context, live: false)
             return try await takeOver(request, context) { () throws(ExecutorFailure) in
                 let session = try await executor.openAttach(record.assignment, options, isLive: record.isLive)
                 return record.isLive ? session : watching(session, from: record)
@@ -70,6 +70,22 @@ extension StreamPort {
         }
     }
 
+    /// The task, of which a start runs or may come: one that was made is waited for, whether it can be prepared or not.
+    ///
+    /// - Throws: `APIError` 404 when it is not here; 409 when its start has failed already.
+    private func startable(_ context: ServiceContext) async throws -> TaskRecord {
+        let task = TaskID(try context.pathParameter("task"))
+        let found = try await context.untilPeerCloses {
+            try await table.wait(task, atMost: Self.arrival) { record in record }
+        }
+        guard let record = found, !record.removed else { throw Self.unknown(task) }
+        let isWanted = record.assignment.desired == .running || record.assignment.desired == .paused
+        if isWanted, record.hasFailedForGood {
+            throw APIError.conflict("container \(record.assignment.instanceName) is not running: \(record.message)")
+        }
+        return record
+    }
+
     /// Waits until the task is prepared, whether its container has ended meanwhile or not.
     func prepared(_ context: ServiceContext) async throws -> TaskRecord {
         let task = TaskID(try context.pathParameter("task"))
@@ -119,8 +135,9 @@ extension StreamPort {
                 executor.gate.release(task)
                 return nil
             }
-            let isNew = record.generation > before.generation || !before.failed
-            if record.failed, isNew, record.restartAt == nil, !record.startPending { return record.message }
+            // One that is made only tries again, by itself or when it is started.
+            guard record.hasFailedForGood, record.assignment.desired != .prepared else { continue }
+            if record.generation > before.generation || !before.hasFailedForGood { return record.message }
         }
         return nil
     }
@@ -166,6 +183,13 @@ extension StreamPort {
         guard exec.workingDirectory.isEmpty || exec.workingDirectory.hasPrefix("/") else {
             throw .badRequest("working directory '\(exec.workingDirectory)' is not an absolute path")
         }
+    }
+}
+
+extension TaskRecord {
+    /// The newest start, or the preparation for it, has failed, and nobody tries again without being asked.
+    fileprivate var hasFailedForGood: Bool {
+        failed && restartAt == nil && !startPending && generation >= assignment.generation
     }
 }
 

@@ -6,7 +6,7 @@ import Model
 import Wire
 
 extension StreamPort {
-    /// stats and top.
+    /// stats, top and health.
     func addStatistics(to group: RouterGroup<ServiceContext>) {
         group.get("tasks/{task}/stats") { request, context in
             let query = try Query(request, known: ["stream", "interval"])
@@ -22,6 +22,9 @@ extension StreamPort {
                     try await Task.sleep(for: .seconds(interval))
                 }
             }
+        }
+        group.get("tasks/{task}/health") { _, context in
+            try Response.json(executor.probeLog[try record(context).assignment.task])
         }
         group.get("tasks/{task}/top") { request, context in
             let query = try Query(request, known: ["columns"])

@@ -10,10 +10,13 @@ import Reactor
 /// They run on a pool of their own, so that clients who send slowly never keep containers waiting.
 struct Transfers: Sendable {
     let pool: BlockingPool
+    /// For looks at logs: short each, and of as many followers at once as the node has.
+    let logs: BlockingPool
     let reactor: Reactor
 
     init(reactor: Reactor) throws {
         pool = try BlockingPool(threads: 8, queue: 32)
+        logs = try BlockingPool(threads: 4, queue: 65_536)
         self.reactor = reactor
     }
 
