@@ -33,6 +33,8 @@ struct DockerEvent: Sendable {
         case "container": nameAsContainer()
         case "node": nameAsNode()
         case "service": nameAsService()
+        // The name is gone, and Docker's clients get the id in its place.
+        case "image" where action == "untag": attributes["name"] = id
         default: break
         }
     }

@@ -66,7 +66,7 @@ extension ClusterMaster {
         }
         try await settleNames(of: view)
         view.nodes = nodes.map(\.id)
-        try await note("image", "tag", view.id, new)
+        try await note("image", "tag", view.id, ImageName(new)?.tagged ?? new)
         return view
     }
 

@@ -37,6 +37,8 @@ final class ListedContainer: Sendable {
     let health: ContainerStatus.Health
     /// Of one that has ended.
     let exitCode: Int?
+    /// What its node has published of it, see `NodeTask.ports`.
+    let ports: [PortMapping]
     /// For a container that is a workload of its own; instances of services may be of different revisions.
     let own: Own?
 
@@ -62,6 +64,7 @@ final class ListedContainer: Sendable {
         let container = task?.status.containers.first
         health = container?.health ?? .none
         exitCode = state == .exited ? container?.exitCode : nil
+        ports = task?.ports ?? []
         self.own = own
     }
 }

@@ -60,7 +60,7 @@ package struct ContainerSelection: Sendable {
     package var volumes: Set<String> = []
     /// Names of networks, or beginnings of their ids.
     package var networks: [String] = []
-    /// Ports of containers that are published.
+    /// Ports of nodes under which containers are published.
     package var published: [PortRange] = []
     /// Ports that containers listen on, published or not.
     package var exposed: [PortRange] = []
@@ -115,6 +115,7 @@ extension ContainerSelection {
         if !exitCodes.isEmpty, !(entry.exitCode.map(exitCodes.contains) ?? false) { return false }
         if !healths.isEmpty, !healths.contains(entry.health) { return false }
         if !nodes.isEmpty, !(entry.node.map(nodeIDs.contains) ?? false) { return false }
+        if !published.isEmpty, !published.contains(where: { publishes($0, entry.ports) }) { return false }
         return entry.own.map { admits($0, networkNames) } ?? true
     }
 
@@ -129,10 +130,10 @@ extension ContainerSelection {
         }
         if !volumes.isEmpty, !own.containers.contains(where: { $0.mounts.contains(where: uses) }) { return false }
         if !networks.isEmpty, !networks.contains(where: { isOn($0, own, networkNames) }) { return false }
-        if !published.isEmpty, !published.contains(where: { publishes($0, own) }) { return false }
         guard !exposed.isEmpty else { return true }
         return exposed.contains { range in
-            publishes(range, own) || own.containers.contains { $0.exposedPorts.contains(where: range.contains) }
+            own.ports.contains { range.contains($0.containerPort, $0.transport) }
+                || own.containers.contains { $0.exposedPorts.contains(where: range.contains) }
         }
     }
 
@@ -145,8 +146,8 @@ extension ContainerSelection {
         }
     }
 
-    private func publishes(_ range: PortRange, _ own: ListedContainer.Own) -> Bool {
-        own.ports.contains { range.contains($0.containerPort, $0.transport) }
+    private func publishes(_ range: PortRange, _ ports: [PortMapping]) -> Bool {
+        ports.contains { range.contains($0.hostPort, $0.transport) }
     }
 
     private func isOn(_ network: String, _ own: ListedContainer.Own, _ names: [NetworkID: String]) -> Bool {

@@ -95,7 +95,7 @@ package struct ContainerFiles: Sendable {
     package func archive(
         _ path: String, to target: Int32, progress: ImageProgressHandler? = nil
     ) throws -> ContainerPathStatus {
-        try ImageError.explaining("copying \(printable(path)) out of the container") {
+        try Self.telling("copying \(printable(path)) out of the container") {
             let found = try open(path, in: root.raw)
             let status = try Self.status(found.raw, name: Self.name(of: path))
             let start = try Self.entryPath(path, limits: limits)
@@ -135,7 +135,7 @@ package struct ContainerFiles: Sendable {
         _ source: Int32, into path: String, owner: (uid: UInt32, gid: UInt32)? = nil, replacingKinds: Bool = false,
         progress: ImageProgressHandler? = nil
     ) throws {
-        try ImageError.explaining("copying into \(printable(path)) of the container") {
+        try Self.telling("copying into \(printable(path)) of the container") {
             let base = try Self.entryPath(path, limits: limits)
             do throws(KernelError) {
                 _ = try ByteName.open(base.bytes, in: root.raw, Int32(CK_O_PATH) | O_DIRECTORY)
@@ -164,6 +164,19 @@ package struct ContainerFiles: Sendable {
 }
 
 extension ContainerFiles {
+    /// Copies, and says so when the container's own programs have changed the files meanwhile.
+    private static func telling<Result>(_ operation: String, _ body: () throws -> Result) throws -> Result {
+        try ImageError.explaining(operation) {
+            do {
+                return try body()
+            } catch let error as KernelError
+                where [ENOENT, ENOTDIR, ELOOP, EEXIST, EISDIR, EXDEV, EAGAIN, ENOTEMPTY].contains(error.errno)
+            {
+                throw ImageError(.inUse, "the files changed while \(operation) (\(error)): repeat")
+            }
+        }
+    }
+
     private static func kernelPath(of descriptor: Int32) throws -> String {
         let link = "/proc/self/fd/\(descriptor)"
         var bytes = [CChar](repeating: 0, count: Int(PATH_MAX))

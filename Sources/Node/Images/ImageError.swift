@@ -18,7 +18,7 @@ package struct ImageError: Error, Sendable, Equatable, CustomStringConvertible {
         case notFound
         /// A short id that stands for several images.
         case ambiguous
-        /// The image is used, or known under further names.
+        /// The image is used, or known under further names; the files are changed meanwhile.
         case inUse
         /// Content in the store that is no longer what its digest says; it has been put aside.
         case corrupted

@@ -53,7 +53,11 @@ def ask(method, path, body=None, headers=None):
     client = Client()
     if body is not None and not isinstance(body, bytes):
         body, headers = json.dumps(body).encode(), {"Content-Type": "application/json"} | (headers or {})
-    client.request(method, path, body, headers or {})
+    try:
+        client.request(method, path, body, headers or {})
+    except BrokenPipeError:
+        # Refused before all of it was sent: the answer is there.
+        pass
     answer = client.getresponse()
     data = answer.read()
     client.close()
