@@ -129,9 +129,8 @@ extension DockerAPI {
             try await awaitStart(of: view, call)
             return wasSo
         } catch let error where error is APIProblem || error is DockerError {
-            if view.removeOnExit {
-                _ = try? await master.perform(.removeContainer(view.id.text, force: true, volumes: true))
-            }
+            // Whoever hears of the failure finds nothing of it any more.
+            if view.removeOnExit { try? await remove(view, force: true, volumes: true, call) }
             throw error
         }
     }

@@ -65,7 +65,7 @@ extension DockerAPI {
     /// Removes it, and returns when nothing is left of it.
     ///
     /// - Throws: `DockerError` 409 when its node is not there to say so.
-    private func remove(_ view: ContainerView, force: Bool, volumes: Bool, _ call: DockerCall) async throws {
+    func remove(_ view: ContainerView, force: Bool, volumes: Bool, _ call: DockerCall) async throws {
         _ = try await master.perform(.removeContainer(view.id.text, force: force, volumes: volumes))
         let id = view.id.text
         let isGone = try await call.context.untilPeerCloses {
