@@ -100,8 +100,8 @@ extension DockerAPI {
         var selection = ContainerSelection()
         selection.states = [.created, .exited, .dead]
         selection.ofServices = false
-        selection.labels = filters["label"]
-        selection.absentLabels = filters["label!"]
+        selection.labels = filters["label"].map { LabelSelector($0) }
+        selection.absentLabels = filters["label!"].map { LabelSelector($0) }
         if let until = filters["until"].first {
             guard filters["until"].count == 1 else {
                 throw DockerError.badRequest("more than one until filter specified")

@@ -16,8 +16,8 @@ extension DockerAPI {
         var selection = ContainerSelection()
         selection.ids = try filters["id"].map { try Self.pattern($0, of: "id") }
         selection.names = try filters["name"].map { try Self.pattern($0, of: "name") }
-        selection.labels = filters["label"]
-        selection.absentLabels = filters["label!"]
+        selection.labels = filters["label"].map { LabelSelector($0) }
+        selection.absentLabels = filters["label!"].map { LabelSelector($0) }
         selection.volumes = Set(filters["volume"])
         selection.networks = filters["network"]
         selection.nodes = Set(filters["node"])

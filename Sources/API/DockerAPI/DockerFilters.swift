@@ -1,4 +1,5 @@
 import JSON
+import Model
 
 /// The query parameter `filters`: `{"label": ["a=b"], "status": ["running"]}`, or the older form with
 /// `{"label": {"a=b": true}}`. Values of one key are alternatives unless a route says otherwise.
@@ -61,10 +62,7 @@ struct DockerFilters: Sendable {
 
     /// Whether the labels have every one of the key's `key` or `key=value`.
     func allow(labels: [String: String], key: String = "label") -> Bool {
-        self[key].allSatisfy { wanted in
-            guard let equals = wanted.firstIndex(of: "=") else { return labels[wanted] != nil }
-            return labels[String(wanted[..<equals])] == String(wanted[wanted.index(after: equals)...])
-        }
+        self[key].allSatisfy { LabelSelector($0).matches(labels) }
     }
 
     /// Whether one of the key's values is a part of one of the texts; true when the key is not given.

@@ -91,9 +91,6 @@ extension DockerAPI {
 extension DockerFilters {
     /// Whether the labels have one of the `label!`, as `key` or `key=value`.
     func forbids(labels: [String: String]) -> Bool {
-        self["label!"].contains { unwanted in
-            guard let equals = unwanted.firstIndex(of: "=") else { return labels[unwanted] != nil }
-            return labels[String(unwanted[..<equals])] == String(unwanted[unwanted.index(after: equals)...])
-        }
+        self["label!"].contains { LabelSelector($0).matches(labels) }
     }
 }

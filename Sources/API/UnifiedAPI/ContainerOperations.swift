@@ -99,7 +99,8 @@ extension UnifiedAPI {
             throw APIError.badRequest("status=\(unknown) in the query is none of \(known.joined(separator: ", "))")
         }
         return ContainerFilter(
-            all: try call.query.flag("all"), name: call.query["name"], labels: call.query.list("label"),
+            all: try call.query.flag("all"), name: call.query["name"],
+            labels: call.query.list("label").map { LabelSelector($0) },
             statuses: statuses, service: call.query["service"], node: call.query["node"])
     }
 

@@ -86,10 +86,10 @@ extension UnifiedAPI {
 
     private func listServices(_ call: Call) async throws -> Response {
         let name = call.query["name"]
-        let labels = call.query.list("label")
+        let labels = call.query.list("label").map { LabelSelector($0) }
         let shows: @Sendable (ServiceView) -> Bool = { view in
             (name.map { view.service.name.contains($0) } ?? true)
-                && labels.allSatisfy { Labels.match(view.service.labels, $0) }
+                && labels.allSatisfy { $0.matches(view.service.labels) }
         }
         if try call.query.flag("watch") {
             let watch = try await master.watchServices()

@@ -179,8 +179,7 @@ struct ClusterState: Sendable {
         if let workload, workload.kind == .container, let pod = pod(of: workload) {
             let labels = pod.containers.first?.labels ?? [:]
             own = ListedContainer.Own(
-                labels: workload.labels.isEmpty ? labels : labels.merging(workload.labels) { $1 },
-                containers: pod.containers, ports: pod.ports, network: pod.network, attachments: pod.attachments)
+                labels: workload.labels.isEmpty ? labels : labels.merging(workload.labels) { $1 }, pod: pod)
         }
         let entry = ListedContainer(
             instance, task: shownTask(of: instance), desired: workload?.desired ?? .prepared, own: own)

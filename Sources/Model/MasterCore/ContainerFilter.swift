@@ -7,14 +7,15 @@ package struct ContainerFilter: Sendable {
     package var all = true
     package var name: String?
     /// `key` or `key=value`; all must hold.
-    package var labels: [String] = []
+    package var labels: [LabelSelector] = []
     /// Any of these; a container without a node is `waiting`, one whose node is not heard of `unreachable`.
     package var statuses: [String] = []
     package var service: String?
     package var node: String?
 
     package init(
-        all: Bool = true, name: String? = nil, labels: [String] = [], statuses: [String] = [], service: String? = nil,
+        all: Bool = true, name: String? = nil, labels: [LabelSelector] = [], statuses: [String] = [],
+        service: String? = nil,
         node: String? = nil
     ) {
         self.all = all
@@ -38,25 +39,17 @@ package struct ContainerFilter: Sendable {
             return false
         }
         if let node, view.nodeName != node && view.node?.text != node { return false }
-        return labels.allSatisfy { Labels.match(view.labels, $0) }
+        return labels.allSatisfy { $0.matches(view.labels) }
     }
 
     /// Whether it may show the container, by what is at hand without a search.
     func admits(_ entry: ListedContainer) -> Bool {
         if let name, !entry.name.contains(name) { return false }
         if service != nil, entry.own != nil { return false }
-        return entry.own.map { own in labels.allSatisfy { Labels.match(own.labels, $0) } } ?? true
+        return entry.own.map { own in labels.allSatisfy { $0.matches(own.labels) } } ?? true
     }
 
     private static let running: Set = [
         "waiting", "assigned", "preparing", "running", "paused", "stopping", "unreachable",
     ]
-}
-
-package enum Labels {
-    /// Whether `labels` has the key, or the key with this value.
-    package static func match(_ labels: [String: String], _ wanted: String) -> Bool {
-        guard let equals = wanted.firstIndex(of: "=") else { return labels[wanted] != nil }
-        return labels[String(wanted[..<equals])] == String(wanted[wanted.index(after: equals)...])
-    }
 }

@@ -44,10 +44,23 @@ final class ListedContainer: Sendable {
 
     struct Own: Sendable {
         let labels: [String: String]
-        let containers: [ContainerSpec]
+        /// As users wrote them, and digests of manifests.
+        let images: [String]
+        let mounts: [Mount]
+        let exposedPorts: [String]
         let ports: [PortMapping]
         let network: PodSpec.Network
         let attachments: [NetworkAttachment]
+
+        init(labels: [String: String], pod: PodSpec) {
+            self.labels = labels
+            images = pod.containers.flatMap { [$0.imageDigest, $0.image] }
+            mounts = pod.containers.flatMap(\.mounts)
+            exposedPorts = pod.containers.flatMap(\.exposedPorts)
+            ports = pod.ports
+            network = pod.network
+            attachments = pod.attachments
+        }
     }
 
     /// - Parameter desired: the workload's.

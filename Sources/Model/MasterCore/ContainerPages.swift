@@ -124,10 +124,7 @@ private struct SummaryMaker {
         else { return nil }
         let labels = entry.own?.labels ?? spec.labels.merging(workload.labels) { _, ofWorkload in ofWorkload }
         if entry.own == nil {
-            let own = ListedContainer.Own(
-                labels: labels, containers: pod.containers, ports: pod.ports, network: pod.network,
-                attachments: pod.attachments)
-            guard selection.admits(own, names) else { return nil }
+            guard selection.admits(ListedContainer.Own(labels: labels, pod: pod), names) else { return nil }
         }
         let status = task?.status
         let node = entry.node.flatMap { core.state.nodes[$0] }

@@ -51,9 +51,9 @@ package struct ContainerSelection: Sendable {
     package var ids: [NamePattern] = []
     package var names: [NamePattern] = []
     /// `key` or `key=value`; all must hold.
-    package var labels: [String] = []
+    package var labels: [LabelSelector] = []
     /// None of these may hold.
-    package var absentLabels: [String] = []
+    package var absentLabels: [LabelSelector] = []
     /// Digests of images' manifests; nil: any.
     package var images: Set<String>?
     /// Names of volumes, or places in containers.
@@ -121,19 +121,16 @@ extension ContainerSelection {
 
     /// The same for what its spec says.
     func admits(_ own: ListedContainer.Own, _ networkNames: [NetworkID: String]) -> Bool {
-        guard labels.allSatisfy({ Labels.match(own.labels, $0) }),
-            !absentLabels.contains(where: { Labels.match(own.labels, $0) })
+        guard labels.allSatisfy({ $0.matches(own.labels) }),
+            !absentLabels.contains(where: { $0.matches(own.labels) })
         else { return false }
-        if let images, !own.containers.contains(where: { images.contains($0.imageDigest) || images.contains($0.image) })
-        {
-            return false
-        }
-        if !volumes.isEmpty, !own.containers.contains(where: { $0.mounts.contains(where: uses) }) { return false }
+        if let images, !own.images.contains(where: images.contains) { return false }
+        if !volumes.isEmpty, !own.mounts.contains(where: uses) { return false }
         if !networks.isEmpty, !networks.contains(where: { isOn($0, own, networkNames) }) { return false }
         guard !exposed.isEmpty else { return true }
         return exposed.contains { range in
             own.ports.contains { range.contains($0.containerPort, $0.transport) }
-                || own.containers.contains { $0.exposedPorts.contains(where: range.contains) }
+                || own.exposedPorts.contains(where: range.contains)
         }
     }
 

@@ -61,13 +61,10 @@ extension MasterCore {
     }
 
     mutating func pruneNetworks(_ body: PruneNetworks, now: Timestamp) -> PendingReply {
-        func has(_ network: Network, _ wanted: String) -> Bool {
-            guard let equals = wanted.firstIndex(of: "=") else { return network.labels[wanted] != nil }
-            return network.labels[String(wanted[..<equals])] == String(wanted[wanted.index(after: equals)...])
-        }
+        let (labels, without) = (body.labels.map { LabelSelector($0) }, body.withoutLabels.map { LabelSelector($0) })
         let unused = state.networks.values.filter { network in
             sees(network) && workloads(on: network.id).isEmpty && network.createdAt < body.until ?? now
-                && body.labels.allSatisfy { has(network, $0) } && !body.withoutLabels.contains { has(network, $0) }
+                && labels.allSatisfy { $0.matches(network.labels) } && !without.contains { $0.matches(network.labels) }
         }.sorted { $0.name < $1.name }
         for network in unused { remove(network, now: now) }
         return .removed(unused.map(\.name))
