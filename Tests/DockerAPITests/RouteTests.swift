@@ -37,3 +37,13 @@ import Testing
         #expect(throws: DockerError.self) { try DockerFilters("nonsense", allowed: ["label"]) }
     }
 }
+
+@Suite struct Times {
+    /// Numbers at the ends of what an integer holds are refused, and end nothing.
+    @Test(arguments: ["-9223372036854775808", "9223372036854775807", "9000000000", "-9000000000"])
+    func numbersThatAreNoTimesAreRefused(text: String) throws {
+        let query = try DockerQuery("since=\(text)")
+        #expect(throws: DockerError.self) { try query.time("since") }
+        #expect(throws: DockerError.self) { try DockerAPI.moment(text) }
+    }
+}

@@ -167,7 +167,7 @@ extension DockerAPI {
     /// A moment (RFC 3339, seconds since 1970), or how long ago: `10m`, `1h30m`, `24h`.
     static func moment(_ text: String) throws -> Timestamp {
         if let time = Timestamp(rfc3339: text) { return time }
-        if let seconds = Int64(text), abs(seconds) < 9_000_000_000 {
+        if let seconds = Int64(text), (-8_999_999_999...8_999_999_999).contains(seconds) {
             return Timestamp(nanoseconds: seconds * 1_000_000_000)
         }
         let units: [Character: Int64] = ["h": 3600, "m": 60, "s": 1]

@@ -99,7 +99,7 @@ extension CreateTranslation {
         limits.memory = positive(host.memory)
         limits.memoryReservation = positive(host.memoryReservation)
         limits.memorySwap = positive(host.memorySwap)
-        if let memory = limits.memory, limits.memorySwap == nil {
+        if let memory = limits.memory, memory > 0, limits.memorySwap == nil {
             // As much swap as memory is what Docker gives when nothing is said.
             limits.memorySwap = memory > .max / 2 ? -1 : memory * 2
         }

@@ -112,7 +112,8 @@ struct DockerQuery: Sendable {
         if let time = Timestamp(rfc3339: text) { return time }
         let parts = text.split(separator: ".", maxSplits: 1, omittingEmptySubsequences: false)
         let fraction = parts.count == 2 ? String(parts[1]) : "0"
-        guard let seconds = Int64(parts[0]), abs(seconds) < 9_000_000_000, fraction.utf8.count <= 9,
+        guard let seconds = Int64(parts[0]), (-8_999_999_999...8_999_999_999).contains(seconds),
+            fraction.utf8.count <= 9,
             let nanoseconds = Int64(fraction + String(repeating: "0", count: 9 - fraction.utf8.count)), nanoseconds >= 0
         else { throw DockerError.badRequest("\(key)=\(text.prefix(40)) is no time") }
         return Timestamp(nanoseconds: seconds * 1_000_000_000 + nanoseconds)

@@ -20,6 +20,11 @@ struct AddressRange: Sendable {
         // The subnet's own address, and the one for all of it, are nobody's.
         let first = max(part.first.value, subnet.first.value + 1)
         let last = min(part.last.value, subnet.last.value - 1)
+        guard first <= last else {
+            throw NetworkError(
+                .configuration,
+                "no address of \(part) is left for containers in \(subnet): give the network a larger range")
+        }
         var next = first
         var bounds: [ClosedRange<IPAddress>] = []
         let reserved = configuration.reserved.compactMap { IPAddress($0)?.value }.filter { (first...last).contains($0) }
