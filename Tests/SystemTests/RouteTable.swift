@@ -71,6 +71,14 @@ enum RouteTable {
         "GET /api/v1/volumes/{volume}": "read",
         "DELETE /api/v1/volumes/{volume}": "work",
 
+        "GET /api/v1/networks": "read",
+        "POST /api/v1/networks": "work",
+        "POST /api/v1/networks/prune": "work",
+        "GET /api/v1/networks/{network}": "read",
+        "DELETE /api/v1/networks/{network}": "work",
+        "POST /api/v1/networks/{network}/connect": "work",
+        "POST /api/v1/networks/{network}/disconnect": "work",
+
         "GET /api/v1/secrets": "work",
         "POST /api/v1/secrets": "work",
         "GET /api/v1/secrets/{secret}": "work",

@@ -2,6 +2,7 @@ import Client
 import HTTPService
 import Hummingbird
 import JSON
+import Logging
 import MasterCore
 import Model
 import NIOHTTP1
@@ -53,12 +54,12 @@ extension ClusterMaster {
 
     // MARK: Names
 
-    /// Gives an image another name, on all nodes that have it.
+    /// Gives an image another name, on all nodes that have it and answer.
     package nonisolated func tagImage(_ name: String, as new: String) async throws -> ImageView {
         try await requireFreeName(new)
         let (image, nodes) = try await image(name)
         var view = image
-        for node in nodes {
+        try await onThoseThatAnswer(nodes, "tag") { node in
             view = try await streams(node).json(
                 ImageView.self, .POST, "\(Self.agentPath(image.digest))/tag",
                 query: "name=\(PercentEncoding.encode(new))")
@@ -97,7 +98,6 @@ extension ClusterMaster {
                 // A node that is away keeps the name; others are asked before it what that means.
                 for node in views.filter(\.isReady).map(\.node) {
                     await takeNames(names, from: other.digest, on: node)
-                    try await refreshImages(of: node)
                 }
             }
         }
@@ -116,11 +116,13 @@ extension ClusterMaster {
         if !force, view.names.count <= 1 || tagged == nil { try await refuseUsed(view, name) }
         let removal = try await withoutCopying(view.digest) {
             var sum = ImageRemoval()
-            for node in nodes { try await remove(tagged ?? view.digest, on: node, force: force, &sum) }
+            try await onThoseThatAnswer(nodes, "rm") { node in
+                try await remove(tagged ?? view.digest, on: node, force: force, &sum)
+            }
             // Copies that nodes have made for tasks have no names.
             for left in try await images() where sum.deleted.contains(left.digest) && left.names.isEmpty {
                 guard case .nodes(let holders) = try await query(.imageNodes(left.digest)) else { continue }
-                for node in holders.map(\.node) {
+                try await onThoseThatAnswer(holders.filter(\.isReady).map(\.node), "rm") { node in
                     do {
                         try await remove(left.digest, on: node, force: false, &sum)
                     } catch let error as APIError where error.status == 409 {
@@ -185,7 +187,7 @@ extension ClusterMaster {
             }
         }
         let known = Dictionary(try await images().map { ($0.digest, $0.id) }) { first, _ in first }
-        for node in try await readyNodes() {
+        try await onThoseThatAnswer(try await readyNodes(), "prune") { node in
             let removal = try await streams(node).json(
                 ImageRemoval.self, .POST, "/collect", body: .json(CollectImages(keep: kept.sorted())))
             for digest in removal.deleted where !sum.deleted.contains(digest) {
@@ -204,6 +206,32 @@ extension ClusterMaster {
             case .services(let services) = try await query(.services)
         else { throw APIProblem.unexpected }
         return Set(containers.map(\.spec.imageDigest) + services.flatMap { $0.pod.containers.map(\.imageDigest) })
+    }
+
+    /// Does something on every node that answers: one that is away keeps what it has, and the core settles what its
+    /// names mean when it is back.
+    ///
+    /// - Parameters:
+    ///   - nodes: ready ones first.
+    ///   - what: for the log.
+    /// - Throws: What `work` throws; that a node does not answer only where none does.
+    private nonisolated func onThoseThatAnswer(
+        _ nodes: [Node], _ what: String, _ work: (Node) async throws -> Void
+    ) async throws {
+        var answered = false
+        var silence: APIError?
+        for node in nodes {
+            do {
+                try await work(node)
+                answered = true
+            } catch let error as APIError where error.code == NodeStreams.unreachable {
+                logger.warning(
+                    "a node that is away was left out",
+                    metadata: ["node": "\(node.name)", "operation": "\(what)", "error": "\(error.message)"])
+                silence = silence ?? error
+            }
+        }
+        if let silence, !answered { throw silence }
     }
 
     // MARK: What is told

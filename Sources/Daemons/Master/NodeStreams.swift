@@ -19,6 +19,9 @@ package struct NodeStreams: Sendable {
     /// All routes of an agent's stream port are below it.
     package static let prefix = "/node/v1"
 
+    /// The code of the error that an agent cannot be reached.
+    static let unreachable = "node-unreachable"
+
     private let client: APIClient
     /// For errors.
     private let nodeName: String
@@ -176,6 +179,6 @@ package struct NodeStreams: Sendable {
         if let status = error.status, (400...599).contains(status) {
             return APIError(status: status, code: error.code ?? "node-error", message: error.message)
         }
-        return .unavailable("the node \(nodeName) does not answer: \(error.message)", code: "node-unreachable")
+        return .unavailable("the node \(nodeName) does not answer: \(error.message)", code: Self.unreachable)
     }
 }

@@ -32,20 +32,21 @@ extension ClusterMaster {
         }
     }
 
-    /// Takes names that have gone to other content from a node's image; the node tells its images anew then.
+    /// Takes names that have gone to other content from a node's image.
     func untag(_ digest: String, _ names: [String], on id: NodeID) {
         guard let node = core.node(id) else { return }
         Task { await takeNames(names, from: digest, on: node) }
     }
 
-    /// The same, done when it returns. That it fails is logged: it is looked at again with the node's next word about its
-    /// images.
+    /// The same, done and known to the core when it returns. That it fails is logged: it is looked at again with the
+    /// node's next word about its images.
     nonisolated func takeNames(_ names: [String], from digest: String, on node: Node) async {
         do {
             for name in names {
                 try await streams(node).perform(
                     .POST, "\(Self.agentPath(digest))/untag", query: "name=\(PercentEncoding.encode(name))")
             }
+            try await refreshImages(of: node)
         } catch {
             logger.warning(
                 "a node keeps a stale name of an image",

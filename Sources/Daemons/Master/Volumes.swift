@@ -111,26 +111,29 @@ extension ClusterMaster {
         _ = try await perform(.inventory(node.id, images: nil, volumes: volumes))
     }
 
-    /// What tasks and volumes take on the disk, asked of the nodes that are ready: those of others are left out.
+    /// What tasks and volumes take on the disk, asked of the nodes that are ready: those of others, and of one
+    /// that does not answer, are left out.
     ///
     /// - Parameter tasks: by node.
     package nonisolated func sizes(
         of tasks: [NodeID: [TaskID]], volumes: Bool
     ) async throws -> [NodeID: MeasuredSizes] {
         let nodes = try await readyNodes().filter { volumes || tasks[$0.id] != nil }
-        return try await withThrowingTaskGroup(of: (NodeID, MeasuredSizes).self) { group in
+        return try await withThrowingTaskGroup(of: (NodeID, MeasuredSizes)?.self) { group in
             for node in nodes {
                 group.addTask {
                     let wish = MeasureSizes(tasks: tasks[node.id] ?? [], volumes: volumes)
-                    return (
-                        node.id,
-                        try await self.streams(node).json(
+                    do {
+                        let sizes = try await self.streams(node).json(
                             MeasuredSizes.self, .POST, "/sizes", body: .json(wish))
-                    )
+                        return (node.id, sizes)
+                    } catch let error as APIError where error.code == NodeStreams.unreachable {
+                        return nil
+                    }
                 }
             }
             var sizes: [NodeID: MeasuredSizes] = [:]
-            for try await (node, measured) in group { sizes[node] = measured }
+            for try await case let (node, measured)? in group { sizes[node] = measured }
             return sizes
         }
     }
