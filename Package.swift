@@ -92,7 +92,7 @@ let package = Package(
         layer("Specs", "StreamFrames"),
         layer("Specs", "ShimProtocol", ["JSON"]),
         // 3 model
-        layer("Model", "Model", ["JSON"]),
+        layer("Model", "Model", ["JSON", "CNISpec"]),
         layer("Model", "Wire", ["Model", "JSON"]),
         layer("Model", "Scheduling", ["Model"]),
         layer("Model", "Reconcile", ["Model", "JSON"]),
@@ -168,8 +168,8 @@ let package = Package(
         layer(
             "API", "DockerAPI",
             nio + [
-                "JSON", "CNISpec", "Kernel", "Model", "Wire", "MasterCore", "Master", "HTTPService", "Client",
-                "StreamFrames",
+                "JSON", "CNISpec", "Kernel", "Confinement", "Model", "Wire", "MasterCore", "Master", "HTTPService",
+                "Client", "StreamFrames",
                 logging, .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
@@ -197,7 +197,7 @@ let package = Package(
             exclude: ["layers.json"], swiftSettings: settings),
         tests("ReactorTests", ["Reactor", "Kernel", "CKernel"]),
         tests("CNISpecTests", ["CNISpec", "JSON"]),
-        tests("NetworkingTests", ["Networking", "CNISpec", "JSON", "Kernel", "CKernel"]),
+        tests("NetworkingTests", ["Networking", "CNISpec", "JSON", "Kernel", "CKernel", "Reactor"]),
         tests("LogsTests", ["Logs", "Reactor", "ShimProtocol", "JSON", "Kernel", "CKernel"]),
         tests("JSONTests", ["JSON"]),
         tests("StreamFramesTests", ["StreamFrames"]),
@@ -250,7 +250,7 @@ let package = Package(
         tests("AgentCoreTests", ["AgentCore", "Model", "Wire", "JSON"]),
         tests("SimulationTests", ["AgentCore", "MasterCore", "Model", "Wire", "JSON"]),
         tests("ImagesTests", nio + ["Images", "Kernel", "JSON", "Reactor"]),
-        tests("VolumesTests", ["Volumes", "Kernel"]),
+        tests("VolumesTests", ["Volumes", "Kernel", "Reactor"]),
         tests(
             "KernelTests",
             [

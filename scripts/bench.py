@@ -1,6 +1,7 @@
 """Compares Martlet's programs with their peers: interleaved pairs, median ratio, 95 % interval by bootstrap."""
 import glob, json, os, shutil, signal, statistics, subprocess, sys, time
 import bench_cluster
+import bench_docker
 import bench_list
 from bench_daemons import dockerd, one_node
 from bench_measure import BIN, ENV, MARTLET, ROOTFS, WORK, memory, pairs, resident, run, timed
@@ -55,6 +56,8 @@ def engines():
     pairs("exec", [MARTLET, "exec", "host", "true"], ["docker", "exec", "host", "true"], "dockerd",
           why="ours is dominated by two process starts, the CLI and the runtime, and four hops between them")
     through_docker()
+    bench_docker.requests()
+    bench_docker.streams()
     shims()
     scale()
 

@@ -1,23 +1,12 @@
 """Lists of 50,000 containers through the Docker API: a master alone, whose nodes are played by this script."""
-import concurrent.futures, contextlib, http.client, json, os, shutil, socket, statistics, subprocess, sys, threading, time, urllib.parse
+import concurrent.futures, contextlib, json, os, shutil, statistics, subprocess, sys, threading, time, urllib.parse
+from bench_docker import Connection
 from bench_measure import ENV, MARTLET, WORK, resident, until
 
 CONTAINERS = int(os.environ.get("MARTLET_BENCH_CONTAINERS", "50000"))
 NODES = 10
 DIGEST = "sha256:" + "1" * 64
 local = threading.local()
-
-
-class Connection(http.client.HTTPConnection):
-    """HTTP on the master's socket."""
-
-    def __init__(self, path):
-        super().__init__("localhost")
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self.path)
 
 
 def call(path, method, target, body=None):
@@ -117,6 +106,7 @@ def measure(path, pid):
     median = lambda index: statistics.median(run[index] for run in runs)
     print(f"list of {CONTAINERS} containers through the Docker API: first byte after {median(0):.1f} ms (budget ≤ 50), "
           f"the last after {median(1):.0f} ms (budget ≤ 1000), {max(0, extra) / 1024:.1f} MiB more RSS (budget ≤ 64), idle {before / 1024:.0f} MiB")
+    pinged(path)
     number = CONTAINERS // 3
     for title, filters in [("label", {"label": [f"com.docker.compose.project=project{number // 50}"]}), ("name", {"name": [f"^/container-{number}$"]}),
                            ("part of a name", {"name": [f"ner-{number}"]}), ("expression", {"name": [f"^container-[0-9]+{number}$"]}), ("status", {"status": ["paused"]}),
@@ -125,6 +115,30 @@ def measure(path, pid):
         took = [fetch(path, query) for _ in range(10)]
         print(f"    by {title}: {statistics.median(run[1] for run in took):.1f} ms, {took[0][2]} found (budget ≤ 20)")
     sys.stdout.flush()
+
+
+def pinged(path):
+    """How long `_ping` takes while another client reads the whole list, again and again."""
+    ended = threading.Event()
+
+    def lists():
+        while not ended.is_set():
+            fetch(path, "all=1")
+
+    reader = threading.Thread(target=lists)
+    reader.start()
+    took = []
+    connection = Connection(path)
+    for _ in range(300):
+        start = time.monotonic()
+        connection.request("GET", "/_ping")
+        connection.getresponse().read()
+        took.append((time.monotonic() - start) * 1000)
+        time.sleep(0.01)
+    ended.set()
+    reader.join()
+    connection.close()
+    print(f"    _ping meanwhile: median {statistics.median(took):.1f} ms, 99th of a hundred {sorted(took)[len(took) * 99 // 100]:.1f} ms")
 
 
 def listed():

@@ -68,6 +68,44 @@ import Wire
         #expect(scenario.status()?.revision == 3)
     }
 
+    @Test("What failed half-way is led to what is wanted now, and so is what was before it")
+    func halfDone() {
+        var scenario = running()
+        scenario.assign(changed(2, networks: ["n1"]))
+        scenario.dropPending()
+        scenario.step(.updated(t1, ExecutorFailure("no room")))
+        _ = scenario.take()
+        scenario.assign(changed(3, networks: ["n2"]))
+        #expect(scenario.take() == ["update 2-3"])
+        scenario.perform()
+        #expect(scenario.take() == ["update 1-3"])
+        #expect(scenario.status()?.revision == 3)
+        #expect(scenario.records[t1]?.applied == nil && scenario.records[t1]?.attempted == nil)
+    }
+
+    @Test("What failed half-way is undone when all is to be as before, also after a restart of the agent")
+    func undone() {
+        for restarts in [false, true] {
+            var scenario = running()
+            scenario.assign(changed(2, networks: ["n1"]))
+            scenario.dropPending()
+            scenario.step(.updated(t1, ExecutorFailure("no room")))
+            if restarts {
+                scenario = scenario.restarted(
+                    .running(start: 1, StartedContainer(pid: 41, startedAt: scenario.now), paused: false))
+                scenario.dropPending()
+                scenario.step(.updated(t1, ExecutorFailure("no room")))
+            }
+            _ = scenario.take()
+            scenario.assign(changed(3))
+            #expect(scenario.take() == ["update 2-3"])
+            #expect(scenario.status()?.revision == 1)
+            scenario.perform()
+            #expect(scenario.take() == [])
+            #expect(scenario.status()?.revision == 3)
+        }
+    }
+
     @Test("An agent that was restarted in between does it again")
     func restart() {
         var scenario = running()
@@ -211,6 +249,18 @@ import Wire
         scenario.pass(seconds: 2.1)
         #expect(scenario.take() == [])
         scenario.pass(seconds: 28)
+        #expect(scenario.take() == ["probe"])
+    }
+
+    @Test("It may be the longer one")
+    func longStartInterval() {
+        var scenario = scenario {
+            $0.startPeriod = 600
+            $0.startInterval = 90
+        }
+        scenario.pass(seconds: 45)
+        #expect(scenario.take() == [])
+        scenario.pass(seconds: 46)
         #expect(scenario.take() == ["probe"])
     }
 

@@ -1,8 +1,10 @@
 import AgentCore
 import Cgroups
 import Confinement
+import Glibc
 import Images
 import JSON
+import Kernel
 import Model
 import OCISpec
 import Testing
@@ -196,6 +198,34 @@ struct SpecTests {
         }
         #expect(cores?.quota == 25_000 && cores?.period == 50_000)
         #expect(try cpu { _ in } == nil)
+    }
+
+    @Test("A bind that stays connected to the node's mounts is made from what the agent has opened")
+    func connectedBind() throws {
+        let image = Self.image()
+        let mounts = ["/a", "/b"].map {
+            PodFile.HostMount(source: "/srv", target: $0, readOnly: false, options: ["rbind", "rslave", "rw"])
+        }
+        let plain = builder(image: image)
+        var builder = SpecBuilder(
+            assignment: plain.assignment, container: plain.container,
+            pod: PodFile(bootID: "b", image: image, mounts: mounts, addresses: [], hostname: "host1"),
+            user: plain.user, paths: plain.paths, cgroup: plain.cgroup, isUnified: false)
+        builder.sources["/b"] = SharedFD(try File.open("/", O_RDONLY))
+        let made = try builder.build().mounts
+        #expect(made.first { $0.destination == "/a" }?.source == "/srv")
+        #expect(made.first { $0.destination == "/b" }?.source?.hasPrefix("/proc/\(getpid())/fd/") == true)
+    }
+
+    @Test("A limit that is lifted goes to the kernel too")
+    func liftedWeight() throws {
+        var old = Limits()
+        old.blockWeight = 500
+        let group = try CgroupManager(layout: CgroupLayout([]), path: "/martlet/none")
+        let lifted = try LimitChange(from: old, to: Limits()).resources(for: group)
+        #expect(lifted.blockIO.isWeightLifted && lifted.blockIO.weight == nil)
+        let set = try LimitChange(from: Limits(), to: old).resources(for: group)
+        #expect(!set.blockIO.isWeightLifted && set.blockIO.weight == 500)
     }
 
     @Test("The node's namespaces are left out, and with them the names of one's own")

@@ -51,6 +51,13 @@ import Testing
         #expect(tree["unified/cpu.max"] == "max 50000")
     }
 
+    @Test func aWeightThatIsLiftedIsTheKernelsOwn() throws {
+        for file in ["io.weight", "io.bfq.weight"] {
+            let (tree, _) = try apply([file: "7"]) { $0.blockIO.isWeightLifted = true }
+            #expect(tree["unified/\(file)"] == "100")
+        }
+    }
+
     @Test func zeroMeansNotGiven() throws {
         let (tree, _) = try apply(["cpu.max": "a", "cpu.weight": "b", "memory.max": "c"]) {
             $0.cpu.quota = 0

@@ -82,11 +82,35 @@ import Wire
             #expect(view.spec.limits.cpuShares == 512)
             #expect(view.spec.limits.pids == 50)
             #expect(view.restart == RestartPolicy(.onFailure, maximumRetries: 3))
+            let lists = #"{"BlkioDeviceReadBps":[{"Path":"/dev/vda","Rate":1}]}"#
+            #expect(try await bench.ask(.POST, "/containers/web/update", body: lists).status == 400)
             let refused = try await bench.ask(.POST, "/containers/web/update", body: #"{"KernelMemory":1048576}"#)
             #expect(refused.status == 400)
             #expect(refused.message.contains("KernelMemory"))
             let policy = #"{"RestartPolicy":{"Name":"sometimes"}}"#
             #expect(try await bench.ask(.POST, "/containers/web/update", body: policy).status == 400)
+        }
+    }
+
+    /// An update is answered when the container's node has done it, or said why it cannot.
+    @Test(arguments: [nil, "the kernel refuses"]) func anUpdateIsAnsweredByTheNode(refusal: String?) async throws {
+        try await DockerBench.run { bench in
+            let node = try await PlayedNode(bench)
+            try await bench.create("web")
+            _ = try await bench.ask(.POST, "/api/v1/containers/web/start")
+            var task = try await node.task("web")
+            let before = task.revision
+            func report(_ message: String = "") async throws {
+                var status = PlayedNode.status(task, .running, message: message)
+                status.revision = message.isEmpty ? task.revision : before
+                try await node.report(task, status)
+            }
+            try await report()
+            async let answer = bench.ask(.POST, "/containers/web/update", body: #"{"Memory":67108864}"#)
+            while task.revision == before { task = try await node.task("web") }
+            try await report(refusal.map { TaskStatus.updateFailure + $0 } ?? "")
+            #expect(try await answer.status == (refusal == nil ? 200 : 409))
+            #expect(try await answer.message.hasSuffix(refusal ?? ""))
         }
     }
 

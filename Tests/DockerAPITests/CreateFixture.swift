@@ -17,15 +17,17 @@ enum CreateFixture {
         return details
     }
 
-    static func request(_ members: String) throws -> CreateRequest {
-        try CreateRequest(try JSONValue.parse(#"{"Image":"img:1"\#(members.isEmpty ? "" : ",")\#(members)}"#))
+    static func request(_ members: String, version: APIVersion = .newest) throws -> CreateRequest {
+        try CreateRequest(
+            try JSONValue.parse(#"{"Image":"img:1"\#(members.isEmpty ? "" : ",")\#(members)}"#), version: version)
     }
 
     /// - Parameter members: of the body, beside the image: `"Tty":true`.
     static func create(
-        _ members: String = "", image: ImageDetails = image(), others: [String: ContainerView] = [:]
+        _ members: String = "", image: ImageDetails = image(), others: [String: ContainerView] = [:],
+        version: APIVersion = .newest
     ) throws -> CreateContainer {
-        var translation = CreateTranslation(try request(members), image: image, others: others)
+        var translation = CreateTranslation(try request(members, version: version), image: image, others: others)
         return try translation.translate()
     }
 

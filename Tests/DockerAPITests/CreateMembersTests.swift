@@ -1,5 +1,6 @@
 import JSON
 import Testing
+import Wire
 
 @testable import DockerAPI
 
@@ -90,7 +91,8 @@ import Testing
     ]
 
     @Test(arguments: tables) func eachHasOnePlace(table: Table) {
-        let places = table.honoured + table.object.accepted.keys + table.object.refused.keys
+        var places = table.honoured + table.object.accepted.keys + table.object.refused.keys
+        if table.name == "HostConfig" { places += CreateMembers.hostConfigUntil51.refused.keys }
         #expect(Set(places) == Set(table.all))
         #expect(places.count == Set(places).count)
     }
@@ -107,6 +109,54 @@ import Testing
                 #expect(refusal?.message.hasPrefix("\(table.object.prefix)\(member) is not supported: ") == true)
             }
         }
+    }
+
+    @Test(arguments: [
+        (#"{"MacAddress":"02:42:0a:00:00:01"}"#, 51, true), (#"{"MacAddress":"02:42:0a:00:00:01"}"#, 52, false),
+        (#"{"MacAddress":""}"#, 52, true),
+        (#"{"HostConfig":{"KernelMemoryTCP":7}}"#, 51, false), (#"{"HostConfig":{"KernelMemoryTCP":7}}"#, 52, true),
+    ])
+    func whatAVersionHasTakenAway(body: String, minor: Int, isTaken: Bool) throws {
+        let body = try JSONValue.parse(body)
+        let version = APIVersion(minor: minor)
+        if isTaken {
+            _ = try CreateRequest(body, version: version)
+        } else {
+            #expect(throws: DockerError.self) { try CreateRequest(body, version: version) }
+        }
+    }
+
+    @Test(arguments: [
+        (#"{"BlkioDeviceReadBps":[{"Path":"/dev/vda","Rate":1}]}"#, 55, false),
+        (#"{"BlkioDeviceReadBps":[]}"#, 55, true),
+        (#"{"BlkioWeightDevice":null}"#, 55, true), (#"{"KernelMemoryTCP":7}"#, 51, false),
+        (#"{"KernelMemoryTCP":7}"#, 52, true), (#"{"MemorySwappiness":-1}"#, 41, true),
+        (#"{"MemorySwappiness":5}"#, 41, false), (#"{"Ulimits":[{"Name":"core"}]}"#, 41, false),
+    ])
+    func whatCannotChangeIsRefused(body: String, minor: Int, isTaken: Bool) throws {
+        let body = try JSONValue.parse(body)
+        let version = APIVersion(minor: minor)
+        if isTaken {
+            _ = try UpdateRequest(body, version: version)
+        } else {
+            #expect(throws: DockerError.self) { try UpdateRequest(body, version: version) }
+        }
+    }
+
+    @Test func oneThatIsConnectedHasItsAddressOnTheNetwork() throws {
+        func connection(_ endpoint: String) throws -> ConnectNetwork {
+            try NetworkConnectRequest(
+                try JSONValue.parse(#"{"Container":"c","EndpointConfig":\#(endpoint)}"#)
+            ).connection(of: "c")
+        }
+        let made = try connection(
+            #"{"MacAddress":"02:42:0a:00:00:01","IPAMConfig":{"IPv4Address":"10.0.0.5"},"Aliases":["a"],"DriverOpts":{}}"#
+        )
+        #expect(made.mac == "02:42:0a:00:00:01" && made.address == "10.0.0.5" && made.aliases == ["a"])
+        for refused in [
+            #"{"Links":["a"]}"#, #"{"GwPriority":1}"#, #"{"DriverOpts":{"a":"b"}}"#,
+            #"{"IPAMConfig":{"IPv6Address":"::1"}}"#, #"{"IPAMConfig":{"LinkLocalIPs":["169.254.0.1"]}}"#,
+        ] { #expect(throws: DockerError.self) { try connection(refused) } }
     }
 
     @Test func unknownMembersAreIgnored() throws {

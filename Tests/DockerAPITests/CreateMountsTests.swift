@@ -125,7 +125,8 @@ private typealias Fixture = CreateFixture
         #expect(try pod("", endpoints: #"{"n1":{}}"#).network == .attached)
         let beside = try pod(#""NetworkMode":"bridge""#, endpoints: #"{"n1":{}}"#)
         #expect(beside.network == .bridge && beside.attachments.map(\.network) == ["n1"])
-        let mac = try Fixture.create(#""MacAddress":"02:42:ac:14:00:09","HostConfig":{"NetworkMode":"n1"}"#)
+        let mac = try Fixture.create(
+            #""MacAddress":"02:42:ac:14:00:09","HostConfig":{"NetworkMode":"n1"}"#, version: APIVersion(minor: 51))
         #expect(mac.pod.attachments[0].mac == "02:42:ac:14:00:09")
     }
 
@@ -165,6 +166,7 @@ private typealias Fixture = CreateFixture
             """#)
         #expect(
             wish.pod.ports == [
+                PortMapping(hostPort: 0, containerPort: 7),
                 PortMapping(hostPort: 5300, hostPortEnd: 5310, containerPort: 53, transport: .udp),
                 PortMapping(hostAddress: "127.0.0.1", hostPort: 0, containerPort: 80),
                 PortMapping(hostPort: 8080, containerPort: 80),

@@ -1,5 +1,7 @@
+import Client
 import JSON
 import Model
+import NIOHTTP1
 import Testing
 import Wire
 
@@ -48,14 +50,41 @@ import Wire
                 ],
                 "node": ["Name": "n1", "Id": "1d", "Addr": "10.0.0.1", "Ip": "10.0.0.1"],
             ])
+        #expect(try json(container("start"), 51) == old)
         let new = try json(container("start"), 52).objectValue
         #expect(new?["status"] == nil && new?["id"] == nil && new?["from"] == nil)
         #expect(new?["Action"] == "start")
     }
 
     @Test(arguments: [
+        (51, ["application/json-seq"], JSONStreamType.json), (52, [], .newlines), (52, ["*/*"], .newlines),
+        (52, ["application/jsonl"], .newlines), (52, ["application/json-seq"], .sequence), (53, [], .lines),
+        (53, ["application/jsonl"], .lines), (56, ["text/plain, Application/X-NDJSON;q=0.5"], .newlines),
+        (56, ["application/jsonl; q=0.5", "application/json-seq ; q=0.8"], .sequence),
+        (56, ["application/x-ndjson;q=0"], .lines),
+    ])
+    func clientsChooseTheMediaType(minor: Int, accept: [String], type: JSONStreamType) {
+        #expect(JSONStreamType.events(APIVersion(minor: minor), accept: accept) == type)
+    }
+
+    @Test func aSequenceHasSeparatorsInFrontOfItsRecords() {
+        #expect(JSONStreamType.sequence.framed([1]) == [0x1E, 1])
+        #expect(JSONStreamType.lines.framed([1]) == [1])
+    }
+
+    @Test func theMediaTypeIsSaid() async throws {
+        try await DockerBench.run { bench in
+            _ = try await PlayedNode(bench)
+            for (version, type) in [(51, "application/json"), (52, "application/x-ndjson"), (53, "application/jsonl")] {
+                let answer = try await bench.client.request(.GET, "/v1.\(version)/events?until=1")
+                #expect(answer.headers.first(name: "content-type") == type)
+            }
+        }
+    }
+
+    @Test(arguments: [
         ("health_status", ["health": "healthy"], "health_status: healthy"), ("die", ["exitCode": "1"], "die"),
-        ("exec_create", ["command": "ls /"], "exec_create: ls /"),
+        ("exec_create: sh -c ls", ["execID": "1"], "exec_create: sh -c ls"),
     ])
     func actionsAreDockers(action: String, attributes: [String: String], shown: String) {
         #expect(DockerEvent(container(action, attributes))?.action == shown)

@@ -1,5 +1,11 @@
+import Client
+import HTTPService
+import Hummingbird
+import JSON
+import Logging
 import Model
 import NIOCore
+import NIOHTTP1
 import StreamFrames
 import Testing
 import Wire
@@ -165,5 +171,48 @@ import Wire
         try sessions.add(first)
         for number in 0..<(ExecSessions.limit + 10) { try sessions.add(try session("\(number)")) }
         #expect(sessions["first"] != nil)
+    }
+}
+
+@Suite struct ProgramsInContainers {
+    /// With a node that begins every program, and is gone before it ends.
+    private func withLostNode(_ work: @escaping @Sendable (DockerBench) async throws -> Void) async throws {
+        try await DockerBench.run { bench in
+            let node = try await PlayedNode(bench)
+            let router = Router(context: ServiceContext.self)
+            router.post("/node/v1/tasks/{task}/exec") { request, context in
+                try context.takeOver(request, as: RawConnection.framesProtocol) { stream in
+                    let started = try JSONCoding.encode(ExecStarted(pid: 7))
+                    try await stream.write(
+                        Frame.control(started).encoded() + Frame.stdout(Array("begun\n".utf8)).encoded())
+                }
+            }
+            let server = try await HTTPServer.listen(
+                on: [.unix(path: "\(bench.place)/run/one.sock", group: nil)], router: router, limits: ServiceLimits(),
+                logger: Logger(label: "test"))
+            try await bench.create("web")
+            _ = try await bench.ask(.POST, "/api/v1/containers/web/start")
+            try await node.obey()
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                defer { group.cancelAll() }
+                group.addTask { try await server.run() }
+                group.addTask { try await work(bench) }
+                try await group.next()
+            }
+        }
+    }
+
+    @Test func theLossOfTheNodeIsToldAndIsNoSuccess() async throws {
+        try await withLostNode { bench in
+            let body = #"{"AttachStdout":true,"AttachStderr":true,"Cmd":["sh"]}"#
+            let made = try await bench.ask(.POST, "/containers/web/exec", body: body)
+            let id = try #require(made.json?["Id"]?.stringValue)
+            let response = try await bench.client.request(
+                .POST, "/exec/\(id)/start", body: .bytes(Array("{}".utf8), contentType: "application/json"))
+            let text = String(decoding: try await response.bytes(), as: UTF8.self)
+            #expect(text.contains("begun\n") && text.contains("exec \(id) is lost: "), "\(text)")
+            let view = try await bench.ask(.GET, "/exec/\(id)/json").json
+            #expect(view?["Running"] == false && view?["ExitCode"] == 255)
+        }
     }
 }

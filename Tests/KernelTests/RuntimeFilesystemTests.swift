@@ -175,6 +175,27 @@ extension KernelSuite {
             #expect((try fixture.call(["exec", "c1", "ls", "/mnt/sub/late"]).code == 0) == arrives)
         }
 
+        @Test func `a bind of what another process holds open is of that, whatever its path leads to by now`() throws {
+            let fixture = try RuntimeFixture()
+            let source = "\(fixture.directory)/source"
+            for name in [source, "\(fixture.directory)/other"] {
+                try File.makeDirectories("\(name)/sub", mode: 0o755)
+            }
+            try File.replace("\(source)/mine", with: [], mode: 0o644)
+            try #require(mount(source, source, nil, UInt(MS_BIND), nil) == 0)
+            try #require(mount(nil, source, nil, UInt(MS_SHARED), nil) == 0)
+            let opened = try File.open(source, O_RDONLY | O_DIRECTORY)
+            try Mounts.attach(try Mounts.clone("\(fixture.directory)/other", recursive: false), at: source)
+            defer { try? Mounts.detachAll(below: [source]) }
+            let path = "/proc/\(getpid())/fd/\(opened.raw)"
+            try fixture.start("c1") { spec in
+                spec.linux?.rootfsPropagation = "rslave"
+                spec.mounts.append(
+                    MountSpec(destination: "/mnt", type: "bind", source: path, options: ["bind", "rslave"]))
+            }
+            #expect(try fixture.call(["exec", "c1", "ls", "/mnt"]).text == "mine\nsub")
+        }
+
         @Test func `a missing working directory is made`() throws {
             let fixture = try RuntimeFixture()
             #expect(try fixture.run("pwd") { $0.process?.cwd = "/new/place" }.text == "/new/place")

@@ -58,7 +58,7 @@ final class RuntimeFixture {
     }
 
     deinit {
-        for id in (try? File.list(root)) ?? [] {
+        for id in ids {
             // A pid namespace ends when all its processes are reaped, and that is for us to do.
             _ = try? call(["kill", "--all", id, "KILL"])
             _ = eventually {
@@ -216,9 +216,12 @@ final class RuntimeFixture {
 
     // MARK: What is left
 
+    /// Of the containers that are known; the filters that are kept for all of them have a name that no id can be.
+    private var ids: [String] { ((try? File.list(root)) ?? []).filter { !$0.hasPrefix(".") } }
+
     /// What a container leaves on the host when it is not cleaned up: state, cgroups, mounts.
     func traces() throws -> [String] {
-        var found = ((try? File.list(root)) ?? []).map { "state \($0)" }
+        var found = ids.map { "state \($0)" }
         for hierarchy in try File.list("/sys/fs/cgroup") {
             let parent = "/sys/fs/cgroup/\(hierarchy)/\(cgroupParent)"
             var info = stat()

@@ -141,7 +141,13 @@ extension KernelSuite {
                         "two", to: red, namespacePath: namespace, interface: "eth0",
                         address: IPAddress("172.18.9.9"), isDefaultRoute: true)
                 }
-                #expect(taken?.kind == .addressTaken)
+                #expect(taken?.kind == .addressTaken && taken?.description.contains("task one's") == true)
+                let other = #expect(throws: NetworkError.self) {
+                    _ = try node.users.attach(
+                        "two", to: red, namespacePath: namespace, interface: "eth0",
+                        address: IPAddress("172.18.5.1"), isDefaultRoute: true)
+                }
+                #expect(other?.kind == .failed, "the gateway's is no container's: \(String(describing: other))")
                 let rest = try ["a", "b", "c"].map { try node.pod($0, on: red).address }
                 #expect(Set(rest).isDisjoint(with: ["172.18.5.1", "172.18.5.2", "172.18.5.4"]))
                 #expect(
@@ -220,6 +226,38 @@ extension KernelSuite {
                 #expect(UserNetworks(machine.configuration(), prefix: "mt-").removeLeftovers() == [])
                 #expect(try !machine.devices().contains { $0.hasPrefix("mt-") })
                 #expect(try machine.allRules().filter { $0.contains("mt-") } == [])
+            }
+        }
+
+        @Test func `what could not be made whole leaves nothing, and what could not be taken away goes later`()
+            async throws
+        {
+            try await PrivateMachine.run { machine in
+                let before = (try machine.devices(), try machine.allRules())
+                // The rules that name the node's bridge are refused by iptables, after others have been made.
+                var configuration = machine.configuration()
+                configuration.bridge = "a-bridge-with-a-long-name"
+                let broken = UserNetworks(configuration, prefix: "mt-")
+                let namespace = try machine.pin("one")
+                #expect(throws: NetworkError.self) {
+                    _ = try broken.attach(
+                        "one", to: broken.configuration(name: Self.red.name, subnet: Self.red.subnet),
+                        namespacePath: namespace, interface: "eth0", isDefaultRoute: true)
+                }
+                #expect(try machine.devices() == before.0)
+                #expect(try machine.allRules() == before.1)
+                #expect(!File.exists("\(machine.run)/cni/ipam/\(Self.red.name)"))
+
+                let node = try Node(machine)
+                _ = try node.pod("two", on: node.configuration(Self.blue.name, Self.blue.subnet))
+                let stuck = "\(machine.run)/cni/ipam/\(Self.blue.name)/stuck"
+                try File.makeDirectories(stuck)
+                try systemCall("mount", stuck) { mount("tmpfs", stuck, "tmpfs", 0, nil) }
+                #expect(throws: NetworkError.self) { try node.users.detach("two") }
+                try Mounts.detach(stuck)
+                try node.users.detach("two")
+                #expect(!File.exists("\(machine.run)/cni/ipam/\(Self.blue.name)"))
+                #expect(try machine.allRules().filter { $0.contains(Self.blue.name) } == [])
             }
         }
 

@@ -166,6 +166,23 @@ extension KernelSuite {
             }
         }
 
+        @Test func whoHasAMountedVolumeKeepsIt() throws {
+            let fixture = try Fixture()
+            try fixture.store.create("v", options: ["type": "tmpfs", "o": "size=1m"])
+            #expect(try !fixture.store.mount("v"))
+            let note = try fixture.store.path("v") + "/note"
+            try File.replace(note, with: [])
+            // The list is asked for when nobody else can mount it.
+            try fixture.store.unmount("v", inUse: ["v"])
+            #expect(File.exists(note))
+            #expect(throws: VolumeError.self) { try fixture.store.remove("v", inUse: ["v"]) }
+            #expect(File.exists(note))
+            #expect(try fixture.store.prune(inUse: ["v"], anonymousOnly: false).names.isEmpty)
+            try fixture.store.unmount("v")
+            #expect(!File.exists(note))
+            try fixture.store.remove("v", inUse: [])
+        }
+
         @Test func removalStopsAtAMount() throws {
             let fixture = try Fixture()
             try fixture.store.create("v")

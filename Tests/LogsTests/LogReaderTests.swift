@@ -197,7 +197,7 @@ extension LogRecord {
         for (timestamps, wanted) in [
             (false, "ae\nb\n"), (true, "1970-01-01T00:00:00Z a1970-01-01T00:00:01Z e\nb\n"),
         ] {
-            var formatter = LogFormatter(timestamps: timestamps)
+            var formatter = LogFormatter(prefix: timestamps ? .time(isFixed: false) : .nothing)
             guard case .records(let records) = try log.reader().next() else {
                 Issue.record("no records")
                 return

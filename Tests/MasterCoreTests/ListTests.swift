@@ -260,7 +260,17 @@ import Wire
             return names
         }
         #expect(try found { $0.labels = ["project=p7"] }.count == 50)
+        #expect(try found { $0.labels = ["project=p7", "number"] }.count == 50)
+        #expect(try found { $0.labels = ["project=p7", "other"] }.isEmpty)
+        #expect(try found { $0.absentLabels = ["project"] }.isEmpty)
+        #expect(try found { $0.absentLabels = ["number=17"] }.count == count - 1)
+        #expect(try found { $0.images = ["web"] }.count == count)
+        #expect(try found { $0.images = ["other"] }.isEmpty)
         #expect(try found { $0.names = [try NamePattern("^/c4711$")] } == ["c4711"])
+        #expect(
+            try found { $0.names = [try NamePattern("^c[0-9]+4711$")] }.sorted() == [
+                "c14711", "c24711", "c34711", "c44711",
+            ])
         #expect(try found { $0.states = [.running] }.isEmpty)
         #expect(core.containers(beginning: "c34f0", limit: 10).count == 1)
     }

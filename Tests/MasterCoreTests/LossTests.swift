@@ -72,6 +72,35 @@ import Wire
         #expect(cluster.assigned.values.flatMap(\.values).map(\.epoch).max() == 3)
     }
 
+    @Test func aContainerThatWasChangedWhileItsNodeWasAwayReturnsAsItIsWantedNow() throws {
+        for isReplaced in [false, true] {
+            var cluster = try Cluster()
+            try cluster.addNode("n1")
+            let pod = cluster.pod {
+                $0.loss = LossPolicy(replaceAfter: 20, onReturn: .keepOriginal)
+                if !isReplaced { $0.constraints = [Constraint(label: "node.name", relation: .equal, value: "n1")] }
+            }
+            try cluster.perform(.createContainer(CreateContainer(name: "web", pod: pod)))
+            cluster.obey()
+            let original = try #require(try cluster.container("web").task)
+            try cluster.addNode("n2")
+            cluster.away = ["n1"]
+            cluster.pass(seconds: 25, heard: ["n2"])
+            cluster.obey()
+            #expect(try cluster.container("web").nodeName == (isReplaced ? "n2" : "n1"))
+            var change = UpdateContainer()
+            change.memory = 64 << 20
+            try cluster.perform(.updateContainer("web", change))
+            try cluster.connect("n1")
+            cluster.obey()
+            let view = try cluster.container("web")
+            #expect(view.task == original && view.displaced == [])
+            #expect(view.revision == 2 && view.spec.limits.memory == 64 << 20)
+            #expect(cluster.assigned[NodeID("n1")]?[original]?.pod.containers[0].limits.memory == 64 << 20)
+            #expect(try cluster.node("n1").allocated.memory == 64 << 20)
+        }
+    }
+
     @Test func aReplacementThatNoNodeTakesGivesWay() throws {
         var cluster = try lost(for: 70) {
             $0.constraints = [Constraint(label: "node.name", relation: .equal, value: "n1")]

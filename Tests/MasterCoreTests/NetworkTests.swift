@@ -81,6 +81,9 @@ import Wire
         says("a", "$.gateway") { ($0.subnet, $0.gateway) = ("10.6.0.0/16", "10.7.0.1") }
         says("a", "$.gateway") { ($0.subnet, $0.gateway) = ("10.6.0.0/16", "10.6.255.255") }
         says("a", "$.range") { ($0.subnet, $0.range) = ("10.6.0.0/16", "10.0.0.0/8") }
+        for end in ["10.6.0.0/32", "10.6.255.255/32"] {
+            says("a", "$.range: no host") { ($0.subnet, $0.range) = ("10.6.0.0/16", end) }
+        }
         says("a", "$.subnet") { $0.gateway = "10.6.0.1" }
         says("a", "overlay") { $0.driver = "overlay" }
         says("a", "com.docker.network.bridge.name") { $0.options = ["com.docker.network.bridge.name": "br 0"] }
@@ -126,7 +129,7 @@ import Wire
         let pod = pod(cluster, on: [NetworkAttachment(network: "common")])
         #expect(
             cluster.problem(.createContainer(CreateContainer(name: "c", pod: pod)), by: web)?.message
-                == "network common not found")
+                == "network common not found; see `martlet network ls`")
     }
 
     // MARK: Attaching
@@ -161,6 +164,18 @@ import Wire
         try run(&cluster, "b", on: [NetworkAttachment(network: "web")])
         let waiting = try cluster.container("b").unschedulable?.message ?? ""
         #expect(waiting.contains("network web (it is on \(home)) on 1") && waiting.contains("cordoned or drained on 1"))
+    }
+
+    @Test func aServiceOfAllNodesIsOnNoNetworkOfOneNode() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1")
+        _ = try make(&cluster, "web")
+        let pod = pod(cluster, on: [NetworkAttachment(network: "web")])
+        let problem = cluster.problem(.createService(CreateService(name: "all", pod: pod, scale: .global)))
+        #expect(problem?.code == .badRequest && problem?.message.contains("network web") == true)
+        try cluster.perform(.createService(CreateService(name: "all", pod: cluster.pod(), scale: .global)))
+        #expect(cluster.problem(.updateService("all", UpdateService(pod: pod)))?.code == .badRequest)
+        try cluster.perform(.createService(CreateService(name: "some", pod: pod)))
     }
 
     @Test func attachmentsAreCheckedBeforeAnythingIsMade() throws {

@@ -86,6 +86,25 @@ import Wire
         #expect(try cluster.container("web").status.phase == .running)
     }
 
+    @Test func whatANodeTellsOfATaskIsBounded() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1")
+        try cluster.perform(.createContainer(CreateContainer(name: "web", pod: cluster.pod())))
+        let task = try #require(cluster.assigned[NodeID("n1")]?.values.first)
+        let long = String(repeating: "x", count: 100_000)
+        let endpoint = NetworkEndpoint(network: long, address: long, gateway: long, mac: long)
+        let container = ContainerStatus(name: long, id: ContainerID(long), reason: long)
+        cluster.report(
+            task, on: NodeID("n1"),
+            TaskStatus(
+                phase: .running, containers: Array(repeating: container, count: 100),
+                addresses: Array(repeating: long, count: 100), endpoints: Array(repeating: endpoint, count: 1000),
+                message: long))
+        #expect(try cluster.container("web").status.endpoints.count == 64)
+        let record = try #require(cluster.store["tasks/\(task.task)"])
+        #expect(record.value.count < 64 << 10)
+    }
+
     @Test func anotherClustersAgentAndATakenNameAreRefused() throws {
         var cluster = try Cluster()
         try cluster.addNode("n1")

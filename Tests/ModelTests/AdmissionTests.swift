@@ -113,9 +113,12 @@ import Testing
         #expect(ports(.bridge, PortMapping(hostPort: 9, hostPortEnd: 8, containerPort: 80)) == "$.pod.ports[0]")
         #expect(ports(.bridge, PortMapping(hostPort: 70000, containerPort: 80)) == "$.pod.ports[0].hostPort")
         #expect(ports(.bridge, PortMapping(hostPort: 1, containerPort: 0)) == "$.pod.ports[0].containerPort")
-        #expect(
-            ports(.bridge, PortMapping(hostAddress: "1.2.3", hostPort: 1, containerPort: 1))
-                == "$.pod.ports[0].hostAddress")
+        // Zeros in front would be read differently by different programs.
+        for address in ["1.2.3", "1.2.3.256", "010.0.0.1", "::1"] {
+            #expect(
+                ports(.bridge, PortMapping(hostAddress: address, hostPort: 1, containerPort: 1))
+                    == "$.pod.ports[0].hostAddress", "\(address)")
+        }
         #expect(
             ports(
                 .bridge, PortMapping(hostPort: 8080, containerPort: 80), PortMapping(hostPort: 8080, containerPort: 81))

@@ -25,6 +25,27 @@ import Testing
     ])
     func expressionsAreLookedForAnywhere(expression: String, value: String, matches: Bool) throws {
         #expect(try Pattern("/\(expression)/").matches(value) == matches)
+        let table = ExpressionTable(try RegularExpression(expression))
+        #expect((table == nil) == expression.contains("\\b"))
+        if let table { #expect(table.matches(value) == matches) }
+    }
+
+    @Test func aTableSaysWhatItsExpressionSays() throws {
+        let texts = ["", "a", "b", "ab", "ba", "aab", "abab", "/a", "a/", "web-1", "web-12x", "ü", "aü", "A-B"]
+        for text in [
+            "^a", "a$", "^$", "^(a|b)+$", "b+", "^/?a", "[^a]", "a.b", "-[0-9]+$", "(?i)^a-b$", "$", "^(a?b)*$",
+        ] {
+            let expression = try RegularExpression(text)
+            let table = try #require(ExpressionTable(expression))
+            for value in texts {
+                #expect(table.matches(value) == expression.matches(value), "\(text) in \(value)")
+                #expect(
+                    table.matches(value, after: UInt8(ascii: "/")) == expression.matches("/" + value),
+                    "\(text) in /\(value)")
+            }
+        }
+        // So many ways are not worked out in advance.
+        #expect(ExpressionTable(try RegularExpression("(a|b)*a(a|b){9}c")) == nil)
     }
 
     @Test(arguments: [

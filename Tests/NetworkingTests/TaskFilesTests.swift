@@ -1,6 +1,8 @@
 import CNISpec
 import Glibc
 import Kernel
+import Reactor
+import Synchronization
 import Testing
 
 @testable import Networking
@@ -74,6 +76,36 @@ import Testing
         #expect(try Set(File.list(directory)) == ["hosts", "resolv.conf", "hostname"])
     }
 
+    @Test func `who reads hosts while it is written never finds it empty, and nothing of a longer one stays`() throws {
+        let directory = "/tmp/martlet-test-hosts-\(getpid())"
+        defer { _ = try? Tree.remove(directory) }
+        var files = TaskFiles(hostname: "one")
+        try files.write(to: directory)
+        let short = try File.text("\(directory)/hosts")
+        var long = files
+        long.peers = (0..<50).map { TaskFiles.Peer(address: "10.0.0.\($0)", names: ["peer\($0)"]) }
+        let (isOver, hasEnded, wasEmpty) = (Flag(), Flag(), Flag())
+        try Thread.start(name: "reader") {
+            while !isOver.isUp {
+                if (try? File.read("\(directory)/hosts"))?.isEmpty == true { wasEmpty.raise() }
+            }
+            hasEnded.raise()
+        }
+        for _ in 0..<500 {
+            try long.writeHosts(to: directory)
+            try files.writeHosts(to: directory)
+        }
+        isOver.raise()
+        hasEnded.wait()
+        #expect(!wasEmpty.isUp)
+        #expect(try File.text("\(directory)/hosts") == short)
+        // Of a pod that is going.
+        try Tree.remove(directory)
+        files.hostname = "gone"
+        try files.writeHosts(to: directory)
+        #expect(!File.exists(directory))
+    }
+
     @Test(arguments: ["", "a b", "a\n127.0.0.1 bank", "a#b", String(repeating: "a", count: 65)])
     func `names that would change the file are refused`(name: String) {
         #expect(throws: NetworkError.self) { try TaskFiles(hostname: name).write(to: "/nonexistent/x") }
@@ -81,4 +113,13 @@ import Testing
         files.nameService.search = [name + " "]
         #expect(throws: NetworkError.self) { try files.write(to: "/nonexistent/x") }
     }
+}
+
+/// Between threads.
+private final class Flag: Sendable {
+    private let value = Atomic(false)
+
+    var isUp: Bool { value.load(ordering: .acquiring) }
+    func raise() { value.store(true, ordering: .releasing) }
+    func wait() { while !isUp { usleep(1000) } }
 }

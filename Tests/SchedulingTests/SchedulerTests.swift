@@ -162,6 +162,11 @@ import Testing
             nodes(scheduler.place(Self.requests(1, demand), random: &random)) == [
                 "0 of 2 nodes: container db (it is on no node yet) on 2"
             ])
+        scheduler = Scheduler(nodes: [Self.node("a")])
+        #expect(
+            nodes(scheduler.place(Self.requests(1, demand), random: &random)) == [
+                "0 of 1 node: container 1234 (it has been removed) on 1"
+            ])
     }
 
     @Test mutating func aPinnedInstanceGoesToItsNodeOrWaits() {

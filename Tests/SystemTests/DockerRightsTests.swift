@@ -10,7 +10,7 @@ extension SystemSuite {
         private static func request(_ route: String) -> Caller.Request {
             let words = route.split(separator: " ").map(String.init)
             let path = words[1].replacing("{id}", with: "nothing-there")
-            return Caller.Request(words[0], "/v1.41" + path, body: words[0] == "POST" ? "{}" : nil)
+            return Caller.Request(words[0], "/v1.56" + path, body: words[0] == "POST" ? "{}" : nil)
         }
 
         @Test("routes × roles: nothing without a credential, 403 and why without the right")

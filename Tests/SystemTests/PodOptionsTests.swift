@@ -135,6 +135,13 @@ extension SystemSuite {
                 let network = try sh(
                     cluster, ["--network", "container:base"], "readlink /proc/self/ns/net; cat /etc/hosts")
                 #expect(network.hasPrefix(try base("net")) && network.contains("base-host"))
+                // A probe over the network goes to the one that it shares.
+                try expectSuccess(
+                    cluster.martlet(
+                        "run", "-d", "--name", "probed", "--network", "container:base", "--stop-timeout", "0",
+                        "--health-tcp", "7", "--health-interval", "1", "busybox", "nc", "-ll", "-p", "7", "-e", "cat"))
+                try eventually("it is healthy") { try cluster.inspect("probed").container.health == .healthy }
+                try expectSuccess(cluster.martlet("rm", "-f", "probed"))
                 // One that sits in another's process namespace can be stopped, and leaves nothing there.
                 try expectSuccess(
                     cluster.martlet(

@@ -105,7 +105,16 @@ extension SystemSuite {
                 #expect(Set(updated.map(\.id)) == ids, "instances keep their container ids")
                 #expect(try cluster.martlet("exec", "web.1", "sh", "-c", "echo $COLOUR").text == "blue")
 
-                try expectSuccess(cluster.martlet("service", "rm", "web"))
+                try expectSuccess(cluster.martlet("network", "create", "shop"))
+                try expectSuccess(
+                    cluster.martlet(
+                        "service", "create", "--name", "plain", "--stop-signal", "KILL", "busybox", "sleep", "1000"))
+                try expectSuccess(cluster.martlet("service", "update", "--network", "shop", "plain"))
+                try expectSuccess(cluster.martlet("service", "wait", "plain"))
+                let moved = try #require(try cluster.containers(service: "plain").first)
+                #expect(moved.pod.network == .attached && moved.pod.attachments.count == 1)
+
+                try expectSuccess(cluster.martlet("service", "rm", "web", "plain"))
                 try eventually("nothing of it is left") { try cluster.containers().isEmpty }
             }
         }

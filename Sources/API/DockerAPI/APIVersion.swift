@@ -24,5 +24,24 @@ struct APIVersion: Sendable, Comparable, CustomStringConvertible {
     /// The oldest that is spoken.
     static let oldest = APIVersion(minor: 24)
     /// The newest, which is meant where a path names none.
-    static let newest = APIVersion(minor: 51)
+    static let newest = APIVersion(minor: 56)
+}
+
+/// Versions that answer otherwise than those before them. What came with one is asked for by `version >= .v1_52`, what
+/// went with it by `version < .v1_52`.
+extension APIVersion {
+    static let v1_28 = APIVersion(minor: 28)
+    static let v1_42 = APIVersion(minor: 42)
+    static let v1_43 = APIVersion(minor: 43)
+    static let v1_44 = APIVersion(minor: 44)
+    static let v1_45 = APIVersion(minor: 45)
+    static let v1_46 = APIVersion(minor: 46)
+    static let v1_48 = APIVersion(minor: 48)
+    static let v1_49 = APIVersion(minor: 49)
+    static let v1_50 = APIVersion(minor: 50)
+    static let v1_51 = APIVersion(minor: 51)
+    static let v1_52 = APIVersion(minor: 52)
+    static let v1_53 = APIVersion(minor: 53)
+    static let v1_54 = APIVersion(minor: 54)
+    static let v1_55 = APIVersion(minor: 55)
 }

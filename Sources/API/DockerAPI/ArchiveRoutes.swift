@@ -52,7 +52,7 @@ extension DockerAPI {
             throw DockerError.badRequest("bad parameter: path cannot be empty")
         }
         let view = try await container(call.id)
-        let (_, streams, task) = try await found(call, view)
+        let (streams, task) = try await streams(of: view, call)
         return ArchivedFiles(
             container: call.id, path: path, streams: streams, agentPath: NodeStreams.path(task, "archive"))
     }

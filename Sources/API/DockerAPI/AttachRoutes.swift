@@ -24,10 +24,8 @@ extension DockerAPI {
             DockerRoute(.post, "/containers/{id}/resize", access: .work) { call in
                 let size = try Self.size(call)
                 let view = try await container(call.id)
-                guard view.container.state == .running || view.container.state == .paused else {
-                    throw DockerError.conflict("Container \(view.id) is not running")
-                }
-                let (_, streams, task) = try await found(call, view)
+                guard [.running, .paused].contains(view.summaryState) else { throw Self.notRunning(view) }
+                let (streams, task) = try await streams(of: view, call)
                 try await streams.perform(
                     .POST, NodeStreams.path(task, "resize"), query: "columns=\(size.columns)&rows=\(size.rows)")
                 await note(view, "resize", ["height": "\(size.rows)", "width": "\(size.columns)"])
@@ -44,20 +42,21 @@ extension DockerAPI {
 
     private func attach(_ ref: String, _ query: AttachQuery) async throws -> Attached {
         let view = try await container(ref)
-        guard view.container.state != .paused else {
+        let state = view.summaryState
+        guard state != .paused else {
             throw DockerError.conflict("container \(view.id) is paused, unpause the container before attach")
         }
-        guard !view.isRestarting else {
+        guard state != .restarting else {
             throw DockerError.conflict(
                 "container \(view.id) is restarting, wait until the container is running before attach")
         }
         var attached = Attached(
             api: self, container: view.id, name: view.name, hasTerminal: view.spec.terminal,
-            endsInput: view.spec.stdinOnce && !view.spec.terminal, wasRunning: view.container.state == .running,
+            endsInput: view.spec.stdinOnce && !view.spec.terminal, wasRunning: state == .running,
             query: query)
         // One that is on no node has nothing to show yet: its client waits for it with the connection open.
         if view.task != nil {
-            let (_, streams, task) = try await streams(view.id.text)
+            let (streams, task) = try await streams(of: view)
             attached.place = Attached.Place(streams: streams, task: task)
             if query.stream { attached.connection = try await query.join(streams, task) }
         }
@@ -94,7 +93,7 @@ struct AttachQuery: Sendable {
     /// Older clients of the WebSocket get everything.
     init(webSocket call: DockerCall) throws {
         try self.init(call)
-        if call.version < APIVersion(minor: 42) { (stdin, stdout, stderr) = (true, true, true) }
+        if call.version < .v1_42 { (stdin, stdout, stderr) = (true, true, true) }
     }
 }
 

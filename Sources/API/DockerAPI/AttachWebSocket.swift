@@ -14,7 +14,7 @@ extension DockerCall {
     func takeWebSocket(
         _ key: String, _ session: @escaping @Sendable (DockerStream) async throws -> Void
     ) throws -> Response {
-        let opcode: WebSocketFrame.Opcode = version >= APIVersion(minor: 28) ? .binary : .text
+        let opcode: WebSocketFrame.Opcode = version >= .v1_28 ? .binary : .text
         var response = try context.takeOver(request, as: "websocket") { raw in
             let send: @Sendable (WebSocketFrame) async throws -> Void = { try await raw.write($0.encoded()) }
             let reader = WebSocketReader(raw.inbound, answer: send)
@@ -27,13 +27,9 @@ extension DockerCall {
             raw.finish()
         }
         let digest = Insecure.SHA1.hash(data: Array("\(key)258EAFA5-E914-47DA-95CA-C5AB0DC85B11".utf8))
-        response.headers[.webSocketAccept] = Base64.encode(Array(digest))
+        response.headers[.secWebSocketAccept] = Base64.encode(Array(digest))
         return response
     }
-}
-
-extension HTTPField.Name {
-    fileprivate static let webSocketAccept = HTTPField.Name.secWebSocketAccept
 }
 
 /// One frame of RFC 6455, section 5.2.

@@ -2,6 +2,7 @@ import Client
 import HTTPService
 import HTTPTypes
 import Hummingbird
+import Logging
 import Master
 import MasterCore
 import Model
@@ -54,7 +55,8 @@ extension DockerAPI {
                     .POST, NodeStreams.path(task, "signal"), query: "signal=\(signal)")
             default: if signal == .kill { try await reach(.stopped, view, call) }
             }
-        } catch let problem as APIProblem where problem.message.contains("is not running") {
+        } catch let problem as APIProblem where problem.code == .conflict {
+            // It has ended since it was looked at.
             throw Self.notRunning(view)
         }
         return .noContent
@@ -63,7 +65,7 @@ extension DockerAPI {
     func pause(_ call: DockerCall) async throws -> Response {
         let view = try await container(call.id)
         guard view.desired != .paused else { throw DockerError.conflict("Container \(view.id) is already paused") }
-        guard view.status.phase == .running else { throw Self.notRunning(view) }
+        guard view.summaryState == .running else { throw Self.notRunning(view) }
         _ = try await act(.pause, on: view)
         try await reach(.paused, view, call)
         return .noContent
@@ -130,8 +132,28 @@ extension DockerAPI {
             return wasSo
         } catch let error where error is APIProblem || error is DockerError {
             // Whoever hears of the failure finds nothing of it any more.
-            if view.removeOnExit { try? await remove(view, force: true, volumes: true, call) }
+            if view.removeOnExit {
+                await trying("remove after a start that failed", view, call) {
+                    try await remove(
+                        view, force: true, volumes: true, call, until: .now + Self.removalPatience)
+                }
+            }
             throw error
+        }
+    }
+
+    /// Does what follows on a failure that the client is told of: that it cannot be done either is logged.
+    @discardableResult
+    private func trying<Value>(
+        _ what: String, _ view: ContainerView, _ call: DockerCall, _ work: () async throws -> Value
+    ) async -> Value? {
+        do {
+            return try await work()
+        } catch {
+            call.context.logger.warning(
+                "what follows on a failed start was not done",
+                metadata: ["operation": "\(what)", "container": "\(view.name)", "error": "\(error)"])
+            return nil
         }
     }
 
@@ -140,9 +162,9 @@ extension DockerAPI {
     private func awaitStart(of view: ContainerView, _ call: DockerCall) async throws {
         let result = try await reach(.started, view, call)
         guard result.exitCode != 0 else { return }
-        let now = try? await container(view.id.text)
+        let now = await trying("look at after a start that failed", view, call) { try await container(view.id.text) }
         // It stays as it is: whoever was told of the failure does not expect it to run some time later.
-        _ = try? await act(.stop, on: view)
+        _ = await trying("stop after a start that failed", view, call) { try await act(.stop, on: view) }
         if let now, now.task == nil, let unschedulable = now.unschedulable {
             throw DockerError.conflict("cannot start container \(view.name): no node fits: \(unschedulable.message)")
         }

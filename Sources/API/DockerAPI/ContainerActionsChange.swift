@@ -30,10 +30,34 @@ extension DockerAPI {
 
     func update(_ call: DockerCall) async throws -> Response {
         let view = try await container(call.id)
-        let wish = try await call.body(UpdateRequest.self)
-        _ = try await master.perform(.updateContainer(view.id.text, try wish.change()))
+        let wish = try UpdateRequest(try await call.body(JSONValue.self), version: call.version)
+        let reply = try await master.perform(.updateContainer(view.id.text, try wish.change()))
+        guard case .container(let changed) = reply else { throw APIProblem.unexpected }
+        try await untilDone(changed, call)
         return try .docker(UpdateAnswer(warnings: []))
     }
+
+    /// Returns when the container's node has done what it was told, or says why it has not.
+    private func untilDone(_ view: ContainerView, _ call: DockerCall) async throws {
+        guard view.unreachableSince == nil else {
+            throw APIProblem(
+                .timeout,
+                "the node \(view.nodeName) of the container \(view.name) is away: the change is noted, and made when it "
+                    + "is back")
+        }
+        let outcome = try await call.context.untilPeerCloses {
+            try await within(Self.updatePatience) { try await master.waitForUpdate(of: view) }
+        }
+        guard let outcome else {
+            throw APIProblem(
+                .timeout,
+                "the node \(view.nodeName) has not changed the container \(view.name) yet: it goes on, look again with "
+                    + "`docker inspect`")
+        }
+        _ = try outcome.get()
+    }
+
+    private static let updatePatience = Duration.seconds(30)
 
     private struct UpdateAnswer: Encodable {
         let warnings: [String]
@@ -58,42 +82,35 @@ extension DockerAPI {
             case .created, .removing, .exited, .dead: break
             }
         }
-        try await remove(view, force: force, volumes: volumes, call)
+        try await remove(view, force: force, volumes: volumes, call, until: .now + Self.removalPatience)
         return .noContent
     }
 
     /// Removes it, and returns when nothing is left of it.
     ///
-    /// - Throws: `DockerError` 409 when its node is not there to say so.
-    func remove(_ view: ContainerView, force: Bool, volumes: Bool, _ call: DockerCall) async throws {
+    /// - Throws: `DockerError` 409 when its node has not said so by `deadline`.
+    func remove(
+        _ view: ContainerView, force: Bool, volumes: Bool, _ call: DockerCall,
+        until deadline: ContinuousClock.Instant
+    ) async throws {
         _ = try await master.perform(.removeContainer(view.id.text, force: force, volumes: volumes))
-        let id = view.id.text
-        let isGone = try await call.context.untilPeerCloses {
-            try await withThrowingTaskGroup(of: Bool.self) { group in
-                defer { group.cancelAll() }
-                group.addTask {
-                    do {
-                        _ = try await master.wait(for: id, .removed)
-                    } catch let problem as APIProblem where problem.code == .notFound {
-                        // It had gone before the wait began.
-                    }
-                    return true
+        let gone: Void? = try await call.context.untilPeerCloses {
+            try await within(ContinuousClock.now.duration(to: deadline)) {
+                do {
+                    _ = try await master.wait(for: view.id.text, .removed)
+                } catch let problem as APIProblem where problem.code == .notFound {
+                    // It had gone before the wait began.
                 }
-                group.addTask {
-                    try await Task.sleep(for: Self.removalPatience)
-                    return false
-                }
-                return try await group.next() ?? false
             }
         }
-        guard isGone else {
+        guard gone != nil else {
             throw DockerError.conflict(
                 "removal of container \(view.name) is already in progress: its node \(view.nodeName) has not done it yet"
             )
         }
     }
 
-    private static let removalPatience = Duration.seconds(120)
+    static let removalPatience = Duration.seconds(120)
 
     func pruneContainers(_ call: DockerCall) async throws -> Response {
         let filters = try call.filters(["until", "label", "label!"])
@@ -102,20 +119,9 @@ extension DockerAPI {
         selection.ofServices = false
         selection.labels = filters["label"].map { LabelSelector($0) }
         selection.absentLabels = filters["label!"].map { LabelSelector($0) }
-        if let until = filters["until"].first {
-            guard filters["until"].count == 1 else {
-                throw DockerError.badRequest("more than one until filter specified")
-            }
-            selection.createdBefore = try Self.moment(until)
-        }
-        var found: [ContainerSummary] = []
-        var position: ContainerPosition?
-        repeat {
-            let query = MasterQuery.containerPage(selection, after: position, limit: 500)
-            guard case .containerPage(let page) = try await master.query(query) else { throw APIProblem.unexpected }
-            found += page.containers
-            position = page.next
-        } while position != nil
+        selection.createdBefore = try filters.moment("until")
+        // Of nodes that are away nothing can be removed now.
+        let found = try await master.containers(selection).filter { $0.unreachableSince == nil }
         let sizes = (try? await sizes(of: found, if: true)) ?? [:]
         let removed = try await removeAll(found, call)
         return try .docker(
@@ -134,8 +140,11 @@ extension DockerAPI {
     }
 
     /// Removes some at a time; what cannot go, as it runs by now, stays.
+    ///
+    /// - Returns: what is gone; a node that does not get to it in time does not hold up the answer for ever.
     private func removeAll(_ containers: [ContainerSummary], _ call: DockerCall) async throws -> [ContainerID] {
         var rest = containers[...]
+        let deadline = ContinuousClock.now + Self.removalPatience
         return try await withThrowingTaskGroup(of: ContainerID?.self) { group in
             func next() {
                 guard let summary = rest.popFirst() else { return }
@@ -145,7 +154,7 @@ extension DockerAPI {
                             return nil
                         }
                         guard !view.summaryState.isActive else { return nil }
-                        try await remove(view, force: false, volumes: false, call)
+                        try await remove(view, force: false, volumes: false, call, until: deadline)
                         return summary.id
                     } catch is APIProblem {
                         return nil
@@ -162,27 +171,5 @@ extension DockerAPI {
             }
             return removed
         }
-    }
-
-    /// A moment (RFC 3339, seconds since 1970), or how long ago: `10m`, `1h30m`, `24h`.
-    static func moment(_ text: String) throws -> Timestamp {
-        if let time = Timestamp(rfc3339: text) { return time }
-        if let seconds = Int64(text), (-8_999_999_999...8_999_999_999).contains(seconds) {
-            return Timestamp(nanoseconds: seconds * 1_000_000_000)
-        }
-        let units: [Character: Int64] = ["h": 3600, "m": 60, "s": 1]
-        var (total, number) = (Int64(0), "")
-        for character in text {
-            if character.isASCII, character.isNumber, number.count < 9 {
-                number.append(character)
-            } else if let unit = units[character], let count = Int64(number) {
-                total += count * unit
-                number = ""
-            } else {
-                throw invalid("until", text)
-            }
-        }
-        guard number.isEmpty, !text.isEmpty else { throw invalid("until", text) }
-        return Timestamp.now().adding(seconds: -total)
     }
 }

@@ -17,19 +17,19 @@ extension DockerAPI {
         guard call.query.flag("stream", or: true) else {
             let first = try await sample(view)
             guard !call.query.flag("one-shot"), first != nil else {
-                return .json(text: StatsText(view, machine).write(first, after: nil))
+                return .json(text: StatsText(view, machine, call.version).write(first, after: nil))
             }
             try await Task.sleep(for: .seconds(1))
-            return .json(text: StatsText(view, machine).write(try await sample(view), after: first))
+            return .json(text: StatsText(view, machine, call.version).write(try await sample(view), after: first))
         }
-        let subject = Subject.current
+        let (subject, version) = (Subject.current, call.version)
         return .dockerLines(call.context) { writer in
             try await Subject.$current.withValue(subject) {
                 var last: ContainerStats?
                 var next = ContinuousClock.now
                 while let present = try await self.present(view.id) {
                     let sample = try await self.sample(present)
-                    var text = StatsText(present, machine).write(sample, after: last)
+                    var text = StatsText(present, machine, version).write(sample, after: last)
                     try await writer.write(bytes: text.readBytes(length: text.readableBytes) ?? [])
                     last = sample
                     next += .seconds(1)
@@ -53,7 +53,7 @@ extension DockerAPI {
     private func sample(_ view: ContainerView) async throws -> ContainerStats? {
         guard view.status.isLive, view.container.start > 0, view.unreachableSince == nil else { return nil }
         do {
-            let (_, streams, task) = try await streams(view.id.text)
+            let (streams, task) = try await streams(of: view)
             return try await streams.json(ContainerStats.self, .GET, NodeStreams.path(task, "stats"))
         } catch let error as APIError where error.status == 409 || error.status == 404 {
             return nil
@@ -74,11 +74,13 @@ extension DockerAPI {
 struct StatsText {
     private let view: ContainerView
     private let machine: Resources
+    private let version: APIVersion
     private var processors: Int64 { max(1, (machine.cpu + 500_000_000) / 1_000_000_000) }
 
-    init(_ view: ContainerView, _ machine: Resources) {
+    init(_ view: ContainerView, _ machine: Resources, _ version: APIVersion) {
         self.view = view
         self.machine = machine
+        self.version = version
     }
 
     /// - Parameters:
@@ -111,7 +113,7 @@ struct StatsText {
             }
             text.member("name", "/\(view.name)")
             text.member("id", view.id.text)
-            text.member("os_type", "linux")
+            if version >= .v1_52 { text.member("os_type", "linux") }
             if let stats { network(stats, in: &text) }
         }
         return text.take()
@@ -158,13 +160,21 @@ struct StatsText {
     }
 
     private func network(_ stats: ContainerStats, in text: inout JSONText) {
-        guard [.bridge, .attached].contains(view.network) else { return }
+        guard [.bridge, .attached].contains(view.network), let interfaces = stats.interfaces else { return }
         text.object("networks") { text in
-            text.object("eth0") { text in
-                text.member("rx_bytes", stats.networkReceived)
-                for key in ["rx_packets", "rx_errors", "rx_dropped"] as [StaticString] { text.member(key, Int64(0)) }
-                text.member("tx_bytes", stats.networkSent)
-                for key in ["tx_packets", "tx_errors", "tx_dropped"] as [StaticString] { text.member(key, Int64(0)) }
+            for interface in interfaces {
+                text.member(named: interface.name) { text in
+                    text.object { text in
+                        text.member("rx_bytes", interface.received.bytes)
+                        text.member("rx_packets", interface.received.packets)
+                        text.member("rx_errors", interface.received.errors)
+                        text.member("rx_dropped", interface.received.dropped)
+                        text.member("tx_bytes", interface.sent.bytes)
+                        text.member("tx_packets", interface.sent.packets)
+                        text.member("tx_errors", interface.sent.errors)
+                        text.member("tx_dropped", interface.sent.dropped)
+                    }
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ extension DockerAPI {
         let columns = try TopColumns(call.query.text("ps_args") ?? "-ef")
         let view = try await container(call.id)
         guard view.summaryState.isActive, view.summaryState != .restarting else { throw Self.notRunning(view) }
-        let (_, streams, task) = try await streams(view.id.text)
+        let (streams, task) = try await streams(of: view)
         let words = columns.columns.map(\.rawValue).joined(separator: ",")
         let list = try await streams.json(
             ProcessList.self, .GET, NodeStreams.path(task, "top"), query: "columns=\(words)")

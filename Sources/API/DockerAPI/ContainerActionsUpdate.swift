@@ -1,18 +1,9 @@
+import JSON
 import Model
 import Wire
 
 /// The body of `docker update`: what is given and not zero changes.
 struct UpdateRequest: Decodable, Sendable {
-    struct Restart: Decodable, Sendable {
-        var name: String?
-        var maximumRetryCount: Int?
-
-        enum CodingKeys: String, CodingKey {
-            case name = "Name"
-            case maximumRetryCount = "MaximumRetryCount"
-        }
-    }
-
     var cpuShares: Int64?
     var cpuPeriod: Int64?
     var cpuQuota: Int64?
@@ -24,14 +15,8 @@ struct UpdateRequest: Decodable, Sendable {
     var memoryReservation: Int64?
     var pidsLimit: Int64?
     var blkioWeight: Int64?
-    var restartPolicy: Restart?
-    // What is refused by name.
-    var kernelMemory: Int64?
-    var cpuRealtimePeriod: Int64?
-    var cpuRealtimeRuntime: Int64?
-    var cgroupParent: String?
     var memorySwappiness: Int64?
-    var oomKillDisable: Bool?
+    var restartPolicy: HostConfigRequest.RestartPolicy?
 
     enum CodingKeys: String, CodingKey {
         case cpuShares = "CpuShares"
@@ -46,26 +31,23 @@ struct UpdateRequest: Decodable, Sendable {
         case pidsLimit = "PidsLimit"
         case blkioWeight = "BlkioWeight"
         case restartPolicy = "RestartPolicy"
-        case kernelMemory = "KernelMemory"
-        case cpuRealtimePeriod = "CpuRealtimePeriod"
-        case cpuRealtimeRuntime = "CpuRealtimeRuntime"
-        case cgroupParent = "CgroupParent"
         case memorySwappiness = "MemorySwappiness"
-        case oomKillDisable = "OomKillDisable"
+    }
+
+    /// - Throws: `DockerError` 400 for JSON of another shape, and for what cannot be changed.
+    init(_ body: JSONValue, version: APIVersion) throws {
+        self = try DockerCall.decode(Self.self, from: body)
+        try CreateMembers.checkUpdate(body, version)
+        // -1 says nothing either.
+        guard [0, -1].contains(memorySwappiness ?? 0) else {
+            throw DockerError.unsupported("MemorySwappiness", "it cannot be changed while the container exists")
+        }
     }
 
     /// The same in the cluster's words.
     ///
-    /// - Throws: `DockerError` 400 that names what cannot be changed.
+    /// - Throws: `DockerError` 400 for a restart policy that is none.
     func change() throws -> UpdateContainer {
-        let refused: [(String, Bool)] = [
-            ("KernelMemory", kernelMemory ?? 0 != 0), ("CpuRealtimePeriod", cpuRealtimePeriod ?? 0 != 0),
-            ("CpuRealtimeRuntime", cpuRealtimeRuntime ?? 0 != 0), ("CgroupParent", !(cgroupParent ?? "").isEmpty),
-            ("MemorySwappiness", ![0, -1].contains(memorySwappiness ?? 0)), ("OomKillDisable", oomKillDisable ?? false),
-        ]
-        if let field = refused.first(where: \.1)?.0 {
-            throw DockerError.unsupported(field, "it cannot be changed while the container exists")
-        }
         var change = UpdateContainer()
         change.cpu = given(nanoCpus)
         change.cpuShares = given(cpuShares)
@@ -78,20 +60,8 @@ struct UpdateRequest: Decodable, Sendable {
         change.memoryReservation = given(memoryReservation)
         change.pids = pidsLimit
         change.blockWeight = given(blkioWeight)
-        change.restart = try restart()
+        change.restart = try restartPolicy?.policy()
         return change
-    }
-
-    private func restart() throws -> RestartPolicy? {
-        guard let name = given(restartPolicy?.name) else { return nil }
-        guard let condition = RestartPolicy.Condition(rawValue: name) else {
-            throw DockerError.badRequest("invalid restart policy: unknown policy '\(name.prefix(40))'")
-        }
-        let retries = restartPolicy?.maximumRetryCount ?? 0
-        guard retries >= 0, retries == 0 || condition == .onFailure else {
-            throw DockerError.badRequest("invalid restart policy: retries go with 'on-failure', and are not negative")
-        }
-        return RestartPolicy(condition, maximumRetries: retries == 0 ? nil : retries)
     }
 
     private func given(_ value: Int64?) -> Int64? { value == 0 ? nil : value }

@@ -28,6 +28,9 @@ struct ContainerInspect {
     /// Of its health check, oldest first.
     var probes: [ProbeResult] = []
 
+    /// Ids of programs that were made in it and have not ended.
+    var execs: [String] = []
+
     var spec: ContainerSpec { view.spec }
 
     init(view: ContainerView, version: APIVersion) {
@@ -36,9 +39,7 @@ struct ContainerInspect {
         imageID = view.spec.imageDigest
     }
 
-    var status: ContainerState {
-        ContainerState(task: view.task == nil ? nil : view.status, desired: view.desired)
-    }
+    var status: ContainerState { view.summaryState }
 
     /// Whether it has its network and ports now.
     var isUp: Bool { status == .running || status == .paused }
@@ -51,7 +52,8 @@ struct ContainerInspect {
             "HostnamePath": "", "HostsPath": "", "LogPath": "", "Name": .string("/" + view.name),
             "RestartCount": .integer(Int64(view.container.restarts)), "Driver": "overlay2",
             "Platform": .string(platform), "MountLabel": "", "ProcessLabel": "",
-            "AppArmorProfile": spec.privileged ? "unconfined" : "", "ExecIDs": nil, "HostConfig": hostConfig,
+            "AppArmorProfile": spec.privileged ? "unconfined" : "", "ExecIDs": .listOrNull(execs),
+            "HostConfig": hostConfig,
             "GraphDriver": ["Data": [:], "Name": "overlay2"],
         ]
         if measures {

@@ -24,10 +24,10 @@ extension ContainerInspect {
         object["WorkingDir"] = .string(spec.workingDirectory)
         object["Entrypoint"] = .listOrNull(spec.entrypoint ?? [])
         if view.network == .none { object["NetworkDisabled"] = true }
-        if version < APIVersion(minor: 44), let mac = view.pod.attachments.first?.mac {
+        if version < .v1_52, let mac = view.pod.attachments.first?.mac {
             object["MacAddress"] = .string(mac)
         }
-        object["OnBuild"] = JSONValue.null
+        if version < .v1_52 { object["OnBuild"] = JSONValue.null }
         object["Labels"] = .texts(view.labels)
         if !spec.stopSignal.isEmpty { object["StopSignal"] = .string(spec.stopSignal) }
         if spec.stopGrace != 10 { object["StopTimeout"] = .integer(Int64(spec.stopGrace)) }

@@ -53,8 +53,8 @@ extension ContainerInspect {
         object["Devices"] = .array(spec.devices.map(Self.device))
         object["DeviceCgroupRules"] = .listOrNull(spec.deviceRules)
         object["DeviceRequests"] = JSONValue.null
-        if version < APIVersion(minor: 42) { object["KernelMemory"] = 0 }
-        if version < APIVersion(minor: 52) { object["KernelMemoryTCP"] = 0 }
+        if version < .v1_42 { object["KernelMemory"] = 0 }
+        if version < .v1_52 { object["KernelMemoryTCP"] = 0 }
         object["MemoryReservation"] = number(limits.memoryReservation)
         object["MemorySwap"] = number(limits.memorySwap ?? limits.memory)
         object["MemorySwappiness"] = limits.swappiness.map { .integer($0) } ?? .null

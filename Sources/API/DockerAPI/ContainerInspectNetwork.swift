@@ -6,8 +6,6 @@ import Wire
 /// NetworkSettings of an inspected container: where it is on its networks now.
 extension ContainerInspect {
     var networkSettings: JSONValue {
-        let own = view.network == .bridge ? endpoint("bridge") : nil
-        let (address, prefix) = Self.parts(own)
         var networks = JSONObject()
         switch view.network {
         case .bridge: networks["bridge"] = network("bridge", attachment: nil)
@@ -18,15 +16,25 @@ extension ContainerInspect {
             networks[networkNames[attachment.network] ?? attachment.network] = network(
                 attachment.network, attachment: attachment)
         }
-        return [
-            "Bridge": "", "SandboxID": .string(isUp ? view.id.text : ""), "HairpinMode": false,
-            "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0, "Ports": ports, "SandboxKey": "",
-            "SecondaryIPAddresses": nil, "SecondaryIPv6Addresses": nil,
-            "EndpointID": .string(own == nil ? "" : view.id.text), "Gateway": .string(own?.gateway ?? ""),
-            "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPAddress": .string(address),
-            "IPPrefixLen": .integer(prefix), "IPv6Gateway": "", "MacAddress": .string(own?.mac ?? ""),
-            "Networks": .object(networks),
-        ]
+        var object: JSONObject = ["SandboxID": .string(isUp ? view.id.text : ""), "SandboxKey": "", "Ports": ports]
+        if version < .v1_52 { addOldMembers(&object) }
+        object["Networks"] = .object(networks)
+        return .object(object)
+    }
+
+    /// What there was before there were several networks: where it is on the default bridge.
+    private func addOldMembers(_ object: inout JSONObject) {
+        let own = view.network == .bridge ? endpoint("bridge") : nil
+        let (address, prefix) = Self.parts(own)
+        for name in ["Bridge", "LinkLocalIPv6Address", "GlobalIPv6Address", "IPv6Gateway"] { object[name] = "" }
+        for name in ["LinkLocalIPv6PrefixLen", "GlobalIPv6PrefixLen"] { object[name] = 0 }
+        for name in ["SecondaryIPAddresses", "SecondaryIPv6Addresses"] { object[name] = JSONValue.null }
+        object["HairpinMode"] = false
+        object["EndpointID"] = .string(own == nil ? "" : view.id.text)
+        object["Gateway"] = .string(own?.gateway ?? "")
+        object["IPAddress"] = .string(address)
+        object["IPPrefixLen"] = .integer(prefix)
+        object["MacAddress"] = .string(own?.mac ?? "")
     }
 
     /// Where it is on a network; nil when it does not run.
@@ -45,7 +53,7 @@ extension ContainerInspect {
         let (address, prefix) = Self.parts(endpoint)
         let short = String(view.id.text.prefix(12))
         // Others on a network that users made find it by its short id too; later clients read that from DNSNames.
-        let aliases = attachment.map { $0.aliases + (version < APIVersion(minor: 45) ? [short] : []) } ?? []
+        let aliases = attachment.map { $0.aliases + (version < .v1_45 ? [short] : []) } ?? []
         var object: JSONObject = [
             "IPAMConfig": attachment?.address.map { ["IPv4Address": .string($0)] } ?? .null,
             "Links": .listOrNull(
@@ -55,14 +63,14 @@ extension ContainerInspect {
             "IPAddress": .string(address), "IPPrefixLen": .integer(prefix), "IPv6Gateway": "", "GlobalIPv6Address": "",
             "GlobalIPv6PrefixLen": 0, "MacAddress": .string(endpoint?.mac ?? attachment?.mac ?? ""), "DriverOpts": nil,
         ]
-        if version >= APIVersion(minor: 44) {
+        if version >= .v1_44 {
             var names: [String] = []
             for name in [view.name] + (attachment?.aliases ?? []) + [short, view.hostname] where !names.contains(name) {
                 names.append(name)
             }
             object["DNSNames"] = attachment == nil ? .null : .list(names)
         }
-        if version >= APIVersion(minor: 48) { object["GwPriority"] = 0 }
+        if version >= .v1_48 { object["GwPriority"] = 0 }
         return .object(object)
     }
 

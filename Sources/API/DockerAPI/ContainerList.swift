@@ -19,7 +19,7 @@ extension DockerAPI {
         let selection = try await selection(call)
         let limit = try call.query.integer("limit", in: -1...(.max)) ?? 0
         var rest = limit > 0 ? limit : Int.max
-        let first = try await page(selection, after: nil, limit: min(rest, Self.firstPart))
+        let first = try await master.containers(selection, after: nil, limit: min(rest, Self.firstPart))
         rest -= first.containers.count
         var style = ContainerListStyle(version: call.version, namesNodes: first.nodes > 1, now: .now())
         if call.query.flag("size") { style.sizes = try await imageSizes() }
@@ -39,7 +39,8 @@ extension DockerAPI {
                     while let from = position, rest > 0 {
                         let ready = text.take()
                         if ready.readableBytes > 0 { try await body.write(ready) }
-                        let page = try await page(selection, after: from, limit: min(rest, Self.part))
+                        let page = try await master.containers(
+                            selection, after: from, limit: min(rest, Self.part))
                         try await write(page, shown, to: &text)
                         rest -= page.containers.count
                         position = page.next
@@ -54,14 +55,6 @@ extension DockerAPI {
     private func write(_ page: ContainerPage, _ style: ContainerListStyle, to text: inout JSONText) async throws {
         let written = try await sizes(of: page.containers, if: style.sizes != nil)
         for container in page.containers { style.write(container, written: written[container.id], to: &text) }
-    }
-
-    private func page(
-        _ selection: ContainerSelection, after position: ContainerPosition?, limit: Int
-    ) async throws -> ContainerPage {
-        let query = MasterQuery.containerPage(selection, after: position, limit: limit)
-        guard case .containerPage(let page) = try await master.query(query) else { throw APIProblem.unexpected }
-        return page
     }
 
     /// What containers have written, in bytes; nothing when it is not asked for. Those of nodes that are not there are

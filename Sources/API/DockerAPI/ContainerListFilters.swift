@@ -25,11 +25,13 @@ extension DockerAPI {
         selection.published = try filters["publish"].map { try Self.ports($0, of: "publish") }
         selection.exposed = try filters["expose"].map { try Self.ports($0, of: "expose") }
         for text in filters["exited"] {
-            guard let code = Int(text) else { throw Self.invalid("exited", text) }
+            guard let code = Int(text) else { throw Self.invalid("exited", text, "it is an exit code") }
             selection.exitCodes.insert(code)
         }
         for text in filters["health"] {
-            guard let health = ContainerStatus.Health(rawValue: text) else { throw Self.invalid("health", text) }
+            guard let health = ContainerStatus.Health(rawValue: text) else {
+                throw Self.invalid("health", text, "it is starting, healthy, unhealthy or none")
+            }
             selection.healths.insert(health)
         }
         let all = try call.query.flag("all") || (call.query.integer("limit", in: -1...(.max)) ?? 0) > 0
@@ -37,7 +39,11 @@ extension DockerAPI {
         if filters.has("status") {
             selection.states = Set(
                 try filters["status"].map { text in
-                    guard let state = ContainerState(rawValue: text) else { throw Self.invalid("status", text) }
+                    guard let state = ContainerState(rawValue: text) else {
+                        throw Self.invalid(
+                            "status", text,
+                            "it is one of \(ContainerState.allCases.map(\.rawValue).joined(separator: ", "))")
+                    }
                     return state
                 })
         }
@@ -54,15 +60,15 @@ extension DockerAPI {
         return selection
     }
 
-    static func invalid(_ filter: String, _ text: String) -> DockerError {
-        .badRequest("invalid filter '\(filter)=\(text.prefix(200))'")
+    private static func invalid(_ filter: String, _ text: String, _ why: String) -> DockerError {
+        .badRequest("invalid filter '\(filter)=\(text.prefix(200))': \(why)")
     }
 
     private static func pattern(_ text: String, of filter: String) throws -> NamePattern {
         do {
             return try NamePattern(text)
         } catch {
-            throw DockerError.badRequest("invalid filter '\(filter)=\(text.prefix(200))': \(error)")
+            throw invalid(filter, text, "\(error)")
         }
     }
 
@@ -72,7 +78,7 @@ extension DockerAPI {
         let ends = parts[0].split(separator: "-", maxSplits: 1, omittingEmptySubsequences: false).map { Int($0) }
         guard let first = ends[0], let last = ends[ends.count - 1], 1 <= first, first <= last, last <= 65_535,
             let transport = PortMapping.Transport(rawValue: parts.count == 2 ? String(parts[1]) : "tcp")
-        else { throw invalid(filter, text) }
+        else { throw invalid(filter, text, "it is a port or a range of them, as 80, 53/udp or 8000-8080/tcp") }
         return ContainerSelection.PortRange(first...last, transport)
     }
 

@@ -32,9 +32,15 @@ struct ContainerListStyle: Sendable {
             }
             text.member("State", container.state.rawValue)
             text.member("Status", ContainerText.status(container, now: now))
+            if version >= .v1_52 {
+                text.object("Health") { text in
+                    text.member("Status", (container.state.isActive ? container.container.health : .none).rawValue)
+                    text.member("FailingStreak", Int64(container.container.failingStreak))
+                }
+            }
             text.object("HostConfig") { text in
                 text.member("NetworkMode", ContainerText.networkMode(container))
-                if version >= APIVersion(minor: 46), !container.spec.annotations.isEmpty {
+                if version >= .v1_46, !container.spec.annotations.isEmpty {
                     text.object("Annotations") { text in
                         for (key, value) in container.spec.annotations { text.member(named: key, value) }
                     }
@@ -104,7 +110,7 @@ struct ContainerListStyle: Sendable {
             text.member("IPv6Gateway", "")
             text.member("GlobalIPv6Address", "")
             text.member("GlobalIPv6PrefixLen", Int64(0))
-            if version >= APIVersion(minor: 44) { text.null("DNSNames") }
+            if version >= .v1_44 { text.null("DNSNames") }
         }
     }
 

@@ -54,12 +54,11 @@ extension DockerAPI {
     /// The way to the agent that has the container's task.
     ///
     /// - Throws: `DockerError` 404; 409 when it is on no node.
-    func streams(_ ref: String) async throws -> (view: ContainerView, streams: NodeStreams, task: TaskID) {
-        let view = try await container(ref)
+    func streams(of view: ContainerView) async throws -> (streams: NodeStreams, task: TaskID) {
         let location = try await master.locate(view.id.text)
         guard let task = location.task else {
             throw DockerError.conflict("container \(view.id) is on no node")
         }
-        return (view, try master.streams(location), task)
+        return (try master.streams(location), task)
     }
 }

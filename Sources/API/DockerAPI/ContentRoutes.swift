@@ -13,10 +13,11 @@ extension DockerAPI {
         [
             DockerRoute(.get, "/containers/{id}/changes", access: .read) { try await containerChanges($0) },
             DockerRoute(.get, "/containers/{id}/export", access: .work) { call in
-                let (view, streams, task) = try await streams(call.id)
+                let view = try await container(call.id)
+                let (streams, task) = try await streams(of: view)
                 let response = try await streams.relay(call.request, .GET, NodeStreams.path(task, "export"))
                 guard response.status == .ok else { return response }
-                try await master.note("container", "export", view.id.text, view.name, ["image": view.spec.image])
+                await note(view, "export", ["image": view.spec.image])
                 return response
             },
             DockerRoute(.post, "/commit", access: .work) { try await commitContainer($0) },
@@ -24,7 +25,7 @@ extension DockerAPI {
     }
 
     private func containerChanges(_ call: DockerCall) async throws -> Response {
-        let (_, streams, task) = try await streams(call.id)
+        let (streams, task) = try await streams(of: try await container(call.id))
         let changes = try await call.context.untilPeerCloses {
             try await streams.json([FileChange].self, .GET, NodeStreams.path(task, "changes"))
         }
@@ -103,8 +104,8 @@ extension DockerAPI {
             name: try Self.newName(call), author: call.query.text("author"), comment: call.query.text("comment"),
             pause: call.query.flag("pause", or: true), config: config)
         let image = try await master.commitContainer(view.id.text, wish)
-        try await master.note(
-            "container", "commit", view.id.text, view.name,
+        await note(
+            view, "commit",
             ["image": view.spec.image, "imageID": image.id, "imageRef": wish.name ?? "", "comment": wish.comment ?? ""])
         return .json(bytes: JSONValue.object(["Id": .string(image.id)]).serialized(), status: .created)
     }

@@ -42,9 +42,35 @@ enum CreateMembers {
             "DeviceRequests": "devices by capability (--gpus) are not given out yet; a device file goes with Devices",
             "DiskQuota": windows,
             "KernelMemory": "kernels have no such limit any more: it is a part of Memory",
-            "KernelMemoryTCP": "kernels have no such limit any more: it is a part of Memory",
             "StorageOpt": "the writable layer has no quota",
         ])
+
+    /// What 1.52 has taken away: a container's address is that of its networks.
+    static let configSince52 = Object(
+        prefix: "", accepted: [:],
+        refused: [
+            "MacAddress": "say it of the network, NetworkingConfig.EndpointsConfig: since API 1.52 a container has none"
+        ])
+
+    /// What 1.52 has taken away: it says nothing from then on.
+    static let hostConfigUntil51 = Object(
+        prefix: "HostConfig.", accepted: [:],
+        refused: ["KernelMemoryTCP": "kernels have no such limit any more: it is a part of Memory"])
+
+    /// What `docker update` names and cannot change.
+    static let update = Object(
+        prefix: "", accepted: [:],
+        refused: Dictionary(
+            uniqueKeysWithValues: [
+                "KernelMemory", "CpuRealtimePeriod", "CpuRealtimeRuntime", "CgroupParent", "OomKillDisable",
+                "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps",
+                "BlkioDeviceWriteIOps", "Devices", "DeviceCgroupRules", "DeviceRequests", "Ulimits",
+            ].map { ($0, whileItExists) }))
+
+    private static let whileItExists = "it cannot be changed while the container exists"
+
+    static let updateUntil51 = Object(
+        prefix: "", accepted: [:], refused: ["KernelMemoryTCP": whileItExists])
 
     static let endpoint = Object(
         prefix: "EndpointSettings.",
@@ -83,10 +109,12 @@ enum CreateMembers {
         refused: ["Options": "make the volume with its options first (`docker volume create`)"])
 
     /// - Throws: `DockerError` 400 that names the first member that is refused.
-    static func check(_ body: JSONValue) throws {
+    static func check(_ body: JSONValue, _ version: APIVersion) throws {
         try config.check(body)
+        if version >= .v1_52 { try configSince52.check(body) }
         let host = body["HostConfig"]
         try hostConfig.check(host)
+        if version < .v1_52 { try hostConfigUntil51.check(host) }
         for mount in host?["Mounts"]?.arrayValue ?? [] {
             try Self.mount.check(mount)
             try bindOptions.check(mount["BindOptions"])
@@ -96,6 +124,12 @@ enum CreateMembers {
         for member in body["NetworkingConfig"]?["EndpointsConfig"]?.objectValue?.members ?? [] {
             try checkEndpoint(member.value)
         }
+    }
+
+    /// Checks an update.
+    static func checkUpdate(_ body: JSONValue, _ version: APIVersion) throws {
+        try update.check(body)
+        if version < .v1_52 { try updateUntil51.check(body) }
     }
 
     /// Checks an EndpointSettings.

@@ -54,13 +54,9 @@ struct CreateRequest: Decodable, Sendable {
     init() {}
 
     /// - Throws: `DockerError` 400 for JSON of another shape, and for what is known and not supported.
-    init(_ body: JSONValue) throws {
-        do {
-            self = try JSONCoding.decode(Self.self, from: body)
-        } catch let error as JSONError {
-            throw DockerError.badRequest("invalid JSON: \(error)")
-        }
-        try CreateMembers.check(body)
+    init(_ body: JSONValue, version: APIVersion = .newest) throws {
+        self = try DockerCall.decode(Self.self, from: body)
+        try CreateMembers.check(body, version)
     }
 
     /// A command: a list of words, or one word as a text.

@@ -11,8 +11,9 @@ extension DockerAPI {
         [
             DockerRoute(.post, "/containers/create", access: .work) { call in
                 let name = try call.query.text("name").map { try Self.containerName($0) }
-                let request = try CreateRequest(try await call.body(JSONValue.self))
-                let made = try await create(request, name: name, platform: call.query.text("platform"))
+                let request = try CreateRequest(try await call.body(JSONValue.self), version: call.version)
+                let made = try await create(
+                    request, name: name, platform: call.query.text("platform"), version: call.version)
                 let answer: JSONValue = [
                     "Id": .string(made.view.id.text), "Warnings": .array(made.warnings.map { .string($0) }),
                 ]
@@ -44,7 +45,7 @@ extension DockerAPI {
 
     /// Makes a container that is not started yet.
     func create(
-        _ request: CreateRequest, name: String?, platform: String?
+        _ request: CreateRequest, name: String?, platform: String?, version: APIVersion
     ) async throws -> (view: ContainerView, warnings: [String]) {
         guard let image = request.image, !image.isEmpty else {
             throw DockerError.badRequest("Image is empty: a container is made from an image")
@@ -69,7 +70,7 @@ extension DockerAPI {
             throw await taken(name, or: error)
         }
         guard case .container(let view) = reply else { throw APIProblem.unexpected }
-        return (view, translation.warnings)
+        return (view, translation.warnings + (version >= .v1_52 ? translation.emptyBindings : []))
     }
 
     /// Something that the request names is not there. Clients take 404 for a missing image, and go to get it.

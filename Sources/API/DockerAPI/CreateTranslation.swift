@@ -12,6 +12,8 @@ struct CreateTranslation {
     var pod: PodSpec
     var labels: [String: String] = [:]
     var warnings: [String] = []
+    /// Warnings of ports with an empty list of bindings, which clients are told since API 1.52.
+    var emptyBindings: [String] = []
 
     var host: HostConfigRequest { request.hostConfig ?? HostConfigRequest() }
 
@@ -159,20 +161,12 @@ struct CreateTranslation {
 
     /// The restart policy, and with it whether another node takes the container over when its own is lost.
     private mutating func restart(_ expressions: SwarmExpressions) throws {
-        let name = host.restartPolicy?.name ?? ""
-        let retries = host.restartPolicy?.maximumRetryCount ?? 0
-        guard let condition = name.isEmpty ? .no : RestartPolicy.Condition(rawValue: name) else {
-            throw DockerError.badRequest("invalid restart policy: unknown policy '\(name.prefix(40))'")
-        }
-        guard retries == 0 || condition == .onFailure, retries >= 0 else {
-            throw DockerError.badRequest(
-                "invalid restart policy: maximum retry count can only be used with 'on-failure', and is not negative")
-        }
-        if host.autoRemove == true, condition != .no {
+        let policy = try host.restartPolicy?.policy() ?? RestartPolicy(.no)
+        if host.autoRemove == true, policy.condition != .no {
             throw DockerError.badRequest("can't create 'AutoRemove' container with restart policy")
         }
-        pod.restart = RestartPolicy(condition, maximumRetries: retries > 0 ? retries : nil)
-        if expressions.reschedules ?? (condition != .no) { pod.loss = LossPolicy(replaceAfter: 60) }
+        pod.restart = policy
+        if expressions.reschedules ?? (policy.condition != .no) { pod.loss = LossPolicy(replaceAfter: 60) }
     }
 }
 

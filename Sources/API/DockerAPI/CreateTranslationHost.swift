@@ -1,3 +1,4 @@
+import Confinement
 import JSON
 import Model
 import Wire
@@ -78,8 +79,9 @@ extension CreateTranslation {
         }
         let added = Set((host.capAdd ?? []).map(full))
         let dropped = Set((host.capDrop ?? []).map(full))
-        if spec.privileged || added.contains("ALL") { return Set(Capability.names).subtracting(dropped) }
-        return (dropped.contains("ALL") ? [] : SeccompText.usualCapabilities).union(added).subtracting(dropped)
+        if spec.privileged || added.contains("ALL") { return Set(Model.Capability.names).subtracting(dropped) }
+        let usual = dropped.contains("ALL") ? [] : CapabilitySet.containerDefaults.names
+        return Set(usual).union(added).subtracting(dropped)
     }
 
     mutating func limits() throws {

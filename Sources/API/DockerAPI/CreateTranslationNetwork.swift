@@ -126,7 +126,13 @@ extension CreateTranslation {
                 throw DockerError.badRequest("invalid port specification: \(Admission.quoted(key))")
             }
             exposed.insert(port)
-            for binding in bindings ?? [] { bound.append(try mapping(port, binding)) }
+            // An empty list means any port of the node, as dockerd takes it still.
+            let wanted = bindings ?? []
+            if wanted.isEmpty {
+                emptyBindings.append(
+                    "port \(port) has an empty list of bindings, which is to mean nothing some time: give it one")
+            }
+            for binding in wanted.isEmpty ? [.init()] : wanted { bound.append(try mapping(port, binding)) }
         }
         if host.publishAllPorts == true {
             for port in exposed {

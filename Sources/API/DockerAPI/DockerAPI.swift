@@ -8,7 +8,7 @@ import MasterCore
 import Model
 import Wire
 
-/// The Docker Engine API, 1.24 to 1.51, over all nodes as if they were one engine.
+/// The Docker Engine API, 1.24 to 1.56, over all nodes as if they were one engine.
 ///
 /// It follows the shapes and status codes of Moby's `api/swagger.yaml`. What is refused is refused by name:
 /// docs/docker-api.md lists all commands with what works, differs or is refused.
@@ -22,7 +22,7 @@ package struct DockerAPI: Sendable {
     /// Adds the API to a master's listener.
     package static let face: MasterFace = { router, master in DockerAPI(master).add(to: router) }
 
-    private var routes: [DockerRoute] {
+    var routes: [DockerRoute] {
         [
             systemRoutes, eventRoutes, createRoutes, inspectRoutes, containerRoutes, streamRoutes, contentRoutes,
             imageRoutes, volumeRoutes, networkRoutes, refusedRoutes,
@@ -82,7 +82,7 @@ package struct DockerAPI: Sendable {
             return text
         }
         let version = try Self.takeVersion(&path)
-        switch table.find(request.method, path) {
+        switch table.find(request.method, path, in: version) {
         case .found(let route, let parameters):
             let subject = Subject.current
             guard subject.may(route.access) else {
@@ -130,7 +130,6 @@ extension HTTPField.Name {
     static let swarm = Self.known("Swarm")
     static let pragma = Self.known("Pragma")
     static let registryAuth = Self.known("X-Registry-Auth")
-    static let registryConfig = Self.known("X-Registry-Config")
     static let pathStat = Self.known("X-Docker-Container-Path-Stat")
 
     /// A name that is a token of RFC 9110: none of ours is not.

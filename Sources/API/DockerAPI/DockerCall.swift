@@ -44,6 +44,15 @@ struct DockerCall: Sendable {
         return value
     }
 
+    /// - Throws: `DockerError` 400 for JSON of another shape.
+    static func decode<Value: Decodable>(_ type: Value.Type, from body: JSONValue) throws -> Value {
+        do {
+            return try JSONCoding.decode(type, from: body)
+        } catch let error as JSONError {
+            throw DockerError.badRequest("invalid JSON: \(error)")
+        }
+    }
+
     /// The same for a body that may be left out.
     func optionalBody<Value: Decodable & Sendable>(_ type: Value.Type) async throws -> Value? {
         let bytes = try await request.jsonBytes(context)
@@ -106,17 +115,15 @@ struct DockerQuery: Sendable {
         return value
     }
 
-    /// A time: seconds since 1970 with or without a fraction, or RFC 3339.
+    /// A moment, see `DockerTime`; nil when it is not given.
+    ///
+    /// - Throws: `DockerError` 400 when it is given and none.
     func time(_ key: String) throws -> Timestamp? {
-        guard let text = text(key), text != "0" else { return nil }
-        if let time = Timestamp(rfc3339: text) { return time }
-        let parts = text.split(separator: ".", maxSplits: 1, omittingEmptySubsequences: false)
-        let fraction = parts.count == 2 ? String(parts[1]) : "0"
-        guard let seconds = Int64(parts[0]), (-8_999_999_999...8_999_999_999).contains(seconds),
-            fraction.utf8.count <= 9,
-            let nanoseconds = Int64(fraction + String(repeating: "0", count: 9 - fraction.utf8.count)), nanoseconds >= 0
-        else { throw DockerError.badRequest("\(key)=\(text.prefix(40)) is no time") }
-        return Timestamp(nanoseconds: seconds * 1_000_000_000 + nanoseconds)
+        guard let text = text(key) else { return nil }
+        guard let time = DockerTime.moment(text) else {
+            throw DockerError.badRequest("\(key)=\(text.prefix(40)) in the query is no time: \(DockerTime.forms)")
+        }
+        return time
     }
 }
 
@@ -131,16 +138,17 @@ extension Response {
 
     /// JSON values, each sent as soon as it is written; the head leaves at once. An error becomes the last of them.
     static func dockerLines(
-        _ context: ServiceContext, produce: @escaping @Sendable (LineWriter) async throws -> Void
+        _ context: ServiceContext, as type: JSONStreamType = .json,
+        produce: @escaping @Sendable (LineWriter) async throws -> Void
     ) -> Response {
         var response = Response.lines(context) { writer in
             do {
                 try await produce(writer)
             } catch let error where !(error is ClientGone) && !(error is CancellationError) {
-                try await writer.write(bytes: DockerError(error).streamLine)
+                try await writer.write(bytes: type.framed(DockerError(error).streamLine))
             }
         }
-        response.headers[.contentType] = "application/json"
+        response.headers[.contentType] = type.rawValue
         return response
     }
 }

@@ -47,8 +47,6 @@ struct DockerEvent: Sendable {
             if let signal = attributes["signal"].flatMap({ SignalName($0) }) {
                 attributes["signal"] = "\(signal.number)"
             }
-        case "exec_create", "exec_start":
-            if let command = attributes.removeValue(forKey: "command") { action += ": \(command)" }
         default: break
         }
         attributes["node"] = nil
@@ -88,7 +86,7 @@ struct DockerEvent: Sendable {
             ]),
             "time": .integer(time.nanoseconds / 1_000_000_000), "timeNano": .integer(time.nanoseconds),
         ]
-        if version <= .lastWithOldEvents, type == "container" || type == "image" {
+        if version < .v1_52, type == "container" || type == "image" {
             members["status"] = .string(action)
             members["id"] = .string(id)
             if let image = attributes["image"], type == "container" { members["from"] = .string(image) }
@@ -102,9 +100,4 @@ struct DockerEvent: Sendable {
         }
         return JSONValue.object(members).serialized()
     }
-}
-
-extension APIVersion {
-    /// The last whose events have `status`, `id` and `from`.
-    fileprivate static let lastWithOldEvents = APIVersion(minor: 51)
 }

@@ -26,10 +26,12 @@ struct DockerFilters: Sendable {
                 }
             }
         } catch {
-            throw DockerError.badRequest("invalid filter: \(error)")
+            throw DockerError.badRequest(
+                "invalid filter: filters in the query is no JSON as {\"label\":[\"a=b\"]}: \(error)")
         }
         for key in values.keys.sorted() where !allowed.contains(key) {
-            throw DockerError.badRequest("invalid filter '\(key)'")
+            throw DockerError.badRequest(
+                "invalid filter '\(key.prefix(80))': this path knows \(allowed.sorted().joined(separator: ", "))")
         }
         self.values = values.filter { !$0.value.isEmpty }
     }
@@ -51,13 +53,38 @@ struct DockerFilters: Sendable {
                 switch text {
                 case "1", "true", "True", "TRUE", "t", "T": return true
                 case "0", "false", "False", "FALSE", "f", "F": return false
-                default: throw DockerError.badRequest("invalid filter '\(key)=[\(text)]'")
+                default:
+                    throw DockerError.badRequest("invalid filter '\(key)=[\(text.prefix(80))]': write true or false")
                 }
             })
         guard truths.count == 1, let truth = truths.first else {
             throw DockerError.badRequest("invalid filter '\(key)': true and false exclude each other")
         }
         return truth
+    }
+
+    /// Moments, see `DockerTime`.
+    ///
+    /// - Throws: `DockerError` 400 for what is none.
+    func moments(_ key: String) throws -> [Timestamp] {
+        try self[key].map { text in
+            guard let time = DockerTime.moment(text) else {
+                throw DockerError.badRequest(
+                    "invalid filter '\(key)=\(text.prefix(80))': it is no time: \(DockerTime.forms)")
+            }
+            return time
+        }
+    }
+
+    /// The moment of a filter that can be given once; nil when it is not given.
+    ///
+    /// - Throws: `DockerError` 400 for what is none, and for several.
+    func moment(_ key: String) throws -> Timestamp? {
+        let moments = try moments(key)
+        guard moments.count <= 1 else {
+            throw DockerError.badRequest("invalid filter '\(key)': it is given \(moments.count) times, give one")
+        }
+        return moments.first
     }
 
     /// Whether the labels have every one of the key's `key` or `key=value`.

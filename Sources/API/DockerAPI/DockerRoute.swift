@@ -10,6 +10,8 @@ struct DockerRoute: Sendable {
     let method: HTTPRequest.Method
     /// What the caller has to be allowed.
     let access: Access
+    /// Before it there was no such route.
+    let since: APIVersion
     let pattern: [Part]
     let handler: Handler
 
@@ -22,9 +24,13 @@ struct DockerRoute: Sendable {
     }
 
     /// - Parameter path: `/containers/{id}/json`; `{name...}` is one or more parts.
-    init(_ method: HTTPRequest.Method, _ path: String, access: Access, handler: @escaping Handler) {
+    init(
+        _ method: HTTPRequest.Method, _ path: String, access: Access, since: APIVersion = .oldest,
+        handler: @escaping Handler
+    ) {
         self.method = method
         self.access = access
+        self.since = since
         self.handler = handler
         pattern = path.split(separator: "/").map { part in
             guard part.hasPrefix("{"), part.hasSuffix("}") else { return .word(String(part)) }
@@ -79,9 +85,9 @@ struct DockerRouteTable: Sendable {
     }
 
     /// - Parameter path: without the version, percent-decoded.
-    func find(_ method: HTTPRequest.Method, _ path: [String]) -> Outcome {
+    func find(_ method: HTTPRequest.Method, _ path: [String], in version: APIVersion) -> Outcome {
         var others: [HTTPRequest.Method] = []
-        for route in path.first.flatMap({ routes[$0] }) ?? [] {
+        for route in path.first.flatMap({ routes[$0] }) ?? [] where version >= route.since {
             guard let parameters = route.match(path) else { continue }
             if route.method == method || route.method == .get && method == .head { return .found(route, parameters) }
             others.append(route.method)

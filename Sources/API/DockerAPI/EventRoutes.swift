@@ -15,38 +15,37 @@ extension DockerAPI {
 
     private func events(_ call: DockerCall) async throws -> Response {
         let filter = EventFilter(
-            filters: try call.filters(EventFilter.keys), subject: .current, since: try time("since", call),
-            until: try time("until", call))
+            filters: try call.filters(EventFilter.keys), subject: .current, since: try call.query.time("since"),
+            until: try call.query.time("until"))
         if let since = filter.since, let until = filter.until, since > until {
-            throw DockerError.badRequest("since is later than until: no time lies between them")
+            throw DockerError.badRequest(
+                "since=\(since) is later than until=\(until): no time lies between them, so exchange them or leave one out"
+            )
         }
-        let version = call.version
+        let style = EventStyle(
+            version: call.version,
+            type: .events(call.version, accept: call.request.headers[values: .accept]))
         // Whoever names no time wants what comes, and nothing that has been.
         let past: Timestamp? = filter.until == nil ? filter.since ?? .now() : filter.since
         guard filter.until.map({ $0 > .now() }) ?? true else {
             let history = try await history(since: past)
-            return .dockerLines(call.context) { writer in
-                for line in lines(history, filter, version) { try await writer.write(bytes: line) }
+            return .dockerLines(call.context, as: style.type) { writer in
+                for line in lines(history, filter, style) { try await writer.write(bytes: line) }
             }
         }
         let (history, following) = try await master.followEvents(since: past)
-        return .dockerLines(call.context) { writer in
-            for line in lines(history, filter, version) { try await writer.write(bytes: line) }
+        return .dockerLines(call.context, as: style.type) { writer in
+            for line in lines(history, filter, style) { try await writer.write(bytes: line) }
             guard let until = filter.until else {
-                return try await follow(following, filter, version, writer)
+                return try await follow(following, filter, style, writer)
             }
             try await withThrowingTaskGroup(of: Void.self) { group in
                 defer { group.cancelAll() }
-                group.addTask { try await follow(following, filter, version, writer) }
+                group.addTask { try await follow(following, filter, style, writer) }
                 group.addTask { try await Task.sleep(for: .nanoseconds(max(0, until - .now()))) }
                 try await group.next()
             }
         }
-    }
-
-    /// A time of the query; 0 is the beginning of all.
-    private func time(_ key: String, _ call: DockerCall) throws -> Timestamp? {
-        call.query[key] == "0" ? Timestamp(nanoseconds: 0) : try call.query.time(key)
     }
 
     private func history(since: Timestamp?) async throws -> [Event] {
@@ -56,22 +55,28 @@ extension DockerAPI {
         return events
     }
 
-    private func lines(_ events: [Event], _ filter: EventFilter, _ version: APIVersion) -> [[UInt8]] {
-        events.compactMap { line($0, filter, version) }
+    private func lines(_ events: [Event], _ filter: EventFilter, _ style: EventStyle) -> [[UInt8]] {
+        events.compactMap { line($0, filter, style) }
     }
 
-    private func line(_ event: Event, _ filter: EventFilter, _ version: APIVersion) -> [UInt8]? {
+    private func line(_ event: Event, _ filter: EventFilter, _ style: EventStyle) -> [UInt8]? {
         guard let shown = DockerEvent(event), filter.shows(shown, of: event) else { return nil }
-        return shown.line(for: version)
+        return style.type.framed(shown.line(for: style.version))
     }
 
     private func follow(
-        _ following: AsyncThrowingStream<Event?, any Error>, _ filter: EventFilter, _ version: APIVersion,
+        _ following: AsyncThrowingStream<Event?, any Error>, _ filter: EventFilter, _ style: EventStyle,
         _ writer: LineWriter
     ) async throws {
         for try await event in following {
-            guard let event, let line = line(event, filter, version) else { continue }
+            guard let event, let line = line(event, filter, style) else { continue }
             try await writer.write(bytes: line)
         }
     }
+}
+
+/// In what form a client is told events.
+private struct EventStyle: Sendable {
+    let version: APIVersion
+    let type: JSONStreamType
 }

@@ -41,15 +41,13 @@ extension DockerAPI {
     }
 
     private static func requireRunning(_ view: ContainerView) throws {
-        guard view.container.state != .paused else {
+        switch view.summaryState {
+        case .running: return
+        case .paused:
             throw DockerError.conflict("Container \(view.id) is paused, unpause the container before exec")
-        }
-        guard !view.isRestarting else {
-            throw DockerError.conflict(
-                "Container \(view.id) is restarting, wait until the container is running")
-        }
-        guard view.container.state == .running else {
-            throw DockerError.conflict("Container \(view.id) is not running")
+        case .restarting:
+            throw DockerError.conflict("Container \(view.id) is restarting, wait until the container is running")
+        case .created, .exited, .removing, .dead: throw notRunning(view)
         }
     }
 
@@ -112,7 +110,7 @@ extension DockerAPI {
     private func execPlace(_ id: String) async throws -> ExecPlace {
         let (session, view) = try await exec(id)
         if session.phase.phase == .made { try Self.requireRunning(view) }
-        let (_, streams, task) = try await streams(view.id.text)
+        let (streams, task) = try await streams(of: view)
         return ExecPlace(session: session, name: view.name, streams: streams, task: task)
     }
 
@@ -233,7 +231,7 @@ private struct ExecStart: Decodable, Sendable {
     var isDetached: Bool { detach ?? false }
 
     func size(_ version: APIVersion) throws -> (columns: UInt16, rows: UInt16)? {
-        guard version >= APIVersion(minor: 42), !isDetached, let size = try ConsoleSize(consoleSize) else {
+        guard version >= .v1_42, !isDetached, let size = try ConsoleSize(consoleSize) else {
             return nil
         }
         guard terminal ?? false else {

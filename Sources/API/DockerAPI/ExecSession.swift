@@ -46,7 +46,7 @@ final class ExecSession: Sendable {
     }
 
     var phase: (phase: Phase, since: ContinuousClock.Instant) { state.withLock { ($0.phase, $0.since) } }
-    /// Why it could not be started.
+    /// Why it could not be started, or its end is not known.
     var failure: String? { state.withLock { $0.failure } }
     var isOver: Bool { if case .ended = phase.phase { true } else { false } }
 
@@ -82,7 +82,9 @@ final class ExecSession: Sendable {
         switch phase {
         case .starting: return
         case .running: break
-        case .made, .ended: throw DockerError.conflict("exec process \(id) is not running")
+        case .made, .ended:
+            throw DockerError.conflict(
+                "exec process \(id) is not running: only the terminal of one that runs has a size")
         }
         try await connection?.write(ByteBuffer(bytes: Frame.resize(columns: columns, rows: rows).encoded()))
     }
@@ -126,8 +128,10 @@ final class ExecSession: Sendable {
         }
         let wasRunning = if case .running = phase.phase { true } else { false }
         if wasRunning {
-            // Its node has gone: nobody will ever know how it ended.
-            end(code ?? 255, nil)
+            // Without a code its node has gone: nobody will ever know how it ended.
+            let loss = code == nil ? "exec \(id) is lost: \(failure ?? "its node has closed the connection")" : nil
+            end(code ?? 255, loss)
+            if let loss { await client?.write(Array("\(loss)\r\n".utf8), .stderr) }
             await tell("exec_die", ["execID": id, "exitCode": "\(code ?? 255)"])
         } else {
             let text = Self.explain(failure ?? "its node has closed the connection", code, request)

@@ -40,7 +40,12 @@ final class ExecSessions: Sendable {
             state.bytes += session.bytes
             return true
         }
-        guard fits else { throw DockerError(503, "too many programs run by exec: \(Self.limit) are the limit") }
+        guard fits else {
+            throw DockerError(
+                503,
+                "no room for another exec: \(Self.limit) that run, or \(Self.byteLimit >> 20) MiB of their commands and "
+                    + "variables, are the limit; end some first")
+        }
     }
 
     func remove(_ id: String) { state.withLock { Self.remove(id, &$0) } }

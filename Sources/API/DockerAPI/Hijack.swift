@@ -62,7 +62,7 @@ extension DockerCall {
 
     /// The media type of a stream; older clients know one only.
     func streamType(multiplexed: Bool) -> String {
-        multiplexed && version >= APIVersion(minor: 42) ? Self.multiplexedStream : Self.rawStream
+        multiplexed && version >= .v1_42 ? Self.multiplexedStream : Self.rawStream
     }
 
     /// Gives the connection to `session`: after 101 to a client that asks for `Upgrade: tcp`; otherwise after 200, with

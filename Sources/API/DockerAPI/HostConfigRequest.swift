@@ -1,4 +1,5 @@
 import JSON
+import Model
 
 /// HostConfig of Moby's `api/swagger.yaml`, its Resources with it, as far as something is done with it.
 struct HostConfigRequest: Decodable, Sendable {
@@ -139,6 +140,26 @@ struct HostConfigRequest: Decodable, Sendable {
         enum CodingKeys: String, CodingKey {
             case name = "Name"
             case maximumRetryCount = "MaximumRetryCount"
+        }
+
+        /// nil: nothing is said.
+        ///
+        /// - Throws: `DockerError` 400 for what is none.
+        func policy() throws -> Model.RestartPolicy? {
+            let retries = maximumRetryCount ?? 0
+            let given = name.flatMap { $0.isEmpty ? nil : $0 }
+            let known = given.map { Model.RestartPolicy.Condition(rawValue: $0) }
+            guard let condition = known ?? .no else {
+                throw DockerError.badRequest(
+                    "invalid restart policy: unknown policy '\((given ?? "").prefix(40))': no, always, unless-stopped and "
+                        + "on-failure are known")
+            }
+            guard retries == 0 || condition == .onFailure, retries >= 0 else {
+                throw DockerError.badRequest(
+                    "invalid restart policy: maximum retry count can only be used with 'on-failure', and is not negative"
+                )
+            }
+            return given == nil ? nil : Model.RestartPolicy(condition, maximumRetries: retries > 0 ? retries : nil)
         }
     }
 

@@ -37,10 +37,15 @@ extension DockerAPI {
     }
 
     func loadImages(_ call: DockerCall) async throws -> Response {
-        guard call.query.text("platform") == nil else {
-            throw DockerError.unsupported("platform", "an archive's image for the node is loaded")
+        // The node takes its own of an archive's platforms, which may be said.
+        let choices = try call.platforms()
+        let node = try await master.node(nil)
+        guard choices.allSatisfy({ $0.matches(node.platform) }) else {
+            throw DockerError.unsupported(
+                "platform=\(choices.map(\.description).joined(separator: ", "))",
+                "an image for the node, \(node.platform.os)/\(node.platform.architecture), is loaded: leave it out")
         }
-        let views = try await master.loadImages(call.request.body, on: nil)
+        let views = try await master.loadImages(call.request.body, on: node.id.text)
         return .dockerLines(call.context) { writer in
             for view in views {
                 let texts =
@@ -53,9 +58,7 @@ extension DockerAPI {
 
     /// - Parameter names: one without a tag means all tags of the repository, as with dockerd.
     func saveImages(_ call: DockerCall, _ names: [String]) async throws -> Response {
-        guard call.query.text("platform") == nil else {
-            throw DockerError.unsupported("platform", "an image is saved as the node has it")
-        }
+        let choices = try call.platforms()
         // Several may stand in one, with commas.
         let given = names.flatMap { $0.split(separator: ",").map(String.init) }
         guard !given.isEmpty else { throw DockerError.badRequest("no image is named in the query") }
@@ -68,7 +71,16 @@ extension DockerAPI {
                 : known.flatMap(\.names).filter { tag in
                     ImageName(name).map { ImageName(tag)?.repository == $0.repository } ?? false
                 }
-            if tags.isEmpty { all.append(Self.reference(name, try await image(name))) } else { all += tags.sorted() }
+            let references: [String]
+            if tags.isEmpty {
+                references = [Self.reference(name, try await image(name))]
+            } else {
+                references = tags.sorted()
+            }
+            for reference in references where !choices.isEmpty {
+                try Self.require(choices, of: try await image(reference), named: name)
+            }
+            all += references
         }
         return try await master.saveImages(call.request, all)
     }

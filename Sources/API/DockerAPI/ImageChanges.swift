@@ -156,27 +156,12 @@ enum ImageChanges {
         return check
     }
 
-    /// Nanoseconds of `1h30m`, `5s`, `100ms`.
     private static func duration(_ text: String) throws -> Int64 {
-        let units: [(String, Int64)] = [
-            ("ms", 1_000_000), ("us", 1000), ("ns", 1), ("h", 3_600_000_000_000), ("m", 60_000_000_000),
-            ("s", 1_000_000_000),
-        ]
-        var rest = text[...]
-        var sum: Int64 = 0
-        while !rest.isEmpty {
-            let digits = rest.prefix { $0.isASCII && $0.isNumber }
-            rest = rest.dropFirst(digits.count)
-            guard digits.count <= 9, let number = Int64(digits), let unit = units.first(where: { rest.hasPrefix($0.0) })
-            else { throw DockerError.badRequest("'\(text.prefix(40))' in changes is no duration, such as 30s") }
-            let (part, overflow) = number.multipliedReportingOverflow(by: unit.1)
-            guard !overflow, sum <= .max - part else {
-                throw DockerError.badRequest("'\(text.prefix(40))' in changes is too long a time")
-            }
-            sum += part
-            rest = rest.dropFirst(unit.0.count)
+        guard let span = DockerTime.span(text) else {
+            throw DockerError.badRequest(
+                "'\(text.prefix(40))' of HEALTHCHECK in changes is no span of time: write one as 30s or 1m30s")
         }
-        return sum
+        return span
     }
 
     private static func trimmed(_ text: some StringProtocol) -> String {

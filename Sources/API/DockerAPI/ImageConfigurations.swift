@@ -55,11 +55,7 @@ extension DockerAPI {
             details.image = view
             return details
         }
-        guard case .nodes(let nodes) = try await master.query(.imageNodes(view.digest)), let node = nodes.first else {
-            throw APIProblem.unexpected
-        }
-        var details = try await master.streams(node.node).json(
-            ImageDetails.self, .GET, "/images/\(PercentEncoding.encode(view.digest))")
+        var details = try await master.imageDetails(view.digest)
         configurations.remember(details)
         details.image = view
         return details

@@ -15,22 +15,27 @@ extension DockerAPI {
         guard case .nodes(let nodes) = try await master.query(.imageNodes(view.digest)) else {
             throw APIProblem.unexpected
         }
+        let (comment, author) = (details.comment ?? "", details.author ?? "")
         var object: JSONObject = [
             "Id": .string(view.id), "RepoTags": .list(view.names), "RepoDigests": .list(view.repositoryDigests ?? []),
-            "Parent": "", "Comment": .string(details.comment ?? ""), "Created": .time(view.createdAt),
+            "Created": .time(view.createdAt),
         ]
-        if call.version < APIVersion(minor: 45) {
-            object["Container"] = ""
-            object["ContainerConfig"] = Self.config(ImageDetails(image: view))
+        if call.version < .v1_52 {
+            object["Parent"] = ""
+            object["DockerVersion"] = ""
         }
-        object["DockerVersion"] = ""
-        object["Author"] = .string(details.author ?? "")
-        object["Config"] = Self.config(details)
+        if call.version < .v1_52 || !comment.isEmpty { object["Comment"] = .string(comment) }
+        if call.version < .v1_52 || !author.isEmpty { object["Author"] = .string(author) }
+        if call.version < .v1_45 {
+            object["Container"] = ""
+            object["ContainerConfig"] = Self.config(ImageDetails(image: view), call.version)
+        }
+        object["Config"] = Self.config(details, call.version)
         object["Architecture"] = .string(view.platform.architecture)
         if let variant = details.variant { object["Variant"] = .string(variant) }
         object["Os"] = .string(view.platform.os)
         object["Size"] = .integer(view.size)
-        if call.version < APIVersion(minor: 44) { object["VirtualSize"] = .integer(view.size) }
+        if call.version < .v1_44 { object["VirtualSize"] = .integer(view.size) }
         object["GraphDriver"] = ["Data": [:], "Name": "overlay2"]
         object["RootFS"] = ["Type": "layers", "Layers": .list(details.layers)]
         let named = view.namedAt?.values.max()
@@ -39,22 +44,32 @@ extension DockerAPI {
         return .json(bytes: JSONValue.object(object).serialized())
     }
 
-    private static func config(_ details: ImageDetails) -> JSONValue {
-        var object: JSONObject = [
-            "Hostname": "", "Domainname": "", "User": .string(details.user), "AttachStdin": false,
-            "AttachStdout": false, "AttachStderr": false,
-        ]
+    /// What an image says of its containers. Before 1.52 empty members are there too, and before 1.50 those that only
+    /// containers have.
+    static func config(_ details: ImageDetails, _ version: APIVersion) -> JSONValue {
+        var object = JSONObject()
+        if version < .v1_50 {
+            for key in ["Hostname", "Domainname", "Image"] { object[key] = "" }
+            for key in ["AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"] {
+                object[key] = false
+            }
+        }
+        func add(_ key: String, _ value: JSONValue, isEmpty: Bool) {
+            if version < .v1_52 || !isEmpty { object[key] = value }
+        }
+        func add(_ key: String, _ list: [String]) { add(key, .listOrNull(list), isEmpty: list.isEmpty) }
+        func add(_ key: String, _ text: String) { add(key, .string(text), isEmpty: text.isEmpty) }
+        add("User", details.user)
         if !details.exposedPorts.isEmpty { object["ExposedPorts"] = .set(details.exposedPorts) }
-        for key in ["Tty", "OpenStdin", "StdinOnce"] { object[key] = false }
-        object["Env"] = .listOrNull(details.environment)
-        object["Cmd"] = .listOrNull(details.command)
+        add("Env", details.environment)
+        add("Cmd", details.command)
         if let check = details.healthCheck { object["Healthcheck"] = healthCheck(check) }
-        object["Image"] = ""
-        object["Volumes"] = details.volumes.isEmpty ? .null : .set(details.volumes)
-        object["WorkingDir"] = .string(details.workingDirectory)
-        object["Entrypoint"] = .listOrNull(details.entrypoint)
-        object["OnBuild"] = .listOrNull(details.onBuild ?? [])
-        object["Labels"] = details.labels.isEmpty ? .null : .texts(details.labels)
+        let (volumes, labels) = (details.volumes, details.labels)
+        add("Volumes", volumes.isEmpty ? .null : .set(volumes), isEmpty: volumes.isEmpty)
+        add("WorkingDir", details.workingDirectory)
+        add("Entrypoint", details.entrypoint)
+        add("OnBuild", details.onBuild ?? [])
+        add("Labels", labels.isEmpty ? .null : .texts(labels), isEmpty: labels.isEmpty)
         if !details.stopSignal.isEmpty { object["StopSignal"] = .string(details.stopSignal) }
         if let shell = details.shell, !shell.isEmpty { object["Shell"] = .list(shell) }
         return .object(object)

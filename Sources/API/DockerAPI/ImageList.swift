@@ -14,6 +14,9 @@ extension DockerAPI {
     ]
 
     func listImages(_ call: DockerCall) async throws -> Response {
+        if call.version >= .v1_54, call.query.flag("identity"), !call.query.flag("manifests") {
+            throw DockerError.badRequest("identity in the query needs manifests=true beside it")
+        }
         let filters = try call.filters(Self.filters)
         let images = try await mergedImages()
         let shown = try await ImageSelection(filters, images, call, self).apply(images)
@@ -23,6 +26,11 @@ extension DockerAPI {
         let wanted = Set(filters["node"])
         var style = ImageStyle(version: call.version, nodes: names)
         if call.query.flag("shared-size") { style.sharedSizes = Self.sharedSizes(images) }
+        if call.version >= .v1_51 {
+            var users: [String: Int64] = [:]
+            try await master.forEachContainer { users[$0.imageID, default: 0] += 1 }
+            style.users = users
+        }
         let list = shown.filter { image in
             wanted.isEmpty || image.nodes.contains { wanted.contains($0.text) || wanted.contains(names[$0] ?? "") }
         }
@@ -80,8 +88,7 @@ private struct ImageSelection {
             let time = try await api.image(name).createdAt ?? Timestamp(nanoseconds: 0)
             before = min(before ?? time, time)
         }
-        for text in filters["until"] {
-            let time = try DockerAPI.moment(text)
+        for time in try filters.moments("until") {
             before = min(before ?? time, time)
         }
         self.before = before
@@ -191,7 +198,7 @@ struct ImageStyle: Sendable {
     func summary(_ image: ImageView) -> JSONValue {
         var tags = image.names
         var digests = image.repositoryDigests ?? []
-        if version < APIVersion(minor: 43), tags.isEmpty {
+        if version < .v1_43, tags.isEmpty {
             tags = ["<none>:<none>"]
             if digests.isEmpty { digests = ["<none>@<none>"] }
         }
@@ -202,7 +209,7 @@ struct ImageStyle: Sendable {
             "Labels": image.labels?.isEmpty ?? true ? .null : .texts(image.labels ?? [:]),
             "Containers": .integer(users.map { $0[image.id] ?? 0 } ?? -1),
         ]
-        if version < APIVersion(minor: 44) { object["VirtualSize"] = .integer(image.size) }
+        if version < .v1_44 { object["VirtualSize"] = .integer(image.size) }
         object["Nodes"] = .list(names(image))
         return .object(object)
     }

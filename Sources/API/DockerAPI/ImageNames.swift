@@ -67,10 +67,7 @@ extension DockerAPI {
     func pruneImages(_ call: DockerCall) async throws -> Response {
         let filters = try call.filters(["dangling", "until", "label", "label!"])
         let dangling = try filters.flag("dangling") ?? true
-        guard filters["until"].count <= 1 else {
-            throw DockerError.badRequest("more than one until filter specified")
-        }
-        let until = try filters["until"].first.map { try Self.moment($0) }
+        let until = try filters.moment("until")
         let known = try await master.images()
         let removal = try await master.pruneImages(named: !dangling) { image in
             let labels = image.labels ?? [:]

@@ -16,6 +16,9 @@ extension DockerAPI {
             DockerRoute(.post, "/images/load", access: .operate) { try await loadImages($0) },
             DockerRoute(.post, "/images/prune", access: .operate) { try await pruneImages($0) },
             DockerRoute(.get, "/images/{name...}/json", access: .read) { try await inspectImage($0) },
+            DockerRoute(.get, "/images/{name...}/attestations", access: .read, since: .v1_55) {
+                try await attestations($0)
+            },
             DockerRoute(.get, "/images/{name...}/history", access: .read) { try await imageHistory($0) },
             DockerRoute(.get, "/images/{name...}/get", access: .work) { try await saveImages($0, [$0.id]) },
             DockerRoute(.post, "/images/{name...}/push", access: .work) { try await pushImage($0) },

@@ -50,6 +50,7 @@ extension DockerAPI {
             inspect.node = host.node
         }
         inspect.probes = await probes(of: view)
+        inspect.execs = sessions.running(in: view.id)
         if measures {
             inspect.measures = true
             if let node = view.node, let task = view.task {
@@ -63,17 +64,11 @@ extension DockerAPI {
     /// What its node knows of its health check; nothing when it does not say so soon.
     private func probes(of view: ContainerView) async -> [ProbeResult] {
         guard view.spec.healthCheck != nil, view.container.health != .none, view.unreachableSince == nil,
-            let (_, streams, task) = try? await streams(view.id.text)
+            let (streams, task) = try? await streams(of: view)
         else { return [] }
-        let asked = try? await withThrowingTaskGroup(of: [ProbeResult].self) { group in
-            defer { group.cancelAll() }
-            group.addTask { try await streams.json([ProbeResult].self, .GET, NodeStreams.path(task, "health")) }
-            group.addTask {
-                try await Task.sleep(for: .seconds(3))
-                return []
-            }
-            return try await group.next() ?? []
-        }
-        return asked ?? []
+        return
+            (try? await within(.seconds(3)) {
+                try await streams.json([ProbeResult].self, .GET, NodeStreams.path(task, "health"))
+            }) ?? []
     }
 }

@@ -49,6 +49,12 @@ struct JSONText: Sendable {
         append(value ? "true" : "false")
     }
 
+    /// JSON that is at hand as bytes.
+    mutating func member(_ key: StaticString, json: [UInt8]) {
+        begin(key)
+        bytes.append(contentsOf: json)
+    }
+
     mutating func null(_ key: StaticString) {
         begin(key)
         append("null")

@@ -25,8 +25,8 @@ extension DockerAPI {
         var query = "stdout=\(stdout)&stderr=\(stderr)&follow=\(follow)&padded=true"
         query += "&timestamps=\(call.query.flag("timestamps"))&indented=\(call.query.flag("details"))"
         for key in ["since", "until"] {
-            // Before 1970 there is nothing to leave out, and nothing to show.
-            guard let time = try call.query.time(key) else { continue }
+            // 0 says nothing, as with dockerd.
+            guard let time = try call.query.time(key), time.nanoseconds != 0 else { continue }
             query += "&\(key)=\(Client.PercentEncoding.encode(time.description))"
         }
         // Whatever is no number means all, as Docker has it.
@@ -54,7 +54,7 @@ extension DockerAPI {
         let isMultiplexed = !view.spec.terminal
         // Without a node there was never a line.
         if view.task == nil, !isFollowed { return LogSource(isMultiplexed: isMultiplexed, answer: nil) }
-        let (_, streams, task) = try await streams(view.id.text)
+        let (streams, task) = try await streams(of: view)
         let answer = try await streams.open(.GET, NodeStreams.path(task, "logs"), query: query)
         return LogSource(isMultiplexed: isMultiplexed, answer: answer)
     }

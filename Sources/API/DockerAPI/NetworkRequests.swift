@@ -98,42 +98,18 @@ struct NetworkCreateRequest: Decodable, Sendable {
 
 /// The body of `POST /networks/{id}/connect` and `…/disconnect`.
 struct NetworkConnectRequest: Decodable, Sendable {
-    struct Endpoint: Decodable, Sendable {
-        struct Addresses: Decodable, Sendable {
-            var ipv4: String?
-            var ipv6: String?
-            var linkLocal: [String]?
-
-            enum CodingKeys: String, CodingKey {
-                case ipv4 = "IPv4Address"
-                case ipv6 = "IPv6Address"
-                case linkLocal = "LinkLocalIPs"
-            }
-        }
-
-        var addresses: Addresses?
-        var links: [String]?
-        var aliases: [String]?
-        var mac: String?
-        var driverOptions: [String: String]?
-        var gatewayPriority: Int?
-
-        enum CodingKeys: String, CodingKey {
-            case addresses = "IPAMConfig"
-            case links = "Links"
-            case aliases = "Aliases"
-            case mac = "MacAddress"
-            case driverOptions = "DriverOpts"
-            case gatewayPriority = "GwPriority"
-        }
-    }
-
     var container: String?
-    var endpoint: Endpoint?
+    var endpoint: EndpointRequest?
 
     enum CodingKeys: String, CodingKey {
         case container = "Container"
         case endpoint = "EndpointConfig"
+    }
+
+    /// - Throws: `DockerError` 400 for JSON of another shape, and for what is known and not supported.
+    init(_ body: JSONValue) throws {
+        self = try DockerCall.decode(Self.self, from: body)
+        try CreateMembers.checkEndpoint(body["EndpointConfig"])
     }
 
     var name: String {
@@ -145,27 +121,18 @@ struct NetworkConnectRequest: Decodable, Sendable {
         }
     }
 
-    /// - Throws: `DockerError` 400 for what is known and cannot be honoured.
+    /// - Throws: `DockerError` 400 for what only a container that is made can be given.
     func connection(of container: String) throws -> ConnectNetwork {
         if endpoint?.links?.isEmpty == false {
             throw DockerError.unsupported(
-                "EndpointConfig.Links", "members of a network find each other by name; use aliases for further names")
+                "EndpointSettings.Links", "members of a network find each other by name; use aliases for further names")
         }
-        if endpoint?.addresses?.ipv6?.isEmpty == false {
-            throw DockerError.unsupported("EndpointConfig.IPAMConfig.IPv6Address", "networks have IPv4 addresses only")
-        }
-        if endpoint?.addresses?.linkLocal?.isEmpty == false {
-            throw DockerError.unsupported("EndpointConfig.IPAMConfig.LinkLocalIPs", "give one address of the subnet")
-        }
-        if endpoint?.driverOptions?.isEmpty == false {
-            throw DockerError.unsupported("EndpointConfig.DriverOpts", "the driver bridge has none")
-        }
-        if let priority = endpoint?.gatewayPriority, priority != 0 {
+        if let priority = endpoint?.gwPriority, priority != 0 {
             throw DockerError.unsupported(
-                "EndpointConfig.GwPriority", "the way out leads through the first network that has one")
+                "EndpointSettings.GwPriority", "the way out leads through the first network that has one")
         }
         return ConnectNetwork(
-            container: container, aliases: endpoint?.aliases ?? [], address: endpoint?.addresses?.ipv4,
-            mac: endpoint?.mac)
+            container: container, aliases: endpoint?.aliases ?? [], address: endpoint?.ipamConfig?.ipv4Address,
+            mac: endpoint?.macAddress)
     }
 }

@@ -16,20 +16,20 @@ extension DockerAPI {
                 guard call.query.text("scope").map({ $0 == network.scope }) ?? true else {
                     throw Self.noNetwork(call.id)
                 }
-                return try .docker(network.json(call.version, withContainers: true))
+                return try .docker(network.json(call.version, isAlone: true))
             },
             DockerRoute(.post, "/networks/create", access: .work) { call in try await createNetwork(call) },
             DockerRoute(.post, "/networks/prune", access: .work) { call in try await pruneNetworks(call) },
             DockerRoute(.delete, "/networks/{id}", access: .work) { call in try await removeNetwork(call.id) },
             DockerRoute(.post, "/networks/{id}/connect", access: .work) { call in
-                let body = try await call.body(NetworkConnectRequest.self)
+                let body = try NetworkConnectRequest(try await call.body(JSONValue.self))
                 let reference = try await reference(call.id)
-                _ = try await master.perform(
-                    .connect(reference, try body.connection(of: container(body.name).id.text)))
+                let container = try await container(body.name).id.text
+                _ = try await master.perform(.connect(reference, try body.connection(of: container)))
                 return Response(status: .ok)
             },
             DockerRoute(.post, "/networks/{id}/disconnect", access: .work) { call in
-                let body = try await call.body(NetworkConnectRequest.self)
+                let body = try NetworkConnectRequest(try await call.body(JSONValue.self))
                 let reference = try await reference(call.id)
                 let container = try await container(body.name).id.text
                 _ = try await master.perform(.disconnect(reference, DisconnectNetwork(container: container)))
@@ -51,11 +51,11 @@ extension DockerAPI {
         return views
     }
 
-    private func containers() async throws -> [ContainerView] {
-        guard case .containers(let views) = try await master.query(.containers(ContainerFilter(all: true))) else {
-            throw APIProblem.unexpected
-        }
-        return views
+    private func shown(_ predefined: PredefinedNetwork) async throws -> ShownNetwork {
+        var selection = ContainerSelection()
+        selection.networks = [predefined.rawValue]
+        selection.states = [.running, .paused]
+        return ShownNetwork(predefined, try await master.containers(selection))
     }
 
     /// What the core is to be told: predefined networks have ids in this API alone.
@@ -65,12 +65,12 @@ extension DockerAPI {
     }
 
     private func shown(_ ref: String) async throws -> ShownNetwork {
-        if let predefined = PredefinedNetwork(ref) { return ShownNetwork(predefined, try await containers()) }
+        if let predefined = PredefinedNetwork(ref) { return try await shown(predefined) }
         do {
             return ShownNetwork(try await network(ref))
         } catch let problem as APIProblem where problem.code == .notFound {
             guard let predefined = PredefinedNetwork(idPrefix: ref) else { throw Self.noNetwork(ref) }
-            return ShownNetwork(predefined, try await containers())
+            return try await shown(predefined)
         }
     }
 
@@ -90,7 +90,7 @@ extension DockerAPI {
                 && filters.allow(labels: network.labels)
                 && (isDangling.map { $0 == (!network.isPredefined && !network.isUsed) } ?? true)
         }
-        return try .docker(JSONValue.array(shown.map { $0.json(call.version, withContainers: false) }))
+        return try .docker(JSONValue.array(shown.map { $0.json(call.version, isAlone: false) }))
     }
 
     private func createNetwork(_ call: DockerCall) async throws -> Response {
@@ -113,9 +113,8 @@ extension DockerAPI {
 
     private func pruneNetworks(_ call: DockerCall) async throws -> Response {
         let filters = try call.filters(["until", "label", "label!"])
-        guard filters["until"].count <= 1 else { throw DockerError.badRequest("until can be given once only") }
         let body = PruneNetworks(
-            until: try filters["until"].first.map { try Self.moment($0) }, labels: filters["label"],
+            until: try filters.moment("until"), labels: filters["label"],
             withoutLabels: filters["label!"])
         guard case .removed(let names) = try await master.perform(.pruneNetworks(body)) else {
             throw APIProblem.unexpected

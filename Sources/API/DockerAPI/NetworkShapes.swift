@@ -1,5 +1,6 @@
 import CNISpec
 import JSON
+import MasterCore
 import Model
 import Wire
 
@@ -48,11 +49,41 @@ struct ShownNetwork: Sendable {
     var labels: [String: String]
     /// Of networks that users made.
     private var network: Network?
-    private var pools: [JSONValue]
+    private var pools: [Pool]
     private var containers: [(id: String, name: String, endpoint: NetworkEndpoint?)]
     private var nodeName = ""
 
     let scope = "local"
+
+    /// A subnet, and what of it is taken.
+    private struct Pool {
+        var subnet: String
+        var gateway: String
+        var range = ""
+        var reserved: [String: String] = [:]
+
+        var json: JSONValue {
+            var object: JSONObject = ["Subnet": .string(subnet)]
+            if !range.isEmpty { object["IPRange"] = .string(range) }
+            object["Gateway"] = .string(gateway)
+            if !reserved.isEmpty { object["AuxiliaryAddresses"] = .texts(reserved) }
+            return .object(object)
+        }
+
+        /// How many addresses are taken, and how many of the range are left.
+        ///
+        /// - Parameter used: those of containers, in any subnet.
+        func status(_ used: [IPAddress]) -> JSONValue? {
+            guard let all = CIDR(subnet) else { return nil }
+            // The subnet's own address, and the one for all of it, are nobody's.
+            let nobodys = [all.first, all.last, IPAddress(gateway)] + reserved.values.map { IPAddress($0) }
+            let taken = Set((nobodys.compactMap(\.self) + used).filter(all.contains))
+            let part = CIDR(range) ?? all
+            let size = part.last.value - part.first.value + 1
+            let left = Int64(clamping: size) - Int64(taken.filter(part.contains).count)
+            return ["IPsInUse": .integer(Int64(taken.count)), "DynamicIPsAvailable": .integer(max(0, left))]
+        }
+    }
 
     init(_ view: NetworkView) {
         let network = view.network
@@ -68,39 +99,36 @@ struct ShownNetwork: Sendable {
         containers = view.members.compactMap { member in
             member.endpoint.map { (member.container.text, member.name, $0) }
         }
-        var pool: JSONObject = ["Subnet": .string(network.subnet)]
-        if !network.range.isEmpty { pool["IPRange"] = .string(network.range) }
-        pool["Gateway"] = .string(network.gateway)
-        if !network.reserved.isEmpty { pool["AuxiliaryAddresses"] = .texts(network.reserved) }
-        pools = [.object(pool)]
+        pools = [
+            Pool(
+                subnet: network.subnet, gateway: network.gateway, range: network.range, reserved: network.reserved)
+        ]
     }
 
-    /// - Parameter views: all containers, or none where they are not shown.
-    init(_ predefined: PredefinedNetwork, _ views: [ContainerView]) {
+    /// - Parameter members: the containers that are on it, or none where they are not shown.
+    init(_ predefined: PredefinedNetwork, _ members: [ContainerSummary]) {
         id = predefined.id
         name = predefined.rawValue
         driver = predefined.driver
         isPredefined = true
         isUsed = true
         labels = [:]
-        let members = views.filter { view in
-            view.network.rawValue == predefined.rawValue && view.status.isLive && view.container.state != .exited
-        }
-        containers = members.map { view in
-            (view.id.text, view.name, view.status.endpoints.first { $0.network == predefined.rawValue })
+        containers = members.map { member in
+            (member.id.text, member.name, member.networks.first { $0.name == predefined.rawValue }?.endpoint)
         }
         // Every node has a bridge of its own; only those that containers are on are known here.
         var subnets: Set<String> = []
         pools = []
         for endpoint in containers.compactMap(\.endpoint) where subnets.insert(endpoint.gateway).inserted {
             guard let subnet = CIDR(endpoint.address)?.network else { continue }
-            pools.append(["Subnet": .string("\(subnet)"), "Gateway": .string(endpoint.gateway)])
+            pools.append(Pool(subnet: "\(subnet)", gateway: endpoint.gateway))
         }
     }
 
-    func json(_ version: APIVersion, withContainers: Bool) -> JSONValue {
+    /// - Parameter isAlone: not in a list: with its containers, and what is taken of its subnets.
+    func json(_ version: APIVersion, isAlone: Bool) -> JSONValue {
         var members = JSONObject()
-        for container in withContainers ? containers : [] {
+        for container in isAlone ? containers : [] {
             members[container.id] = [
                 "Name": .string(container.name), "EndpointID": .string(container.id),
                 "MacAddress": .string(container.endpoint?.mac ?? ""),
@@ -119,9 +147,9 @@ struct ShownNetwork: Sendable {
             "Created": .string("\(network?.createdAt ?? Timestamp(nanoseconds: 0))"), "Scope": .string(scope),
             "Driver": .string(driver),
         ]
-        if version >= APIVersion(minor: 48) { object["EnableIPv4"] = true }
+        if version >= .v1_48 { object["EnableIPv4"] = true }
         object["EnableIPv6"] = false
-        object["IPAM"] = ["Driver": "default", "Options": .null, "Config": .array(pools)]
+        object["IPAM"] = ["Driver": "default", "Options": .null, "Config": .array(pools.map(\.json))]
         object["Internal"] = .bool(network?.isInternal ?? false)
         object["Attachable"] = .bool(network?.isAttachable ?? false)
         object["Ingress"] = false
@@ -130,6 +158,12 @@ struct ShownNetwork: Sendable {
         object["Containers"] = .object(members)
         object["Options"] = .texts(options)
         object["Labels"] = .texts(labels)
+        if version >= .v1_52, isAlone {
+            let used = containers.compactMap { $0.endpoint.flatMap { CIDR($0.address)?.address } }
+            var subnets = JSONObject()
+            for pool in pools { subnets[pool.subnet] = pool.status(used) }
+            object["Status"] = ["IPAM": ["Subnets": .object(subnets)]]
+        }
         return .object(object)
     }
 }

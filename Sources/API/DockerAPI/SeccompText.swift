@@ -4,13 +4,6 @@ import Model
 /// Docker's form of a seccomp profile, which has conditions on the rules, in the OCI specification's form, which has
 /// none.
 enum SeccompText {
-    /// What a container has when nothing is said about capabilities.
-    static let usualCapabilities: Set = [
-        "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
-        "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_AUDIT_WRITE",
-        "CAP_SETFCAP",
-    ]
-
     /// The kernel's names of the architectures that images name.
     private static let machines = [
         "amd64": ["amd64", "x86", "x32"], "arm64": ["arm64", "arm"], "arm": ["arm"], "386": ["x86"],

@@ -18,17 +18,27 @@ extension DockerAPI {
     func note(
         _ container: ContainerID, _ name: String, _ action: String, _ attributes: [String: String] = [:]
     ) async {
-        let event = Event(
-            time: .now(), kind: "container", action: action, id: container.text, name: name, attributes: attributes)
-        // It is told for information: what it tells of has been done already.
-        _ = try? await master.perform(.note(event))
+        await master.note("container", action, container.text, name, attributes)
+    }
+
+    /// What `work` gives; nil when it takes longer.
+    func within<Value: Sendable>(
+        _ time: Duration, _ work: @escaping @Sendable () async throws -> Value
+    ) async throws -> Value? {
+        try await withThrowingTaskGroup(of: Value?.self) { group in
+            defer { group.cancelAll() }
+            group.addTask { try await work() }
+            group.addTask {
+                try await Task.sleep(for: time)
+                return nil
+            }
+            return try await group.next() ?? nil
+        }
     }
 
     /// The way to the container's agent; nobody waits for it longer than the client does.
-    func found(
-        _ call: DockerCall, _ view: ContainerView
-    ) async throws -> (view: ContainerView, streams: NodeStreams, task: TaskID) {
-        try await call.context.untilPeerCloses { try await streams(view.id.text) }
+    func streams(of view: ContainerView, _ call: DockerCall) async throws -> (streams: NodeStreams, task: TaskID) {
+        try await call.context.untilPeerCloses { try await streams(of: view) }
     }
 
     /// Docker's `h` and `w`: a terminal's size in character cells.
@@ -38,9 +48,4 @@ extension DockerAPI {
         else { throw DockerError.badRequest("invalid resize: the query parameters h and w say the size") }
         return (UInt16(columns), UInt16(rows))
     }
-}
-
-extension ContainerView {
-    /// It has ended, and is about to be started again by its restart policy.
-    var isRestarting: Bool { [.exited, .failed].contains(status.phase) && status.restartAt != nil }
 }

@@ -141,14 +141,6 @@ struct SystemInfo {
     }
 }
 
-extension APIVersion {
-    fileprivate static let v1_42 = APIVersion(minor: 42)
-    fileprivate static let v1_44 = APIVersion(minor: 44)
-    fileprivate static let v1_49 = APIVersion(minor: 49)
-    fileprivate static let v1_50 = APIVersion(minor: 50)
-    fileprivate static let v1_52 = APIVersion(minor: 52)
-}
-
 /// The master's own machine.
 struct Machine {
     let name: String

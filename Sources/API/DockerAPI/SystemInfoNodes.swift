@@ -1,11 +1,11 @@
 import JSON
+import Master
 import MasterCore
 import Model
 import Wire
 
 /// A node as Swarm classic showed it in `docker info`.
 extension NodeView {
-    private var isReady: Bool { conditions.contains { $0.kind == .ready && $0.holds } }
     private var isSilent: Bool { conditions.contains { $0.kind == .unreachable && $0.holds } }
 
     /// nil: all is well with it.

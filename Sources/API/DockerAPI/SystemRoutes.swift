@@ -14,7 +14,6 @@ extension DockerAPI {
     var systemRoutes: [DockerRoute] {
         [
             DockerRoute(.get, "/_ping", access: .read) { _ in Self.pong },
-            DockerRoute(.head, "/_ping", access: .read) { _ in Self.pong },
             DockerRoute(.get, "/version", access: .read) { _ in try .docker(Self.versions) },
             DockerRoute(.get, "/info", access: .read) { call in try await info(call) },
         ]

@@ -112,7 +112,7 @@ extension DockerAPI {
 
     private func existing(_ name: String, _ parts: [String]) async throws -> VolumeView? {
         let node = parts.count == 2 ? try await master.node(parts[0]).id : nil
-        return try await master.volumes().first { $0.name == name && (node == nil || $0.node == node) }
+        return try await master.volumes(named: name).first { node == nil || $0.node == node }
     }
 
     private static func randomName() -> String {
@@ -137,11 +137,12 @@ extension DockerAPI {
 
     private func refuseUsed(_ view: VolumeView) async throws {
         guard !view.usedBy.isEmpty else { return }
-        guard case .containers(let containers) = try await master.query(.containers(ContainerFilter(all: true))) else {
-            throw APIProblem.unexpected
-        }
-        let users = containers.filter { container in
-            container.node == view.node && container.spec.mounts.contains { $0.source == .volume(name: view.name) }
+        var selection = ContainerSelection()
+        selection.volumes = [view.name]
+        selection.nodes = [view.node.text]
+        let users = try await master.containers(selection).filter { container in
+            // A place in a container may be called so too.
+            container.spec.mounts.contains { $0.source == .volume(name: view.name) }
         }
         let ids = users.map(\.id.text).sorted()
         throw DockerError.conflict(
@@ -151,7 +152,7 @@ extension DockerAPI {
     private func pruneVolumes(_ call: DockerCall) async throws -> Response {
         let filters = try call.filters(["label", "label!", "all"])
         // Since 1.42 those with names stay, unless all are asked for.
-        let all = try filters.flag("all") ?? (call.version < APIVersion(minor: 42))
+        let all = try filters.flag("all") ?? (call.version < .v1_42)
         let gone = try await master.volumes().filter { view in
             // What is elsewhere and is mounted when it is used holds nothing here that could be freed.
             view.usedBy.isEmpty && (view.options ?? [:]).isEmpty && (all || view.isAnonymous ?? false)

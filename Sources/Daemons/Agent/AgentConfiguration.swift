@@ -71,7 +71,7 @@ struct AgentPaths: Sendable {
         [socket, "\(socket).lock", namespaces, shims, runtime, secrets, "\(run)/cni"]
             + [
                 tasks, epochs, "\(epochs).new", images, volumes, network, membership, identity, "\(identity).new",
-                initProgram, lock,
+                initProgram, "\(initProgram).new", lock,
             ]
     }
 

@@ -48,7 +48,7 @@ struct NodeFacts: Sendable {
 
     private static func cgroupVersion() -> Int? {
         guard let layout = try? CgroupLayout.detect() else { return nil }
-        return layout.hierarchies.allSatisfy { $0.version == .v2 } ? 2 : 1
+        return layout.isUnified ? 2 : 1
     }
 
     /// What os-release(5) calls the system; nil: it says nothing.

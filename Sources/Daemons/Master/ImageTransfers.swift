@@ -28,7 +28,7 @@ package struct ImageTransfer: Sendable {
         for try await line in lines.decoded(as: TransferLine.self) {
             if let layer = line.layer {
                 if let far = tally.take(layer) {
-                    try await master.note("image", "\(action)_progress", name, name, far)
+                    await master.note("image", "\(action)_progress", name, name, far)
                 }
                 try await progress(layer)
             }
@@ -39,7 +39,7 @@ package struct ImageTransfer: Sendable {
         }
         try await master.refreshImages(of: node)
         if action == "pull" { try await master.settleNames(of: image) }
-        try await master.note("image", action, name, name)
+        await master.note("image", action, name, name)
         image.nodes = [node.id]
         return image
     }
@@ -131,7 +131,7 @@ extension ClusterMaster {
         let all = (query + (name.map { [("name", $0)] } ?? [])).map { "\($0.key)=\(PercentEncoding.encode($0.value))" }
         let (view, node) = try await upload(body, "/images/import", all, as: ImageView.self, on: ref)
         try await take([view], from: node)
-        try await note("image", "import", view.id, name ?? view.id)
+        await note("image", "import", view.id, name ?? view.id)
         var shown = view
         shown.nodes = [node.id]
         return shown
@@ -141,7 +141,7 @@ extension ClusterMaster {
     package nonisolated func loadImages(_ body: RequestBody, on ref: String?) async throws -> [ImageView] {
         let (views, node) = try await upload(body, "/images/load", [], as: [ImageView].self, on: ref)
         try await take(views, from: node)
-        for view in views { try await note("image", "load", view.id, view.names.first ?? view.id) }
+        for view in views { await note("image", "load", view.id, view.names.first ?? view.id) }
         return views.map { view in
             var view = view
             view.nodes = [node.id]
@@ -160,7 +160,7 @@ extension ClusterMaster {
             ImageView.self, .POST, NodeStreams.path(task, "commit"), body: .json(wish))
         let node = try await node(id.text)
         try await take([view], from: node)
-        try await note("image", "commit", view.id, wish.name ?? view.id)
+        await note("image", "commit", view.id, wish.name ?? view.id)
         view.nodes = [id]
         return view
     }
@@ -212,7 +212,7 @@ extension ClusterMaster {
         if let format { query.append("format=\(PercentEncoding.encode(format))") }
         let response = try await streams(node).relay(
             request, .GET, "/images/save", query: query.joined(separator: "&"))
-        for name in names { try await note("image", "save", name, name) }
+        for name in names { await note("image", "save", name, name) }
         return response
     }
 }

@@ -67,7 +67,7 @@ extension ClusterMaster {
         }
         try await settleNames(of: view)
         view.nodes = nodes.map(\.id)
-        try await note("image", "tag", view.id, ImageName(new)?.tagged ?? new)
+        await note("image", "tag", view.id, ImageName(new)?.tagged ?? new)
         return view
     }
 
@@ -132,8 +132,8 @@ extension ClusterMaster {
             }
             return sum
         }
-        for gone in removal.untagged { try await note("image", "untag", view.id, gone) }
-        if !removal.deleted.isEmpty { try await note("image", "delete", view.id, view.id) }
+        for gone in removal.untagged { await note("image", "untag", view.id, gone) }
+        if !removal.deleted.isEmpty { await note("image", "delete", view.id, view.id) }
         return removal
     }
 
@@ -148,10 +148,9 @@ extension ClusterMaster {
 
     /// Before anything is removed anywhere: a node only knows of its own tasks.
     private nonisolated func refuseUsed(_ image: ImageView, _ name: String) async throws(APIProblem) {
-        guard case .containers(let views) = try await query(.containers(ContainerFilter(all: true))) else {
-            throw APIProblem.unexpected
-        }
-        if let user = views.first(where: { $0.spec.imageDigest == image.digest }) {
+        var users = ContainerSelection()
+        users.images = [image.digest]
+        if let user = try await anyContainer(users) {
             throw APIProblem(
                 .conflict,
                 "the image \(name) is used by container \(user.name)"
@@ -192,7 +191,7 @@ extension ClusterMaster {
                 ImageRemoval.self, .POST, "/collect", body: .json(CollectImages(keep: kept.sorted())))
             for digest in removal.deleted where !sum.deleted.contains(digest) {
                 let id = known[digest] ?? digest
-                try await note("image", "delete", id, id)
+                await note("image", "delete", id, id)
             }
             sum.add(removal)
             try await refreshImages(of: node)
@@ -202,10 +201,10 @@ extension ClusterMaster {
 
     /// Digests of what containers and services have.
     private nonisolated func imagesInUse() async throws(APIProblem) -> Set<String> {
-        guard case .containers(let containers) = try await query(.containers(ContainerFilter(all: true))),
-            case .services(let services) = try await query(.services)
-        else { throw APIProblem.unexpected }
-        return Set(containers.map(\.spec.imageDigest) + services.flatMap { $0.pod.containers.map(\.imageDigest) })
+        var digests: Set<String> = []
+        try await forEachContainer { digests.insert($0.spec.imageDigest) }
+        guard case .services(let services) = try await query(.services) else { throw APIProblem.unexpected }
+        return digests.union(services.flatMap { $0.pod.containers.map(\.imageDigest) })
     }
 
     /// Does something on every node that answers: one that is away keeps what it has, and the core settles what its
@@ -242,12 +241,19 @@ extension ClusterMaster {
         _ = try await perform(.inventory(node.id, images: images, volumes: nil))
     }
 
-    /// Notes for users that something was done to an image or a volume.
+    /// Notes for users that something was done to an image, a volume or a container. What it tells of has been done: that
+    /// it cannot be told is logged, and fails nothing.
     package nonisolated func note(
         _ kind: String, _ action: String, _ id: String, _ name: String, _ attributes: [String: String] = [:]
-    ) async throws(APIProblem) {
-        _ = try await perform(
-            .note(Event(time: .now(), kind: kind, action: action, id: id, name: name, attributes: attributes)))
+    ) async {
+        let event = Event(time: .now(), kind: kind, action: action, id: id, name: name, attributes: attributes)
+        do {
+            _ = try await perform(.note(event))
+        } catch {
+            logger.warning(
+                "an event was not told",
+                metadata: ["kind": "\(kind)", "action": "\(action)", "id": "\(id)", "error": "\(error)"])
+        }
     }
 }
 

@@ -8,13 +8,18 @@ import Wire
 
 /// Named volumes of all nodes: what every face does with them.
 extension ClusterMaster {
-    /// All of them, with the containers that use each as they are known here: a node reports its volumes now and then.
-    package nonisolated func volumes() async throws(APIProblem) -> [VolumeView] {
-        guard case .volumes(let views) = try await query(.volumes),
-            case .containers(let containers) = try await query(.containers(ContainerFilter(all: true)))
-        else { throw APIProblem.unexpected }
+    /// All of them, or those of one name, with the containers that use each as they are known here: a node reports its
+    /// volumes now and then.
+    package nonisolated func volumes(named name: String? = nil) async throws(APIProblem) -> [VolumeView] {
+        guard case .volumes(var views) = try await query(.volumes) else { throw APIProblem.unexpected }
+        var selection = ContainerSelection()
+        if let name {
+            views = views.filter { $0.name == name }
+            selection.volumes = [name]
+        }
+        if views.isEmpty { return [] }
         var users: [VolumePlace: Set<String>] = [:]
-        for container in containers {
+        try await forEachContainer(selection) { container in
             for mount in container.spec.mounts {
                 guard case .volume(let name) = mount.source, let node = container.node else { continue }
                 users[VolumePlace(name: name, node: node), default: []].insert(container.name)
@@ -39,7 +44,7 @@ extension ClusterMaster {
     package nonisolated func volume(
         _ name: String, on ref: String? = nil
     ) async throws(APIProblem) -> (view: VolumeView, node: Node) {
-        var found = try await volumes().filter { $0.name == name }
+        var found = try await volumes(named: name)
         if let ref {
             let id = try await node(ref).id
             found = found.filter { $0.node == id }
@@ -66,12 +71,12 @@ extension ClusterMaster {
         let node = try await place(of: wish.name, ref)
         _ = try await perform(.expectVolume(wish.name, on: node.id, group: wish.group))
         wish.group = nil
-        let isNew = try await !volumes().contains { $0.name == wish.name && $0.node == node.id }
+        let isNew = try await !volumes(named: wish.name).contains { $0.node == node.id }
         var view = try await streams(node).json(VolumeView.self, .POST, "/volumes", body: .json(wish))
         view.node = node.id
         try await refreshVolumes(of: node)
-        if isNew { try await note("volume", "create", wish.name, wish.name, ["driver": "local"]) }
-        return (try await volumes().first { $0.name == wish.name && $0.node == node.id } ?? view, isNew)
+        if isNew { await note("volume", "create", wish.name, wish.name, ["driver": "local"]) }
+        return (try await volumes(named: wish.name).first { $0.node == node.id } ?? view, isNew)
     }
 
     /// Who may not bind paths of nodes gets none by way of a volume either.
@@ -102,7 +107,7 @@ extension ClusterMaster {
         try await streams(node).perform(
             .DELETE, "/volumes/\(PercentEncoding.encode(view.name))", query: "force=\(force)")
         try await refreshVolumes(of: node)
-        try await note("volume", "destroy", view.name, view.name, ["driver": "local"])
+        await note("volume", "destroy", view.name, view.name, ["driver": "local"])
     }
 
     /// Asks a node what volumes it has, so that the core knows before the answer to who has changed them.

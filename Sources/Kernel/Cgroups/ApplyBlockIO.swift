@@ -7,6 +7,7 @@ extension CgroupManager {
         if blockIO.leafWeight == 0 { blockIO.leafWeight = nil }
         if blockIO == CgroupResources.BlockIO() { return }
         let group = try group(.blkio, for: "blockIO")
+        if blockIO.isWeightLifted { try liftWeight(group) }
         if let weight = blockIO.weight { try writeWeight(group, "blockIO.weight", UInt64(weight), device: nil) }
         for device in blockIO.deviceWeights where device.value != 0 {
             try writeWeight(group, "blockIO.weightDevice", device.value, device: device)
@@ -51,9 +52,7 @@ extension CgroupManager {
     ) throws(CgroupError) {
         let weight = try checked(weight: weight, group)
         let prefix = device.map { "\($0.major):\($0.minor) " } ?? ""
-        let suffix = group.isUnified || device == nil ? "" : "_device"
-        let candidates =
-            group.isUnified ? ["io.bfq.weight", "io.weight"] : ["blkio.weight\(suffix)", "blkio.bfq.weight\(suffix)"]
+        let candidates = Self.weightFiles(group, device == nil ? "" : "_device")
         guard let file = candidates.first(where: { group.directory.has($0) }) else {
             throw group.error(
                 .unsupported, field, "\(group.directory.path) has none of \(candidates.joined(separator: ", "))",
@@ -61,6 +60,17 @@ extension CgroupManager {
         }
         let value = file == "io.weight" ? Self.unifiedWeight(weight) : weight
         try group.directory.write(file, prefix + String(value))
+    }
+
+    private static func weightFiles(_ group: ControllerGroup, _ suffix: String) -> [String] {
+        group.isUnified ? ["io.bfq.weight", "io.weight"] : ["blkio.weight\(suffix)", "blkio.bfq.weight\(suffix)"]
+    }
+
+    /// Where there is no weight none was ever set.
+    private func liftWeight(_ group: ControllerGroup) throws(CgroupError) {
+        guard let file = Self.weightFiles(group, "").first(where: { group.directory.has($0) }) else { return }
+        // That of the scheduler before BFQ, which old kernels have; else BFQ's and io.cost's.
+        try group.directory.write(file, file == "blkio.weight" ? "500" : "100")
     }
 
     private func writeLeafWeight(_ group: ControllerGroup, _ file: String, _ text: String) throws(CgroupError) {

@@ -79,6 +79,9 @@ package struct CgroupLayout: Sendable, Equatable {
     /// The cgroup v2 tree, with or without controllers.
     package var unified: CgroupHierarchy? { hierarchies.first { $0.version == .v2 } }
 
+    /// Every controller that there is is on cgroup v2.
+    package var isUnified: Bool { hierarchies.allSatisfy { $0.version == .v2 } }
+
     /// The hierarchy that has a controller. Freezing, CPU accounting and device rules need no controller in v2.
     package func home(of controller: CgroupController) -> CgroupHierarchy? {
         if let home = hierarchies.first(where: { $0.controllers.contains(controller) }) { return home }

@@ -71,6 +71,8 @@ package struct CgroupResources: Sendable, Equatable {
 
         /// 10 to 1000. 0 is nil.
         package var weight: UInt16?
+        /// Has the weight be what the kernel gives a group; before `weight`.
+        package var isWeightLifted = false
         /// Old v1 kernels only.
         package var leafWeight: UInt16?
         /// 10 to 1000 for single disks; 0 is left out.

@@ -34,18 +34,9 @@ extension SeccompProfile {
     /// are answered with ENOSYS, so that programs fall back to older ones, which a denial would keep them from.
     /// - Throws: `SeccompError` naming the rule, architecture or limit that cannot be had.
     package func compile() throws(SeccompError) -> SeccompProgram {
-        var skipped: [String] = []
-        var calls: [Call] = []
-        for rule in rules {
-            for name in rule.names {
-                let number = seccomp_syscall_resolve_name(name)
-                if number == __NR_SCMP_ERROR {
-                    skipped.append(name)
-                } else {
-                    calls.append(Call(name: name, number: number, rule: rule))
-                }
-            }
-        }
+        let calls = rules.flatMap { rule in
+            rule.names.map { Call(name: $0, number: seccomp_syscall_resolve_name($0), rule: rule) }
+        }.filter { $0.number != __NR_SCMP_ERROR }
         var covered = [SeccompArchitecture.native]
         // x32 before the architecture whose word it shares, which would take its calls.
         for architecture in [.x32].filter(architectures.contains) + architectures
@@ -68,7 +59,12 @@ extension SeccompProfile {
                 "has \(bytes.count / 8) instructions, at most \(Self.maximumInstructions) are possible: "
                     + "give fewer conditions or architectures")
         }
-        return SeccompProgram(bytes: bytes, flags: flags.rawValue, skipped: skipped)
+        return SeccompProgram(bytes: bytes, flags: flags.rawValue, skipped: unknownCalls)
+    }
+
+    /// Names that this libseccomp does not know, in the profile's order.
+    var unknownCalls: [String] {
+        rules.flatMap(\.names).filter { seccomp_syscall_resolve_name($0) == __NR_SCMP_ERROR }
     }
 
     /// A system call that a rule names, by its number on the native architecture (negative where it has none there).

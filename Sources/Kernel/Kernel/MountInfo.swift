@@ -31,9 +31,9 @@ package struct MountEntry: Sendable, Equatable {
 package enum MountInfo {
     /// The mounts that a process sees, in the kernel's order.
     ///
-    /// - Parameter process: a process number, or `self`.
+    /// - Parameter process: a process number, or the calling thread, which may be in a mount namespace of its own.
     /// - Throws: `KernelError`; EFBIG above 64 MiB, EPROTO for a line that cannot be understood.
-    package static func read(process: String = "self") throws(KernelError) -> [MountEntry] {
+    package static func read(process: String = "thread-self") throws(KernelError) -> [MountEntry] {
         let path = "/proc/\(process)/mountinfo"
         let text = try File.read(path, limit: 64 << 20)
         var entries: [MountEntry] = []

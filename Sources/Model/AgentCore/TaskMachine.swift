@@ -26,8 +26,8 @@ struct TaskMachine: Sendable {
     /// When a removal that failed is tried again, and how long the wait was.
     var removeAt: Timestamp?
     var removeDelay: Int64 = 0
-    /// What the update that is under way brings about.
-    var updating: TaskAssignment?
+    /// What the update that is under way brings about, and in whose place.
+    var updating: (target: TaskAssignment, previous: TaskAssignment)?
     /// When an update that failed is tried again, and how long the wait was.
     var updateAt: Timestamp?
     var updateDelay: Int64 = 0

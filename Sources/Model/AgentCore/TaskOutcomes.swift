@@ -58,8 +58,8 @@ extension TaskMachine {
             record.container.state = .exited
             record.container.exitCode = failure.exitCode
             record.container.finishedAt = now
-            record.container.reason = "start failed"
-            note("die", ["exitCode": "\(failure.exitCode)", "reason": "start failed"], now: now)
+            record.container.reason = ContainerStatus.startFailed
+            note("die", ["exitCode": "\(failure.exitCode)", "reason": ContainerStatus.startFailed], now: now)
             fail(failure, now: now)
         }
         earlyExit = nil

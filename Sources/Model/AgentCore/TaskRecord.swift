@@ -40,6 +40,8 @@ package struct TaskRecord: Sendable, Hashable, Codable {
     package var assignment: TaskAssignment
     /// What the pod that is there was made from, where `assignment` says something else since; nil: `assignment`.
     package var applied: TaskAssignment?
+    /// What was tried since, and may be there in part.
+    package var attempted: [TaskAssignment]?
     /// The boot of the machine in which `prepared` and the container are true.
     package var bootID: String
     /// Root file system, network and volumes are there.

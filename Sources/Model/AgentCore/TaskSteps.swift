@@ -41,7 +41,7 @@ extension TaskMachine {
         killAt = limited(killAt, Pace.rekill)
         removeAt = limited(removeAt, removeDelay)
         updateAt = limited(updateAt, updateDelay)
-        probeAt = limited(probeAt, Pace.seconds(container?.healthCheck?.pause() ?? 0))
+        probeAt = limited(probeAt, container?.healthCheck.map { probeInterval($0, now) } ?? 0)
     }
 
     // MARK: A container runs or is frozen

@@ -3,7 +3,14 @@ import Model
 import Wire
 
 /// Changes of what runs, without a new start.
+///
+/// While a change is not finished, what is there may be a mixture of what was before (`record.applied`) and of all that
+/// was tried since (`record.attempted`): each of them is led to what is wanted now, and only then is it brought about.
 extension TaskMachine {
+    /// Attempts that are remembered; a user who changes his mind more often while all of them fail may find something of
+    /// the oldest left.
+    private static let mostAttempts = 4
+
     /// Remembers what the pod was made from when the new assignment says something else of it.
     mutating func noteChange(from previous: TaskAssignment) {
         guard record.applied == nil else {
@@ -19,28 +26,31 @@ extension TaskMachine {
     ///
     /// - Returns: whether one was given out.
     mutating func beginUpdate(_ now: Timestamp, _ effects: inout [AgentEffect]) -> Bool {
-        guard let applied = record.applied else { return false }
-        let isThere = record.isLive || record.prepared
+        guard record.applied != nil else { return false }
         // Where nothing is yet, all of it is made anew. A container that does not run gets its limits with its start.
-        guard isThere, assignment.differs(from: applied), record.isLive || assignment.connectsOtherwise(than: applied)
-        else {
-            record.applied = nil
-            updateAt = nil
-            updateDelay = 0
+        let previous = mayBeThere.first {
+            record.isLive ? assignment.differs(from: $0) : record.prepared && assignment.connectsOtherwise(than: $0)
+        }
+        guard let previous else {
+            endUpdate()
             return false
         }
         guard updateAt.map({ $0 <= now }) ?? true else { return false }
         updateAt = nil
         operation = .updating
-        updating = assignment
-        effects.append(.update(assignment, previous: applied))
+        updating = (assignment, previous)
+        let attempted = record.attempted ?? []
+        if attempted.allSatisfy({ assignment.differs(from: $0) }) {
+            record.attempted = (attempted + [assignment]).suffix(Self.mostAttempts)
+        }
+        effects.append(.update(assignment, previous: previous))
         return true
     }
 
     mutating func updated(_ failure: ExecutorFailure?, now: Timestamp) {
         guard operation == .updating else { return }
         operation = nil
-        let target = updating
+        let done = updating
         updating = nil
         if let failure {
             updateDelay = min(Pace.longestDelay, max(Pace.retry, updateDelay * 2))
@@ -51,8 +61,24 @@ extension TaskMachine {
         if updateDelay != 0 { record.message = "" }
         updateDelay = 0
         updateAt = nil
+        guard let done, let applied = record.applied else { return }
+        // Nothing is left of the one that it began with, and the target is there in its place.
+        record.attempted?.removeAll { !done.previous.differs(from: $0) }
+        if !done.previous.differs(from: applied) {
+            record.applied = done.target
+            record.attempted?.removeAll { !done.target.differs(from: $0) }
+        }
         // Meanwhile something newer may have come.
-        record.applied = target.flatMap { assignment.differs(from: $0) ? $0 : nil }
+        if !mayBeThere.contains(where: { assignment.differs(from: $0) }) { endUpdate() }
+    }
+
+    private var mayBeThere: [TaskAssignment] { (record.attempted ?? []) + [record.applied].compactMap(\.self) }
+
+    private mutating func endUpdate() {
+        record.applied = nil
+        record.attempted = nil
+        updateAt = nil
+        updateDelay = 0
     }
 }
 

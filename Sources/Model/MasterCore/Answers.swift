@@ -114,7 +114,7 @@ extension MasterCore {
     }
 
     private func containers(_ filter: ContainerFilter, now: Timestamp) -> [ContainerView] {
-        state.indexes.containers.older(than: nil).lazy.filter(filter.admits)
+        state.indexes.containers.older(than: nil, newerThan: nil).lazy.map(\.container).filter(filter.admits)
             .compactMap { state.instances[$0.position.instance] }.filter { sees($0) }
             .compactMap { containerView($0, now: now) }.filter(filter.shows)
             .sorted { ($1.createdAt, $0.name) < ($0.createdAt, $1.name) }

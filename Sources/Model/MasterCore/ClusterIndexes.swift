@@ -20,6 +20,8 @@ struct ClusterIndexes: Sendable {
     private(set) var networkByName: [String: NetworkID] = [:]
     /// Revisions whose pods are attached to a network.
     private(set) var revisionsByNetwork: [NetworkID: Set<RevisionKey>] = [:]
+    /// Revisions whose pods name a volume.
+    private(set) var revisionsByVolume: [String: Set<RevisionKey>] = [:]
     /// Nodes that are cordoned or drained.
     private(set) var unavailable: Set<NodeID> = []
     /// Services with an instance on every node.
@@ -62,6 +64,7 @@ struct ClusterIndexes: Sendable {
         case .revision(let revision):
             revisionsByWorkload[revision.workload, default: []].insert(revision.number)
             for network in revision.networks { revisionsByNetwork[network, default: []].insert(revision.key) }
+            for volume in revision.pod.volumes { revisionsByVolume[volume, default: []].insert(revision.key) }
         case .instance(let instance):
             instanceByName[instance.name] = instance.id
             for container in instance.containers {
@@ -108,6 +111,10 @@ struct ClusterIndexes: Sendable {
             for network in revision.networks {
                 revisionsByNetwork[network]?.remove(revision.key)
                 if revisionsByNetwork[network]?.isEmpty == true { revisionsByNetwork[network] = nil }
+            }
+            for volume in revision.pod.volumes {
+                revisionsByVolume[volume]?.remove(revision.key)
+                if revisionsByVolume[volume]?.isEmpty == true { revisionsByVolume[volume] = nil }
             }
         case .network(let network):
             if networkByName[network.name] == network.id { networkByName[network.name] = nil }

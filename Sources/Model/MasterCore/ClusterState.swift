@@ -7,10 +7,10 @@ import Scheduling
 struct ClusterState: Sendable {
     private(set) var cluster: ClusterRecord?
     private(set) var nodes: [NodeID: Node] = [:]
-    private(set) var workloads: [WorkloadID: Workload] = [:]
-    private(set) var revisions: [RevisionKey: Revision] = [:]
-    private(set) var instances: [InstanceID: Instance] = [:]
-    private(set) var tasks: [TaskID: NodeTask] = [:]
+    private(set) var workloads = ObjectTable<WorkloadID, Workload>()
+    private(set) var revisions = ObjectTable<RevisionKey, Revision>()
+    private(set) var instances = ObjectTable<InstanceID, Instance>()
+    private(set) var tasks = ObjectTable<TaskID, NodeTask>()
     private(set) var claims: [Claim.Resource: Claim] = [:]
     private(set) var tokens: [TokenID: Token] = [:] { didSet { tokenChanges += 1 } }
     /// Grows with every change of a token.
@@ -35,8 +35,9 @@ struct ClusterState: Sendable {
         storeRevision = revision
         var tasks: [StoredObject] = []
         var instances: [Instance] = []
+        var ids = SharedIDs()
         for record in records {
-            guard let object = try StoredObject(record) else { continue }
+            guard let object = try StoredObject(record).map({ ids.shared($0) }) else { continue }
             modificationRevisions[object.key] = record.modificationRevision
             switch object {
             // What a task was promised is in its revision, so revisions come first.
@@ -91,12 +92,9 @@ struct ClusterState: Sendable {
 
     /// The draft did not come to be, or changed nothing: everything is as it was.
     mutating func undo() {
-        // What a task was promised is in its revision: revisions come back first.
-        let keys = draft.keys.sorted { left, right in
-            if case .task = right { return true }
-            return false
-        }
-        for key in keys { if case .some(let previous) = draft[key] { set(key, to: previous) } }
+        // What a task was promised is in its revision: tasks come back last.
+        for (key, previous) in draft where !key.isTask { set(key, to: previous) }
+        for (key, previous) in draft where key.isTask { set(key, to: previous) }
         draft = [:]
     }
 
@@ -161,6 +159,7 @@ struct ClusterState: Sendable {
         switch object {
         case .instance(let instance)?:
             if exists { list(instance) } else { indexes.containers.remove(instance.position) }
+        // Only these two change what its spec says.
         case .workload(let workload)?: listContainers(of: workload.id)
         case .revision(let revision)?: listContainers(of: revision.workload)
         case .task(let task)?: if let instance = instances[task.instance] { list(instance) }
@@ -170,16 +169,16 @@ struct ClusterState: Sendable {
 
     private mutating func listContainers(of workload: WorkloadID) {
         guard workloads[workload]?.kind == .container else { return }
-        for id in indexes.instancesByWorkload[workload] ?? [] { if let instance = instances[id] { list(instance) } }
+        for id in indexes.instancesByWorkload[workload] ?? [] {
+            if let instance = instances[id] { list(instance, isSpecNew: true) }
+        }
     }
 
-    private mutating func list(_ instance: Instance) {
-        var own: ListedContainer.Own?
+    private mutating func list(_ instance: Instance, isSpecNew: Bool = false) {
+        var own = isSpecNew ? nil : indexes.containers[instance.position]?.own
         let workload = workloads[instance.workload]
-        if let workload, workload.kind == .container, let pod = pod(of: workload) {
-            let labels = pod.containers.first?.labels ?? [:]
-            own = ListedContainer.Own(
-                labels: workload.labels.isEmpty ? labels : labels.merging(workload.labels) { $1 }, pod: pod)
+        if own == nil, let workload, workload.kind == .container, let pod = pod(of: workload) {
+            own = ListedContainer.Own(workload, pod)
         }
         let entry = ListedContainer(
             instance, task: shownTask(of: instance), desired: workload?.desired ?? .prepared, own: own)
@@ -219,7 +218,13 @@ extension ClusterState {
 
     /// Revisions of a workload that its tasks have, those on their way out too.
     func usedRevisions(of workload: WorkloadID) -> Set<Int> {
-        Set(instances(of: workload).flatMap { $0.tasks.compactMap { tasks[$0]?.revision } })
+        Set(tasks(of: workload).map(\.revision))
+    }
+
+    /// All tasks of a workload's instances, in no order.
+    func tasks(of workload: WorkloadID) -> [NodeTask] {
+        (indexes.instancesByWorkload[workload] ?? []).compactMap { instances[$0] }.flatMap(\.tasks)
+            .compactMap { tasks[$0] }
     }
 
     func tasks(on node: NodeID) -> [NodeTask] {

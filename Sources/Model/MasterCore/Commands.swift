@@ -100,13 +100,16 @@ extension MasterCore {
     /// Writes a new revision of a workload, and forgets those that are neither new nor used.
     mutating func put(_ pod: PodSpec, as number: Int, of workload: WorkloadID, now: Timestamp) {
         state.put(.revision(Revision(workload: workload, number: number, pod: pod, createdAt: now)))
-        let kept = Set((state.indexes.revisionsByWorkload[workload] ?? []).sorted(by: >).prefix(Self.keptRevisions))
+        let all = (state.indexes.revisionsByWorkload[workload] ?? []).sorted(by: >)
+        // A container is never rolled back.
+        let old = all.dropFirst(state.workloads[workload]?.kind == .container ? 1 : Self.keptRevisions)
+        guard !old.isEmpty else { return }
         let used = state.usedRevisions(of: workload)
-        for old in state.indexes.revisionsByWorkload[workload] ?? [] where !kept.contains(old) && !used.contains(old) {
+        for old in old where !used.contains(old) {
             state.delete(.revision(RevisionKey(workload: workload, number: old)))
         }
     }
 
-    /// Revisions of a workload that are kept for rollback.
+    /// Revisions of a service that are kept for rollback.
     static let keptRevisions = 5
 }

@@ -46,7 +46,7 @@ extension MasterCore {
             try admission.stop(StopOrder(signal: action.signal, grace: action.grace))
         }
         guard let workload = state.workloads[instance.workload] else {
-            throw APIProblem(.notFound, "there is no container '\(ref)'")
+            throw Self.noContainer(ref)
         }
         guard workload.desired != .removed else {
             throw APIProblem(.conflict, "the container \(instance.name) is being removed")
@@ -135,7 +135,7 @@ extension MasterCore {
     ) throws(APIProblem) -> PendingReply {
         let instance = try instance(ref)
         guard var workload = state.workloads[instance.workload] else {
-            throw APIProblem(.notFound, "there is no container '\(ref)'")
+            throw Self.noContainer(ref)
         }
         guard workload.kind == .container else {
             throw APIProblem(

@@ -35,10 +35,9 @@ package struct ClusterCounts: Sendable {
 extension MasterCore {
     var counts: ClusterCounts {
         var counts = ClusterCounts()
-        for instance in state.instances.values where sees(instance) {
-            let task = state.shownTask(of: instance)
-            counts.containers.add(task?.status.phase)
-            if let task { counts.onNodes[task.node, default: ContainerCounts()].add(task.status.phase) }
+        for container in state.indexes.containers.all where sees(container) {
+            counts.containers.add(container.phase)
+            if let node = container.node { counts.onNodes[node, default: ContainerCounts()].add(container.phase) }
         }
         counts.images = memory.values.reduce(into: Set<String>()) { $0.formUnion($1.digests) }.count
         counts.heard = memory.compactMapValues(\.heard)

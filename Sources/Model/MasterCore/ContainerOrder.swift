@@ -32,6 +32,9 @@ final class ListedContainer: Sendable {
     let workload: WorkloadID
     /// The task that is shown.
     let task: TaskID?
+    /// Of that task; nil: there is none.
+    let revision: Int?
+    let phase: TaskStatus.Phase?
     let node: NodeID?
     let state: ContainerState
     let health: ContainerStatus.Health
@@ -42,24 +45,22 @@ final class ListedContainer: Sendable {
     /// For a container that is a workload of its own; instances of services may be of different revisions.
     let own: Own?
 
-    struct Own: Sendable {
+    /// What its spec says.
+    final class Own: Sendable {
         let labels: [String: String]
-        /// As users wrote them, and digests of manifests.
-        let images: [String]
-        let mounts: [Mount]
-        let exposedPorts: [String]
+        let containers: [ContainerSpec]
         let ports: [PortMapping]
         let network: PodSpec.Network
         let attachments: [NetworkAttachment]
+        let facts: ContainerFacts
 
-        init(labels: [String: String], pod: PodSpec) {
-            self.labels = labels
-            images = pod.containers.flatMap { [$0.imageDigest, $0.image] }
-            mounts = pod.containers.flatMap(\.mounts)
-            exposedPorts = pod.containers.flatMap(\.exposedPorts)
+        init(_ workload: Workload, _ pod: PodSpec) {
+            labels = workload.labels(of: pod.containers.first)
+            containers = pod.containers
             ports = pod.ports
             network = pod.network
             attachments = pod.attachments
+            facts = ContainerFacts(labels: labels, containers: containers)
         }
     }
 
@@ -71,6 +72,8 @@ final class ListedContainer: Sendable {
         name = instance.name
         workload = instance.workload
         self.task = task?.id
+        revision = task?.revision
+        phase = task?.status.phase
         node = task?.node
         state = ContainerState(
             task: task?.status, desired: desired == .removed ? .removed : task?.desired ?? desired)
@@ -82,22 +85,42 @@ final class ListedContainer: Sendable {
     }
 }
 
+/// A container with what rules most of them out before it is looked at.
+struct ListedEntry: Sendable {
+    let facts: ContainerFacts
+    let container: ListedContainer
+}
+
 /// All containers by their age.
 struct ContainerOrder: Sendable {
     /// The oldest first, so that a new one is appended.
-    private var entries: [ListedContainer] = []
+    private var entries: [ListedEntry] = []
 
-    var count: Int { entries.count }
+    /// In no order.
+    var all: some Sequence<ListedContainer> { entries.lazy.map(\.container) }
 
-    /// Those older than `position` (nil: all), the newest first.
-    func older(than position: ContainerPosition?) -> ReversedCollection<ArraySlice<ListedContainer>> {
-        entries[..<(position.map(firstIndex) ?? entries.count)].reversed()
+    /// Those older than `position` and newer than `oldest` (nil: all), the newest first.
+    func older(
+        than position: ContainerPosition?, newerThan oldest: ContainerPosition?
+    ) -> ReversedCollection<ArraySlice<ListedEntry>> {
+        let end = position.map(firstIndex) ?? entries.count
+        var start = oldest.map(firstIndex) ?? 0
+        if start < entries.count, entries[start].container.position == oldest { start += 1 }
+        return entries[min(start, end)..<end].reversed()
+    }
+
+    /// What is known of the one that stands there.
+    subscript(position: ContainerPosition) -> ListedContainer? {
+        let index = firstIndex(position)
+        guard index < entries.count, entries[index].container.position == position else { return nil }
+        return entries[index].container
     }
 
     /// Adds it, or puts it in the place of what was known of it.
-    mutating func set(_ entry: ListedContainer) {
-        let index = firstIndex(entry.position)
-        if index < entries.count, entries[index].position == entry.position {
+    mutating func set(_ container: ListedContainer) {
+        let entry = ListedEntry(facts: container.own?.facts ?? .unknown, container: container)
+        let index = firstIndex(container.position)
+        if index < entries.count, entries[index].container.position == container.position {
             entries[index] = entry
         } else {
             entries.insert(entry, at: index)
@@ -106,16 +129,16 @@ struct ContainerOrder: Sendable {
 
     mutating func remove(_ position: ContainerPosition) {
         let index = firstIndex(position)
-        if index < entries.count, entries[index].position == position { entries.remove(at: index) }
+        if index < entries.count, entries[index].container.position == position { entries.remove(at: index) }
     }
 
     /// The first that is not older.
     private func firstIndex(_ position: ContainerPosition) -> Int {
-        if let last = entries.last, last.position < position { return entries.count }
+        if let last = entries.last, last.container.position < position { return entries.count }
         var (low, high) = (0, entries.count)
         while low < high {
             let middle = (low + high) / 2
-            if entries[middle].position < position { low = middle + 1 } else { high = middle }
+            if entries[middle].container.position < position { low = middle + 1 } else { high = middle }
         }
         return low
     }

@@ -66,26 +66,27 @@ extension MasterCore {
         var page = ContainerPage(nodes: state.nodes.count)
         let names = selection.networks.isEmpty ? [:] : state.networks.mapValues(\.name)
         let nodeIDs = Set(selection.nodes.flatMap { [NodeID($0), state.indexes.nodeByName[$0]].compactMap(\.self) })
-        var maker = SummaryMaker(core: self, now: now)
+        var maker = SummaryMaker(core: self, selection, names, now: now)
+        let asked = AskedFacts(selection)
         var looked = 0
         let start = [position, selection.before].compactMap(\.self).min()
-        for entry in state.indexes.containers.older(than: start) {
-            if let since = selection.since, entry.position <= since { break }
+        for entry in state.indexes.containers.older(than: start, newerThan: selection.since) {
             looked += 1
-            if selection.admits(entry, networkNames: names, nodeIDs: nodeIDs), sees(entry),
-                let found = maker.summary(entry, selection, names)
+            if asked.mayBeMet(by: entry.facts),
+                selection.admits(entry.container, networkNames: names, nodeIDs: nodeIDs), sees(entry.container),
+                let found = maker.summary(entry.container)
             {
                 page.containers.append(found)
             }
             if page.containers.count == limit || looked == Self.reach {
-                page.next = entry.position
+                page.next = entry.container.position
                 break
             }
         }
         return page
     }
 
-    private func sees(_ entry: ListedContainer) -> Bool {
+    func sees(_ entry: ListedContainer) -> Bool {
         acting.confinement == nil || state.workloads[entry.workload].map { sees($0) } ?? false
     }
 
@@ -105,36 +106,50 @@ extension MasterCore {
 private struct SummaryMaker {
     let core: MasterCore
     let now: Timestamp
+    let selection: ContainerSelection
+    let names: [NetworkID: String]
     private var imageIDs: [String: String] = [:]
     private var silent: [NodeID: Timestamp?] = [:]
     private var lastPod: (key: RevisionKey, pod: PodSpec)?
+    /// Whether instances of a service that are of this revision are meant, by their spec.
+    private var lastAdmitted: (key: RevisionKey, isMeant: Bool)?
 
-    init(core: MasterCore, now: Timestamp) {
+    init(core: MasterCore, _ selection: ContainerSelection, _ names: [NetworkID: String], now: Timestamp) {
         self.core = core
+        self.selection = selection
+        self.names = names
         self.now = now
     }
 
     /// The container; nil when its spec, which its entry does not know, shows that it is not meant.
-    mutating func summary(
-        _ entry: ListedContainer, _ selection: ContainerSelection, _ names: [NetworkID: String]
-    ) -> ContainerSummary? {
+    mutating func summary(_ entry: ListedContainer) -> ContainerSummary? {
+        guard entry.own != nil || admits(entry) else { return nil }
         let task = entry.task.flatMap { core.state.tasks[$0] }
         guard let workload = core.state.workloads[entry.workload],
-            let pod = pod(entry.workload, task?.revision ?? workload.revision), let spec = pod.containers.first
+            let pod = pod(entry.workload, entry.revision ?? workload.revision), let spec = pod.containers.first
         else { return nil }
-        let labels = entry.own?.labels ?? spec.labels.merging(workload.labels) { _, ofWorkload in ofWorkload }
-        if entry.own == nil {
-            guard selection.admits(ListedContainer.Own(labels: labels, pod: pod), names) else { return nil }
-        }
         let status = task?.status
         let node = entry.node.flatMap { core.state.nodes[$0] }
         return ContainerSummary(
             id: entry.id, name: entry.name, position: entry.position, task: task?.id, node: task?.node,
             nodeName: node?.name ?? "", nodeAddress: node?.address ?? "", spec: spec,
-            imageID: imageID(of: spec.imageDigest), labels: labels, state: entry.state,
+            imageID: imageID(of: spec.imageDigest), labels: entry.own?.labels ?? workload.labels(of: spec),
+            state: entry.state,
             container: status?.containers.first { $0.id == entry.id } ?? ContainerStatus(name: spec.name, id: entry.id),
             network: pod.network, networkOf: pod.namespaces.network.container, networks: networks(of: pod, status),
             ports: task?.ports ?? [], unreachableSince: task.flatMap { silentSince($0.node) })
+    }
+
+    private mutating func admits(_ entry: ListedContainer) -> Bool {
+        if let lastAdmitted, lastAdmitted.key.workload == entry.workload, lastAdmitted.key.number == entry.revision {
+            return lastAdmitted.isMeant
+        }
+        guard let workload = core.state.workloads[entry.workload] else { return false }
+        let number = entry.revision ?? workload.revision
+        guard let pod = pod(entry.workload, number) else { return false }
+        let isMeant = selection.admits(ListedContainer.Own(workload, pod), names)
+        lastAdmitted = (RevisionKey(workload: workload.id, number: number), isMeant)
+        return isMeant
     }
 
     private mutating func pod(_ workload: WorkloadID, _ number: Int) -> PodSpec? {

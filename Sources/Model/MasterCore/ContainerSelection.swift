@@ -15,9 +15,6 @@ package enum ContainerState: String, Sendable, Hashable, CaseIterable {
     /// Could not be removed: none of ours is ever so.
     case dead
 
-    /// The reason of an end that was none, since it could not be started.
-    private static let neverRan = "start failed"
-
     /// - Parameters:
     ///   - task: nil: on no node.
     ///   - desired: of the workload.
@@ -28,7 +25,8 @@ package enum ContainerState: String, Sendable, Hashable, CaseIterable {
         }
         let container = task.containers.first
         let hasRun =
-            (container?.start ?? 0) > 0 && (container?.startedAt != nil || container?.reason != Self.neverRan)
+            (container?.start ?? 0) > 0
+            && (container?.startedAt != nil || container?.reason != ContainerStatus.startFailed)
         switch task.phase {
         case .running, .stopping: self = .running
         case .paused: self = .paused
@@ -107,7 +105,6 @@ extension ContainerSelection {
     /// - Parameter nodeIDs: those of `nodes`.
     func admits(_ entry: ListedContainer, networkNames: [NetworkID: String], nodeIDs: Set<NodeID>) -> Bool {
         if let states, !states.contains(entry.state) { return false }
-        if let since, entry.position <= since { return false }
         if let createdBefore, entry.position.createdAt >= createdBefore { return false }
         if let ofServices, ofServices == (entry.own != nil) { return false }
         if !ids.isEmpty, !ids.contains(where: { $0.matches(entry.id.text) }) { return false }
@@ -122,15 +119,19 @@ extension ContainerSelection {
     /// The same for what its spec says.
     func admits(_ own: ListedContainer.Own, _ networkNames: [NetworkID: String]) -> Bool {
         guard labels.allSatisfy({ $0.matches(own.labels) }),
-            !absentLabels.contains(where: { $0.matches(own.labels) })
+            !absentLabels.contains(where: { own.facts.mayHave(ContainerFacts($0)) && $0.matches(own.labels) })
         else { return false }
-        if let images, !own.images.contains(where: images.contains) { return false }
-        if !volumes.isEmpty, !own.mounts.contains(where: uses) { return false }
+        if let images,
+            !own.containers.contains(where: { images.contains($0.imageDigest) || images.contains($0.image) })
+        {
+            return false
+        }
+        if !volumes.isEmpty, !own.containers.contains(where: { $0.mounts.contains(where: uses) }) { return false }
         if !networks.isEmpty, !networks.contains(where: { isOn($0, own, networkNames) }) { return false }
         guard !exposed.isEmpty else { return true }
         return exposed.contains { range in
             own.ports.contains { range.contains($0.containerPort, $0.transport) }
-                || own.exposedPorts.contains(where: range.contains)
+                || own.containers.contains { $0.exposedPorts.contains(where: range.contains) }
         }
     }
 

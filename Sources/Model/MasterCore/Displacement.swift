@@ -21,7 +21,7 @@ extension MasterCore {
 
     /// The task counts again; what has taken its place goes.
     mutating func restore(_ id: TaskID, of instanceID: InstanceID, now: Timestamp) {
-        guard var instance = state.instances[instanceID], let task = state.tasks[id],
+        guard var instance = state.instances[instanceID], var task = state.tasks[id],
             let entry = instance.displaced.first(where: { $0.task == id })
         else { return }
         instance.displaced.removeAll { $0.task == id }
@@ -29,6 +29,12 @@ extension MasterCore {
             current.desired = .removed
             state.put(.task(current))
             instance.displaced.append(Displaced(current.id, entry.cause, since: now))
+        }
+        if let workload = state.workloads[instance.workload], workload.kind == .container {
+            // A container changes in place, see `changeInPlace`: also one that was out of reach then.
+            task.revision = workload.revision
+            state.put(.task(task))
+            if let pod = state.pod(of: task) { claimNetworks(of: pod, for: task) }
         }
         instance.task = id
         instance.unschedulable = nil

@@ -7,7 +7,7 @@ package struct NamePattern: Sendable {
         /// nil is any character.
         case text([UInt8?], atStart: Bool, atEnd: Bool)
         /// Whether the slash before a name may matter to it.
-        case expression(RegularExpression, seesSlash: Bool)
+        case expression(RegularExpression, ExpressionTable?, seesSlash: Bool)
     }
 
     private let kind: Kind
@@ -18,7 +18,8 @@ package struct NamePattern: Sendable {
             kind = plain
         } else {
             let seesSlash = ["/", ".", "\\", "[^"].contains { text.contains($0) }
-            kind = .expression(try RegularExpression(text), seesSlash: seesSlash)
+            let expression = try RegularExpression(text)
+            kind = .expression(expression, ExpressionTable(expression), seesSlash: seesSlash)
         }
     }
 
@@ -61,7 +62,9 @@ package struct NamePattern: Sendable {
     /// - Parameter name: without a slash before it.
     package func matches(_ name: String) -> Bool {
         switch kind {
-        case .expression(let expression, let seesSlash):
+        case .expression(_, let table?, let seesSlash):
+            table.matches(name) || seesSlash && table.matches(name, after: UInt8(ascii: "/"))
+        case .expression(let expression, nil, let seesSlash):
             expression.matches(name) || seesSlash && expression.matches("/" + name)
         case .text(let text, let atStart, let atEnd):
             name.utf8.withContiguousStorageIfAvailable { Self.matches($0, text, atStart, atEnd) }

@@ -88,18 +88,8 @@ extension MasterCore {
 
     private func member(_ ref: String) throws(APIProblem) -> (Instance, Workload, PodSpec) {
         let instance = try instance(ref)
-        guard let workload = state.workloads[instance.workload], let pod = state.pod(of: workload) else {
-            throw APIProblem(.notFound, "there is no container '\(ref)'")
-        }
-        guard workload.kind == .container else {
-            throw APIProblem(
-                .conflict,
-                "the container \(instance.name) belongs to the service \(workload.name): update the service to change its "
-                    + "networks")
-        }
-        guard workload.desired != .removed else {
-            throw APIProblem(.conflict, "the container \(instance.name) is being removed")
-        }
+        let workload = try changeable(instance, "connected or disconnected")
+        guard let pod = state.pod(of: workload) else { throw Self.noContainer(ref) }
         return (instance, workload, pod)
     }
 

@@ -17,7 +17,9 @@ extension MasterCore {
                 .conflict,
                 "'\(ref)' may be any of \(found.map(\.name).sorted().joined(separator: ", ")): write more of it")
         }
-        guard let network = found.first else { throw APIProblem(.notFound, "network \(ref) not found") }
+        guard let network = found.first else {
+            throw APIProblem(.notFound, "network \(ref) not found; see `martlet network ls`")
+        }
         return network
     }
 
@@ -42,11 +44,7 @@ extension MasterCore {
     // MARK: Attachments of a new pod
 
     /// Puts ids where the user wrote names, and refuses what cannot be.
-    ///
-    /// - Parameter workload: the one that the pod is of; nil: of a new one.
-    func resolveAttachments(
-        of pod: inout PodSpec, kind: Workload.Kind, workload: WorkloadID? = nil
-    ) throws(APIProblem) {
+    func resolveAttachments(of pod: inout PodSpec, kind: Workload.Kind) throws(APIProblem) {
         guard !pod.attachments.isEmpty else {
             guard pod.network != .attached else {
                 throw APIProblem(.badRequest, "$.pod.attachments: a pod with the network attached names a network here")
@@ -66,11 +64,13 @@ extension MasterCore {
                 throw APIProblem(.badRequest, "$.pod.attachments: the network \(network.name) is named twice")
             }
             try resolve(
-                &pod.attachments[index], on: network, kind: kind, workload: workload,
-                at: "$.pod.attachments[\(index)]")
+                &pod.attachments[index], on: network, kind: kind, workload: nil, at: "$.pod.attachments[\(index)]")
         }
     }
 
+    /// The same for one of its networks.
+    ///
+    /// - Parameter workload: the one that the pod is of; nil: a new one.
     func resolve(
         _ attachment: inout NetworkAttachment, on network: Network, kind: Workload.Kind, workload: WorkloadID?,
         at path: String
@@ -78,7 +78,7 @@ extension MasterCore {
         attachment.network = network.id.text
         var aliases: [String] = []
         for alias in attachment.aliases where !aliases.contains(alias) {
-            guard Self.isAlias(alias) else {
+            guard Self.isHostName(alias) else {
                 throw APIProblem(
                     .badRequest,
                     "\(path).aliases: \(Admission.quoted(alias)) is no host name: at most 253 letters, digits, '_', '.' and '-'"
@@ -94,7 +94,7 @@ extension MasterCore {
             throw APIProblem(.badRequest, "\(path).links: \(attachment.links.count) names are more than 64")
         }
         for (name, ref) in attachment.links {
-            guard Self.isAlias(name) else {
+            guard Self.isHostName(name) else {
                 throw APIProblem(.badRequest, "\(path).links: \(Admission.quoted(name)) is no host name")
             }
             attachment.links[name] = try instance(ref).containers.first?.text
@@ -143,7 +143,7 @@ extension MasterCore {
         }
     }
 
-    private static func isAlias(_ name: String) -> Bool {
+    private static func isHostName(_ name: String) -> Bool {
         (1...253).contains(name.utf8.count)
             && name.utf8.allSatisfy {
                 Admission.isAlphanumeric($0) || $0 == UInt8(ascii: "-") || $0 == UInt8(ascii: "_")
@@ -194,9 +194,9 @@ extension MasterCore {
     /// Notes, with the task's placement, that the networks of its pod are on its node.
     mutating func claimNetworks(of pod: PodSpec, for task: NodeTask) {
         for attachment in pod.attachments {
-            guard var network = state.networks[NetworkID(attachment.network)], network.node != task.node else {
-                continue
-            }
+            guard var network = state.networks[NetworkID(attachment.network)], network.node != task.node,
+                home(of: network.id) == nil
+            else { continue }
             network.node = task.node
             state.put(.network(network))
             // Whoever waited for it knows now where to go.

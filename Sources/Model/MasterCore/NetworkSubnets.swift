@@ -68,6 +68,10 @@ extension MasterCore {
         guard let part = CIDR(text), part.isNetwork, subnet.contains(part) else {
             throw APIProblem(.badRequest, "$.range: \(Admission.quoted(text)) is no network within \(subnet)")
         }
+        guard part.prefixLength < 32 || subnet.hosts(part.first) else {
+            throw APIProblem(
+                .badRequest, "$.range: no host in \(subnet) has the address \(part.first): choose a larger range")
+        }
         return part
     }
 

@@ -122,13 +122,22 @@ extension MasterCore {
         guard report.epoch == task.epoch, task.status != report.status else { return }
         var status = report.status
         status.message = Self.shortened(status.message)
+        let own = state.instances[task.instance]?.containers ?? []
         status.containers = status.containers.prefix(16).map { container in
             var container = container
+            // The same text, in memory once.
+            container.id =
+                own.first { $0 == container.id } ?? ContainerID(Self.shortened(container.id.text, to: Self.longestWord))
             container.name = Self.shortened(container.name)
             container.reason = Self.shortened(container.reason)
             return container
         }
-        status.addresses = Array(status.addresses.prefix(16)).map(Self.shortened)
+        func word(_ text: String) -> String { Self.shortened(text, to: Self.longestWord) }
+        status.addresses = status.addresses.prefix(16).map(word)
+        status.endpoints = status.endpoints.prefix(64).map {
+            NetworkEndpoint(
+                network: word($0.network), address: word($0.address), gateway: word($0.gateway), mac: word($0.mac))
+        }
         let rested = task.rests
         if !status.serving {
             serving[task.id] = nil
@@ -144,10 +153,12 @@ extension MasterCore {
 
     /// Bytes; a task has to stay small in the store.
     private static let longestMessage = 400
+    /// The same for ids and addresses.
+    private static let longestWord = 100
 
-    private static func shortened(_ text: String) -> String {
-        guard text.utf8.count > longestMessage else { return text }
-        return String(text.unicodeScalars.prefix(longestMessage / 4)) + "…"
+    private static func shortened(_ text: String, to bytes: Int = longestMessage) -> String {
+        guard text.utf8.count > bytes else { return text }
+        return String(text.unicodeScalars.prefix(bytes / 4)) + "…"
     }
 
     /// A full report names every task that the node has a record of. One that it has reported on before and does not

@@ -17,10 +17,7 @@ extension MasterCore {
             guard let workload = state.workloads[instance.workload] else { continue }
             let key = RevisionKey(workload: workload.id, number: revision(for: instance, of: workload))
             guard let pod = state.revisions[key]?.pod else { continue }
-            var demand = demands[key] ?? PodDemand(workload: workload.id, pod: pod)
-            // A global service has a volume of the name on each of its nodes.
-            if workload.scale == .global { demand.anchors = [] }
-            demand.labels = (pod.containers.first?.labels ?? [:]).merging(workload.labels) { _, other in other }
+            let demand = demands[key] ?? demand(of: workload, pod)
             demands[key] = demand
             requests.append(
                 PlacementRequest(
@@ -45,6 +42,14 @@ extension MasterCore {
         }
     }
 
+    private func demand(of workload: Workload, _ pod: PodSpec) -> PodDemand {
+        var demand = PodDemand(workload: workload.id, pod: pod)
+        // A global service has a volume of the name on each of its nodes.
+        if workload.scale == .global { demand.anchors.removeAll { if case .volume = $0 { true } else { false } } }
+        demand.labels = workload.labels(of: pod.containers.first)
+        return demand
+    }
+
     /// What is on which node of what affinities ask for; nothing is looked at when there are none.
     ///
     /// - Parameter instances: those that look for a node: what is left of them elsewhere does not count.
@@ -57,7 +62,7 @@ extension MasterCore {
             else { continue }
             company.note(
                 names: [instance.name] + instance.containers.map(\.text), images: [spec.image],
-                labels: [spec.labels, state.workloads[task.workload]?.labels ?? [:]], on: task.node)
+                labels: state.workloads[task.workload].map { [$0.labels(of: spec)] } ?? [], on: task.node)
         }
         for (node, memory) in memory {
             for image in memory.images { company.note(images: image.names + [image.id, image.digest], on: node) }

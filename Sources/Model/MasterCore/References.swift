@@ -11,7 +11,7 @@ extension MasterCore {
         return instance
     }
 
-    private static func noContainer(_ ref: String) -> APIProblem {
+    static func noContainer(_ ref: String) -> APIProblem {
         APIProblem(.notFound, "there is no container '\(ref)'; see `martlet ps --all`")
     }
 
@@ -102,27 +102,29 @@ extension MasterCore {
 
     /// Finds the content that an image's name means: on ready nodes first, and of those what was given the name last.
     func resolve(_ image: String) -> Admission.ResolvedImage? {
+        meant(image).first.map { Admission.ResolvedImage(digest: $0.view.digest) }
+    }
+
+    /// The content that an image's name means, on each node that has it under that name: the ready ones first, and in
+    /// the order of ids.
+    private func meant(_ image: String) -> [(node: NodeID, view: ImageView)] {
         let name = ImageName(image)?.tagged
-        let found = memory.sorted { $0.key < $1.key }.compactMap { _, memory in
+        let found = memory.compactMap { node, memory in
             Self.find(image, in: memory.images).map { view in
-                (isReady: memory.ready, at: name.map { view.time(of: $0) } ?? Timestamp(nanoseconds: 0), view: view)
+                (
+                    node: node, view: view, isReady: memory.ready,
+                    at: name.map { view.time(of: $0) } ?? Timestamp(nanoseconds: 0)
+                )
             }
-        }
-        var best = found.first
-        for candidate in found.dropFirst() {
-            guard let current = best else { break }
-            if current.isReady == candidate.isReady ? current.at < candidate.at : candidate.isReady { best = candidate }
-        }
-        return best.map { Admission.ResolvedImage(digest: $0.view.digest) }
+        }.sorted { ($0.isReady ? 0 : 1, $0.node) < ($1.isReady ? 0 : 1, $1.node) }
+        guard var best = found.first else { return [] }
+        for candidate in found where candidate.isReady == best.isReady && candidate.at > best.at { best = candidate }
+        return found.filter { $0.view.digest == best.view.digest }.map { ($0.node, $0.view) }
     }
 
     /// Nodes that have the image, ready ones first.
     func nodes(having image: String) throws(APIProblem) -> [Node] {
-        let order = memory.sorted { ($0.value.ready ? 0 : 1, $0.key) < ($1.value.ready ? 0 : 1, $1.key) }
-        let meant = resolve(image)?.digest
-        let nodes = order.filter { entry in
-            Self.find(image, in: entry.value.images).map { $0.digest == meant } ?? false
-        }.compactMap { state.nodes[$0.key] }
+        let nodes = meant(image).compactMap { state.nodes[$0.node] }
         guard !nodes.isEmpty else {
             throw APIProblem(.notFound, "no node has the image '\(image)'; see `martlet images`")
         }
@@ -132,13 +134,11 @@ extension MasterCore {
     /// The image that a name, a digest or the beginning of an id means; its nodes are those that have it, ready ones
     /// first.
     func imageView(_ image: String) throws(APIProblem) -> ImageView {
-        guard let resolved = resolve(image),
-            var view = memory.sorted(by: { $0.key < $1.key }).lazy
-                .compactMap({ _, memory in Self.find(image, in: memory.images) }).first(where: {
-                    $0.digest == resolved.digest
-                })
-        else { throw APIProblem(.noSuchImage, "no node has the image '\(image)'; see `martlet images`") }
-        view.nodes = try nodes(having: image).map(\.id)
+        let found = meant(image)
+        guard var view = found.first?.view else {
+            throw APIProblem(.noSuchImage, "no node has the image '\(image)'; see `martlet images`")
+        }
+        view.nodes = found.map(\.node).filter { state.nodes[$0] != nil }
         return view
     }
 

@@ -79,13 +79,13 @@ extension MasterCore {
     private func filesInUse() -> [Mount.Source: [String]] {
         var names: [Mount.Source: Set<String>] = [:]
         var used: [WorkloadID: Set<Int>] = [:]
-        for (key, revision) in state.revisions {
+        for revision in state.revisions.values {
             let mounts = revision.pod.containers.flatMap(\.mounts).filter(\.isFile)
-            guard !mounts.isEmpty, let workload = state.workloads[key.workload] else { continue }
-            if key.number != workload.revision, workload.updateState.phase == .settled {
+            guard !mounts.isEmpty, let workload = state.workloads[revision.workload] else { continue }
+            if revision.number != workload.revision, workload.updateState.phase == .settled {
                 let revisions = used[workload.id] ?? state.usedRevisions(of: workload.id)
                 used[workload.id] = revisions
-                guard revisions.contains(key.number) else { continue }
+                guard revisions.contains(revision.number) else { continue }
             }
             for mount in mounts { names[mount.source, default: []].insert(workload.name) }
         }

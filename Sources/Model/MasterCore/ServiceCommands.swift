@@ -17,6 +17,7 @@ extension MasterCore {
             try admission.pod(body.pod, kind: .service) { resolve($0) }
         }
         try resolveAttachments(of: &pod, kind: .service)
+        try requireNetworks(of: pod, scale: body.scale)
         try requireFree(body.name, kind: .service)
         let workload = Workload(
             id: .make(&random), kind: .service, name: body.name, group: try group(body.group), labels: body.labels,
@@ -53,6 +54,7 @@ extension MasterCore {
         if let scale = body.scale { changed.scale = try rescaled(workload, to: scale) }
         if let update = body.update { changed.update = update }
         if let pod, pod != Self.completed(state.pod(of: workload)) {
+            try requireNetworks(of: pod, scale: workload.scale)
             try requireFiles(of: pod, group: workload.group)
             try requireVolumes(of: pod)
             changed.revision += 1
@@ -85,6 +87,14 @@ extension MasterCore {
             pod = asked
         }
         return pod
+    }
+
+    private func requireNetworks(of pod: PodSpec, scale: Workload.Scale) throws(APIProblem) {
+        guard scale == .global, let network = pod.attachments.first.map({ NetworkID($0.network) }) else { return }
+        throw APIProblem(
+            .badRequest,
+            "$.pod.attachments: a service with an instance on every node cannot be on the network "
+                + "\(state.networks[network]?.name ?? network.text), which is on one node")
     }
 
     /// What an earlier version stored, with what admission fills in since then.

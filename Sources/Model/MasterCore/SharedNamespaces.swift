@@ -23,9 +23,7 @@ extension MasterCore {
     ) throws(APIProblem) -> Namespaces.Source {
         guard case .container(let ref) = source else { return source }
         let target = try instance(ref)
-        guard let container = target.containers.first else {
-            throw APIProblem(.notFound, "there is no container '\(ref)'; see `martlet ps --all`")
-        }
+        guard let container = target.containers.first else { throw Self.noContainer(ref) }
         try requireOwn(kind, of: target)
         return .container(container.text)
     }

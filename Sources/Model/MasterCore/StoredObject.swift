@@ -71,12 +71,14 @@ enum ObjectKey: Hashable, Sendable {
     case revision(RevisionKey)
     case instance(InstanceID)
     case task(TaskID)
-    case claim(Claim.Resource)
+    indirect case claim(Claim.Resource)
     case token(TokenID)
     case secret(SecretID)
     case config(ConfigID)
-    case volume(VolumeKey)
+    indirect case volume(VolumeKey)
     case network(NetworkID)
+
+    var isTask: Bool { if case .task = self { true } else { false } }
 
     var text: String {
         switch self {

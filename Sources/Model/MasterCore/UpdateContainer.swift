@@ -38,7 +38,7 @@ extension MasterCore {
     ) throws(APIProblem) -> Bool {
         var workload = try changeable(instance, "changed")
         guard let old = state.pod(of: workload) else {
-            throw APIProblem(.notFound, "there is no container '\(instance.name)'")
+            throw Self.noContainer(instance.name)
         }
         var pod = old
         try change(&pod)
@@ -67,9 +67,9 @@ extension MasterCore {
     }
 
     /// The container's workload, if it is a container's own and stays.
-    private func changeable(_ instance: Instance, _ done: String) throws(APIProblem) -> Workload {
+    func changeable(_ instance: Instance, _ done: String) throws(APIProblem) -> Workload {
         guard let workload = state.workloads[instance.workload] else {
-            throw APIProblem(.notFound, "there is no container '\(instance.name)'")
+            throw Self.noContainer(instance.name)
         }
         guard workload.kind == .container else {
             throw APIProblem(

@@ -20,7 +20,7 @@ extension MasterCore {
             container: status.containers.first { $0.id == id } ?? ContainerStatus(name: spec.name, id: id), spec: spec,
             pod: pod, hostname: pod.hostname.isEmpty ? String(id.text.prefix(12)) : pod.hostname,
             ports: task?.ports ?? [],
-            labels: spec.labels.merging(workload.labels) { _, ofWorkload in ofWorkload },
+            labels: workload.labels(of: spec),
             removeOnExit: workload.removeOnExit, unschedulable: instance.unschedulable,
             unreachableSince: task.flatMap { silentSince($0.node, now: now) },
             conditions: conditions(instance, of: workload, now: now), displaced: displacedViews(instance, now: now),

@@ -70,11 +70,19 @@ extension MasterCore {
         }
         names.subtract(present.map(\.name))
         guard !names.isEmpty else { return }
-        let others = state.tasks(on: task.node).filter { $0.id != task.id }
-        names.subtract(others.flatMap { state.pod(of: $0)?.volumes ?? [] })
-        for name in names {
-            let key = VolumeKey(node: task.node, name: name)
-            if state.volumes[key] != nil { state.delete(.volume(key)) }
+        for name in names where !isMounted(name, besideBy: task) {
+            state.delete(.volume(VolumeKey(node: task.node, name: name)))
+        }
+    }
+
+    /// Whether another task of the same node has the volume.
+    private func isMounted(_ volume: String, besideBy task: NodeTask) -> Bool {
+        let revisions = state.indexes.revisionsByVolume[volume] ?? []
+        return Set(revisions.map(\.workload)).contains { workload in
+            state.tasks(of: workload).contains { other in
+                other.id != task.id && other.node == task.node
+                    && revisions.contains(RevisionKey(workload: workload, number: other.revision))
+            }
         }
     }
 
@@ -90,9 +98,7 @@ extension MasterCore {
     private func owner(ofVolume name: String) -> String? {
         let nodes = state.indexes.volumeNodes[name] ?? []
         if let node = nodes.min(), let record = state.volumes[VolumeKey(node: node, name: name)] { return record.group }
-        let users = state.revisions.values.filter { $0.pod.volumes.contains(name) }.compactMap {
-            state.workloads[$0.workload]
-        }
+        let users = (state.indexes.revisionsByVolume[name] ?? []).compactMap { state.workloads[$0.workload] }
         return users.min { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }?.group
     }
 

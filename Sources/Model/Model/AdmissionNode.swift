@@ -1,3 +1,5 @@
+import CNISpec
+
 /// What of a container reaches beyond it: its node's devices and namespaces, and those of other containers.
 extension Admission {
     /// Rights over the node.
@@ -118,7 +120,7 @@ extension Admission {
         }
         let service = pod.nameService
         try bounded(service.servers.count, 16, "name servers", at: "\(path).nameService.servers")
-        for (index, server) in service.servers.enumerated() where !Self.isAnyAddress(server) {
+        for (index, server) in service.servers.enumerated() where IPAddress(server) == nil {
             throw AdmissionError("\(path).nameService.servers[\(index)]", "\(Self.quoted(server)) is no address")
         }
         for (field, words) in [("search", service.search), ("options", service.options)] {
@@ -131,7 +133,7 @@ extension Admission {
         try bounded(pod.extraHosts.count, 1024, "hosts", at: "\(path).extraHosts")
         for (index, line) in pod.extraHosts.enumerated() {
             let parts = line.split(separator: ":", maxSplits: 1).map(String.init)
-            guard parts.count == 2, Self.isWord(parts[0]), parts[1] == "host-gateway" || Self.isAnyAddress(parts[1])
+            guard parts.count == 2, Self.isWord(parts[0]), parts[1] == "host-gateway" || IPAddress(parts[1]) != nil
             else {
                 throw AdmissionError(
                     "\(path).extraHosts[\(index)]",
@@ -157,15 +159,6 @@ extension Admission {
             && text.utf8.allSatisfy { $0 > 32 && $0 < 127 && $0 != UInt8(ascii: "#") && $0 != UInt8(ascii: ";") }
     }
 
-    /// IPv4, or something that only IPv6 addresses consist of; the node reads it again.
-    private static func isAnyAddress(_ text: String) -> Bool {
-        if isAddress(text) { return true }
-        return text.utf8.count <= 45 && text.contains(":")
-            && text.utf8.allSatisfy { byte in
-                (0x30...0x39).contains(byte) || (0x61...0x66).contains(byte | 0x20) || byte == UInt8(ascii: ":")
-                    || byte == UInt8(ascii: ".")
-            }
-    }
 }
 
 /// A rule of the device cgroup as users write it: `c 10:229 rwm`, `b 8:* r`, `a *:* rwm`.

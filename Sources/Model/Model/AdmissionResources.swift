@@ -1,3 +1,5 @@
+import CNISpec
+
 extension Admission {
     /// A container's limits: in bounds, and in order among themselves.
     package func limits(_ limits: Limits, at path: String) throws(AdmissionError) {
@@ -53,8 +55,11 @@ extension Admission {
         if let period = limits.cpuPeriod, !(1000...1_000_000).contains(period) {
             throw AdmissionError("\(path).cpuPeriod", "\(period) is not between 1000 and 1000000 microseconds")
         }
-        if let quota = limits.cpuQuota, !(1000...(1 << 40)).contains(quota) {
-            throw AdmissionError("\(path).cpuQuota", "\(quota) is less than 1000 microseconds, or very much")
+        let quotas: ClosedRange<Int64> = 1000...(1 << 40)
+        if let quota = limits.cpuQuota, !quotas.contains(quota) {
+            throw AdmissionError(
+                "\(path).cpuQuota",
+                "\(quota) is not between \(quotas.lowerBound) and \(quotas.upperBound) microseconds")
         }
         for (field, list) in [("cpus", limits.cpus), ("memoryNodes", limits.memoryNodes)] {
             guard let list else { continue }
@@ -180,7 +185,7 @@ extension Admission {
             guard port.hostPortEnd >= port.hostPort, port.hostPort != 0 || port.hostPortEnd == 0 else {
                 throw AdmissionError(here, "\(port.hostPort)-\(port.hostPortEnd) is no range of ports")
             }
-            guard port.hostAddress.isEmpty || Self.isAddress(port.hostAddress) else {
+            guard port.hostAddress.isEmpty || IPAddress(port.hostAddress)?.family == .v4 else {
                 throw AdmissionError("\(here).hostAddress", "\(Self.quoted(port.hostAddress)) is no IPv4 address")
             }
             if port.hostPort != 0, port.hostPort == port.hostPortEnd,
@@ -192,15 +197,6 @@ extension Admission {
                 throw AdmissionError(here, "the node's port \(port.hostPort)/\(port.transport.rawValue) is given twice")
             }
         }
-    }
-
-    static func isAddress(_ text: String) -> Bool {
-        let parts = text.split(separator: ".", omittingEmptySubsequences: false)
-        return parts.count == 4
-            && parts.allSatisfy { part in
-                (1...3).contains(part.count) && part.utf8.allSatisfy { (0x30...0x39).contains($0) }
-                    && Int(part).map { $0 <= 255 } == true
-            }
     }
 
     /// Mounts: absolute, unambiguous targets, each once, and sources that make sense.

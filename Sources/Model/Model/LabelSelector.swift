@@ -1,8 +1,8 @@
 /// What is asked of labels: that there is a key, or a key with one value. Read once, for many to be compared.
 package struct LabelSelector: Sendable, Hashable, ExpressibleByStringLiteral {
-    private let key: String
+    package let key: String
     /// nil: any.
-    private let value: String?
+    package let value: String?
 
     /// - Parameter text: `key` or `key=value`.
     package init(_ text: String) {

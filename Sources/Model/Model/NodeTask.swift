@@ -152,6 +152,9 @@ package struct ContainerStatus: Sendable, Hashable, Codable {
     package enum State: String, Sendable, Hashable, Codable { case waiting, created, running, paused, exited }
     package enum Health: String, Sendable, Hashable, Codable { case none, starting, healthy, unhealthy }
 
+    /// The reason of an end that was none, since it could not be started.
+    package static let startFailed = "start failed"
+
     package var name: String
     package var id: ContainerID
     package var state: State
@@ -164,7 +167,7 @@ package struct ContainerStatus: Sendable, Hashable, Codable {
     /// 128 and the signal's number when a signal ended it.
     package var exitCode: Int?
     package var outOfMemory: Bool
-    /// Why it ended, when it was not its own doing: `unhealthy`, `shim lost`, `node rebooted`, `lease`.
+    /// Why it ended, when it was not its own doing: `unhealthy`, `shim lost`, `node rebooted`, `lease`, `startFailed`.
     package var reason: String
     /// Automatic restarts since the user's last start.
     package var restarts: Int

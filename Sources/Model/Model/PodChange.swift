@@ -8,8 +8,6 @@ extension PodSpec {
         changed.attachments = attachments
         let connected: Set<Network> = [.bridge, .attached, .none]
         if connected.contains(network), connected.contains(other.network) { changed.network = network }
-        let joinable: Set<Network> = [.bridge, .attached]
-        if joinable.isSuperset(of: [network, other.network]) { changed.network = network }
         for index in containers.indices {
             let shared = changed.containers[index].limits.sharedMemory
             changed.containers[index].limits = containers[index].limits

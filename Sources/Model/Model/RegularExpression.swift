@@ -28,7 +28,7 @@ package struct RegularExpression: Sendable {
 
     enum Assertion: Sendable { case start, end, wordBoundary, noWordBoundary }
 
-    private let steps: [Step]
+    let steps: [Step]
 
     /// - Throws: `Problem`.
     package init(_ text: String) throws(Problem) {
@@ -109,7 +109,7 @@ extension RegularExpression.Assertion {
 }
 
 /// Characters by ranges.
-struct CharacterSet: Sendable {
+struct CharacterSet: Sendable, Hashable {
     var ranges: [ClosedRange<UInt32>]
     var isInverted = false
     var ignoresCase = false

@@ -85,6 +85,14 @@ extension Workload {
     }
 }
 
+extension Workload {
+    /// The labels of its containers: those of their spec and its own, which come first.
+    package func labels(of spec: ContainerSpec?) -> [String: String] {
+        guard let spec, !spec.labels.isEmpty else { return labels }
+        return labels.isEmpty ? spec.labels : spec.labels.merging(labels) { $1 }
+    }
+}
+
 /// What a task shall be. Desired state is data; the observed state moves towards it.
 package enum DesiredState: String, Sendable, Hashable, Codable { case prepared, running, paused, stopped, removed }
 

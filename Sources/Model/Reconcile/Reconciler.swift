@@ -184,9 +184,9 @@ private struct Pass {
     private mutating func lostReturns(_ task: NodeTask, of instance: Instance) -> Bool {
         let isBack = picture.unreachable[task.node] == nil
         guard let current = picture.task(of: instance) else { return isBack }
-        if picture.loss(of: task).onReturn == .keepOriginal, task.revision == current.revision {
-            return isBack
-        }
+        // Of a service's, one that an update has passed by does not return; a container is changed in place.
+        let isOfNow = workload.kind == .container || task.revision == current.revision
+        if isOfNow, picture.loss(of: task).onReturn == .keepOriginal { return isBack }
         // Told while its node is away, so that it is the first that the node hears.
         remove(task)
         return false

@@ -28,6 +28,8 @@ struct AnchorFilter: Filter {
     func check(_ node: NodeSnapshot) -> Bool { node.node.id == home }
 
     func explain() -> String {
+        // Of the others, one that has no name does not exist any more.
+        if case .container(let id) = anchor, name == nil { return "container \(id) (it has been removed)" }
         let place =
             home == nil ? "on no node yet" : "on \(homeName)\(isReachable ? "" : ", which is unreachable")"
         return switch anchor {

@@ -134,9 +134,11 @@ package struct Scheduler: Sendable {
 
     private mutating func add(_ demand: PodDemand, ports: [PortMapping], _ request: PlacementRequest, on index: Int) {
         nodes[index].add(demand, ports: ports, instance: request.instance)
-        company.note(
-            names: request.names, images: Array(demand.images.values), labels: [demand.labels],
-            on: nodes[index].node.id)
+        if !company.isIdle {
+            company.note(
+                names: request.names, images: Array(demand.images.values), labels: [demand.labels],
+                on: nodes[index].node.id)
+        }
         for anchor in demand.anchors where homes[anchor] == nil { homes[anchor] = nodes[index].node.id }
     }
 

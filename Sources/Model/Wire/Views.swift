@@ -302,6 +302,34 @@ package struct Event: Sendable, Codable {
     }
 }
 
+/// What a network device of a container has carried, since it was made.
+package struct NetworkInterface: Sendable, Codable, Hashable {
+    /// In the container: `eth0`.
+    package var name: String
+    package var received: Counters
+    package var sent: Counters
+
+    package struct Counters: Sendable, Codable, Hashable {
+        package var bytes: Int64
+        package var packets: Int64
+        package var errors: Int64
+        package var dropped: Int64
+
+        package init(bytes: Int64, packets: Int64, errors: Int64, dropped: Int64) {
+            self.bytes = bytes
+            self.packets = packets
+            self.errors = errors
+            self.dropped = dropped
+        }
+    }
+
+    package init(name: String, received: Counters, sent: Counters) {
+        self.name = name
+        self.received = received
+        self.sent = sent
+    }
+}
+
 /// One sample of what a container uses, from the kernel's counters.
 package struct ContainerStats: Sendable, Codable {
     package var id: ContainerID
@@ -320,8 +348,11 @@ package struct ContainerStats: Sendable, Codable {
     package var memoryLimit: Int64?
     package var pids: Int64
     package var pidsLimit: Int64?
+    /// Of all its network devices together, in bytes.
     package var networkReceived: Int64
     package var networkSent: Int64
+    /// One by one; nil: of an agent that does not tell, or of a container without a network of its own.
+    package var interfaces: [NetworkInterface]?
     package var blockRead: Int64
     package var blockWritten: Int64
 

@@ -46,7 +46,7 @@ struct Launcher {
         try checkTerminal(spec)
         let cgroup = try CgroupRecord(path: spec.linux?.cgroupsPath, id: options.id)
         var filter = Filter()
-        if let seccomp = spec.linux?.seccomp { filter = try Filter(seccomp, log: log) }
+        if let seccomp = spec.linux?.seccomp { filter = try Filter(seccomp, cache: store.filters, log: log) }
         let rules = try DeviceRules.of(spec.linux?.resources)
         var plan = try ContainerPlan(
             spec,
@@ -121,7 +121,7 @@ struct Launcher {
         _ lock: borrowing StateLock
     ) throws -> LaunchedContainer {
         var plan = plan
-        if plan.namespaces.changesUser { try plan.openBindSources() }
+        try plan.openBindSources()
         let listener =
             options.startsAtOnce
             ? nil : SharedFD(try UnixSocket.listen(store.startSocket(options.id), kind: .packets, backlog: 1))

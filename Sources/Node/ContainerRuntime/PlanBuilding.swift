@@ -71,10 +71,13 @@ extension ContainerPlan {
         return result
     }
 
-    /// Opens what is to be bound, as the host's root may: the user namespace's root might not reach it by path.
+    /// Opens what is to be bound and cannot be found once the namespaces are entered: all of it where a user namespace is
+    /// made, whose root might not reach it by path; else what another process holds open and the configuration names as
+    /// `/proc/<pid>/fd/<number>`, which is a place in the host's mount namespace.
     mutating func openBindSources() throws {
         for index in mounts.indices {
-            guard case .bind(let source) = mounts[index].kind else { continue }
+            guard case .bind(let source) = mounts[index].kind, namespaces.changesUser || Self.isDescriptor(source)
+            else { continue }
             let mount = mounts[index]
             let tree = try withContext("\(mount.path) (\(mount.destination))") {
                 let tree = try Mounts.clone(source, recursive: mount.options.recursive)
@@ -87,6 +90,11 @@ extension ContainerPlan {
             }
             mounts[index].source = tree
         }
+    }
+
+    private static func isDescriptor(_ path: String) -> Bool {
+        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+        return parts.count == 5 && parts[1] == "proc" && parts[3] == "fd"
     }
 
     /// The default nodes that the configuration does not define itself, then the configuration's.

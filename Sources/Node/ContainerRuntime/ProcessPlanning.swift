@@ -14,8 +14,8 @@ struct Filter {
         self.flags = flags
     }
 
-    /// Compiles `linux.seccomp`.
-    init(_ spec: SeccompSpec, log: RuntimeLog) throws {
+    /// Compiles `linux.seccomp`, or finds it compiled.
+    init(_ spec: SeccompSpec, cache: SeccompCache, log: RuntimeLog) throws {
         let program = try withContext("config.json: linux.seccomp") {
             let action = try SeccompAction(name: spec.defaultAction, errnoRet: spec.defaultErrnoRet)
             var rules: [SeccompRule] = []
@@ -24,10 +24,10 @@ struct Filter {
             }
             var architectures: [SeccompArchitecture] = []
             for name in spec.architectures { architectures.append(try SeccompArchitecture(name: name)) }
-            return try SeccompProfile(
-                defaultAction: action, architectures: architectures, flags: SeccompFlags(names: spec.flags),
-                rules: rules
-            ).compile()
+            return try cache.program(
+                of: SeccompProfile(
+                    defaultAction: action, architectures: architectures, flags: SeccompFlags(names: spec.flags),
+                    rules: rules))
         }
         if !program.skipped.isEmpty {
             log.write(.debug, "seccomp: unknown system calls: \(program.skipped.joined(separator: ", "))")

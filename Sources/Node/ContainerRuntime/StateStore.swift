@@ -1,4 +1,5 @@
 import CKernel
+import Confinement
 import Glibc
 import JSON
 import Kernel
@@ -11,6 +12,9 @@ struct StateStore {
     func directory(_ id: ContainerID) -> String { "\(root)/\(id)" }
 
     func startSocket(_ id: ContainerID) -> String { "\(directory(id))/start.sock" }
+    /// Beside the containers, under a name that none of them can have.
+    var filters: SeccompCache { SeccompCache(directory: "\(root)/.filters") }
+
     private func recordPath(_ id: ContainerID) -> String { "\(directory(id))/state.json" }
     private func filterPath(_ id: ContainerID) -> String { "\(directory(id))/seccomp.bpf" }
 

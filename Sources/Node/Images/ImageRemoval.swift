@@ -45,15 +45,10 @@ extension ImageStore {
     ///
     /// - Parameter inUse: the digests of the images that tasks have, running or not. Asked for with the store's lock held:
     ///   a task that is not among them yet finds the image gone when it looks, and never loses it after that.
+    /// - Returns: what was done, and the bytes that the file system got back.
     /// - Throws: `ImageError`: notFound, ambiguous, inUse.
+    @discardableResult
     package func remove(
-        _ reference: String, force: Bool, inUse: @autoclosure () -> Set<Digest>
-    ) throws -> [ImageRemoval] {
-        try removeCounting(reference, force: force, inUse: inUse()).steps
-    }
-
-    /// The same, with the bytes that the file system got back.
-    package func removeCounting(
         _ reference: String, force: Bool, inUse: @autoclosure () -> Set<Digest>
     ) throws -> (steps: [ImageRemoval], bytes: UInt64) {
         try freeing("removing an image") {

@@ -35,7 +35,7 @@ struct LayerDifference {
     private var entries = 0
 
     /// Paths, and entries of one walk.
-    static let most = 1_000_000
+    private static let most = 1_000_000
 
     /// - Parameters:
     ///   - upper: the open writable layer.

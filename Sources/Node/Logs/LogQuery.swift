@@ -46,8 +46,6 @@ package struct LogFormatter: Sendable {
         self.indent = Array(indent.utf8)
     }
 
-    package init(timestamps: Bool) { self.init(prefix: timestamps ? .time(isFixed: false) : .nothing) }
-
     /// Fills up the fraction of `…:15.25Z`, or of `…:15Z`, to nine digits.
     private static func widen(_ time: inout [UInt8]) {
         time.removeLast()

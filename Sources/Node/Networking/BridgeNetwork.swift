@@ -361,11 +361,11 @@ extension BridgeNetwork {
             return try addresses(in: result, ports)
         } catch {
             release(id)
-            if let address, holder(of: address) != id {
+            if let address, let holder = holder(of: address), holder != id {
                 throw NetworkError(
                     .addressTaken,
-                    "the address \(address) of the network \(configuration.name) cannot be had, another container may have "
-                        + "it: choose another (\(error))")
+                    "the address \(address) of the network \(configuration.name) is task \(holder)'s: choose another "
+                        + "(\(error))")
             }
             throw NetworkError(.failed, error.description)
         }
@@ -377,7 +377,8 @@ extension BridgeNetwork {
         do {
             let records = try host.records(of: id)
             for record in records { try host.delete(record) }
-            if records.isEmpty {
+            // An address without a record: the record was damaged.
+            if records.isEmpty, try leases()[id] != nil {
                 try host.delete(NetworkAttachment(containerID: id, namespacePath: "", interface: Self.interface))
             }
         } catch {
@@ -541,7 +542,15 @@ extension BridgeNetwork {
     private func leases() throws(KernelError) -> [String: String] {
         var devices: [String: String] = [:]
         for name in try Self.entries(leaseDirectory) where IPAddress(name) != nil {
-            let lines = try File.text("\(leaseDirectory)/\(name)", limit: 4096).split(whereSeparator: \.isNewline)
+            let text: String
+            do throws(KernelError) {
+                text = try File.text("\(leaseDirectory)/\(name)", limit: 4096)
+            } catch {
+                // Given back meanwhile.
+                if error.errno == ENOENT { continue }
+                throw error
+            }
+            let lines = text.split(whereSeparator: \.isNewline)
             guard let id = lines.first.map({ String($0) }), CNINames.isName(id) else { continue }
             let device = lines.dropFirst().first.map { String($0) } ?? Self.interface
             devices[id] = CNINames.isInterface(device) ? device : Self.interface
@@ -555,8 +564,10 @@ extension BridgeNetwork {
             .split(whereSeparator: \.isNewline).first.map { String($0) }
     }
 
-    /// Whether a container holds an address.
-    func hasLease(_ id: String) throws(KernelError) -> Bool { try leases()[id] != nil }
+    /// Who is attached, or holds an address.
+    func containers() throws(KernelError) -> Set<String> {
+        Set(try host.records().map(\.attachment.containerID)).union(try leases().keys)
+    }
 
     /// Whether anything is attached, or was when a crash came in between.
     func isInUse() throws(KernelError) -> Bool {

@@ -196,12 +196,6 @@ package struct CNIHost: Sendable {
         try cache.all(network: list.name, container: containerID)
     }
 
-    /// What is on record for one attachment.
-    package func record(containerID: String, interface: String = "eth0") throws(KernelError) -> CNIRecord? {
-        guard CNINames.isName(containerID), CNINames.isInterface(interface) else { return nil }
-        return try cache.load(network: list.name, container: containerID, interface: interface)
-    }
-
     /// The program of a plugin, or nil when no plugin directory has an executable file of that name.
     package func program(of type: String) -> String? {
         guard CNINames.isPluginType(type) else { return nil }

@@ -54,20 +54,32 @@ package struct TaskFiles: Sendable, Equatable {
         do throws(KernelError) {
             try File.makeDirectories(directory)
             let hosts = isHostNetwork ? Self.read("\(hostRoot)/etc/hosts") : nil
-            try Self.write("\(directory)/hosts", hostsFile(hostsOwn: hosts))
-            try Self.write("\(directory)/resolv.conf", resolverFile(hostFiles: Self.resolvers(hostRoot)))
-            try Self.write("\(directory)/hostname", "\(hostname)\n")
+            let texts = [
+                ("hosts", hostsFile(hostsOwn: hosts)),
+                ("resolv.conf", resolverFile(hostFiles: Self.resolvers(hostRoot))), ("hostname", "\(hostname)\n"),
+            ]
+            for (name, text) in texts {
+                let path = "\(directory)/\(name)"
+                let file = try File.open(path, O_WRONLY | O_CREAT | O_NOFOLLOW, mode: 0o644)
+                // Whatever the umask is: containers may run as any user.
+                let raw = file.raw
+                try systemCall("fchmod", path) { fchmod(raw, 0o644) }
+                try Self.write(text, to: file, path)
+            }
         } catch {
             throw NetworkError(.failed, error.description)
         }
     }
 
-    /// Writes `hosts` alone, into its old inode.
+    /// Writes `hosts` alone, into its old inode. Where there is none the pod is on its way out, and nothing is made.
     package func writeHosts(to directory: String) throws(NetworkError) {
         try validate()
+        let path = "\(directory)/hosts"
         do throws(KernelError) {
-            try Self.write("\(directory)/hosts", hostsFile(hostsOwn: nil))
+            let file = try File.open(path, O_WRONLY | O_NOFOLLOW)
+            try Self.write(hostsFile(hostsOwn: nil), to: file, path)
         } catch {
+            if error.errno == ENOENT { return }
             throw NetworkError(.failed, error.description)
         }
     }
@@ -81,12 +93,12 @@ package struct TaskFiles: Sendable, Equatable {
         (try? File.read(path, limit: 1 << 20)).map { String(decoding: $0, as: UTF8.self) }
     }
 
-    private static func write(_ path: String, _ text: String) throws(KernelError) {
-        let file = try File.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o644)
-        // Whatever the umask is: containers may run as any user.
+    /// Over what is there: whoever reads meanwhile never finds the file empty.
+    private static func write(_ text: String, to file: borrowing OwnedFD, _ path: String) throws(KernelError) {
+        let bytes = Array(text.utf8)
         let raw = file.raw
-        try systemCall("fchmod", path) { fchmod(raw, 0o644) }
-        try file.writeAll(Array(text.utf8), subject: path)
+        try file.writeAll(bytes, subject: path)
+        try systemCall("ftruncate", path) { ftruncate(raw, off_t(bytes.count)) }
     }
 
     /// A word that cannot begin another line or another word.

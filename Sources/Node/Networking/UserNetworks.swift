@@ -10,18 +10,27 @@ import Synchronization
 /// All functions block. Calls about one container must not overlap; others may.
 package final class UserNetworks: Sendable {
     private let node: BridgeNetworkConfiguration
-    private let networks = Mutex<[String: Place]>([:])
+    private let networks = Mutex(Networks())
     /// What the names of such devices begin with.
     private let prefix: String
 
+    private struct Networks {
+        var places: [String: Place] = [:]
+        /// What an earlier process has left is among them.
+        var isLoaded = false
+    }
+
     /// One network. Its lock is held while its device is made or removed, so that nobody comes in between.
     private final class Place: Sendable {
-        let state = Mutex(State())
+        let state: Mutex<State>
+
+        init(users: Set<String> = []) { state = Mutex(State(users: users)) }
 
         struct State {
+            /// Made and whole.
             var network: BridgeNetwork?
-            /// Who comes or is there; after a restart of the process, the records say who is there.
-            var users: Set<String> = []
+            /// Who comes, is there, or went while something of the network could not be taken away.
+            var users: Set<String>
         }
     }
 
@@ -51,28 +60,22 @@ package final class UserNetworks: Sendable {
         _ id: String, to configuration: BridgeNetworkConfiguration, namespacePath: String, interface: String,
         ports: [PortMapping] = [], address: IPAddress? = nil, mac: MACAddress? = nil, isDefaultRoute: Bool
     ) throws(NetworkError) -> EndpointAddresses {
-        let place = place(configuration.name)
+        let place = try place(configuration.name)
         let network = try place.state.withLock { state throws(NetworkError) -> BridgeNetwork in
             if let network = state.network, network.configuration == configuration, network.device.exists {
                 state.users.insert(id)
                 return network
             }
             let network = try BridgeNetwork(configuration)
-            do throws(KernelError) {
-                // By this directory the network is found after a crash, whatever else there is of it.
-                try File.makeDirectories(network.leaseDirectory)
-                if configuration.bridge != configuration.name {
-                    try File.replace(
-                        "\(network.leaseDirectory)/\(Self.deviceFile)", with: Array(configuration.bridge.utf8))
-                }
-            } catch {
-                throw NetworkError(.failed, error.description)
-            }
-            failpoint("network.before_device")
-            try network.prepare()
-            failpoint("network.after_rules")
-            state.network = network
             state.users.insert(id)
+            do throws(NetworkError) {
+                try Self.make(network)
+            } catch {
+                // A part of it may be there.
+                try? Self.leave(id, network, &state)
+                throw error
+            }
+            state.network = network
             return network
         }
         do throws(NetworkError) {
@@ -80,23 +83,43 @@ package final class UserNetworks: Sendable {
                 id, namespacePath: namespacePath, interface: interface, ports: ports, address: address, mac: mac,
                 isDefaultRoute: isDefaultRoute)
         } catch {
-            try? leave(id, network, place)
+            try? place.state.withLock { state throws(NetworkError) in try Self.leave(id, network, &state) }
             throw error
         }
     }
 
+    /// Makes what belongs to a network as a whole.
+    private static func make(_ network: BridgeNetwork) throws(NetworkError) {
+        let configuration = network.configuration
+        do throws(KernelError) {
+            // By this directory the network is found after a crash, whatever else there is of it.
+            try File.makeDirectories(network.leaseDirectory)
+            if configuration.bridge != configuration.name {
+                try File.replace("\(network.leaseDirectory)/\(deviceFile)", with: Array(configuration.bridge.utf8))
+            }
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
+        failpoint("network.before_device")
+        try network.prepare()
+        failpoint("network.after_rules")
+    }
+
     /// Disconnects a pod from one network; one that is not connected is no error.
     package func detach(_ id: String, from name: String) throws(NetworkError) {
-        let place = place(name)
+        let place = try place(name)
         let network = try network(name, place)
         try network.detach(id)
         failpoint("network.after_detach")
-        try leave(id, network, place)
+        try place.state.withLock { state throws(NetworkError) in try Self.leave(id, network, &state) }
     }
 
-    /// Disconnects a pod from all of them.
+    /// Disconnects a pod from all of them; costs nothing for one that is on none.
     package func detach(_ id: String) throws(NetworkError) {
-        for name in try names() where try isKnown(id, on: name) { try detach(id, from: name) }
+        for (name, place) in try places().sorted(by: { $0.key < $1.key }) {
+            guard place.state.withLock({ $0.users.contains(id) }) else { continue }
+            try detach(id, from: name)
+        }
     }
 
     /// How a pod can be reached on a network; nil for one that is not connected.
@@ -104,44 +127,62 @@ package final class UserNetworks: Sendable {
         try network(name, place(name)).addresses(of: id)
     }
 
-    /// Takes the device away with the last.
-    private func leave(_ id: String, _ network: BridgeNetwork, _ place: Place) throws(NetworkError) {
-        try place.state.withLock { state throws(NetworkError) in
-            state.users.remove(id)
-            guard state.users.isEmpty else { return }
+    /// Takes the network away with the last. Where that fails the last one stays known, so that it is done again with its
+    /// next `detach`; who comes meanwhile has the network made whole.
+    private static func leave(
+        _ id: String, _ network: BridgeNetwork, _ state: inout Place.State
+    ) throws(NetworkError) {
+        if state.users.subtracting([id]).isEmpty {
+            let isInUse: Bool
             do {
-                guard try !network.isInUse() else { return }
+                isInUse = try network.isInUse()
             } catch {
                 throw NetworkError(.failed, "\(error)")
             }
-            state.network = nil
-            try network.removeDevice()
+            if !isInUse {
+                state.network = nil
+                try network.removeDevice()
+            }
+        }
+        state.users.remove(id)
+    }
+
+    private func place(_ name: String) throws(NetworkError) -> Place {
+        _ = try places()
+        return networks.withLock { networks in
+            if let known = networks.places[name] { return known }
+            let new = Place()
+            networks.places[name] = new
+            return new
         }
     }
 
-    private func isKnown(_ id: String, on name: String) throws(NetworkError) -> Bool {
-        let place = place(name)
-        if place.state.withLock({ $0.users.contains(id) }) { return true }
+    /// Networks that something on this machine is of, by name. What there is of earlier processes is looked for once: only
+    /// this one connects pods.
+    private func places() throws(NetworkError) -> [String: Place] {
         do {
-            let network = try network(name, place)
-            return try !network.host.records(of: id).isEmpty || network.hasLease(id)
+            return try networks.withLock { networks in
+                if networks.isLoaded { return networks.places }
+                for name in try Self.entries("\(node.runDirectory)/cni/ipam")
+                where name.hasPrefix(prefix) && CNINames.isInterface(name) && name != node.bridge {
+                    guard networks.places[name] == nil else { continue }
+                    networks.places[name] = Place(users: try leftover(name).containers())
+                }
+                networks.isLoaded = true
+                return networks.places
+            }
         } catch {
             throw NetworkError(.failed, "\(error)")
-        }
-    }
-
-    private func place(_ name: String) -> Place {
-        networks.withLock { networks in
-            if let known = networks[name] { return known }
-            let new = Place()
-            networks[name] = new
-            return new
         }
     }
 
     /// The network as it was made; after a restart of the process one that is enough to take it away.
     private func network(_ name: String, _ place: Place) throws(NetworkError) -> BridgeNetwork {
         if let known = place.state.withLock({ $0.network }) { return known }
+        return try leftover(name)
+    }
+
+    private func leftover(_ name: String) throws(NetworkError) -> BridgeNetwork {
         let path = "\(node.runDirectory)/cni/ipam/\(name)/\(Self.deviceFile)"
         let device = File.exists(path) ? try? File.text(path, limit: 64) : nil
         return try BridgeNetwork(configuration(name: name, device: device, subnet: node.subnet))
@@ -149,17 +190,6 @@ package final class UserNetworks: Sendable {
 
     /// Beside the leases: the device, where it is not called as the network is.
     private static let deviceFile = "device"
-
-    /// Networks that something on this machine is of.
-    private func names() throws(NetworkError) -> [String] {
-        do {
-            var names = Set(try Self.entries("\(node.runDirectory)/cni/ipam"))
-            names.formUnion(networks.withLock { $0.keys })
-            return names.filter { $0.hasPrefix(prefix) && CNINames.isInterface($0) && $0 != node.bridge }.sorted()
-        } catch {
-            throw NetworkError(.failed, "\(error)")
-        }
-    }
 
     private static func entries(_ directory: String) throws(KernelError) -> [String] {
         File.exists(directory) ? try File.list(directory) : []
@@ -175,12 +205,15 @@ extension UserNetworks {
     package func collectGarbage(living: Set<String>) -> [String] {
         var problems: [String] = []
         do {
-            for name in try names() {
-                let place = place(name)
+            for (name, place) in try places().sorted(by: { $0.key < $1.key }) {
                 let network = try network(name, place)
-                problems += network.collectGarbage(living: living).problems
+                let done = network.collectGarbage(living: living)
+                problems += done.problems
                 do throws(NetworkError) {
-                    try leave("", network, place)
+                    try place.state.withLock { state throws(NetworkError) in
+                        state.users.subtract(done.removed)
+                        try Self.leave("", network, &state)
+                    }
                 } catch {
                     problems.append(error.description)
                 }
@@ -195,7 +228,7 @@ extension UserNetworks {
     ///
     /// - Returns: what could not be removed.
     package func removeLeftovers() -> [String] {
-        networks.withLock { $0 = [:] }
+        networks.withLock { $0 = Networks() }
         return collectGarbage(living: [])
     }
 

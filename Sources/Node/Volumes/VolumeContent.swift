@@ -19,7 +19,7 @@ extension VolumeStore {
     package func populate(_ name: String, fromRoot containerRoot: String, path: String) throws -> Bool {
         let data = try self.path(name)
         return try VolumeError.explaining("copying the image's '\(ByteName.text(path.utf8))' to the volume \(name)") {
-            try copying.withLock { _ in
+            try turns.withTurn(name) {
                 let ready = "\(directory(name))/_data.ready"
                 if File.exists(ready) {
                     try Self.move(from: ready, into: data)

@@ -124,8 +124,8 @@ extension VolumeStore {
         if options.source == .directory { return true }
         let target = try path(name)
         try VolumeError.explaining("mounting the volume \(name)") {
-            try copying.withLock { _ in
-                if try Self.isMounted(target) { return }
+            try turns.withTurn(name) {
+                if try isMounted(name) { return }
                 switch options.source {
                 case .directory: return
                 case .tmpfs(let words):
@@ -164,19 +164,25 @@ extension VolumeStore {
     }
 
     /// Takes away what `mount` has mounted; what still uses it keeps it. Nothing happens to a volume that is a directory.
-    package func unmount(_ name: String) throws {
+    ///
+    /// - Parameter inUse: as of `remove`; nothing happens to a volume that is among them.
+    package func unmount(_ name: String, inUse: @autoclosure () -> Set<String> = []) throws {
         guard let record = volumes.withLock({ $0[name] }), !record.options.isEmpty else { return }
-        let target = "\(directory(name))/_data"
         try VolumeError.explaining("unmounting the volume \(name)") {
-            while try Self.isMounted(target) { try Mounts.detach(target) }
+            try turns.withTurn(name) {
+                if inUse().contains(name) { return }
+                while try isMounted(name) { try Mounts.detach("\(directory(name))/_data") }
+            }
         }
     }
 
-    /// Whether something is mounted on this very directory.
-    private static func isMounted(_ path: String) throws -> Bool {
-        guard let resolved = realpath(path, nil) else { throw KernelError("realpath", path, errno: errno) }
+    /// Whether something is mounted on a volume's data. Asks the kernel's table and never what is mounted, whose server may
+    /// be away.
+    private func isMounted(_ name: String) throws -> Bool {
+        let directory = directory(name)
+        guard let resolved = realpath(directory, nil) else { throw KernelError("realpath", directory, errno: errno) }
         defer { free(resolved) }
-        let place = String(cString: resolved)
+        let place = String(cString: resolved) + "/_data"
         return try MountInfo.read().contains { $0.mountPoint == place }
     }
 }

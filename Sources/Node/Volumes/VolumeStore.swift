@@ -37,8 +37,8 @@ package final class VolumeStore: Sendable {
     package let warnings: [String]
     let refusedSources: [String]
     let volumes: Mutex<[String: VolumeRecord]>
-    /// Taken while an image's content is copied.
-    let copying = Mutex<Void>(())
+    /// Of who mounts, unmounts or fills a volume.
+    let turns = VolumeTurns()
     private let lock: FileLock
 
     /// The longest name in bytes.
@@ -164,19 +164,20 @@ extension VolumeStore {
 
     /// Removes a volume with its data.
     ///
-    /// - Parameter inUse: the names of the volumes that tasks have, running or not.
+    /// - Parameter inUse: the names of the volumes that tasks have, running or not. Asked for with the store's lock held:
+    ///   a task that is not among them yet finds the volume gone when it looks, and never loses it after that.
     /// - Returns: the bytes that the file system got back.
     /// - Throws: `VolumeError`: notFound, inUse, system.
     @discardableResult
-    package func remove(_ name: String, inUse: Set<String>) throws -> UInt64 {
-        if !inUse.contains(name) { try unmount(name) }
+    package func remove(_ name: String, inUse: @autoclosure () -> Set<String>) throws -> UInt64 {
+        try unmount(name, inUse: inUse())
         return try VolumeError.explaining("removing the volume \(ByteName.text(name.utf8))") {
             let aside = "\(root)/.removed.\(name)"
             try volumes.withLock { volumes in
                 guard volumes[name] != nil else {
                     throw VolumeError(.notFound, "there is no volume '\(ByteName.text(name.utf8))' on this node")
                 }
-                guard !inUse.contains(name) else {
+                guard !inUse().contains(name) else {
                     throw VolumeError(.inUse, "the volume '\(name)' is used by a task; remove its tasks first")
                 }
                 try Tree.remove(aside)
@@ -189,13 +190,22 @@ extension VolumeStore {
 
     /// Removes the volumes that no task has.
     ///
-    /// - Parameter anonymousOnly: leave those that a user named.
+    /// - Parameters:
+    ///   - inUse: as of `remove`.
+    ///   - anonymousOnly: leave those that a user named.
     /// - Returns: the names of those that went, and the bytes that the file system got back.
-    package func prune(inUse: Set<String>, anonymousOnly: Bool) throws -> (names: [String], bytes: UInt64) {
+    package func prune(
+        inUse: @autoclosure () -> Set<String>, anonymousOnly: Bool
+    ) throws -> (names: [String], bytes: UInt64) {
         var result: (names: [String], bytes: UInt64) = ([], 0)
-        for record in list() where !inUse.contains(record.name) && (record.anonymous || !anonymousOnly) {
-            result.bytes += try remove(record.name, inUse: inUse)
-            result.names.append(record.name)
+        let used = inUse()
+        for record in list() where !used.contains(record.name) && (record.anonymous || !anonymousOnly) {
+            do {
+                result.bytes += try remove(record.name, inUse: inUse())
+                result.names.append(record.name)
+            } catch let error as VolumeError where error.kind == .inUse || error.kind == .notFound {
+                // Somebody has taken it meanwhile, or removed it.
+            }
         }
         return result
     }

@@ -161,7 +161,7 @@ import Testing
         #expect(registry.server.requests.count == before)
 
         // Content that belongs to no image of the catalog is not given out.
-        try first.store.remove("\(pulled.digest)", force: true, inUse: []).forEach { _ in }
+        try first.store.remove("\(pulled.digest)", force: true, inUse: [])
         #expect(throws: ImageError.self) { try first.store.openContent(pulled.digest) }
         let third = try StoreFixture()
         let sources = try await third.registry().sources(reference)

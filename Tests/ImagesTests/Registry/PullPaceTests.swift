@@ -150,7 +150,7 @@ import Testing
             #expect(found.isThere.withLock { $0 } == nil)
             return []
         }
-        try store.remove("\(pulled.digest)", force: true, inUse: tasks()).forEach { _ in }
+        try store.remove("\(pulled.digest)", force: true, inUse: tasks())
         while found.isThere.withLock({ $0 }) == nil { await Task.yield() }
         #expect(found.isThere.withLock { $0 } == false)
     }

@@ -1,5 +1,4 @@
 import AgentCore
-import CKernel
 import Glibc
 import Kernel
 import Model
@@ -30,31 +29,38 @@ struct JoinedNamespaces: Sendable {
         ]
         let records = shared.containers.isEmpty ? [] : table.all
         for case (let kind, let name, .container(let text)) in wanted {
-            let process = try Self.firstProcess(of: ContainerID(text), kind, records, parent: parent)
-            let file = try process.open("ns/\(name)")
-            paths[kind] = "/proc/\(getpid())/fd/\(file.raw)"
-            files.append(file)
-            if kind == .ipc { mountNamespace = try process.open("ns/mnt") }
+            try Self.joining(ContainerID(text), kind, records) { record throws(KernelError) in
+                let process = try ProcessDirectory(record, parent: parent)
+                let file = try process.open("ns/\(name)")
+                paths[kind] = Self.path(file)
+                files.append(file)
+                if kind == .ipc { mountNamespace = try process.open("ns/mnt") }
+            }
         }
-        if case .container(let text) = shared.network { networkFiles = Self.files(of: text, records, agent) }
+        if case .container(let text) = shared.network {
+            networkFiles = Self.networkOwner(text, records).map { agent.task($0.assignment.task).files }
+        }
     }
 
-    /// Those of the container that has the network, however many share it one from another.
-    private static func files(of container: String, _ records: [TaskRecord], _ agent: AgentPaths) -> String? {
+    /// By which other processes reach what this one holds open.
+    static func path(_ file: SharedFD) -> String { "/proc/\(getpid())/fd/\(file.raw)" }
+
+    /// The task that has the network which a container shares, however many share it one from another.
+    static func networkOwner(_ container: String, _ records: [TaskRecord]) -> TaskRecord? {
         var next = container
         for _ in 0..<64 {
             guard let record = records.first(where: { $0.container.id.text == next && !$0.removed }) else { return nil }
-            guard case .container(let further) = record.assignment.pod.namespaces.network else {
-                return agent.task(record.assignment.task).files
-            }
+            guard case .container(let further) = record.assignment.pod.namespaces.network else { return record }
             next = further
         }
         return nil
     }
 
-    private static func firstProcess(
-        of container: ContainerID, _ kind: NamespaceSpec.Kind, _ records: [TaskRecord], parent: String
-    ) throws -> ProcessDirectory {
+    /// Does something with a container that runs here.
+    private static func joining(
+        _ container: ContainerID, _ kind: NamespaceSpec.Kind, _ records: [TaskRecord],
+        _ body: (TaskRecord) throws(KernelError) -> Void
+    ) throws {
         func failure(_ reason: String) -> ExecutorFailure {
             ExecutorFailure(
                 "cannot share the \(kind.rawValue) namespace of container \(container.text.prefix(12)): \(reason)")
@@ -65,45 +71,12 @@ struct JoinedNamespaces: Sendable {
         guard record.isLive, record.container.pid > 0 else {
             throw failure("the container \(record.assignment.instanceName) is not running; start it first")
         }
-        do {
-            let process = try ProcessDirectory(record.container.pid)
-            // Held open, the directory is this process's and no later one's of its number: it is the container's, or not.
-            guard try process.isIn(cgroup: "/\(parent)/\(record.assignment.task)") else {
-                throw failure("the container \(record.assignment.instanceName) has ended; start it first")
-            }
-            return process
-        } catch let error as KernelError where error.errno == ENOENT || error.errno == ESRCH {
-            throw failure("the container \(record.assignment.instanceName) has ended; start it first")
-        }
-    }
-}
-
-/// A process as procfs shows it. When it has ended, everything in it fails, whoever has its number then.
-private struct ProcessDirectory {
-    private let directory: SharedFD
-    private let pid: Int
-
-    init(_ pid: Int) throws(KernelError) {
-        self.pid = pid
-        directory = SharedFD(try File.open("/proc/\(pid)", Int32(CK_O_PATH) | O_DIRECTORY))
-    }
-
-    func open(_ name: String) throws(KernelError) -> SharedFD {
-        SharedFD(
-            OwnedFD(
-                adopting: try systemCall("open", "/proc/\(pid)/\(name)") {
-                    ck_openat(directory.raw, name, O_RDONLY | O_CLOEXEC, 0)
-                }))
-    }
-
-    func isIn(cgroup: String) throws(KernelError) -> Bool {
-        let file = try open("cgroup")
-        let bytes = try withExtendedLifetime(file) { () throws(KernelError) in
-            try Descriptor.readAll(file.raw, limit: 1 << 16)
-        }
-        let text = String(decoding: bytes, as: UTF8.self)
-        return text.split(separator: "\n").contains { line in
-            line.hasSuffix(cgroup) || line.contains(cgroup + "/")
+        do throws(KernelError) {
+            try body(record)
+        } catch {
+            throw failure(
+                error.isOfEnded
+                    ? "the container \(record.assignment.instanceName) has ended; start it first" : error.description)
         }
     }
 }

@@ -43,8 +43,9 @@ struct LimitChange {
             }
         }
         if new.pids != old.pids { resources.pidsLimit = new.pids ?? -1 }
-        if new.blockWeight != old.blockWeight, let weight = new.blockWeight {
-            resources.blockIO.weight = UInt16(weight)
+        if new.blockWeight != old.blockWeight {
+            resources.blockIO.weight = new.blockWeight.map { UInt16(clamping: $0) }
+            resources.blockIO.isWeightLifted = new.blockWeight == nil
         }
         return resources
     }

@@ -4,6 +4,7 @@ import Kernel
 import Model
 import Reactor
 import ShimProtocol
+import Synchronization
 import Wire
 
 extension PodExecutor {
@@ -52,6 +53,35 @@ extension PodExecutor {
     func killCgroup(_ task: TaskID) async throws {
         let group = try cgroup(of: task)
         try await pool.run { if group.exists() { try group.kill() } }
+    }
+
+    /// Has a container's processes stand still for an image of it, until all who wanted that have called `letGo`. Blocks.
+    ///
+    /// - Returns: false where nothing runs.
+    func holdStill(_ task: TaskID) throws -> Bool {
+        let group = try cgroup(of: task)
+        guard group.exists() else { return false }
+        frozen.withLock { $0[task, default: 0] += 1 }
+        do {
+            try group.freeze()
+        } catch {
+            try? letGo(task)
+            throw error
+        }
+        return true
+    }
+
+    /// Blocks. A pause that somebody wanted meanwhile has failed, since it stood still already, and is tried again.
+    func letGo(_ task: TaskID) throws {
+        let group = try cgroup(of: task)
+        try frozen.withLock { frozen in
+            let others = (frozen[task] ?? 1) - 1
+            frozen[task] = others > 0 ? others : nil
+            guard others <= 0, table[task]?.container.state != .paused, group.exists(), try group.isFrozen() else {
+                return
+            }
+            try group.thaw()
+        }
     }
 
     /// Has processes go on that something else than a pause holds.

@@ -41,6 +41,13 @@ package final class PodExecutor: Executor {
     let jobs: AsyncStream<Job>
     let giveJob: AsyncStream<Job>.Continuation
     let live = Mutex<[TaskID: LiveTask]>([:])
+    /// Of who lays down the init of containers.
+    let initCopy = Mutex<Void>(())
+    /// What the hosts files say that this process wrote. Held while one is written: who looked at the table later writes
+    /// later.
+    let hosts = Mutex<[TaskID: TaskFiles]>([:])
+    /// How many make an image of a container and want it to stand still. Held while one is frozen or thawed.
+    let frozen = Mutex<[TaskID: Int]>([:])
     private let listeners = Mutex(Listeners())
 
     /// Whoever is told. In a struct, because a closure that a `Mutex` holds bare is wrapped once more by each access, and

@@ -25,6 +25,8 @@ struct PodFile: Sendable, Codable, Equatable {
         var readOnly: Bool
         /// How it is mounted; nil: as most are.
         var options: [String]?
+        /// The source is a path of the node itself, to be opened by each start; nil: no.
+        var isOpenedByStart: Bool?
     }
 
     var schema = 1

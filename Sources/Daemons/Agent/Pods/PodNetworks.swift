@@ -5,6 +5,7 @@ import Logging
 import Model
 import Networking
 import Reactor
+import Synchronization
 import Wire
 
 /// The networks of pods: the node's own, and those that users made.
@@ -96,7 +97,7 @@ extension PodExecutor {
             file.endpoints = endpoints
             file.addresses = endpoints.map(\.host)
             try file.write(task)
-            try self.files(assignment, file.hostname, endpoints).writeHosts(to: task.files)
+            try self.writeFiles(assignment, file.hostname, endpoints, task) { try $0.writeHosts(to: task.files) }
             return file.pod
         }
         if let pod { tell(.rewired(task.id, pod)) }
@@ -135,75 +136,28 @@ extension PodExecutor {
 
     // MARK: Names
 
-    /// Others that a hosts file of one pod may name.
-    private static let mostPeers = 2048
-
-    /// Who a pod reaches by name: those who run on the networks that users made and it is on, and itself.
-    func peers(
-        of assignment: TaskAssignment, _ hostname: String, _ endpoints: [NetworkEndpoint]
-    ) -> [TaskFiles.Peer] {
-        // On each further network it has its host name too.
-        var peers = endpoints.dropFirst().map { TaskFiles.Peer(address: $0.host, names: [hostname]) }
-        let own = endpoints.filter { $0.network != Model.Network.nodeNetwork }
-        guard !own.isEmpty else { return peers }
-        let networks = Set(own.map(\.network))
-        peers += own.map { TaskFiles.Peer(address: $0.host, names: Self.names(assignment, on: $0.network)) }
-        let others = table.all.filter { $0.isOnNetworks && $0.assignment.task != assignment.task }
-            .sorted { $0.assignment.task < $1.assignment.task }
-        for record in others {
-            for endpoint in record.endpoints ?? [] where networks.contains(endpoint.network) {
-                let links = Self.links(of: assignment, to: record.container.id, on: endpoint.network)
-                peers.append(
-                    TaskFiles.Peer(
-                        address: endpoint.host, names: Self.names(record.assignment, on: endpoint.network, and: links)))
-            }
-        }
-        return Array(peers.prefix(Self.mostPeers))
-    }
-
-    /// What a pod alone calls another one.
-    private static func links(of assignment: TaskAssignment, to other: ContainerID, on network: String) -> [String] {
-        let links = assignment.pod.attachments.first { $0.network == network }?.links ?? [:]
-        return links.filter { $0.value == other.text }.keys.sorted()
-    }
-
-    /// What a pod is called on a network, each name once.
-    ///
-    /// - Parameter links: by whoever looks.
-    private static func names(
-        _ assignment: TaskAssignment, on network: String, and links: [String] = []
-    ) -> [String] {
-        var names = [assignment.instanceName]
-        if assignment.kind == .service { names.append(assignment.workloadName) }
-        names += assignment.pod.attachments.first { $0.network == network }?.aliases ?? []
-        names += assignment.containers.prefix(1).map { String($0.text.prefix(12)) }
-        if !assignment.pod.hostname.isEmpty { names.append(assignment.pod.hostname) }
-        names += links
-        var seen: Set<String> = []
-        return names.filter { seen.insert($0).inserted }
-    }
-
     /// Keeps the hosts files of all pods on networks that users made up to date, until it is cancelled.
     func keepHosts() async {
-        var written: [TaskID: TaskFiles] = [:]
         for await _ in table.networkChanges {
-            let records = table.all.filter { record in
+            let all = table.all
+            let members = NetworkMembers(all)
+            let records = all.filter { record in
                 record.prepared && record.endpoints?.contains { $0.network != Model.Network.nodeNetwork } ?? false
             }
-            var next: [TaskID: TaskFiles] = [:]
             for record in records {
                 let task = record.assignment.task
                 do {
                     let files = try files(
-                        record.assignment, hostname(record.assignment, record.container.id), record.endpoints ?? [])
-                    if written[task] != files {
-                        let directory = paths.task(task).files
-                        // It may be on its way out.
-                        try await pool.run {
-                            if File.exists("\(directory)/hosts") { try files.writeHosts(to: directory) }
+                        record.assignment, hostname(record.assignment, record.container.id), record.endpoints ?? [],
+                        among: members)
+                    if hosts.withLock({ $0[task] }) == files { continue }
+                    let directory = paths.task(task).files
+                    try await pool.run {
+                        try self.hosts.withLock { hosts in
+                            try files.writeHosts(to: directory)
+                            hosts[task] = files
                         }
                     }
-                    next[task] = files
                 } catch {
                     if Task.isCancelled { return }
                     logger.warning(
@@ -211,7 +165,8 @@ extension PodExecutor {
                         metadata: ["task": "\(task)", "error": "\(error)"])
                 }
             }
-            written = next
+            let known = Set(records.map(\.assignment.task))
+            hosts.withLock { hosts in hosts = hosts.filter { known.contains($0.key) } }
         }
     }
 }

@@ -6,6 +6,7 @@ import Kernel
 import Model
 import Networking
 import Reactor
+import Synchronization
 import Wire
 
 extension PodExecutor {
@@ -31,7 +32,7 @@ extension PodExecutor {
             let endpoints = try connect(assignment, task)
             failpoint("agent.after_network")
             let hostname = hostname(assignment, id)
-            try files(assignment, hostname, endpoints).write(to: task.files)
+            try writeFiles(assignment, hostname, endpoints, task) { try $0.write(to: task.files) }
             try File.makeDirectories(task.logs)
             let pod = PodFile(
                 bootID: bootID, image: image, mounts: mounts,
@@ -45,15 +46,28 @@ extension PodExecutor {
         }
     }
 
+    /// Writes files that tell the pod who and where it is, and others. Blocks.
+    func writeFiles(
+        _ assignment: TaskAssignment, _ hostname: String, _ endpoints: [NetworkEndpoint], _ task: TaskPaths,
+        _ write: (TaskFiles) throws -> Void
+    ) throws {
+        try hosts.withLock { hosts in
+            let files = try files(assignment, hostname, endpoints, among: NetworkMembers(table.all))
+            try write(files)
+            hosts[task.id] = files
+        }
+    }
+
     /// Who and where the pod is.
     func files(
-        _ assignment: TaskAssignment, _ hostname: String, _ endpoints: [NetworkEndpoint]
+        _ assignment: TaskAssignment, _ hostname: String, _ endpoints: [NetworkEndpoint],
+        among members: @autoclosure () -> NetworkMembers
     ) throws(ExecutorFailure) -> TaskFiles {
         var files = TaskFiles(hostname: hostname)
         files.address = endpoints.first.flatMap { IPAddress($0.host) }
         files.isHostNetwork = assignment.pod.network == .host
         try describe(assignment.pod, in: &files)
-        files.peers = peers(of: assignment, hostname, endpoints)
+        files.peers = NetworkMembers.peers(of: assignment, hostname, endpoints, among: members())
         return files
     }
 

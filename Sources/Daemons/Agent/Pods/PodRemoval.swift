@@ -16,10 +16,13 @@ extension PodExecutor {
     package func remove(_ assignment: TaskAssignment) async throws(ExecutorFailure) {
         try await explaining("cannot remove container \(assignment.instanceName)") {
             let task = paths.task(assignment.task)
+            // The plugins are processes too, and take as long as the runtime: both at once.
+            async let disconnected: Void = pool.run { try self.disconnect(task) }
             try await destroyShim(task)
             try await killCgroup(task.id)
             for container in assignment.containers { await deleteRuntimeState(container) }
             let group = try cgroup(of: task.id)
+            try await disconnected
             try await pool.run {
                 try group.delete()
                 try self.undoPreparation(task)
@@ -78,11 +81,15 @@ extension PodExecutor {
 
     /// Takes away network, mounts and root file system; the container's own writable layer stays. Blocks.
     func undoPreparation(_ task: TaskPaths) throws {
-        try File.removeFile(task.pod)
-        try network.detach(task.id.text)
-        try userNetworks.detach(task.id.text)
+        try disconnect(task)
         try NetworkNamespace.remove(at: task.namespace)
         try Mounts.detachAll(below: [task.directory])
         try removeSecrets(task)
+    }
+    /// Takes a task from all networks; it is not prepared any more then. Blocks.
+    private func disconnect(_ task: TaskPaths) throws {
+        try File.removeFile(task.pod)
+        try network.detach(task.id.text)
+        try userNetworks.detach(task.id.text)
     }
 }

@@ -39,7 +39,7 @@ extension PodExecutor {
             return StartedContainer(pid: Int(exit.pid), startedAt: exit.startedAt)
         }
         try await provideSecrets(assignment, spec)
-        let joined = try await pool.run { try self.writeBundle(assignment, spec, task) }
+        let opened = try await pool.run { try self.writeBundle(assignment, spec, task) }
         try await ensureShim(task, leased: assignment.pod.stopAfter != nil)
         failpoint("agent.after_shim")
         let shim = shim(of: assignment.task)
@@ -50,8 +50,8 @@ extension PodExecutor {
             logMaxFiles: spec.logging.maximumFiles ?? configuration.logMaxFiles, exitPath: task.exit(start),
             cgroups: try cgroup(of: assignment.task).directories)
         var state = try await shim.call(.create(request)).container
-        // The runtime has joined what it was to join.
-        withExtendedLifetime(joined) {}
+        // The runtime has joined what it was to join, and bound what it was to bind.
+        withExtendedLifetime(opened) {}
         failpoint("agent.after_clone")
         adopt(assignment.task, container, start: start)
         if state == nil || state?.status == .created {

@@ -95,7 +95,8 @@ extension PodExecutor {
             environment = SpecBuilder.merge(environment, ["HOME=\(user.home)"], home: user.home)
         }
         if request.privileged {
-            process.capabilities = SpecBuilder.capabilities(.known(), isRoot: process.user.uid == 0)
+            process.capabilities = SpecBuilder.capabilities(
+                try SpecBuilder.grantable(), isRoot: process.user.uid == 0)
         }
         if request.terminal, !environment.contains(where: { $0.hasPrefix("TERM=") }) {
             environment.append("TERM=xterm")

@@ -12,16 +12,17 @@ extension PodExecutor {
     func makeMounts(_ container: Model.ContainerSpec, _ task: TaskPaths) throws -> [PodFile.HostMount] {
         var mounts: [PodFile.HostMount] = []
         for (index, mount) in container.mounts.enumerated() {
-            var source: String
+            var made = PodFile.HostMount(
+                source: "", target: mount.target, readOnly: mount.readOnly, options: mount.bindOptions)
             switch mount.source {
             case .tmpfs, .secret, .config: continue
             case .volume(let name):
-                source = try volume(name, mount, task, at: "\(task.directory)/mounts/\(index)")
-            case .bind(let path): source = try bindSource(path, mount, at: "\(task.directory)/mounts/\(index)")
+                made.source = try volume(name, mount, task, at: "\(task.directory)/mounts/\(index)")
+            case .bind(let path):
+                made.source = try bindSource(path, mount, at: "\(task.directory)/mounts/\(index)")
+                if mount.isConnected { made.isOpenedByStart = true }
             }
-            mounts.append(
-                PodFile.HostMount(
-                    source: source, target: mount.target, readOnly: mount.readOnly, options: mount.bindOptions))
+            mounts.append(made)
         }
         return mounts
     }
@@ -43,18 +44,20 @@ extension PodExecutor {
     /// Has volumes go that belonged to a removed task alone, and what is mounted for volumes end with the last task that
     /// has them. Blocks.
     func releaseVolumes(of assignment: TaskAssignment) throws {
-        let others = table.all.filter { $0.assignment.task != assignment.task }
-        let users = Set(Self.volumeUsers(others).keys)
+        // Looked at anew for each, when nobody can mount it: its next user is in the table before it mounts.
+        func users() -> Set<String> {
+            Set(Self.volumeUsers(table.all.filter { $0.assignment.task != assignment.task }).keys)
+        }
         var isChanged = false
         for mount in assignment.pod.containers.flatMap(\.mounts) {
-            guard case .volume(let name) = mount.source, !users.contains(name) else { continue }
-            try volumes.unmount(name)
+            guard case .volume(let name) = mount.source else { continue }
+            try volumes.unmount(name, inUse: users())
             guard assignment.removeVolumes, mount.isAnonymous else { continue }
             do {
-                try volumes.remove(name, inUse: users)
+                try volumes.remove(name, inUse: users())
                 isChanged = true
-            } catch let error as VolumeError where error.kind == .notFound {
-                // Gone already.
+            } catch let error as VolumeError where error.kind == .notFound || error.kind == .inUse {
+                // Gone already, or another's as well.
             }
         }
         if isChanged { inventoryChanged() }
@@ -64,7 +67,8 @@ extension PodExecutor {
     private func bindSource(_ path: String, _ mount: Mount, at place: String) throws -> String {
         if mount.createSource, !File.exists(path) { try File.makeDirectories(path, mode: 0o755) }
         guard mount.isConnected else { return try pin(path, isRecursive: mount.recursive, at: place) }
-        // A copy would be a peer of the original, and what is unmounted in it with the task would go there too.
+        // A copy would be a peer of the original, and what is unmounted in it with the task would go there too: it is
+        // opened by each start.
         return try volumes.openBindSource(path).path
     }
 

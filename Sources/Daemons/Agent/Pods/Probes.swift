@@ -50,10 +50,17 @@ extension PodExecutor {
     }
 
     private func address(of assignment: TaskAssignment) async throws -> String {
-        if assignment.pod.network == .host { return "127.0.0.1" }
-        let task = paths.task(assignment.task)
+        var pod = assignment
+        if case .container(let text) = assignment.pod.namespaces.network {
+            guard let owner = JoinedNamespaces.networkOwner(text, table.all) else {
+                throw AgentError("the container \(text.prefix(12)), whose network it shares, is not on this node")
+            }
+            pod = owner.assignment
+        }
+        if pod.pod.network == .host { return "127.0.0.1" }
+        let task = paths.task(pod.task)
         guard let address = try await pool.run({ try PodFile.read(task)?.addresses.first }) else {
-            throw AgentError("the pod has no address")
+            throw AgentError("the pod has no address: only a command can be its health check")
         }
         return address
     }

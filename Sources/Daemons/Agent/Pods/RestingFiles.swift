@@ -1,11 +1,25 @@
 import AgentCore
 import CKernel
 import Glibc
+import HTTPService
 import Images
 import Kernel
 import Wire
 
 extension PodExecutor {
+    /// The files of a container as its first process sees them. Blocks.
+    ///
+    /// - Throws: `APIError` 409 when it has ended.
+    func liveFiles(_ record: TaskRecord) throws -> ContainerFiles {
+        do throws(KernelError) {
+            let process = try ProcessDirectory(record, parent: configuration.cgroupParent)
+            return ContainerFiles(root: try process.open("root", Int32(CK_O_PATH) | O_DIRECTORY))
+        } catch {
+            guard error.isOfEnded else { throw error }
+            throw APIError.conflict("container \(record.assignment.instanceName) has just ended: repeat")
+        }
+    }
+
     /// The files of a container that does not run, its volumes and what is bound from the node among them where they are
     /// prepared, as they will be when it runs. Blocks.
     ///
@@ -24,11 +38,15 @@ extension PodExecutor {
         try Mounts.setPropagation(.private, at: place, recursive: true)
         let root = try File.open(place, Int32(CK_O_PATH) | O_DIRECTORY)
         for mount in mounts.sorted(by: { $0.target.utf8.count < $1.target.utf8.count }) {
-            let source = try Mounts.clone(
-                mount.source, recursive: mount.options?.contains("bind") != true, followingSymlinks: false)
-            if mount.readOnly {
-                try Mounts.change(source.raw, set: .readOnly, recursive: true, subject: mount.target)
-            }
+            let recursive = mount.options?.contains("bind") != true
+            let source =
+                mount.isOpenedByStart == true
+                ? try Mounts.clone(of: open(mount).raw, recursive: recursive, subject: mount.source)
+                : try Mounts.clone(mount.source, recursive: recursive, followingSymlinks: false)
+            // What is unmounted here is not to go on the node.
+            try Mounts.change(
+                source.raw, set: mount.readOnly ? .readOnly : [], propagation: .private, recursive: true,
+                subject: mount.target)
             let target = try Self.mountPoint(mount.target, like: source.raw, in: root.raw)
             try Mounts.attach(source, on: target.raw, subject: mount.target)
         }

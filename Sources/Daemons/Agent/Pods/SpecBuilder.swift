@@ -20,6 +20,8 @@ struct SpecBuilder: Sendable {
     let isUnified: Bool
     /// What it shares of other containers.
     var joined = JoinedNamespaces()
+    /// Binds that stay connected to the node's mounts, opened, by their places in the container.
+    var sources: [String: SharedFD] = [:]
     /// The program on the node that becomes the first process of containers that want an init.
     var initProgram = ""
     /// Groups beside the user's own.
@@ -116,15 +118,18 @@ struct SpecBuilder: Sendable {
             bounding: names, effective: isRoot ? names : [], permitted: isRoot ? names : [])
     }
 
+    /// All that a container can have on this node.
+    static func grantable() throws(ExecutorFailure) -> CapabilitySet {
+        do throws(KernelError) {
+            return try CapabilityPlan.grantable()
+        } catch {
+            throw ExecutorFailure("the agent's own capabilities cannot be read: \(error)")
+        }
+    }
+
     private func grantedCapabilities() throws(ExecutorFailure) -> CapabilitySet {
         var set = CapabilitySet.containerDefaults
-        if container.privileged {
-            do throws(KernelError) {
-                set = try CapabilityPlan.grantable()
-            } catch {
-                throw ExecutorFailure("the agent's own capabilities cannot be read: \(error)")
-            }
-        }
+        if container.privileged { set = try Self.grantable() }
         func named(_ names: [String]) throws(ExecutorFailure) -> (all: Bool, set: CapabilitySet) {
             var result: [Confinement.Capability] = []
             for name in names where name.uppercased() != "ALL" {
@@ -139,7 +144,7 @@ struct SpecBuilder: Sendable {
         let added = try named(container.capabilitiesAdded)
         let dropped = try named(container.capabilitiesDropped)
         if dropped.all { set = [] }
-        if added.all { set = CapabilitySet.known() }
+        if added.all { set = try Self.grantable() }
         set.formUnion(added.set)
         set.subtract(dropped.set)
         return set

@@ -72,7 +72,8 @@ extension SpecBuilder {
     private func userMounts() -> [MountSpec] {
         var mounts = pod.mounts.map { mount in
             MountSpec(
-                destination: mount.target, type: "bind", source: mount.source,
+                destination: mount.target, type: "bind",
+                source: sources[mount.target].map(JoinedNamespaces.path) ?? mount.source,
                 options: mount.options ?? ["rbind", "rprivate", mount.readOnly ? "ro" : "rw"])
         }
         for (index, mount) in container.mounts.enumerated() where mount.isFile {

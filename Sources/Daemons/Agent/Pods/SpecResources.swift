@@ -104,8 +104,9 @@ extension SpecBuilder {
     private static let deviceLimit = 4096
 
     /// All devices below /dev. What goes while it is looked at is left out.
-    static func nodeDevices(below root: String = "/dev") -> [DeviceSpec] {
+    static func nodeDevices() -> [DeviceSpec] {
         var found: [DeviceSpec] = []
+        let root = "/dev"
         var directories = [root]
         while let directory = directories.popLast(), found.count < deviceLimit, directories.count < deviceLimit {
             for name in (try? File.list(directory)) ?? [] {

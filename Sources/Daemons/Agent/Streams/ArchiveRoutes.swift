@@ -92,20 +92,11 @@ extension StreamPort {
         let executor = executor
         let (files, place, targets) = try await explainingImages {
             try await transfers.pool.run {
-                let files =
-                    isLive
-                    ? try ContainerFiles(root: "/proc/\(record.container.pid)/root") : try executor.restingFiles(record)
+                let files = isLive ? try executor.liveFiles(record) : try executor.restingFiles(record)
                 let place = try files.place(of: path, directory: writing)
                 // A link of the image leads a volume's target elsewhere, as it leads the path.
                 let targets = mounts.map { (try? files.place(of: $0.target, directory: true).path) ?? $0.target }
                 return (files, place, targets)
-            }
-        }
-        if isLive {
-            // The number may be another process's by now: then this is its root.
-            let group = (try? File.text("/proc/\(record.container.pid)/cgroup")) ?? ""
-            guard group.contains("/\(record.assignment.task)") else {
-                throw APIError.conflict("container \(name) has just ended: repeat")
             }
         }
         for container in record.assignment.pod.containers {

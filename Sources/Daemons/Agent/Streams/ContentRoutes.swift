@@ -101,18 +101,13 @@ extension StreamPort {
     /// Has its processes stand still, where they run and are wanted to.
     private func freeze(_ record: TaskRecord, _ isWanted: Bool) async throws -> Bool {
         guard isWanted, record.isLive, record.assignment.desired == .running else { return false }
-        let group = try executor.cgroup(of: record.assignment.task)
-        return try await executor.pool.run {
-            guard group.exists() else { return false }
-            try group.freeze()
-            return true
-        }
+        let executor = executor
+        return try await executor.pool.run { try executor.holdStill(record.assignment.task) }
     }
 
-    /// A pause that somebody wanted meanwhile has failed, since it stood still already, and is tried again.
     private func thaw(_ record: TaskRecord) async throws {
-        guard table[record.assignment.task]?.container.state != .paused else { return }
-        try await executor.thaw(record.assignment.task)
+        let executor = executor
+        try await executor.pool.run { try executor.letGo(record.assignment.task) }
     }
 }
 

@@ -54,7 +54,7 @@ extension StreamPort {
             let force = try Query(request, known: ["force"]).flag("force")
             let table = table
             let done = try await working {
-                try images.removeCounting(name, force: force, inUse: PodExecutor.imagesInUse(table.all))
+                try images.remove(name, force: force, inUse: PodExecutor.imagesInUse(table.all))
             }
             inventoryChanged()
             var removal = Wire.ImageRemoval(done.steps)

@@ -36,14 +36,15 @@ extension StreamPort {
         group.delete("volumes/{name}") { request, context in
             _ = try Query(request, known: ["force"]).flag("force")
             let name = try context.pathParameter("name")
-            let users = PodExecutor.volumeUsers(table.all)
-            let volumes = executor.volumes
-            if let names = users[name] {
+            let (volumes, table) = (executor.volumes, table)
+            if let names = PodExecutor.volumeUsers(table.all)[name] {
                 throw APIError.conflict(
                     "the volume \(name) is used by \(names.joined(separator: ", ")); remove those containers first")
             }
             try await explainingVolumes {
-                try await transfers.pool.run { _ = try volumes.remove(name, inUse: Set(users.keys)) }
+                try await transfers.pool.run {
+                    _ = try volumes.remove(name, inUse: Set(PodExecutor.volumeUsers(table.all).keys))
+                }
             }
             inventoryChanged()
             return Response.empty

@@ -127,7 +127,7 @@ extension Registry {
                 return try await client.settings.fewerTries(unless: endpoint == own).retrying {
                     let subject = "a search"
                     let (response, _) = try await session.send(
-                        .GET, "/v1/search?q=\(Self.escaped(term))&n=\(limit)", accepting: [200], subject)
+                        .GET, "/v1/search?q=\(RegistryURL.encoded(term))&n=\(limit)", accepting: [200], subject)
                     let bytes = try await RegistryClient.body(response, limit: 4 << 20, subject)
                     let found = try JSONCoding.decode(Findings.self, from: bytes).results ?? []
                     return found.prefix(limit).map { one in
@@ -147,15 +147,5 @@ extension Registry {
             }
         }
         throw failure ?? ImageError(.unavailable, "no registry was asked")
-    }
-
-    private static func escaped(_ text: String) -> String {
-        text.utf8.map { byte in
-            let isPlain =
-                (0x30...0x39).contains(byte) || (0x41...0x5a).contains(byte) || (0x61...0x7a).contains(byte)
-                || "-._~".utf8.contains(byte)
-            return isPlain
-                ? String(UnicodeScalar(byte)) : "%" + (byte < 16 ? "0" : "") + String(byte, radix: 16, uppercase: true)
-        }.joined()
     }
 }

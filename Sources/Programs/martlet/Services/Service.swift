@@ -168,9 +168,7 @@ struct ServiceUpdate: AsyncParsableCommand {
         let path = "\(APIPaths.services)/\(escaped(service))"
         let view: ServiceView = try await cluster.get(path)
         var pod = view.pod
-        let network = pod.network
         try options.apply(to: &pod, of: .service)
-        pod.network = network
         if let image {
             pod.containers[0].image = image
             pod.containers[0].imageDigest = ""
