@@ -21,6 +21,13 @@ struct PrivateMachine: Sendable {
         let thread = try PrivateThread()
         defer { thread.end() }
         try await withTaskExecutorPreference(thread) {
+            let mounts = try File.open("/proc/thread-self/ns/mnt", O_RDONLY)
+            let network = try File.open("/proc/thread-self/ns/net", O_RDONLY)
+            // Threads that are started from here when the test goes on elsewhere would be on this machine for ever.
+            defer {
+                setns(mounts.raw, Int32(CK_CLONE_NEWNS))
+                setns(network.raw, Int32(CK_CLONE_NEWNET))
+            }
             let machine = try boot()
             defer { try? NetworkNamespace.remove(at: machine.outside) }
             try await body(machine)
