@@ -183,7 +183,8 @@ private typealias Fixture = CreateFixture
             #expect(Self.keys(try await usage(51, "&verbose=1")) == old)
             #expect(Self.keys(try await usage(52)) == old.union(new))
             #expect(Self.keys(try await usage(52, "&verbose=1")) == new)
-            #expect(Self.keys(try await usage(53)) == new)
+            #expect(Self.keys(try await usage(53)) == old.union(new))
+            #expect(Self.keys(try await usage(56, "&verbose=1")) == new)
             #expect(
                 try await usage(53)?["ImageUsage"] == [
                     "ActiveCount": 1, "TotalCount": 1, "Reclaimable": 0, "TotalSize": 1000,

@@ -102,7 +102,7 @@ extension SystemSuite {
                 (["run", "-v", "/does/not/exist:/x", "busybox", "true"], "/does/not/exist"),
                 (["run", "--cap-add", "FLY", "busybox", "true"], "FLY"),
                 (["run", "--security-opt", "apparmor=x", "busybox", "true"], "apparmor"),
-                (["run", "--privileged", "busybox", "true"], "privileged"),
+                (["run", "--cap-add", "NO_SUCH", "busybox", "true"], "NO_SUCH"),
                 (["run", "--restart", "often", "busybox", "true"], "--restart"),
                 (["run", "--rm", "--restart", "always", "busybox", "true"], "restart"),
                 (["run", "-w", "relative", "busybox", "true"], "--workdir"),

@@ -147,8 +147,9 @@ struct DiskUsageForm: Sendable {
     let isVerbose: Bool
 
     private var hasSums: Bool { version >= .v1_52 }
-    /// In 1.52 a client that asks for the items knows where they are now.
-    private var hasLists: Bool { version < .v1_52 || version < .v1_53 && !isVerbose }
+    /// A client that asks for the items knows where they are since 1.52. Others are given the lists by all versions, as
+    /// dockerd does whatever 1.53 has announced: docker-py asks with the newest and looks for them.
+    private var hasLists: Bool { version < .v1_52 || !isVerbose }
     var hasItems: Bool { hasLists || isVerbose }
 
     func text(_ parts: [DiskUsagePart]) -> ByteBuffer {

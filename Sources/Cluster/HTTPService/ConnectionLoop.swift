@@ -43,7 +43,7 @@ struct ConnectionLoop: Sendable {
                     do {
                         try await serve(parts, outbound, respond, logger)
                     } catch let error as HTTPParserError {
-                        try await send(APIError(error).response, for: nil, outbound)
+                        try await send(APIError(error).response, toHead: false, outbound)
                     }
                     connection.channel.triggerUserOutboundEvent(FinishEvent(closing: true), promise: nil)
                     await parts.drain()
@@ -61,41 +61,54 @@ struct ConnectionLoop: Sendable {
         _ parts: InboundParts, _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>,
         _ respond: @escaping Responder, _ logger: Logger
     ) async throws {
-        while let (head, body) = try await parts.nextRequest() {
-            let start = ContinuousClock.now
-            let slot = TakeoverSlot()
-            let context = ServiceContext(
-                source: ServiceContextSource(logger: logger, connection: connection, takeover: slot))
-            let request = Request(head: head, body: RequestBody(asyncSequence: body))
-            // In a task of its own: what finding the answer takes is free again while a long body is written.
-            let found = Task { await answer(request, context, respond) }
-            let response = await withTaskCancellationHandler {
-                await found.value
-            } onCancel: {
-                found.cancel()
-            }
-            logger.debug(
-                "request",
-                metadata: [
-                    "method": "\(head.method.rawValue)", "path": "\(Self.place(head))",
-                    "status": "\(response.status.code)",
-                    "seconds": "\(ContinuousClock.now - start)", "peer": "\(connection.peer)",
-                ])
-            try await send(response, for: head, outbound)
+        while let answer = try await nextAnswer(parts, respond, logger) {
+            let takeover = answer.takeover
+            let status = answer.response.status
+            let closes = answer.response.headers[.connection]?.lowercased() == "close"
+            try await send(answer.response, toHead: answer.isToHead, outbound)
             let wasRead = try await parts.skipBody()
-            if response.status.code == 101 {
-                guard let session = slot.take() else { return }
+            if status.code == 101 {
+                guard let session = takeover.take() else { return }
                 do {
                     try await run(session, parts)
                 } catch {
-                    logger.debug("session ended", metadata: ["path": "\(Self.place(head))", "error": "\(error)"])
+                    logger.debug("session ended", metadata: ["peer": "\(connection.peer)", "error": "\(error)"])
                 }
                 return
             }
             // What the client has sent behind it is not carried out, when it is told that nothing more will be.
-            if response.headers[.connection]?.lowercased() == "close" { return }
+            if closes { return }
             if !wasRead, try await endsAfterAnswer() { return }
         }
+    }
+
+    private struct Answer {
+        let response: Response
+        /// The request's method was HEAD.
+        let isToHead: Bool
+        let takeover: TakeoverSlot
+    }
+
+    /// Reads the next request and finds its answer. Nothing of the request stays while a body is written, which may take
+    /// days.
+    private func nextAnswer(
+        _ parts: InboundParts, _ respond: @escaping Responder, _ logger: Logger
+    ) async throws -> Answer? {
+        guard let (head, body) = try await parts.nextRequest() else { return nil }
+        let start = ContinuousClock.now
+        let slot = TakeoverSlot()
+        let context = ServiceContext(
+            source: ServiceContextSource(logger: logger, connection: connection, takeover: slot))
+        let request = Request(head: head, body: RequestBody(asyncSequence: body))
+        let response = await find(request, context, respond)
+        logger.debug(
+            "request",
+            metadata: [
+                "method": "\(head.method.rawValue)", "path": "\(Self.place(head))",
+                "status": "\(response.status.code)",
+                "seconds": "\(ContinuousClock.now - start)", "peer": "\(connection.peer)",
+            ])
+        return Answer(response: response, isToHead: head.method == .head, takeover: slot)
     }
 
     /// Whether the pipeline has decided that the answer just written was the last.
@@ -106,6 +119,17 @@ struct ConnectionLoop: Sendable {
 
     /// What a log may say of a request: the query is left out, as users' values are in it.
     private static func place(_ head: HTTPRequest) -> Substring { head.path?.prefix { $0 != "?" } ?? "" }
+
+    /// The answer, found by a task of its own that is gone on return: a task keeps the memory of its deepest call for as
+    /// long as anybody refers to it, and a body may be written for days.
+    private func find(_ request: Request, _ context: ServiceContext, _ respond: @escaping Responder) async -> Response {
+        let finding = Task { await answer(request, context, respond) }
+        return await withTaskCancellationHandler {
+            await finding.value
+        } onCancel: {
+            finding.cancel()
+        }
+    }
 
     /// The route's response, or the error it ended with.
     private func answer(_ request: Request, _ context: ServiceContext, _ respond: Responder) async -> Response {
@@ -130,22 +154,24 @@ struct ConnectionLoop: Sendable {
     }
 
     private func send(
-        _ response: Response, for request: HTTPRequest?, _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>
+        _ response: consuming Response, toHead isToHead: Bool,
+        _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>
     ) async throws {
-        var response = response
         if response.status.code >= 200 { response.headers[.date] = HTTPDate.now() }
-        if request?.method == .head {
+        let body = response.body
+        if isToHead {
             // A body of unknown length is not even begun: its closure may run for ever.
             return try await outbound.write(contentsOf: [.head(response.head), .end(nil)])
         }
-        if let length = response.body.contentLength, length <= 64 << 10 {
+        if let length = body.contentLength, length <= 64 << 10 {
             let collector = BodyCollector()
-            try await response.body.write(collector)
+            try await body.write(collector)
             try await outbound.write(contentsOf: [.head(response.head)] + collector.parts)
         } else {
             // The head leaves at once: clients wait for it where the body begins later.
             try await outbound.write(.head(response.head))
-            try await response.body.write(StreamBodyWriter(connection: connection))
+            _ = consume response
+            try await body.write(StreamBodyWriter(connection: connection))
         }
     }
 
