@@ -4,7 +4,7 @@ import Model
 /// would set, the spec does not say it; where all are there it may.
 struct ContainerFacts: Sendable, Hashable {
     private var labels: UInt64
-    /// Images, volumes and places of mounts.
+    /// Images, volumes, places of mounts, and networks.
     private var others: UInt64
 
     /// Whatever is asked, it may be so.
@@ -15,8 +15,12 @@ struct ContainerFacts: Sendable, Hashable {
         self.others = others
     }
 
-    init(labels: [String: String], containers: [ContainerSpec]) {
-        self.init(labels: 0, others: 0)
+    init(
+        labels: [String: String], containers: [ContainerSpec], network: PodSpec.Network,
+        attachments: [NetworkAttachment]
+    ) {
+        self.init(labels: 0, others: Self.bits(network.rawValue))
+        for attachment in attachments { others |= Self.bits(attachment.network) }
         for (key, value) in labels { self.labels |= Self.bits(key) | Self.bits(key, value) }
         for container in containers {
             others |= Self.bits(container.imageDigest) | Self.bits(container.image)
@@ -36,9 +40,8 @@ struct ContainerFacts: Sendable, Hashable {
         self.init(labels: Self.bits(label.key) | (label.value.map { Self.bits(label.key, $0) } ?? 0), others: 0)
     }
 
-    /// What is said of one that has the image, the volume or the place of a mount.
-    init(image: String) { self.init(labels: 0, others: Self.bits(image)) }
-    init(mount: String) { self.init(labels: 0, others: Self.bits(mount)) }
+    /// What is said of one that has the image, the volume, the place of a mount, the network's id or kind.
+    init(_ name: String) { self.init(labels: 0, others: Self.bits(name)) }
 
     func mayHave(_ other: Self) -> Bool {
         labels & other.labels == other.labels && others & other.others == other.others
@@ -59,15 +62,24 @@ struct AskedFacts: Sendable {
     /// Of each, one; empty: nothing is asked.
     private let images: [ContainerFacts]?
     private let volumes: [ContainerFacts]
+    private let networks: [ContainerFacts]?
 
-    init(_ selection: ContainerSelection) {
+    /// - Parameter names: of all networks; a container is on none but these.
+    init(_ selection: ContainerSelection, _ names: [NetworkID: String]) {
         all = selection.labels.map { ContainerFacts($0) }
-        images = selection.images.map { $0.map { ContainerFacts(image: $0) } }
-        volumes = selection.volumes.map { ContainerFacts(mount: $0) }
+        images = selection.images.map { $0.map { ContainerFacts($0) } }
+        volumes = selection.volumes.map { ContainerFacts($0) }
+        networks =
+            selection.networks.isEmpty
+            ? nil
+            : selection.networks.flatMap { network in
+                [network] + names.filter { $0.value == network || $0.key.text.hasPrefix(network) }.map(\.key.text)
+            }.map { ContainerFacts($0) }
     }
 
     func mayBeMet(by facts: ContainerFacts) -> Bool {
         all.allSatisfy(facts.mayHave) && images?.contains(where: facts.mayHave) ?? true
             && (volumes.isEmpty || volumes.contains(where: facts.mayHave))
+            && networks?.contains(where: facts.mayHave) ?? true
     }
 }

@@ -60,7 +60,8 @@ final class ListedContainer: Sendable {
             ports = pod.ports
             network = pod.network
             attachments = pod.attachments
-            facts = ContainerFacts(labels: labels, containers: containers)
+            facts = ContainerFacts(
+                labels: labels, containers: containers, network: network, attachments: attachments)
         }
     }
 

@@ -67,7 +67,7 @@ extension MasterCore {
         let names = selection.networks.isEmpty ? [:] : state.networks.mapValues(\.name)
         let nodeIDs = Set(selection.nodes.flatMap { [NodeID($0), state.indexes.nodeByName[$0]].compactMap(\.self) })
         var maker = SummaryMaker(core: self, selection, names, now: now)
-        let asked = AskedFacts(selection)
+        let asked = AskedFacts(selection, names)
         var looked = 0
         let start = [position, selection.before].compactMap(\.self).min()
         for entry in state.indexes.containers.older(than: start, newerThan: selection.since) {

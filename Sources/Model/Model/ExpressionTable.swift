@@ -93,12 +93,26 @@ package struct ExpressionTable: Sendable {
             state = next[columns[Int(prefix)]]
             if state == Self.found { return true }
         }
-        for byte in text.utf8 {
-            guard byte < 0x80 else { return byItself(text, prefix) }
-            state = next[state * width + columns[Int(byte)]]
-            if state == Self.found { return true }
+        let found =
+            text.utf8.withContiguousStorageIfAvailable { scan($0, from: state) }
+            ?? Array(text.utf8).withUnsafeBufferPointer { scan($0, from: state) }
+        return found ?? byItself(text, prefix)
+    }
+
+    /// - Returns: nil for a text that is not ASCII.
+    private func scan(_ bytes: UnsafeBufferPointer<UInt8>, from first: Int) -> Bool? {
+        // SAFETY: only indexes that `fill` has made lead into the table, and a byte below 0x80 has a column.
+        next.withUnsafeBufferPointer { next in
+            columns.withUnsafeBufferPointer { columns in
+                var state = first
+                for byte in bytes {
+                    guard byte < 0x80 else { return nil }
+                    state = next[state * width + columns[Int(byte)]]
+                    if state == Self.found { return true }
+                }
+                return endsWell[state]
+            }
         }
-        return endsWell[state]
     }
 
     private func byItself(_ text: String, _ prefix: UInt8?) -> Bool {
