@@ -64,7 +64,7 @@ tier() { # name, test targets as a filter, prefix command…
     printf '\n== %s\n' "$name"
     # A job of its own group, so that all of it can be ended; a tier that hangs must not hang for ever.
     set -m
-    timeout --kill-after=10 "${MARTLET_TIER_TIMEOUT:-40m}" \
+    timeout --kill-after=10 "${MARTLET_TIER_TIMEOUT:-60m}" \
         "$@" swift test --skip-build --disable-xctest --filter "$filter" $serial >"$log" 2>&1 </dev/null &
     job=$!
     set +m
@@ -79,7 +79,7 @@ tier() { # name, test targets as a filter, prefix command…
     # A crash prints no closing line, and a filter that matches nothing passes: neither counts as success.
     if [ "$status" != 0 ] && [ "$bad" = 0 ] || [ -z "$line" ] || [ "$ran" = 0 ]; then
         bad=$((bad + 1))
-        [ "$status" != 124 ] || echo "tier $name ran longer than ${MARTLET_TIER_TIMEOUT:-40m} and was ended"
+        [ "$status" != 124 ] || echo "tier $name ran longer than ${MARTLET_TIER_TIMEOUT:-60m} and was ended"
         echo "tier $name did not end well (exit $status): the log is $log"
         tail -n 25 "$log"
     fi
