@@ -8,7 +8,7 @@ struct SeccompCacheTests {
     private static func withFolder(_ body: (String) throws -> Void) throws {
         let folder = "/tmp/martlet-filters-\(getpid())-\(UInt32.random(in: 0 ... .max))"
         try File.makeDirectories(folder)
-        defer { try? Tree.remove(folder) }
+        defer { _ = try? Tree.remove(folder) }
         try body(folder)
     }
 
