@@ -17,12 +17,11 @@ struct cs_spawn_request {
     const char *working_directory;  // NULL: inherited
     int cgroup_fd;                  // -1, or a cgroup v2 directory for CLONE_INTO_CGROUP
     int netns_fd;                   // -1, or a network namespace the child enters
-    int mntns_fd;                   // -1, or a mount namespace the child enters
     int new_session;                // setsid()
     int parent_death_signal;        // 0, or a signal the child gets when the spawning thread ends
 };
 
-/// Starts a process with clone3(CLONE_PIDFD | CLONE_CLEAR_SIGHAND). Returns 0 and fills pid and pidfd
+/// Starts a process with clone3; the calling thread sleeps until its execve. Returns 0 and fills pid and pidfd
 /// (close-on-exec), or -1 with errno and *step naming the call that failed in the child or here.
 int cs_spawn(const struct cs_spawn_request *request, pid_t *pid, int *pidfd, const char **step);
 

@@ -58,6 +58,15 @@ package enum Mounts {
             adopting: Int32(try systemCall("open_tree", subject) { ck_open_tree(descriptor, "", flags) }))
     }
 
+    /// A read-only detached copy of the mount of one file. Whoever executes the file through it, and whoever gets at the
+    /// file by way of such a process (`/proc/<pid>/exe`), cannot write it (CVE-2019-5736), nor can anybody remount what is
+    /// in no mount namespace.
+    package static func cloneReadOnly(_ file: String) throws(KernelError) -> OwnedFD {
+        let clone = try clone(file, recursive: false)
+        try change(clone.raw, set: .readOnly, subject: file)
+        return clone
+    }
+
     /// Puts a detached (or moves an attached) mount on what `target` refers to.
     package static func attach(
         _ mount: borrowing OwnedFD, on target: Int32, subject: String

@@ -59,10 +59,13 @@ package enum ExitStatus: Sendable, Equatable {
     }
 }
 
-/// Starts processes safely from a threaded program (clone3, no Swift between clone and exec).
+/// Starts processes safely from a threaded program: clone3 with the caller's memory until execve, on a stack of its own,
+/// no Swift in between.
 package struct Spawn: Sendable {
     /// Absolute path of the program.
     package var path: String
+    /// An open file that is executed in place of `path`, which only names it in errors then; or -1.
+    package var file: Int32 = -1
     /// All arguments, the program's own name first.
     package var arguments: [String]
     /// `KEY=value` entries; nothing is inherited.
@@ -100,8 +103,8 @@ package struct Spawn: Sendable {
                     withOptionalCString(workingDirectory) { directory in
                         descriptors.withUnsafeBufferPointer { descriptors -> Int32 in
                             var request = cs_spawn_request()
-                            request.path = path
-                            request.exec_fd = -1
+                            request.path = file < 0 ? path : nil
+                            request.exec_fd = file
                             request.argv = argv
                             request.envp = envp
                             request.descriptors = descriptors.baseAddress
@@ -109,7 +112,6 @@ package struct Spawn: Sendable {
                             request.working_directory = directory
                             request.cgroup_fd = cgroup
                             request.netns_fd = networkNamespace
-                            request.mntns_fd = -1
                             request.new_session = newSession ? 1 : 0
                             request.parent_death_signal = parentDeathSignal
                             return cs_spawn(&request, &pid, &pidfd, &step)

@@ -6,9 +6,9 @@ import Kernel
 /// Keeps a container from overwriting the runtime's own program through /proc/<pid>/exe (CVE-2019-5736).
 ///
 /// Before a process of ours comes near a container, it executes itself again from a read-only mount clone of its own
-/// file: whoever opens that through procfs, also later through a descriptor, gets EROFS, and nobody can remount what is
-/// in no mount namespace. A clone costs two system calls; a sealed copy in memory, the fallback where mounts may not be
-/// cloned, has to copy the whole program.
+/// file: whoever opens that through procfs, also later through a descriptor, gets EROFS. A clone costs two system calls;
+/// a sealed copy in memory, the fallback where mounts may not be cloned, has to copy the whole program. Our shim starts
+/// the runtime from such a clone in the first place.
 enum SelfProtection {
     private static let path = "/proc/self/exe"
 
@@ -22,9 +22,7 @@ enum SelfProtection {
 
     private static func protectedFile() throws -> OwnedFD {
         do throws(KernelError) {
-            let clone = try Mounts.clone(path, recursive: false)
-            try Mounts.change(clone.raw, set: .readOnly, subject: path)
-            return clone
+            return try Mounts.cloneReadOnly(path)
         } catch {
             guard error.errno == EPERM || error.errno == EINVAL || error.errno == ENOSYS else { throw error }
         }

@@ -8,6 +8,7 @@ final class RuntimeProgram {
     typealias Completion = (_ failure: String?) -> Void
 
     private let path: String
+    private var file = ProgramFile()
     private let root: String
     /// For log files that carry the runtime's error text to us.
     private let directory: String
@@ -66,9 +67,10 @@ final class RuntimeProgram {
         var environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
         // Test builds mark points at which the runtime dies.
         if let mark = getenv("MARTLET_FAILPOINT") { environment.append("MARTLET_FAILPOINT=\(String(cString: mark))") }
-        let spawn = Spawn(
+        var spawn = Spawn(
             path, [path] + arguments, environment: environment,
             descriptors: stdio.isEmpty ? [null.raw, null.raw, null.raw] : stdio.map(\.raw))
+        spawn.file = file.descriptor(of: path)
         oomScore.restore()
         defer { oomScore.lower() }
         let process = try spawn.start()
@@ -86,6 +88,24 @@ final class RuntimeProgram {
             return message
         }
         return lines.last.map { String(decoding: $0.suffix(2000), as: UTF8.self) }
+    }
+}
+
+/// A program as a read-only clone of its mount, in which the runtime would execute itself anew otherwise: a start less
+/// for each of its verbs. Kept between calls, until another file stands under the path.
+private struct ProgramFile: ~Copyable {
+    private var clone: OwnedFD?
+
+    /// What to execute; -1 for the path itself, where mounts cannot be cloned.
+    mutating func descriptor(of path: String) -> Int32 {
+        var (named, cloned) = (stat(), stat())
+        guard stat(path, &named) == 0 else { return -1 }
+        if let raw = clone?.raw, fstat(raw, &cloned) == 0, named.st_dev == cloned.st_dev, named.st_ino == cloned.st_ino
+        {
+            return raw
+        }
+        clone = try? Mounts.cloneReadOnly(path)
+        return clone?.raw ?? -1
     }
 }
 
