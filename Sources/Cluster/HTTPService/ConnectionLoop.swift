@@ -90,7 +90,8 @@ struct ConnectionLoop: Sendable {
     }
 
     /// Reads the next request and finds its answer. Nothing of the request stays while a body is written, which may take
-    /// days.
+    /// days: neither its values nor, inlined into the caller's, their places.
+    @inline(never)
     private func nextAnswer(
         _ parts: InboundParts, _ respond: @escaping Responder, _ logger: Logger
     ) async throws -> Answer? {
@@ -153,6 +154,7 @@ struct ConnectionLoop: Sendable {
         }
     }
 
+    @inline(never)
     private func send(
         _ response: consuming Response, toHead isToHead: Bool,
         _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>
@@ -164,9 +166,7 @@ struct ConnectionLoop: Sendable {
             return try await outbound.write(contentsOf: [.head(response.head), .end(nil)])
         }
         if let length = body.contentLength, length <= 64 << 10 {
-            let collector = BodyCollector()
-            try await body.write(collector)
-            try await outbound.write(contentsOf: [.head(response.head)] + collector.parts)
+            try await sendWhole(response.head, body, outbound)
         } else {
             // The head leaves at once: clients wait for it where the body begins later.
             try await outbound.write(.head(response.head))
@@ -175,8 +175,18 @@ struct ConnectionLoop: Sendable {
         }
     }
 
+    @inline(never)
+    private func sendWhole(
+        _ head: HTTPResponse, _ body: ResponseBody, _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>
+    ) async throws {
+        let collector = BodyCollector()
+        try await body.write(collector)
+        try await outbound.write(contentsOf: [.head(head)] + collector.parts)
+    }
+
     /// Runs a session; it is cancelled once its connection is closed and read to the end, or closed for the linger
     /// time without being read.
+    @inline(never)
     private func run(_ session: @escaping RawSession, _ parts: InboundParts) async throws {
         let stream = RawStream(inbound: RawInbound(parts: parts), connection: connection)
         let over = Signal()

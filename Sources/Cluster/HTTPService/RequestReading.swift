@@ -30,16 +30,20 @@ extension Request {
         if let declared = headers[.contentLength].flatMap({ Int($0) }), declared > limits.jsonBody {
             throw Self.tooLarge(limits)
         }
-        return try await withThrowingTaskGroup(of: [UInt8].self) { group in
-            defer { group.cancelAll() }
-            group.addTask { try await collect(limits) }
-            group.addTask {
-                try await Task.sleep(for: limits.jsonBodyTimeout)
-                let seconds = limits.jsonBodyTimeout.components.seconds
-                throw APIError.requestTimeout("the request's body was not complete within \(seconds) s")
-            }
-            return try await group.next() ?? []
+        let overdue = Signal()
+        let timer = context.connection.channel.eventLoop.scheduleTask(in: TimeAmount(limits.jsonBodyTimeout)) {
+            overdue.fire()
         }
+        defer { timer.cancel() }
+        do {
+            let bytes = try await Signal.cancelling(at: overdue, or: overdue) { try await collect(limits) }
+            // What is cancelled may have ended before the body did.
+            if !overdue.isFired { return bytes }
+        } catch {
+            if !overdue.isFired { throw error }
+        }
+        let seconds = limits.jsonBodyTimeout.components.seconds
+        throw APIError.requestTimeout("the request's body was not complete within \(seconds) s")
     }
 
     private func collect(_ limits: ServiceLimits) async throws -> [UInt8] {
