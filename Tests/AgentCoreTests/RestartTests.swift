@@ -40,6 +40,17 @@ struct RestartTests {
         #expect(agent.status()?.restartAt == agent.now + 100_000_000)
     }
 
+    @Test("What ends while its freeze is under way waits for its restart, and does not seem to be at rest")
+    func endsWhileFrozen() {
+        var agent = Scenario()
+        agent.assign(assignment(restart: RestartPolicy(.always)))
+        agent.perform()
+        agent.assign(assignment(.paused, restart: RestartPolicy(.always)))
+        agent.exit(code: 1)
+        #expect(agent.status()?.phase == .exited)
+        #expect(agent.status()?.restartAt == agent.now + 100_000_000)
+    }
+
     @Test("What was due while the agent did not run is seen to with the first event, whatever that is about")
     func overdue() {
         var agent = Scenario()

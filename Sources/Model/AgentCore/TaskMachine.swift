@@ -72,7 +72,7 @@ struct TaskMachine: Sendable {
         return TaskStatus(
             phase: phase, generation: record.generation, containers: [record.container], addresses: record.addresses,
             endpoints: record.endpoints ?? [],
-            restartAt: operation == nil && !record.isLive ? record.restartAt : nil, message: trouble ?? record.message,
+            restartAt: waitsForRestart ? record.restartAt : nil, message: trouble ?? record.message,
             serving: serving, servingSince: record.servingSince,
             revision: (record.applied ?? assignment).revision)
     }
@@ -80,6 +80,14 @@ struct TaskMachine: Sendable {
     var report: NodeReport.TaskReport {
         NodeReport.TaskReport(
             task: assignment.task, instance: assignment.instance, epoch: assignment.epoch, status: status)
+    }
+
+    /// What was asked of a container before it ended, such as a freeze, may still be under way then.
+    private var waitsForRestart: Bool {
+        switch operation {
+        case .preparing, .starting, .removing: false
+        case nil, .pausing, .resuming, .updating: !record.isLive
+        }
     }
 
     private var phase: TaskStatus.Phase {
