@@ -1,3 +1,4 @@
+import HTTPService
 import JSON
 import Kernel
 import NIOCore
@@ -35,18 +36,7 @@ struct ShimClient: Sendable {
     func call(_ request: ShimRequest, patience: Duration = ShimClient.patience) async throws(ShimError) -> ShimResponse
     {
         do {
-            return try await withThrowingTaskGroup(of: ShimResponse.self) { group in
-                defer { group.cancelAll() }
-                group.addTask { try await session(request) { answer, _ in answer } }
-                group.addTask {
-                    try await Task.sleep(for: patience)
-                    throw ShimError(
-                        kind: .timeout, description: "the shim on \(socket) did not answer \(request.operation) in time"
-                    )
-                }
-                guard let answer = try await group.next() else { throw CancellationError() }
-                return answer
-            }
+            return try await session(request, patience: patience) { answer, _ in answer }
         } catch {
             throw Self.explain(error, socket)
         }
@@ -54,12 +44,36 @@ struct ShimClient: Sendable {
 
     /// Sends a request and, once it is answered, lets `body` use the connection; it is closed afterwards.
     ///
+    /// - Parameter patience: how long all of it may take; nil for as long as it takes.
     /// - Throws: `ShimError`; what `body` throws.
     func session<Result: Sendable>(
-        _ request: ShimRequest, _ body: (ShimResponse, ShimConnection) async throws -> Result
+        _ request: ShimRequest, patience: Duration? = nil,
+        _ body: (ShimResponse, ShimConnection) async throws -> Result
     ) async throws -> Result {
         let channel = try await connect()
-        return try await channel.executeThenClose { inbound, outbound in
+        let overdue = Signal()
+        // A timer of the channel's loop goes when it is cancelled; a task that sleeps keeps one until its time.
+        let timer = patience.map { patience in
+            channel.channel.eventLoop.scheduleTask(in: TimeAmount(patience)) {
+                overdue.fire()
+                channel.channel.close(promise: nil)
+            }
+        }
+        defer { timer?.cancel() }
+        do {
+            return try await exchange(request, channel, body)
+        } catch {
+            guard overdue.isFired else { throw error }
+            throw ShimError(
+                kind: .timeout, description: "the shim on \(socket) did not answer \(request.operation) in time")
+        }
+    }
+
+    private func exchange<Result: Sendable>(
+        _ request: ShimRequest, _ channel: NIOAsyncChannel<ByteBuffer, ByteBuffer>,
+        _ body: (ShimResponse, ShimConnection) async throws -> Result
+    ) async throws -> Result {
+        try await channel.executeThenClose { inbound, outbound in
             let connection = ShimConnection(
                 frames: inbound.makeAsyncIterator(), outbound: outbound, channel: channel.channel, socket: socket)
             try await connection.send(.control(JSONCoding.encode(request)))
