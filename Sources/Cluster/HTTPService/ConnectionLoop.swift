@@ -43,7 +43,8 @@ struct ConnectionLoop: Sendable {
                     do {
                         try await serve(parts, outbound, respond, logger)
                     } catch let error as HTTPParserError {
-                        try await send(APIError(error).response, toHead: false, outbound)
+                        let answer = Answer(APIError(error).response, toHead: false, takeover: TakeoverSlot())
+                        try await begin(answer, outbound)
                     }
                     connection.channel.triggerUserOutboundEvent(FinishEvent(closing: true), promise: nil)
                     await parts.drain()
@@ -57,40 +58,73 @@ struct ConnectionLoop: Sendable {
         }
     }
 
+    /// The steps are functions of their own, never inlined: the frame of this one lasts as long as the connection, and its
+    /// places would be theirs too.
     private func serve(
         _ parts: InboundParts, _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>,
         _ respond: @escaping Responder, _ logger: Logger
     ) async throws {
         while let answer = try await nextAnswer(parts, respond, logger) {
-            let takeover = answer.takeover
-            let status = answer.response.status
-            let closes = answer.response.headers[.connection]?.lowercased() == "close"
-            try await send(answer.response, toHead: answer.isToHead, outbound)
-            let wasRead = try await parts.skipBody()
-            if status.code == 101 {
-                guard let session = takeover.take() else { return }
-                do {
-                    try await run(session, parts)
-                } catch {
-                    logger.debug("session ended", metadata: ["peer": "\(connection.peer)", "error": "\(error)"])
-                }
-                return
-            }
-            // What the client has sent behind it is not carried out, when it is told that nothing more will be.
-            if closes { return }
-            if !wasRead, try await endsAfterAnswer() { return }
+            try await begin(answer, outbound)
+            if let body = answer.takeBody() { try await write(body) }
+            guard try await goesOn(after: answer, parts, logger) else { return }
         }
     }
 
-    private struct Answer {
-        let response: Response
+    /// What is left of an answer while it is given.
+    private final class Answer {
+        /// nil once it is begun.
+        private var response: Response?
+        /// What is still to be written, piece by piece.
+        private var body: ResponseBody?
+        let status: HTTPResponse.Status
+        let closes: Bool
         /// The request's method was HEAD.
         let isToHead: Bool
         let takeover: TakeoverSlot
+
+        init(_ response: Response, toHead isToHead: Bool, takeover: TakeoverSlot) {
+            self.response = response
+            status = response.status
+            closes = response.headers[.connection]?.lowercased() == "close"
+            self.isToHead = isToHead
+            self.takeover = takeover
+        }
+
+        func takeResponse() -> Response? {
+            defer { response = nil }
+            return response
+        }
+
+        func leave(_ body: ResponseBody) { self.body = body }
+
+        func takeBody() -> ResponseBody? {
+            defer { body = nil }
+            return body
+        }
+    }
+
+    /// After the answer: carries out the session that it has begun, or says whether another request is read.
+    @inline(never)
+    private func goesOn(after answer: Answer, _ parts: InboundParts, _ logger: Logger) async throws -> Bool {
+        let wasRead = try await parts.skipBody()
+        if answer.status.code == 101 {
+            guard let session = answer.takeover.take() else { return false }
+            do {
+                try await run(session, parts)
+            } catch {
+                logger.debug("session ended", metadata: ["peer": "\(connection.peer)", "error": "\(error)"])
+            }
+            return false
+        }
+        // What the client has sent behind it is not carried out, when it is told that nothing more will be.
+        if answer.closes { return false }
+        if wasRead { return true }
+        return try await !endsAfterAnswer()
     }
 
     /// Reads the next request and finds its answer. Nothing of the request stays while a body is written, which may take
-    /// days: neither its values nor, inlined into the caller's, their places.
+    /// days.
     @inline(never)
     private func nextAnswer(
         _ parts: InboundParts, _ respond: @escaping Responder, _ logger: Logger
@@ -109,7 +143,7 @@ struct ConnectionLoop: Sendable {
                 "status": "\(response.status.code)",
                 "seconds": "\(ContinuousClock.now - start)", "peer": "\(connection.peer)",
             ])
-        return Answer(response: response, isToHead: head.method == .head, takeover: slot)
+        return Answer(response, toHead: head.method == .head, takeover: slot)
     }
 
     /// Whether the pipeline has decided that the answer just written was the last.
@@ -154,34 +188,32 @@ struct ConnectionLoop: Sendable {
         }
     }
 
+    /// Writes the head, and the body too where it is small; what is not is left to be written.
     @inline(never)
-    private func send(
-        _ response: consuming Response, toHead isToHead: Bool,
-        _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>
+    private func begin(
+        _ answer: Answer, _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>
     ) async throws {
+        guard var response = answer.takeResponse() else { return }
         if response.status.code >= 200 { response.headers[.date] = HTTPDate.now() }
         let body = response.body
-        if isToHead {
+        if answer.isToHead {
             // A body of unknown length is not even begun: its closure may run for ever.
             return try await outbound.write(contentsOf: [.head(response.head), .end(nil)])
         }
         if let length = body.contentLength, length <= 64 << 10 {
-            try await sendWhole(response.head, body, outbound)
+            let collector = BodyCollector()
+            try await body.write(collector)
+            try await outbound.write(contentsOf: [.head(response.head)] + collector.parts)
         } else {
             // The head leaves at once: clients wait for it where the body begins later.
             try await outbound.write(.head(response.head))
-            _ = consume response
-            try await body.write(StreamBodyWriter(connection: connection))
+            answer.leave(body)
         }
     }
 
     @inline(never)
-    private func sendWhole(
-        _ head: HTTPResponse, _ body: ResponseBody, _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>
-    ) async throws {
-        let collector = BodyCollector()
-        try await body.write(collector)
-        try await outbound.write(contentsOf: [.head(head)] + collector.parts)
+    private func write(_ body: ResponseBody) async throws {
+        try await body.write(StreamBodyWriter(connection: connection))
     }
 
     /// Runs a session; it is cancelled once its connection is closed and read to the end, or closed for the linger

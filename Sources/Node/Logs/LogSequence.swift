@@ -38,7 +38,8 @@ package struct LogSequence: AsyncSequence, Sendable {
         fileprivate let reactor: Reactor
         fileprivate let pool: BlockingPool
 
-        /// The next records; nil at the end.
+        /// The next records; nil at the end. Not inlined into the frame of a task that may follow for days.
+        @inline(never)
         package mutating func next() async throws -> [LogRecord]? {
             while true {
                 switch try await pool.run({ [reader] in try reader.next() }) {
@@ -52,6 +53,11 @@ package struct LogSequence: AsyncSequence, Sendable {
 
         private func wait() async throws {
             guard let until else { return try await reactor.waitReadable(reader.waitDescriptor) }
+            try await wait(until: until)
+        }
+
+        @inline(never)
+        private func wait(until: Timestamp) async throws {
             // Whichever comes first; the loser is cancelled.
             try await withThrowingTaskGroup(of: Void.self) { [reader, reactor] group in
                 group.addTask { try await reactor.waitReadable(reader.waitDescriptor) }

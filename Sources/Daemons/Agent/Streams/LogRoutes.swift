@@ -75,15 +75,23 @@ extension StreamPort {
                 table.forget(watch)
             }
             for try await records in log {
-                var bytes: [UInt8] = []
-                for record in records {
-                    let output = formatter.output(of: record)
-                    Frame.append(output[...], as: record.stream == .stdout ? .stdout : .stderr, to: &bytes)
-                }
-                try await writer.write(ByteBuffer(bytes: bytes))
+                try await writer.write(Self.frames(of: records, &formatter))
             }
             try await writer.finish(nil)
         }
+    }
+}
+
+extension StreamPort {
+    /// Not inlined into the frame of a task that may follow a log for days.
+    @inline(never)
+    fileprivate static func frames(of records: [LogRecord], _ formatter: inout LogFormatter) -> ByteBuffer {
+        var bytes: [UInt8] = []
+        for record in records {
+            let output = formatter.output(of: record)
+            Frame.append(output[...], as: record.stream == .stdout ? .stdout : .stderr, to: &bytes)
+        }
+        return ByteBuffer(bytes: bytes)
     }
 }
 
