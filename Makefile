@@ -19,7 +19,7 @@ build: ## debug build of all programs and tests
 	@scripts/setup.sh build
 	swift build --build-tests
 
-release: ## optimised build of the three programs into .build/release
+release: ## optimised build of all programs into .build/release
 	@scripts/setup.sh build
 	@scripts/release.sh
 

@@ -54,7 +54,10 @@ struct PrivateMachine: Sendable {
     }
 
     func configuration() -> BridgeNetworkConfiguration {
-        BridgeNetworkConfiguration(dataDirectory: data, runDirectory: run)
+        var configuration = BridgeNetworkConfiguration(dataDirectory: data, runDirectory: run)
+        // Where there is none the network says so.
+        configuration.overlayProgram = (try? ShimFixture.program("martlet-overlay")) ?? "/nowhere/martlet-overlay"
+        return configuration
     }
 
     func network(_ change: (inout BridgeNetworkConfiguration) -> Void = { _ in }) throws -> BridgeNetwork {

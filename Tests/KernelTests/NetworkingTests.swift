@@ -340,9 +340,7 @@ extension KernelSuite {
             let directory = "\(machine.directory)/plugins"
             try Tree.remove(directory)
             try File.makeDirectories(directory, mode: 0o755)
-            for plugin in ["bridge", "host-local", "portmap"] {
-                if plugin != name { symlink("/usr/lib/cni/\(plugin)", "\(directory)/\(plugin)") }
-            }
+            if name != "portmap" { symlink("/usr/lib/cni/portmap", "\(directory)/portmap") }
             // By another process: see ETXTBSY in execve(2).
             let path = "\(directory)/\(name)"
             let write = Program(
@@ -382,11 +380,13 @@ extension KernelSuite {
             }
         }
 
-        @Test func `a bridge plugin that dies after it made the device leaves no address`() async throws {
+        @Test func `a plugin that dies after it made the device leaves no address`() async throws {
             try await PrivateMachine.run { machine in
-                let text = #"/usr/lib/cni/bridge && [ "$CNI_COMMAND" = ADD ] && kill -KILL $$; exit 0"#
-                let directory = try self.plugins(machine, replacing: "bridge", by: text)
-                let network = try machine.network { $0.pluginDirectories = [directory] }
+                let whole = try machine.network()
+                let program = whole.configuration.overlayProgram
+                let text = #"\#(program) && [ "$CNI_COMMAND" = ADD ] && kill -KILL $$; exit 0"#
+                let directory = try self.plugins(machine, replacing: "martlet-overlay", by: text)
+                let network = try machine.network { $0.overlayProgram = "\(directory)/martlet-overlay" }
                 try network.prepare()
                 let devices = try machine.devices()
                 let pin = try machine.pin("a")

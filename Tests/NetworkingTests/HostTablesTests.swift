@@ -124,14 +124,15 @@ import Testing
         return configuration
     }
 
-    @Test func `the default makes a list of bridge and portmap in version 1-0-0`() throws {
+    @Test func `the default makes a list of our plugin and portmap in version 1-0-0`() throws {
         let network = try BridgeNetwork(configuration { _ in })
         #expect(network.list.version == .v1_0_0)
-        #expect(network.list.plugins.map(\.type) == ["bridge", "portmap"])
+        #expect(network.list.plugins.map(\.type) == ["martlet-overlay", "portmap"])
         #expect(network.list.plugins[1].capabilities == ["portMappings"])
-        let ipam = network.list.plugins[0].fields["ipam"]
-        #expect(ipam?["dataDir"] == "/nowhere/run/cni/ipam")
-        #expect(ipam?["ranges"] == [[["subnet": "10.213.0.0/16", "gateway": "10.213.0.1"]]])
+        let overlay = network.list.plugins[0]
+        #expect(overlay.capabilities == ["mac", "ips"])
+        #expect(overlay.fields["dataDir"] == "/nowhere/run/cni/ipam")
+        #expect(overlay.fields["addresses"] == [["subnet": "10.213.0.0/16", "gateway": "10.213.0.1"]])
     }
 
     @Test(arguments: [
@@ -152,10 +153,11 @@ import Testing
 
     @Test func `missing plugins are named with the package that has them`() throws {
         let network = try BridgeNetwork(configuration { $0.pluginDirectories = ["/nowhere"] })
-        let problem = try #require(network.conflicts().first)
-        #expect(problem.kind == .missingProgram)
-        #expect(problem.description.contains("bridge, host-local, portmap in /nowhere"))
-        #expect(problem.description.contains("containernetworking-plugins"))
-        #expect(throws: problem) { try network.prepare() }
+        let problems = network.conflicts().filter { $0.kind == .missingProgram }
+        try #require(problems.count == 2)
+        #expect(problems[0].description.hasPrefix("no program martlet-overlay in /nowhere; "))
+        #expect(problems[1].description.hasPrefix("no CNI plugin portmap in /nowhere; "))
+        #expect(problems[1].description.contains("containernetworking-plugins"))
+        #expect(throws: problems[0]) { try network.prepare() }
     }
 }

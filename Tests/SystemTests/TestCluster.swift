@@ -12,7 +12,7 @@ final class TestCluster: Sendable {
     let bridge: String
     let subnet: String
     let cgroupParent: String
-    /// Folder of the three programs.
+    /// Folder of the programs.
     static let programs: String = {
         if let given = getenv("MARTLET_BIN_DIR") { return String(cString: given) }
         var buffer = [CChar](repeating: 0, count: 4096)

@@ -133,6 +133,7 @@ extension AgentConfiguration {
         var network = BridgeNetworkConfiguration(dataDirectory: dataDirectory, runDirectory: runDirectory)
         network.bridge = bridge
         network.subnet = subnet
+        network.overlayProgram = overlayProgram
         if !pluginDirectories.isEmpty { network.pluginDirectories = pluginDirectories }
         return network
     }

@@ -3,7 +3,7 @@ import CNISpec
 /// Which addresses of a subnet pods get.
 struct AddressRange: Sendable {
     /// The first and the last of each part; nil: the whole subnet.
-    private let bounds: [ClosedRange<IPAddress>]?
+    let bounds: [ClosedRange<IPAddress>]?
 
     /// - Throws: `NetworkError` of kind configuration when none is left.
     init(
@@ -37,12 +37,5 @@ struct AddressRange: Sendable {
             throw NetworkError(.configuration, "no address of \(part) is left for containers")
         }
         self.bounds = bounds
-    }
-
-    /// - Parameter address: the only one that will do; nil: any.
-    /// - Returns: nil stands for the whole subnet.
-    func parts(only address: IPAddress?) -> [ClosedRange<IPAddress>?] {
-        if let address { return [address...address] }
-        return bounds ?? [nil]
     }
 }

@@ -26,6 +26,8 @@ package struct BridgeNetworkConfiguration: Sendable, Equatable {
     package var mtu: Int?
     /// Pods reach other networks under the node's address.
     package var masquerade = true
+    /// The absolute path of our own plugin; empty: it is looked for in `pluginDirectories`.
+    package var overlayProgram = ""
     package var pluginDirectories = CNIHost.defaultPluginDirectories
     /// Longest run of one plugin.
     package var timeoutMilliseconds = 60_000
@@ -50,12 +52,11 @@ package struct EndpointAddresses: Sendable, Equatable {
     package let ports: [PortMapping]
 }
 
-/// The node's own network: a bridge, an address for each pod, translation outwards, published ports; wired by Debian's
-/// CNI plugins bridge, host-local and portmap.
+/// The node's own network: a bridge, an address for each pod, translation outwards, published ports; wired by our CNI
+/// plugin martlet-overlay, and Debian's portmap for pods with ports.
 ///
 /// What belongs to the whole network is made here, once: the bridge, forwarding and four rules with the comment
-/// `martlet:<bridge>`. Outward translation is one rule for the subnet rather than the bridge plugin's `ipMasq`, which
-/// takes three times as long for each pod and leaves its chain behind when the namespace is gone before DEL.
+/// `martlet:<bridge>`. Outward translation is one rule for the subnet.
 ///
 /// Address leases are in the run directory: a lease is worth no more than the namespace that has the address, and both
 /// are gone after a reboot.
@@ -124,9 +125,10 @@ package final class BridgeNetwork: Sendable {
                 + (configuration.nodeBridge == nil ? "" : " \(configuration.name)"))
         do throws(JSONError) {
             let list = try Self.list(
-                configuration, subnet, gateway, range, mtu: configuration.mtu, for: PodConnection(hasPorts: true))
+                configuration, subnet, gateway, range, mtu: configuration.mtu, hasPorts: true, isDefaultRoute: true)
             host = CNIHost(
                 list: list, pluginDirectories: configuration.pluginDirectories,
+                own: configuration.overlayProgram.isEmpty ? [:] : [Self.overlay: configuration.overlayProgram],
                 cacheDirectory: "\(configuration.dataDirectory)/cni/cache",
                 timeoutMilliseconds: configuration.timeoutMilliseconds)
         } catch {
@@ -134,44 +136,30 @@ package final class BridgeNetwork: Sendable {
         }
     }
 
-    /// What differs between the pods of a network.
-    private struct PodConnection {
-        /// Without any there is nothing to do for portmap: one program less to start.
-        var hasPorts = false
-        /// The only one that will do.
-        var address: IPAddress?
-        var mac: MACAddress?
-        /// Whether the way out leads through here.
-        var isDefaultRoute = true
-    }
+    /// Our plugin.
+    private static let overlay = "martlet-overlay"
 
+    /// - Parameters:
+    ///   - hasPorts: without any there is nothing to do for portmap: one program less to start.
+    ///   - isDefaultRoute: whether the pod's way out leads through here.
     private static func list(
         _ configuration: BridgeNetworkConfiguration, _ subnet: CIDR, _ gateway: IPAddress, _ range: AddressRange,
-        mtu: Int?, for pod: PodConnection
+        mtu: Int?, hasPorts: Bool, isDefaultRoute: Bool
     ) throws(JSONError) -> NetworkConfigurationList {
-        let ranges = range.parts(only: pod.address).map { part -> JSONValue in
-            var object: JSONObject = [
-                "subnet": .string(subnet.description), "gateway": .string(gateway.description),
-            ]
-            if let bounds = part {
-                object["rangeStart"] = .string(bounds.lowerBound.description)
-                object["rangeEnd"] = .string(bounds.upperBound.description)
-            }
-            return .object(object)
+        var addresses: JSONObject = ["subnet": .string(subnet.description), "gateway": .string(gateway.description)]
+        if let parts = range.bounds {
+            addresses["ranges"] = .array(
+                parts.map { [.string($0.lowerBound.description), .string($0.upperBound.description)] })
         }
-        let routes: [JSONValue] = pod.isDefaultRoute ? [["dst": "0.0.0.0/0"]] : []
-        var bridge: JSONObject = [
-            "type": "bridge", "bridge": .string(configuration.bridge), "isGateway": true, "ipMasq": false,
-            "hairpinMode": true,
-            "ipam": [
-                "type": "host-local", "dataDir": .string("\(configuration.runDirectory)/cni/ipam"),
-                "ranges": [.array(ranges)], "routes": .array(routes),
-            ],
+        var overlay: JSONObject = [
+            "type": .string(Self.overlay), "mode": "shared", "bridge": .string(configuration.bridge), "hairpin": true,
+            "addresses": [.object(addresses)], "defaultRoute": .bool(isDefaultRoute),
+            "dataDir": .string("\(configuration.runDirectory)/cni/ipam"),
+            "capabilities": ["mac": true, "ips": true],
         ]
-        if pod.mac != nil { bridge["capabilities"] = ["mac": true] }
-        if let mtu { bridge["mtu"] = .integer(Int64(mtu)) }
-        var plugins = [try PluginConfiguration(JSONReader(.object(bridge)))]
-        if pod.hasPorts {
+        if let mtu { overlay["mtu"] = .integer(Int64(mtu)) }
+        var plugins = [try PluginConfiguration(JSONReader(.object(overlay)))]
+        if hasPorts {
             let portmap: JSONObject = ["type": "portmap", "snat": true, "capabilities": ["portMappings": true]]
             plugins.append(try PluginConfiguration(JSONReader(.object(portmap))))
         }
@@ -179,9 +167,11 @@ package final class BridgeNetwork: Sendable {
     }
 
     /// The list for one pod: its device gets the bridge's MTU.
-    private func list(for pod: PodConnection) throws(NetworkError) -> NetworkConfigurationList {
+    private func list(hasPorts: Bool, isDefaultRoute: Bool) throws(NetworkError) -> NetworkConfigurationList {
         do {
-            return try Self.list(configuration, subnet, gateway, range, mtu: device.mtu(), for: pod)
+            return try Self.list(
+                configuration, subnet, gateway, range, mtu: device.mtu(), hasPorts: hasPorts,
+                isDefaultRoute: isDefaultRoute)
         } catch {
             throw NetworkError(.failed, "\(error)")
         }
@@ -197,14 +187,18 @@ extension BridgeNetwork {
     /// What stands in the way of this network on this machine; changes nothing.
     package func conflicts() -> [NetworkError] {
         var problems: [NetworkError] = []
-        let missing = ["bridge", "host-local", "portmap"].filter { host.program(of: $0) == nil }
-        if !missing.isEmpty {
-            let places = configuration.pluginDirectories.joined(separator: ", ")
+        let places = configuration.pluginDirectories.joined(separator: ", ")
+        if host.program(of: Self.overlay) == nil {
+            let place = configuration.overlayProgram.isEmpty ? "in \(places)" : "at \(configuration.overlayProgram)"
+            problems.append(
+                NetworkError(
+                    .missingProgram, "no program \(Self.overlay) \(place); build or install it with Martlet's others"))
+        }
+        if host.program(of: "portmap") == nil {
             problems.append(
                 NetworkError(
                     .missingProgram,
-                    "no CNI plugin \(missing.joined(separator: ", ")) in \(places); "
-                        + "install Debian's package containernetworking-plugins"))
+                    "no CNI plugin portmap in \(places); install Debian's package containernetworking-plugins"))
         }
         do throws(NetworkError) {
             _ = try PacketFilter()
@@ -339,10 +333,7 @@ extension BridgeNetwork {
         address: IPAddress? = nil, mac: MACAddress? = nil, isDefaultRoute: Bool = true
     ) throws(NetworkError) -> EndpointAddresses {
         let ports = configuration.isInternal ? [] : ports
-        let list = try list(
-            for: PodConnection(
-                hasPorts: !ports.isEmpty, address: address, mac: mac,
-                isDefaultRoute: isDefaultRoute && !configuration.isInternal))
+        let list = try list(hasPorts: !ports.isEmpty, isDefaultRoute: isDefaultRoute && !configuration.isInternal)
         do {
             // Of a try that was cut off.
             for record in try host.records(of: id) where record.attachment.interface != interface {
@@ -354,6 +345,9 @@ extension BridgeNetwork {
         try reserve(ports, for: id)
         var capabilities = CapabilityArguments(portMappings: ports)
         capabilities.mac = mac
+        if let address, let wanted = CIDR(address, prefixLength: subnet.prefixLength) {
+            capabilities.addresses = [wanted]
+        }
         let attachment = NetworkAttachment(
             containerID: id, namespacePath: namespacePath, interface: interface, capabilities: capabilities)
         do throws(CNIHostError) {
@@ -373,10 +367,16 @@ extension BridgeNetwork {
 
     /// Disconnects a pod, whatever its device is called; one that is not connected is no error. May be repeated until
     /// it succeeds.
-    package func detach(_ id: String) throws(NetworkError) {
+    ///
+    /// - Parameter isEnd: the caller lets go of the pod's namespace right afterwards. Its device is then only switched off
+    ///   here and goes with the namespace: the kernel takes 10 to 50 ms to delete one.
+    package func detach(_ id: String, isEnd: Bool = false) throws(NetworkError) {
         do {
             let records = try host.records(of: id)
-            for record in records { try host.delete(record) }
+            for record in records {
+                let isOurs = record.list.plugins.contains { $0.type == Self.overlay }
+                try host.delete(record, arguments: isEnd && isOurs ? Self.endArguments : [:])
+            }
             // An address without a record: the record was damaged.
             if records.isEmpty, try leases()[id] != nil {
                 try host.delete(NetworkAttachment(containerID: id, namespacePath: "", interface: Self.interface))
@@ -386,6 +386,9 @@ extension BridgeNetwork {
         }
         release(id)
     }
+
+    /// Says so to our plugin; others may ignore it.
+    private static let endArguments = ["IgnoreUnknown": "1", "MARTLET_END": "1"]
 
     /// The addresses of a pod that is connected; nil for one that is not.
     package func addresses(of id: String) throws(NetworkError) -> EndpointAddresses? {
@@ -537,8 +540,8 @@ extension BridgeNetwork {
         }
     }
 
-    /// The containers that hold an address, with their devices: host-local has one file per address with the id in its
-    /// first line and the device in the second.
+    /// The containers that hold an address, with their devices: there is one file per address with the id in its first
+    /// line and the device in the second.
     private func leases() throws(KernelError) -> [String: String] {
         var devices: [String: String] = [:]
         for name in try Self.entries(leaseDirectory) where IPAddress(name) != nil {

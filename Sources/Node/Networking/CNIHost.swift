@@ -44,6 +44,8 @@ package struct CNIHost: Sendable {
     /// Longest run of one plugin.
     package let timeoutMilliseconds: Int
     let cache: CNICache
+    /// Plugins that are not looked for in the directories, with their absolute paths.
+    let own: [String: String]
 
     /// Where the plugins themselves find programs such as iptables.
     package static let searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -52,12 +54,14 @@ package struct CNIHost: Sendable {
 
     /// - Parameters:
     ///   - pluginDirectories: the only places where plugins are looked for, in order; absolute paths.
+    ///   - own: plugins by name that are elsewhere, with absolute paths.
     ///   - cacheDirectory: made when first needed.
     package init(
         list: NetworkConfigurationList, pluginDirectories: [String] = defaultPluginDirectories,
-        cacheDirectory: String, timeoutMilliseconds: Int = 60_000
+        own: [String: String] = [:], cacheDirectory: String, timeoutMilliseconds: Int = 60_000
     ) {
         self.list = list
+        self.own = own
         self.pluginDirectories = pluginDirectories
         self.timeoutMilliseconds = timeoutMilliseconds
         cache = CNICache(directory: cacheDirectory)
@@ -124,7 +128,11 @@ package struct CNIHost: Sendable {
     }
 
     /// The same for what is on record.
-    package func delete(_ record: CNIRecord) throws(CNIHostError) {
+    ///
+    /// - Parameter arguments: further ones (`CNI_ARGS`) beside those on record.
+    package func delete(_ record: CNIRecord, arguments: [String: String] = [:]) throws(CNIHostError) {
+        var record = record
+        record.attachment.arguments.merge(arguments) { _, new in new }
         var failures: [CNIHostError] = []
         for plugin in record.list.plugins.reversed() {
             do throws(CNIHostError) {
@@ -199,7 +207,8 @@ package struct CNIHost: Sendable {
     /// The program of a plugin, or nil when no plugin directory has an executable file of that name.
     package func program(of type: String) -> String? {
         guard CNINames.isPluginType(type) else { return nil }
-        return pluginDirectories.map { "\($0)/\(type)" }.first { path in
+        let places = own[type].map { [$0] } ?? pluginDirectories.map { "\($0)/\(type)" }
+        return places.first { path in
             var info = stat()
             return stat(path, &info) == 0 && info.st_mode & S_IFMT == S_IFREG && access(path, X_OK) == 0
         }
@@ -217,7 +226,8 @@ extension CNIHost {
             let places = pluginDirectories.joined(separator: ", ")
             throw failure(
                 verb, plugin.type, attachment,
-                "the plugin is not installed in \(places); Debian has it in containernetworking-plugins")
+                own[plugin.type].map { "there is no program \($0): build or install it with Martlet's others" }
+                    ?? "the plugin is not installed in \(places); Debian has it in containernetworking-plugins")
         }
         let input =
             verb == .version

@@ -106,19 +106,21 @@ package final class UserNetworks: Sendable {
     }
 
     /// Disconnects a pod from one network; one that is not connected is no error.
-    package func detach(_ id: String, from name: String) throws(NetworkError) {
+    ///
+    /// - Parameter isEnd: see `BridgeNetwork.detach`.
+    package func detach(_ id: String, from name: String, isEnd: Bool = false) throws(NetworkError) {
         let place = try place(name)
         let network = try network(name, place)
-        try network.detach(id)
+        try network.detach(id, isEnd: isEnd)
         failpoint("network.after_detach")
         try place.state.withLock { state throws(NetworkError) in try Self.leave(id, network, &state) }
     }
 
     /// Disconnects a pod from all of them; costs nothing for one that is on none.
-    package func detach(_ id: String) throws(NetworkError) {
+    package func detach(_ id: String, isEnd: Bool = false) throws(NetworkError) {
         for (name, place) in try places().sorted(by: { $0.key < $1.key }) {
             guard place.state.withLock({ $0.users.contains(id) }) else { continue }
-            try detach(id, from: name)
+            try detach(id, from: name, isEnd: isEnd)
         }
     }
 

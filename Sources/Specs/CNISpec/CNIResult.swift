@@ -17,10 +17,11 @@ package struct CNIResult: Sendable, Equatable {
         /// 1.1: the PCI device behind it.
         package var pciID: String?
 
-        package init(name: String, mac: MACAddress? = nil, sandbox: String? = nil) {
+        package init(name: String, mac: MACAddress? = nil, sandbox: String? = nil, mtu: UInt32? = nil) {
             self.name = name
             self.mac = mac
             self.sandbox = sandbox
+            self.mtu = mtu
         }
     }
 
@@ -178,7 +179,7 @@ extension CNIResult.Route {
 extension CNIResult.DNS {
     private static let limit = 64
 
-    init(_ reader: JSONReader) throws(JSONError) {
+    package init(_ reader: JSONReader) throws(JSONError) {
         nameservers = try Self.words(reader, "nameservers")
         if let text = try reader.optionalString("domain"), !text.isEmpty { domain = text }
         search = try Self.words(reader, "search")

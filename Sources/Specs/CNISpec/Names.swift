@@ -74,12 +74,12 @@ package enum CNILimits {
     /// Port mappings of a container.
     package static let portMappings = 4096
 
-    static let json = JSONLimits(bytes: bytes, depth: 32, stringBytes: 64 << 10)
+    package static let json = JSONLimits(bytes: bytes, depth: 32, stringBytes: 64 << 10)
 }
 
 extension JSONReader {
     /// The address here.
-    func address() throws(JSONError) -> IPAddress {
+    package func address() throws(JSONError) -> IPAddress {
         let text = try string()
         guard let address = IPAddress(text) else {
             throw error(.type, "\(JSONPathElement.quoted(text)) is no IP address")
@@ -88,7 +88,7 @@ extension JSONReader {
     }
 
     /// The address with prefix here.
-    func cidr() throws(JSONError) -> CIDR {
+    package func cidr() throws(JSONError) -> CIDR {
         let text = try string()
         guard let cidr = CIDR(text) else {
             throw error(.type, "\(JSONPathElement.quoted(text)) is no address with prefix, such as 10.1.2.3/24")
@@ -97,7 +97,7 @@ extension JSONReader {
     }
 
     /// The hardware address here.
-    func mac() throws(JSONError) -> MACAddress {
+    package func mac() throws(JSONError) -> MACAddress {
         let text = try string()
         guard let mac = MACAddress(text) else {
             throw error(.type, "\(JSONPathElement.quoted(text)) is no hardware address")
@@ -106,7 +106,7 @@ extension JSONReader {
     }
 
     /// The version here.
-    func version() throws(JSONError) -> CNIVersion {
+    package func version() throws(JSONError) -> CNIVersion {
         let text = try string()
         guard let version = CNIVersion(rawValue: text) else {
             let known = CNIVersion.allCases.map(\.rawValue).joined(separator: ", ")
@@ -116,7 +116,7 @@ extension JSONReader {
     }
 
     /// The elements of a member that is an array of bounded length; none when it is absent.
-    func elements(_ key: String, atMost limit: Int) throws(JSONError) -> [JSONReader] {
+    package func elements(_ key: String, atMost limit: Int) throws(JSONError) -> [JSONReader] {
         let elements = try optionalArray(key) ?? []
         guard elements.count <= limit else {
             throw error(.tooLarge, key, "\(elements.count) elements are more than the \(limit) allowed")

@@ -7,12 +7,22 @@ package struct CNIError: Error, Sendable, Equatable, CustomStringConvertible {
     package let message: String
     package let details: String
 
+    /// 1: the version of the configuration is not spoken, or has no such verb.
+    package static let incompatibleVersion: UInt32 = 1
+    /// 2: a field of the network configuration is not supported; the message has its name and value.
+    package static let unsupportedField: UInt32 = 2
     /// 4: necessary environment variables are invalid.
     package static let invalidEnvironment: UInt32 = 4
+    /// 5: reading or writing failed.
+    package static let failedIO: UInt32 = 5
+    /// 6: what was to be read is not JSON.
+    package static let failedDecoding: UInt32 = 6
     /// 7: the network configuration is invalid.
     package static let invalidConfiguration: UInt32 = 7
     /// 11: try again later.
     package static let tryAgainLater: UInt32 = 11
+    /// 50 (STATUS): no ADD can be served now.
+    package static let notAvailable: UInt32 = 50
 
     package init(code: UInt32, message: String, details: String = "") {
         self.code = code

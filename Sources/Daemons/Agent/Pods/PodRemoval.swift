@@ -86,10 +86,10 @@ extension PodExecutor {
         try Mounts.detachAll(below: [task.directory])
         try removeSecrets(task)
     }
-    /// Takes a task from all networks; it is not prepared any more then. Blocks.
+    /// Takes a task from all networks; it is not prepared any more then, and its namespace has to go. Blocks.
     private func disconnect(_ task: TaskPaths) throws {
         try File.removeFile(task.pod)
-        try network.detach(task.id.text)
-        try userNetworks.detach(task.id.text)
+        try network.detach(task.id.text, isEnd: true)
+        try userNetworks.detach(task.id.text, isEnd: true)
     }
 }

@@ -191,6 +191,7 @@ extension NodeOptions {
         configuration.nodeName = nodeName ?? ""
         configuration.cgroupParent = cgroupParent
         configuration.bridge = bridge
+        configuration.overlayProgram = SmallProgram.place(of: "martlet-overlay")
         configuration.subnet = subnet
         configuration.labels = nodeLabel.dictionary
         configuration.listen = (streamListen.host, streamListen.port)

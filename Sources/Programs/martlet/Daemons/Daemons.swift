@@ -65,6 +65,7 @@ struct Daemons: Sendable {
         configuration.joinToken = token
         configuration.shimProgram = try SmallProgram.find("martlet-shim")
         configuration.runtimeProgram = try SmallProgram.find("martlet-runtime")
+        configuration.overlayProgram = try SmallProgram.find("martlet-overlay")
         return configuration
     }
 
@@ -79,22 +80,33 @@ struct Daemons: Sendable {
 
 /// The programs that come with this one: beside it, or in `../libexec/martlet`.
 enum SmallProgram {
-    /// - Throws: when it is missing or of another version.
-    static func find(_ name: String) throws -> String {
+    private static func places(_ name: String) -> [String] {
         var buffer = [CChar](repeating: 0, count: 4096)
         let count = readlink("/proc/self/exe", &buffer, buffer.count - 1)
         let own = String(decoding: buffer.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
         let folder = own.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
-        let places = ["\(folder)/\(name)", "\(folder)/../libexec/martlet/\(name)"]
+        return ["\(folder)/\(name)", "\(folder)/../libexec/martlet/\(name)"]
+    }
+
+    /// Where it is, or should be.
+    static func place(of name: String) -> String {
+        let places = places(name)
+        return places.first { access($0, X_OK) == 0 } ?? places[0]
+    }
+
+    /// - Throws: when it is missing or of another version.
+    static func find(_ name: String) throws -> String {
+        let places = places(name)
         guard let path = places.first(where: { access($0, X_OK) == 0 }) else {
             throw CommandFailure(
-                "no \(name) at \(places.joined(separator: " or ")): build or install all three programs")
+                "no \(name) at \(places.joined(separator: " or ")): build or install all of Martlet's programs")
         }
         let result = try Program(path, ["--version"], timeoutMilliseconds: 5000).run()
         let text = String(decoding: result.output, as: UTF8.self)
         guard text.contains(Version.number) else {
             throw CommandFailure(
-                "\(path) is not of this version (\(Version.number)): build or install all three programs together")
+                "\(path) is not of this version (\(Version.number)): build or install all of Martlet's programs together"
+            )
         }
         return path
     }

@@ -6,7 +6,8 @@ import Kernel
 import Networking
 
 struct Doctor: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Explain what this machine offers, lacks and has taken.")
+    static let configuration = CommandConfiguration(
+        commandName: "doctor", abstract: "Explain what this machine offers, lacks and has taken.")
     @OptionGroup var place: PlaceOptions
     @OptionGroup var node: NodeOptions
     @OptionGroup var format: FormatOptions
@@ -100,7 +101,8 @@ struct Doctor: AsyncParsableCommand {
 
     private func programs() -> (Verdict, String) {
         do {
-            return (.good, "\(try SmallProgram.find("martlet-shim")), \(try SmallProgram.find("martlet-runtime"))")
+            let names = ["martlet-shim", "martlet-runtime", "martlet-overlay"]
+            return (.good, try names.map { try SmallProgram.find($0) }.joined(separator: ", "))
         } catch {
             return (.bad, "\(error)")
         }

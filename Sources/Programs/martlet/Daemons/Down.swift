@@ -7,7 +7,7 @@ import Logging
 
 struct Down: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "End the daemons of this machine and their pods.",
+        commandName: "down", abstract: "End the daemons of this machine and their pods.",
         discussion: "The state stays, and `martlet up` goes on from it; with --all nothing stays.")
     @OptionGroup var place: PlaceOptions
     @Flag(help: "Remove everything: pods, images, volumes, the store, the bridge and its rules.") var all = false

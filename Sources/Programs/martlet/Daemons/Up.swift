@@ -11,7 +11,7 @@ import Wire
 
 struct Up: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Start a cluster of one node: master and agent in one process.",
+        commandName: "up", abstract: "Start a cluster of one node: master and agent in one process.",
         discussion: "Example: martlet up --detach; `martlet down` ends it, `martlet down --all` forgets it.")
     @OptionGroup var place: PlaceOptions
     @OptionGroup var node: NodeOptions

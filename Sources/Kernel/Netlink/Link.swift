@@ -1,0 +1,125 @@
+import CNetlink
+import Glibc
+import Kernel
+
+/// A network device as the kernel describes it.
+package struct Link: Sendable, Equatable {
+    package let index: Int32
+    package let name: String
+    /// IFF_UP: whether somebody wants it up.
+    package let isUp: Bool
+    /// In bytes.
+    package let mtu: UInt32
+    /// The hardware address; empty where there is none.
+    package let mac: [UInt8]
+    /// The index of the bridge it is a port of; 0: of none.
+    package let master: Int32
+    /// What `ip link` shows as alias.
+    package let alias: String
+    /// `veth`, `bridge` …; empty for what is no virtual device.
+    package let kind: String
+
+    /// From an RTM_NEWLINK; nil when it is none.
+    init?(_ reply: NetlinkReply) {
+        guard reply.type == UInt16(RTM_NEWLINK), let index = reply.payload.number(at: 4, as: Int32.self),
+            let flags = reply.payload.number(at: 8, as: UInt32.self)
+        else { return nil }
+        let attributes = NetlinkAttributes(reply.payload.dropFirst(MemoryLayout<ifinfomsg>.size))
+        guard let name = attributes.text(IFLA_IFNAME) else { return nil }
+        self.index = index
+        self.name = name
+        isUp = flags & UInt32(IFF_UP) != 0
+        mtu = attributes.number(IFLA_MTU) ?? 0
+        mac = Array(attributes[IFLA_ADDRESS] ?? [])
+        master = attributes.number(IFLA_MASTER) ?? 0
+        alias = attributes.text(IFLA_IFALIAS) ?? ""
+        kind = attributes.nested(IFLA_LINKINFO).text(IFLA_INFO_KIND) ?? ""
+    }
+
+    /// The device of a name or nil.
+    package static func named(_ name: String, _ socket: inout NetlinkSocket) throws(KernelError) -> Link? {
+        let request = try NetlinkRequest(RTM_GETLINK, header: ifinfomsg(), "RTM_GETLINK", name).tolerating(ENODEV)
+        try request.put(IFLA_IFNAME, name)
+        let found = try socket.ask(request, isDump: false)
+        return found.compactMap { Link($0) }.first
+    }
+
+    /// All devices of the namespace.
+    package static func all(_ socket: inout NetlinkSocket) throws(KernelError) -> [Link] {
+        let request = try NetlinkRequest(RTM_GETLINK, header: ifinfomsg(), "RTM_GETLINK", "all devices")
+        return try socket.ask(request, isDump: true).compactMap { Link($0) }
+    }
+
+    /// Deletes the device of a name; that there is none is no error. The kernel waits here until nobody uses it any
+    /// more: 10 to 50 ms.
+    package static func deletion(of name: String) throws(KernelError) -> NetlinkRequest {
+        let request = try NetlinkRequest(RTM_DELLINK, header: ifinfomsg(), "RTM_DELLINK", name).tolerating(ENODEV)
+        try request.put(IFLA_IFNAME, name)
+        return request
+    }
+}
+
+/// What to change of a device.
+package struct LinkChange: Sendable {
+    package var isUp: Bool?
+    /// In bytes.
+    package var mtu: UInt32?
+    package var mac: [UInt8]?
+    /// A bridge's index, 0 for none.
+    package var master: Int32?
+    package var alias: String?
+    /// No link-local IPv6 address by itself. Before the device is first brought up; without IPv6 in the kernel it is
+    /// true anyway.
+    package var hasNoGeneratedAddress = false
+    /// For a port of a bridge.
+    package var port: BridgePort?
+
+    package init() {}
+
+    package func request(for name: String) throws(KernelError) -> NetlinkRequest {
+        var header = ifinfomsg()
+        if let isUp {
+            header.ifi_change = UInt32(IFF_UP)
+            header.ifi_flags = isUp ? UInt32(IFF_UP) : 0
+        }
+        var request = try NetlinkRequest(RTM_NEWLINK, header: header, "RTM_NEWLINK", name)
+        try request.put(IFLA_IFNAME, name)
+        if let mtu { try request.put(IFLA_MTU, mtu) }
+        if let mac { try request.put(IFLA_ADDRESS, mac) }
+        if let master { try request.put(IFLA_MASTER, UInt32(bitPattern: master)) }
+        if let alias { try request.put(IFLA_IFALIAS, alias) }
+        if hasNoGeneratedAddress {
+            try request.nest(IFLA_AF_SPEC) { request throws(KernelError) in
+                try request.nest(Int(AF_INET6)) { request throws(KernelError) in
+                    try request.put(IFLA_INET6_ADDR_GEN_MODE, UInt8(IN6_ADDR_GEN_MODE_NONE.rawValue))
+                }
+            }
+            request.tolerated = [EAFNOSUPPORT, EOPNOTSUPP]
+        }
+        try port?.put(request)
+        return request
+    }
+}
+
+/// What a bridge does at one of its ports; nil: as it was.
+package struct BridgePort: Sendable {
+    /// Frames may leave by the port they came in.
+    package var hairpin: Bool?
+    /// Addresses of senders are learnt.
+    package var learning: Bool?
+    /// No frames from and to other isolated ports.
+    package var isIsolated: Bool?
+
+    package init() {}
+
+    /// As `ip link set … type bridge_slave` does it: by the device's name.
+    func put(_ request: borrowing NetlinkRequest) throws(KernelError) {
+        let flags = [(IFLA_BRPORT_MODE, hairpin), (IFLA_BRPORT_LEARNING, learning), (IFLA_BRPORT_ISOLATED, isIsolated)]
+        try request.nest(IFLA_LINKINFO) { request throws(KernelError) in
+            try request.put(IFLA_INFO_SLAVE_KIND, "bridge")
+            try request.nest(IFLA_INFO_SLAVE_DATA) { request throws(KernelError) in
+                for case (let type, let flag?) in flags { try request.put(type, UInt8(flag ? 1 : 0)) }
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+import CNISpec
+import Glibc
+import JSON
+import Kernel
+import Networking
+import Reactor
+import Testing
+
+/// martlet-overlay as any CNI host calls it: environment, standard input, standard output.
+struct OverlayProgram: Sendable {
+    let machine: PrivateMachine
+    let path: String
+    var directory: String { "\(machine.run)/leases" }
+
+    init(_ machine: PrivateMachine) throws {
+        self.machine = machine
+        path = try ShimFixture.program("martlet-overlay")
+        try machine.ip("link add br0 type bridge")
+        try machine.ip("addr add 10.9.0.1/24 dev br0")
+        try machine.ip("link set br0 up")
+    }
+
+    struct Answer {
+        let status: Kernel.ExitStatus
+        let json: JSONValue
+        var code: JSONValue? { json["code"] }
+        var message: String { json["msg"]?.stringValue ?? "" }
+        /// The container's, with its prefix.
+        var address: String? { json["ips"]?.arrayValue?.first?["address"]?.stringValue }
+        var isGood: Bool { status == .exited(0) }
+    }
+
+    func configuration(_ change: (inout JSONObject) -> Void = { _ in }) -> [UInt8] {
+        var configuration: JSONObject = [
+            "cniVersion": "1.1.0", "name": "net", "type": "martlet-overlay", "bridge": "br0", "mode": "shared",
+            "hairpin": true, "addresses": [["subnet": "10.9.0.0/24", "gateway": "10.9.0.1"]], "defaultRoute": true,
+            "dataDir": .string(directory),
+        ]
+        change(&configuration)
+        return JSONValue.object(configuration).serialized()
+    }
+
+    func call(
+        _ verb: String, _ id: String, in namespace: String, interface: String = "eth0", more: [String] = [],
+        input: [UInt8]
+    ) throws -> Answer {
+        let environment = [
+            "CNI_COMMAND=\(verb)", "CNI_CONTAINERID=\(id)", "CNI_NETNS=\(namespace)", "CNI_IFNAME=\(interface)",
+            "CNI_PATH=/nowhere",
+        ]
+        let result = try Program(path, environment: environment + more, input: input).run()
+        let json = result.output.isEmpty ? JSONValue.null : try JSONValue.parse(result.output)
+        return Answer(status: result.status, json: json)
+    }
+
+    func call(
+        _ verb: String, _ id: String, in namespace: String, interface: String = "eth0", more: [String] = [],
+        _ change: (inout JSONObject) -> Void = { _ in }
+    ) throws -> Answer {
+        try call(verb, id, in: namespace, interface: interface, more: more, input: configuration(change))
+    }
+
+    func leases() throws -> [String] {
+        File.exists("\(directory)/net")
+            ? try File.list("\(directory)/net").filter { IPAddress($0) != nil }.sorted() : []
+    }
+
+    /// Nothing of any container is here any more.
+    func expectNothing() throws {
+        #expect(try machine.devices() == ["br0", "lo", "up0"])
+        #expect(try leases() == [])
+    }
+}
+
+extension KernelSuite {
+    @Suite(.serialized) struct OverlayPluginByHand {
+        @Test func `ADD wires, CHECK sees what is missing, DEL takes it away, as often as it likes`() async throws {
+            try await PrivateMachine.run { machine in
+                let plugin = try OverlayProgram(machine)
+                let (one, two) = (try machine.pin("one"), try machine.pin("two"))
+                let added = try plugin.call("ADD", "one", in: one)
+                #expect(added.isGood)
+                #expect(added.json["ips"] == [["interface": 2, "address": "10.9.0.2/24", "gateway": "10.9.0.1"]])
+                #expect(added.json["routes"] == [["dst": "0.0.0.0/0", "gw": "10.9.0.1"]])
+                let result = try CNIResult(JSONReader(added.json), version: .v1_1_0)
+                #expect(result.interfaces.map(\.name).first == "br0")
+                #expect(result.interfaces[2].sandbox == one && result.interfaces[2].mtu == 1500)
+                #expect(
+                    try machine.ip("link show eth0", in: one).contains(result.interfaces[2].mac?.description ?? "-"))
+                #expect(try plugin.call("ADD", "two", in: two).isGood)
+                let service = try machine.listen(80, in: one)
+                #expect(try machine.talk(to: "10.9.0.2", 80, from: two, listener: service) == "10.9.0.3")
+                #expect(try machine.talk(to: "10.9.0.2", 80, listener: service) == "10.9.0.1")
+
+                func check() throws -> String {
+                    try plugin.call("CHECK", "one", in: one) { $0["prevResult"] = added.json }.message
+                }
+                #expect(try check() == "")
+                try machine.ip("route del default", in: one)
+                #expect(try check().hasPrefix("the default route through 10.9.0.1 is gone"))
+                try machine.ip("addr flush dev eth0", in: one)
+                #expect(try check().hasPrefix("the address 10.9.0.2 is not on eth0"))
+                try machine.ip("link set \(result.interfaces[1].name) nomaster")
+                #expect(try check().contains("hangs off br0 no more"))
+                rename("\(plugin.directory)/net/10.9.0.2", "\(plugin.directory)/net/10.9.0.9")
+                #expect(try check().hasPrefix("the lease of 10.9.0.2 is gone"))
+
+                for _ in 0..<2 {
+                    #expect(try plugin.call("DEL", "one", in: one) { $0["prevResult"] = added.json }.isGood)
+                }
+                #expect(try machine.ip("-o link show", in: one).split(separator: "\n").count == 1)
+                try NetworkNamespace.remove(at: two)
+                #expect(try plugin.call("DEL", "two", in: two).isGood)
+                try plugin.expectNothing()
+                #expect(try plugin.call("DEL", "never", in: "").isGood)
+            }
+        }
+
+        @Test func `what cannot be leaves nothing half-made, and says why in one sentence`() async throws {
+            try await PrivateMachine.run { machine in
+                let plugin = try OverlayProgram(machine)
+                let (one, two) = (try machine.pin("one"), try machine.pin("two"))
+                func refused(_ answer: OverlayProgram.Answer, _ code: Int64, _ word: String) throws {
+                    #expect(answer.status == .exited(1) && answer.code == .integer(code))
+                    #expect(answer.message.contains(word) && !answer.message.contains("\n"), "\(answer.message)")
+                }
+                try machine.ip("link add eth7 type veth peer name other", in: one)
+                try refused(
+                    plugin.call("ADD", "one", in: one, interface: "eth7"), 102, "a device eth7 is in \(one) already")
+                try plugin.expectNothing()
+                try refused(plugin.call("ADD", "one", in: "/nowhere"), 102, "/nowhere")
+                try refused(plugin.call("ADD", "one", in: "/etc/passwd"), 102, "it is no network namespace")
+                try refused(plugin.call("ADD", "one", in: one) { $0["bridge"] = "br9" }, 102, "br9")
+                try refused(plugin.call("STATUS", "", in: "") { $0["bridge"] = "br9" }, 50, "br9")
+                try refused(plugin.call("ADD", "one", in: one) { $0["bridge"] = "up0" }, 102, "it is no bridge")
+                try refused(
+                    plugin.call("ADD", "one", in: one) { $0["encrypted"] = true }, 2, "$.encrypted, which is true")
+                try refused(plugin.call("ADD", "one", in: one, input: Array("garbage".utf8)), 6, "not JSON")
+                try refused(
+                    plugin.call("ADD", "one", in: one, input: [UInt8](repeating: 32, count: 2 << 20)), 6, "1048576")
+                try plugin.expectNothing()
+                // The last of a ring of addresses, and one that was asked for.
+                let small: (inout JSONObject) -> Void = {
+                    $0["addresses"] = [["subnet": "10.9.0.0/30", "gateway": "10.9.0.1"]]
+                }
+                #expect(try plugin.call("ADD", "one", in: one, small).isGood)
+                try refused(plugin.call("ADD", "two", in: two, small), 100, "1 of 1 in use")
+                try refused(
+                    plugin.call("ADD", "two", in: two) { $0["runtimeConfig"] = ["ips": ["10.9.0.2"]] }, 101,
+                    "belongs to container one")
+                try refused(plugin.call("ADD", "one", in: one), 102, "attached already")
+                #expect(try plugin.leases() == ["10.9.0.2"], "the first ADD's stays")
+                #expect(try machine.devices().count == 4)
+            }
+        }
+
+        @Test func `a hardware address and an address are what was asked for`() async throws {
+            try await PrivateMachine.run { machine in
+                let plugin = try OverlayProgram(machine)
+                let one = try machine.pin("one")
+                let answer = try plugin.call("ADD", "one", in: one) {
+                    $0["runtimeConfig"] = ["mac": "02:00:00:00:00:77", "ips": ["10.9.0.77/24"]]
+                    $0["defaultRoute"] = false
+                    $0["mtu"] = 1300
+                }
+                #expect(answer.address == "10.9.0.77/24")
+                let link = try machine.ip("addr show eth0", in: one)
+                #expect(
+                    link.contains("02:00:00:00:00:77") && link.contains("10.9.0.77/24") && link.contains("mtu 1300"))
+                #expect(try machine.ip("route show default", in: one) == "")
+            }
+        }
+
+        @Test func `a container that ends lets go of its device, and the next of that name is not in its way`()
+            async throws
+        {
+            try await PrivateMachine.run { machine in
+                let plugin = try OverlayProgram(machine)
+                let (one, two) = (try machine.pin("one"), try machine.pin("two"))
+                #expect(try plugin.call("ADD", "a", in: one).isGood)
+                for _ in 0..<2 {
+                    #expect(
+                        try plugin.call("DEL", "a", in: one, more: ["CNI_ARGS=IgnoreUnknown=1;MARTLET_END=1"]).isGood)
+                }
+                #expect(try plugin.leases() == [])
+                #expect(try machine.ip("link show br0").contains("br0"))
+                #expect(try machine.command("ls /sys/class/net/br0/brif") == "")
+                #expect(try plugin.call("ADD", "a", in: two).isGood, "while the old one's namespace is still there")
+                #expect(try machine.ip("-o link show", in: one).split(separator: "\n").count == 1)
+                #expect(try plugin.call("DEL", "a", in: two, more: ["CNI_ARGS=MARTLET_END=1"]).isGood)
+                try NetworkNamespace.remove(at: two)
+                for _ in 0..<500 where try machine.devices().count > 3 { usleep(10_000) }
+                try plugin.expectNothing()
+            }
+        }
+
+        @Test(arguments: ["after_lease", "after_veth", "after_pod", "before_result"])
+        func `what a plugin leaves that is killed is found by DEL or GC`(point: String) async throws {
+            try await PrivateMachine.run { machine in
+                let plugin = try OverlayProgram(machine)
+                let pin = try machine.pin("one")
+                for verb in ["DEL", "GC"] {
+                    let killed = try plugin.call("ADD", "one", in: pin, more: ["MARTLET_FAILPOINT=plugin.\(point)"])
+                    #expect(killed.status == .signaled(SIGKILL))
+                    #expect(try plugin.leases().count == 1)
+                    #expect(try plugin.call("ADD", "kept", in: machine.pin("kept-\(verb)")).isGood)
+                    let cleaned = try plugin.call(verb, "one", in: pin) {
+                        if verb == "GC" {
+                            $0["cni.dev/valid-attachments"] = [["containerID": "kept", "ifname": "eth0"]]
+                        }
+                    }
+                    #expect(cleaned.isGood)
+                    #expect(try machine.devices().count == 4, "the other's device stays")
+                    #expect(try plugin.leases().count == 1)
+                    #expect(try plugin.call("DEL", "kept", in: "").isGood)
+                    try plugin.expectNothing()
+                }
+            }
+        }
+
+        @Test func `200 containers from 8 sides at once get an address each, and all go again`() async throws {
+            try await PrivateMachine.run { machine in
+                let plugin = try OverlayProgram(machine)
+                let pool = try BlockingPool(threads: 8)
+                let ids = (0..<200).map { "pod\($0)" }
+                let addresses = try await withThrowingTaskGroup(of: String.self) { group in
+                    for id in ids {
+                        group.addTask {
+                            try await pool.run {
+                                let answer = try plugin.call("ADD", id, in: machine.pin(id))
+                                return answer.address ?? answer.message
+                            }
+                        }
+                    }
+                    return try await group.reduce(into: Set<String>()) { $0.insert($1) }
+                }
+                #expect(addresses.count == 200 && addresses.allSatisfy { CIDR($0) != nil })
+                #expect(try plugin.leases().count == 200)
+                try await withThrowingTaskGroup(of: Bool.self) { group in
+                    for (index, id) in ids.enumerated() {
+                        group.addTask {
+                            try await pool.run {
+                                let pin = "\(machine.run)/netns/\(id)"
+                                let end = index % 2 == 0
+                                let done = try plugin.call(
+                                    "DEL", id, in: pin, more: end ? ["CNI_ARGS=MARTLET_END=1"] : [])
+                                try NetworkNamespace.remove(at: pin)
+                                return done.isGood
+                            }
+                        }
+                    }
+                    for try await isGood in group { #expect(isGood) }
+                }
+                for _ in 0..<500 where try machine.devices().count > 3 { usleep(10_000) }
+                try plugin.expectNothing()
+            }
+        }
+    }
+
+    @Suite(.serialized) struct PodNetworkAfterUpgrade {
+        /// Attached by the list that was ours before: Debian's plugins bridge and host-local.
+        @Test func `what the reference plugins attached stays reachable, and goes by the list on record`() async throws
+        {
+            try await PrivateMachine.run { machine in
+                let network = try machine.network()
+                try network.prepare()
+                let devices = try machine.devices()
+                let (old, new) = (try machine.pin("old"), try machine.pin("new"))
+                let list = try NetworkConfigurationList.parse(
+                    Array(
+                        """
+                        {"cniVersion": "1.0.0", "name": "martlet", "plugins": [{"type": "bridge", "bridge": "martlet0",
+                         "isGateway": true, "hairpinMode": true, "ipam": {"type": "host-local",
+                         "dataDir": "\(machine.run)/cni/ipam", "routes": [{"dst": "0.0.0.0/0"}],
+                         "ranges": [[{"subnet": "10.213.0.0/16", "gateway": "10.213.0.1"}]]}}]}
+                        """.utf8))
+                let before = CNIHost(list: list, cacheDirectory: "\(machine.data)/cni/cache")
+                let found = try before.add(NetworkAttachment(containerID: "old", namespacePath: old))
+                #expect(found.addresses.first?.address.description == "10.213.0.2/16")
+                let second = try network.attach("new", namespacePath: new)
+                #expect(second.address.description == "10.213.0.3/16")
+                let service = try machine.listen(80, in: old)
+                #expect(try machine.talk(to: "10.213.0.2", 80, from: new, listener: service) == "10.213.0.3")
+                for id in ["old", "new"] { try network.detach(id) }
+                #expect(machine.leases() == [])
+                #expect(try machine.devices() == devices)
+            }
+        }
+    }
+}
