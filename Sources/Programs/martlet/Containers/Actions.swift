@@ -124,7 +124,7 @@ struct Remove: ContainerVerb {
 
 struct Wait: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Wait until containers have ended; print their exit codes.")
+        commandName: "wait", abstract: "Wait until containers have ended; print their exit codes.")
     @OptionGroup var connection: ConnectionOptions
     @Argument(completion: .containers) var containers: [String]
 

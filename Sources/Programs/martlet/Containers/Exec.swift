@@ -5,7 +5,8 @@ import Wire
 
 struct Exec: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Run a program in a running container.", discussion: "Example: martlet exec -it web.1 sh")
+        commandName: "exec", abstract: "Run a program in a running container.",
+        discussion: "Example: martlet exec -it web.1 sh")
     @OptionGroup var connection: ConnectionOptions
     @Flag(name: .shortAndLong, help: "Keep standard input open.") var interactive = false
     @Flag(name: .shortAndLong, help: "A terminal.") var tty = false
@@ -43,6 +44,7 @@ struct Exec: AsyncParsableCommand {
 
 struct Attach: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "attach",
         abstract: "Connect to the streams of a running container; ctrl-p ctrl-q leaves a terminal.")
     @OptionGroup var connection: ConnectionOptions
     @Flag(help: "Do not send standard input.") var noStdin = false

@@ -5,7 +5,8 @@ import Model
 import Wire
 
 struct Inspect: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Show everything about containers, as JSON.")
+    static let configuration = CommandConfiguration(
+        commandName: "inspect", abstract: "Show everything about containers, as JSON.")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var format: InspectOptions
     @Argument(completion: .containers) var containers: [String]
@@ -18,7 +19,7 @@ struct Inspect: AsyncParsableCommand {
 }
 
 struct Top: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "List the processes of a container.")
+    static let configuration = CommandConfiguration(commandName: "top", abstract: "List the processes of a container.")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var format: FormatOptions
     @Argument(completion: .containers) var container: String
@@ -37,7 +38,8 @@ struct Top: AsyncParsableCommand {
 
 struct Stats: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Show what running containers use.", discussion: "Example: martlet stats --no-stream")
+        commandName: "stats", abstract: "Show what running containers use.",
+        discussion: "Example: martlet stats --no-stream")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var format: FormatOptions
     @Flag(help: "Print one sample (over a second) and end.") var noStream = false

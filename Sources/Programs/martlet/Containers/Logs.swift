@@ -6,7 +6,7 @@ import Wire
 
 struct Logs: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Print what a container wrote to standard output and error.",
+        commandName: "logs", abstract: "Print what a container wrote to standard output and error.",
         discussion: "Example: martlet logs -f --tail 20 web.1")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var options: LogOptions
@@ -67,7 +67,7 @@ struct MomentArgument: ExpressibleByArgument {
 
 struct Events: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Show what happens in the cluster.",
+        commandName: "events", abstract: "Show what happens in the cluster.",
         discussion: "Example: martlet events --since 10m --until 0s, or without --until to go on watching")
     @OptionGroup var connection: ConnectionOptions
     @Option(help: "From this time (RFC 3339), or this long ago (10m).") var since: MomentArgument?

@@ -5,7 +5,7 @@ import Wire
 
 struct Run: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Run a program in a new container.",
+        commandName: "run", abstract: "Run a program in a new container.",
         discussion: """
             Examples:
               martlet run --rm -it busybox sh
@@ -132,7 +132,8 @@ struct StartFailure: Sendable {
 }
 
 struct Create: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Make a container without starting it.")
+    static let configuration = CommandConfiguration(
+        commandName: "create", abstract: "Make a container without starting it.")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var options: PodOptions
     @OptionGroup var images: PullOptions

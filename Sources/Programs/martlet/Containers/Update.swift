@@ -4,7 +4,7 @@ import Wire
 
 struct Update: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Change limits and restart policy of containers, running or not.",
+        commandName: "update", abstract: "Change limits and restart policy of containers, running or not.",
         discussion: "Example: martlet update --memory 256m --restart always web")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var limits: LimitOptions
@@ -27,7 +27,7 @@ struct Update: AsyncParsableCommand {
 }
 
 struct Rename: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Give a container another name.")
+    static let configuration = CommandConfiguration(commandName: "rename", abstract: "Give a container another name.")
     @OptionGroup var connection: ConnectionOptions
     @Argument(completion: .containers) var container: String
     @Argument var name: String

@@ -5,6 +5,7 @@ import Wire
 
 struct Diff: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "diff",
         abstract: "List what a container has changed of its image's files: A added, C changed, D deleted.")
     @OptionGroup var connection: ConnectionOptions
     @Argument(completion: .containers) var container: String
@@ -26,6 +27,7 @@ struct Diff: AsyncParsableCommand {
 
 struct Export: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "export",
         abstract: "Write a container's root file system, without what is in its volumes, as tar.",
         discussion: "Example: martlet export --output root.tar web-server")
     @OptionGroup var connection: ConnectionOptions
@@ -41,7 +43,7 @@ struct Export: AsyncParsableCommand {
 
 struct Commit: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Make an image from a container's files.",
+        commandName: "commit", abstract: "Make an image from a container's files.",
         discussion: "Example: martlet commit --comment 'with the new tools' --cmd /bin/tool builder tool:2")
     @OptionGroup var connection: ConnectionOptions
     @Option(name: .shortAndLong, help: "Who made it.") var author: String?

@@ -4,7 +4,7 @@ import Model
 import Wire
 
 struct Images: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "List images.")
+    static let configuration = CommandConfiguration(commandName: "images", abstract: "List images.")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var format: FormatOptions
 

@@ -7,7 +7,7 @@ import Wire
 
 struct Login: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Check a login at a registry and store it for this user.",
+        commandName: "login", abstract: "Check a login at a registry and store it for this user.",
         discussion: """
             It is stored in Docker's configuration file (~/.docker/config.json, or under DOCKER_CONFIG), mode 0600.
             Example: martlet login registry.lan:5000 --username alice --password-stdin < password
@@ -42,7 +42,8 @@ struct Login: AsyncParsableCommand {
 }
 
 struct Logout: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Forget this user's login at a registry.")
+    static let configuration = CommandConfiguration(
+        commandName: "logout", abstract: "Forget this user's login at a registry.")
     @Argument(help: "host[:port]; docker.io for Docker Hub.") var registry: String
 
     func run() async throws {

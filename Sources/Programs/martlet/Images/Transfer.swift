@@ -7,7 +7,7 @@ import Wire
 
 struct Pull: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Pull an image from its registry.",
+        commandName: "pull", abstract: "Pull an image from its registry.",
         discussion: "Example: martlet pull registry.lan:5000/team/web:1")
     @OptionGroup var connection: ConnectionOptions
     @OptionGroup var registry: RegistryOptions
@@ -25,7 +25,7 @@ struct Pull: AsyncParsableCommand {
 
 struct Push: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Push an image to the registry that its name says.",
+        commandName: "push", abstract: "Push an image to the registry that its name says.",
         discussion: "Example: martlet tag web:1 registry.lan:5000/team/web:1; martlet push registry.lan:5000/team/web:1"
     )
     @OptionGroup var connection: ConnectionOptions

@@ -5,7 +5,7 @@ import Wire
 /// `martlet service …`
 struct Service: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Keep programs running: several instances, updates one after another.",
+        commandName: "service", abstract: "Keep programs running: several instances, updates one after another.",
         subcommands: [
             ServiceCreate.self, ServiceList.self, ServicePS.self, ServiceInspect.self, ServiceScale.self,
             ServiceUpdate.self,
