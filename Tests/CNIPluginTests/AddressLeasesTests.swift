@@ -38,6 +38,16 @@ import Testing
         try leases.giveBack(holder(id), expected: expected.flatMap { IPAddress($0) })
     }
 
+    @Test func `a lease whose maker was killed in the middle stays its own`() throws {
+        let pool = try pool("10.1.0.0/24")
+        let first = try take("one", pool)
+        // The name under which it was written, which the maker would have removed next.
+        try #require(link("\(folder)/net/\(first)", "\(folder)/net/.new") == 0)
+        let second = try take("two", pool)
+        #expect(second != first)
+        #expect(try leases.all().values.map(\.containerID).sorted() == ["one", "two"])
+    }
+
     @Test func `addresses are given in turn, and come back after the last`() throws {
         let pool = try pool("10.9.0.0/29", gateway: "10.9.0.3")
         #expect(try ["a", "b", "c"].map { try take($0, pool) } == ["10.9.0.1", "10.9.0.2", "10.9.0.4"])

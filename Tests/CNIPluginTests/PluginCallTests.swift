@@ -144,12 +144,13 @@ func call(
         _ = try OverlayConfiguration(call("DEL", ["CNI_ARGS": "MARTLET_END=1"]))
     }
 
-    @Test func `the device's name follows from id and device`() {
-        func name(_ id: String, _ interface: String) -> String {
-            OverlayNames.hostEnd(of: PluginAttachment(containerID: id, interface: interface))
+    @Test func `the device's name follows from network, id and device`() {
+        func name(_ id: String, _ interface: String, in network: String = "n1") -> String {
+            OverlayNames.hostEnd(of: PluginAttachment(containerID: id, interface: interface), in: network)
         }
-        #expect(name("c1", "eth0") == "mvf53f02b3bfe94")
+        #expect(name("c1", "eth0") == "mv2c246cab9e062")
         #expect(name("c1", "eth0") != name("c1e", "th0"))
+        #expect(name("c1", "eth0") != name("c1", "eth0", in: "n2"))
         let names = Set((0..<10_000).map { name("container\($0)", "eth0") })
         #expect(names.count == 10_000 && names.allSatisfy { $0.utf8.count == 15 })
     }

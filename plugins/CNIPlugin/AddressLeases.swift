@@ -36,6 +36,8 @@ package struct AddressLeases: Sendable {
         try CNIError.from { () throws(KernelError) in try File.makeDirectories(directory) }
         return try locked { () throws(CNIError) in
             let new = "\(directory)/\(Self.newName)"
+            // One that a kill has left may be a lease as well, by its other name.
+            unlink(new)
             try write(new, "\(holder.containerID)\r\n\(holder.interface)")
             defer { unlink(new) }
             if let wanted {

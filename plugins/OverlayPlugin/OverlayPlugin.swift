@@ -1,5 +1,6 @@
 import CNIPlugin
 import CNISpec
+import Glibc
 import Kernel
 import Netlink
 
@@ -95,9 +96,10 @@ package enum OverlayPlugin: Plugin {
 
     package static func status(_ call: PluginCall) throws(CNIError) {
         let wiring = wiring(call, try OverlayConfiguration(call))
-        _ = try CNIError.from(CNIError.notAvailable) { () throws(KernelError) in
+        try CNIError.from(CNIError.notAvailable) { () throws(KernelError) in
             var host = try NetlinkSocket()
-            return try wiring.bridge(&host)
+            let bridge = try wiring.bridge(&host)
+            guard bridge.isUp else { throw KernelError("find the bridge", bridge.name, errno: ENETDOWN) }
         }
     }
 
@@ -106,7 +108,7 @@ package enum OverlayPlugin: Plugin {
         for (address, holder) in try configuration.leases.all() where !valid.contains(holder) {
             try CNIError.from(CNIError.refusedByKernel) { () throws(KernelError) in
                 var host = try NetlinkSocket()
-                try host.send(Link.deletion(of: OverlayNames.hostEnd(of: holder)))
+                try host.send(Link.deletion(of: OverlayNames.hostEnd(of: holder, in: call.network)))
             }
             try configuration.leases.giveBack(address, of: holder)
         }
@@ -115,6 +117,7 @@ package enum OverlayPlugin: Plugin {
     private static func wiring(_ call: PluginCall, _ configuration: OverlayConfiguration) -> PodWiring {
         PodWiring(
             attachment: PluginAttachment(containerID: call.containerID, interface: call.interface),
+            network: call.network,
             configuration: configuration, namespacePath: call.namespacePath)
     }
 

@@ -9,11 +9,13 @@ import Netlink
 /// and one in the container's.
 struct PodWiring {
     let attachment: PluginAttachment
+    /// The network's name.
+    let network: String
     let configuration: OverlayConfiguration
     /// The container's network namespace.
     let namespacePath: String
 
-    var hostEnd: String { OverlayNames.hostEnd(of: attachment) }
+    var hostEnd: String { OverlayNames.hostEnd(of: attachment, in: network) }
 
     /// What was made.
     struct Outcome {
@@ -27,6 +29,11 @@ struct PodWiring {
     func make(_ address: IPAddress, _ host: inout NetlinkSocket) throws(KernelError) -> Outcome {
         let namespace = try openNamespace()
         let bridge = try bridge(&host)
+        if !bridge.isUp {
+            var up = LinkChange()
+            up.isUp = true
+            try host.send(up.request(for: bridge.name))
+        }
         let mtu = configuration.mtu ?? bridge.mtu
         // Made of the address, so that who remembers it is right when another container gets it.
         guard let mac = configuration.mac ?? MACAddress(bytes: [0x02, 0x42] + address.bytes) else {
@@ -39,13 +46,19 @@ struct PodWiring {
             try makeHostEnd(pair, address, &host)
         } catch {
             guard error.errno == EEXIST else { throw error }
-            guard let old = try Link.named(hostEnd, &host) else {
+            // Of a container that was let go, and waits for the end of its namespace, which may come just now.
+            if let old = try Link.named(hostEnd, &host) {
+                guard !old.isUp, old.master == 0 else {
+                    throw taken("the container is attached already, by \(hostEnd)")
+                }
+                try remove(&host)
+            }
+            do throws(KernelError) {
+                try makeHostEnd(pair, address, &host)
+            } catch {
+                guard error.errno == EEXIST else { throw error }
                 throw taken("a device \(attachment.interface) is in \(namespacePath) already")
             }
-            guard !old.isUp, old.master == 0 else { throw taken("the container is attached already, by \(hostEnd)") }
-            // Of a container that was let go, and waits for the end of its namespace.
-            try remove(&host)
-            try makeHostEnd(pair, address, &host)
         }
         failpoint("plugin.after_veth")
         do throws(KernelError) {
@@ -121,8 +134,9 @@ struct PodWiring {
         let own = Address(address.bytes, prefixLength: configuration.pool.subnet.prefixLength, interface: index)
         try batch.add(own.request())
         if configuration.isDefaultRoute, let gateway = configuration.pool.gateway {
-            try batch.add(
-                Route(to: [0, 0, 0, 0], prefixLength: 0, gateway: gateway.bytes, interface: index).request())
+            // A program in the container may have made its own way out, a tunnel say: that stays.
+            let route = Route(to: [0, 0, 0, 0], prefixLength: 0, gateway: gateway.bytes, interface: index)
+            try batch.add(route.request().tolerating(EEXIST))
         }
         var inside = try NetlinkSocket()
         try inside.send(batch)
@@ -149,6 +163,7 @@ struct PodWiring {
     /// What is not there any more, in words; nil: all is. The thread is in the container's namespace afterwards.
     func whatIsMissing(_ address: IPAddress, _ host: inout NetlinkSocket) throws(KernelError) -> String? {
         let bridge = try bridge(&host)
+        guard bridge.isUp else { return "the bridge \(bridge.name) is down" }
         guard let outer = try Link.named(hostEnd, &host) else { return "the device \(hostEnd) is gone" }
         guard outer.master == bridge.index else { return "the device \(hostEnd) hangs off \(bridge.name) no more" }
         guard outer.isUp else { return "the device \(hostEnd) is down" }
@@ -161,11 +176,9 @@ struct PodWiring {
         guard inner.isUp else { return "the container's device \(inner.name) is down" }
         let own = Address(address.bytes, prefixLength: configuration.pool.subnet.prefixLength, interface: inner.index)
         guard try Address.all(&socket).contains(own) else { return "the address \(address) is not on \(inner.name)" }
-        if configuration.isDefaultRoute, let gateway = configuration.pool.gateway {
-            let way = Route(to: [0, 0, 0, 0], prefixLength: 0, gateway: gateway.bytes, interface: inner.index)
-            guard try Route.all(family: AF_INET, &socket).contains(way) else {
-                return "the default route through \(gateway) is gone"
-            }
+        if configuration.isDefaultRoute {
+            let hasWayOut = try Route.all(family: AF_INET, &socket).contains { $0.prefixLength == 0 }
+            guard hasWayOut else { return "the default route is gone" }
         }
         return nil
     }

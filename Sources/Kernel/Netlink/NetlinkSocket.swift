@@ -109,7 +109,11 @@ package struct NetlinkSocket: ~Copyable {
                 for reply in try receive(subject) where reply.sequence == sequence {
                     if reply.flags & UInt16(NLM_F_DUMP_INTR) != 0 { isCut = true }
                     switch Int32(reply.type) {
-                    case NLMSG_DONE: isDone = true
+                    case NLMSG_DONE:
+                        if let code = reply.payload.number(at: 0, as: Int32.self), code < 0 {
+                            throw KernelError(operation, subject, errno: -code)
+                        }
+                        isDone = true
                     case NLMSG_ERROR:
                         let (number, text) = try reply.verdict()
                         guard number == 0 || tolerated.contains(number) else {

@@ -63,6 +63,11 @@ struct BridgeDevice: Sendable {
         let (ip, mask, broadcast) = (Self.raw(address.address), Self.raw(address.mask), Self.raw(address.last))
         try systemCall("ioctl(SIOCSIFADDR)", name) { ck_interface_set_ipv4(name, ip, mask, broadcast) }
         try guardAgainstPods()
+        try bringUp()
+    }
+
+    /// Switches it on, also when somebody has switched it off.
+    func bringUp() throws(KernelError) {
         try systemCall("ioctl(SIOCSIFFLAGS)", name) { ck_interface_up(name) }
     }
 

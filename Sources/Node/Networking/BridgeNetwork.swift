@@ -252,7 +252,10 @@ extension BridgeNetwork {
             }
             try device.delete()
         }
-        if try device.owner() == .us { return try device.guardAgainstPods() }
+        if try device.owner() == .us {
+            try device.guardAgainstPods()
+            return try device.bringUp()
+        }
         let mtu = if let mtu = configuration.mtu { mtu } else { try HostNetwork.defaultMTU() }
         try device.create(mtu: mtu)
     }
@@ -378,8 +381,8 @@ extension BridgeNetwork {
                 try host.delete(record, arguments: isEnd && isOurs ? Self.endArguments : [:])
             }
             // An address without a record: the record was damaged.
-            if records.isEmpty, try leases()[id] != nil {
-                try host.delete(NetworkAttachment(containerID: id, namespacePath: "", interface: Self.interface))
+            if records.isEmpty, let interface = try leases()[id] {
+                try host.delete(NetworkAttachment(containerID: id, namespacePath: "", interface: interface))
             }
         } catch {
             throw NetworkError(.failed, "\(error)")
