@@ -135,6 +135,8 @@ int cs_spawn(const struct cs_spawn_request *r, pid_t *pid, int *pidfd, const cha
         errno = (int)-child_pid;
         return -1;
     }
+    // Killed before it came to execve: nothing is written then but the step that it had reached.
+    if (!start.errnum && start.step != EXEC) start.errnum = ECHILD;
     if (start.errnum) {
         siginfo_t info;
         while (waitid(P_PIDFD, (id_t)fd, &info, WEXITED) < 0 && errno == EINTR) {}

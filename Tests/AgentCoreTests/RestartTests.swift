@@ -40,15 +40,35 @@ struct RestartTests {
         #expect(agent.status()?.restartAt == agent.now + 100_000_000)
     }
 
-    @Test("What ends while its freeze is under way waits for its restart, and does not seem to be at rest")
-    func endsWhileFrozen() {
+    /// A container that ended while it was being frozen.
+    private static func endedInFreeze() -> Scenario {
         var agent = Scenario()
         agent.assign(assignment(restart: RestartPolicy(.always)))
         agent.perform()
         agent.assign(assignment(.paused, restart: RestartPolicy(.always)))
         agent.exit(code: 1)
+        return agent
+    }
+
+    @Test("What ends while its freeze is under way waits for its restart, and does not seem to be at rest")
+    func endsWhileFrozen() {
+        let agent = Self.endedInFreeze()
         #expect(agent.status()?.phase == .exited)
         #expect(agent.status()?.restartAt == agent.now + 100_000_000)
+    }
+
+    @Test("A stop is answered, whatever is under way with a container that has ended")
+    func stopDuringFreeze() {
+        var agent = Self.endedInFreeze()
+        agent.assign(assignment(.stopped, restart: RestartPolicy(.always)))
+        #expect(agent.status()?.restartAt == nil)
+    }
+
+    @Test("A new policy that has no restart holds for a container that ended while it was being frozen")
+    func refusedDuringFreeze() {
+        var agent = Self.endedInFreeze()
+        agent.assign(assignment(.paused, restart: RestartPolicy()))
+        #expect(agent.status()?.restartAt == nil)
     }
 
     @Test("What was due while the agent did not run is seen to with the first event, whatever that is about")

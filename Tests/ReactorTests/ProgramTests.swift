@@ -84,6 +84,21 @@ enum Way: CaseIterable {
         #expect(error?.description == "execve /nonexistent/program: No such file or directory")
     }
 
+    @Test func `a step before the program's own that fails is named`() {
+        var spawn = Spawn("/bin/true", ["true"])
+        spawn.workingDirectory = "/nonexistent"
+        let error = #expect(throws: KernelError.self) { _ = try spawn.start() }
+        #expect(error?.operation == "chdir")
+        #expect(error?.errno == ENOENT)
+    }
+
+    @Test func `an open program is executed in place of what is at its path`() throws {
+        let file = try File.open("/bin/true", O_RDONLY)
+        var spawn = Spawn("/nonexistent", ["true"])
+        spawn.file = file.raw
+        #expect(try spawn.start().wait() == .exited(0))
+    }
+
     @Test(arguments: Way.allCases)
     func `a program gets no descriptor but the first three`(way: Way) async throws {
         let result = try await way.run(shell("ls /proc/self/fd"))

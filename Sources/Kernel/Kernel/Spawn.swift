@@ -64,7 +64,8 @@ package enum ExitStatus: Sendable, Equatable {
 package struct Spawn: Sendable {
     /// Absolute path of the program.
     package var path: String
-    /// An open file that is executed in place of `path`, which only names it in errors then; or -1.
+    /// An open program that is executed in place of `path`, which only names it in errors then; or -1. No script: its
+    /// interpreter could not open it.
     package var file: Int32 = -1
     /// All arguments, the program's own name first.
     package var arguments: [String]

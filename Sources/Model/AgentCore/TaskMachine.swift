@@ -82,11 +82,13 @@ struct TaskMachine: Sendable {
             task: assignment.task, instance: assignment.instance, epoch: assignment.epoch, status: status)
     }
 
-    /// What was asked of a container before it ended, such as a freeze, may still be under way then.
-    private var waitsForRestart: Bool {
-        switch operation {
+    /// It rests, and may start again by itself. What was asked of it before it ended, such as a freeze, may still be under
+    /// way then.
+    var waitsForRestart: Bool {
+        guard wantsLife || assignment.desired == .prepared, !record.isLive else { return false }
+        return switch operation {
         case .preparing, .starting, .removing: false
-        case nil, .pausing, .resuming, .updating: !record.isLive
+        case nil, .pausing, .resuming, .updating: true
         }
     }
 

@@ -109,7 +109,7 @@ extension TaskMachine {
     /// A container that has ended and waits for its restart waits no longer when a new policy has none for it.
     private mutating func endDelayIfRefused() {
         guard record.container.state == .exited, !record.failed, record.delay > 0, record.restartAt != nil,
-            operation == nil, !record.startPending
+            waitsForRestart, !record.startPending
         else { return }
         let failed = record.container.exitCode != 0 || !record.container.reason.isEmpty
         guard !assignment.pod.restart.allows(failed) else { return }

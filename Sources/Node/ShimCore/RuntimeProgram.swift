@@ -73,8 +73,14 @@ final class RuntimeProgram {
         spawn.file = file.descriptor(of: path)
         oomScore.restore()
         defer { oomScore.lower() }
-        let process = try spawn.start()
-        return process.pid
+        do throws(KernelError) {
+            return try spawn.start().pid
+        } catch {
+            // A script cannot be read by its interpreter that way.
+            guard error.errno == ENOENT, spawn.file >= 0 else { throw error }
+            spawn.file = -1
+            return try spawn.start().pid
+        }
     }
 
     /// The last error in a log of JSON lines, or its last words if it is none.
