@@ -36,7 +36,8 @@ func forEach(_ names: [String], _ body: (String) async throws -> Void) async thr
 }
 
 struct Start: ContainerVerb {
-    static let configuration = CommandConfiguration(abstract: "Start containers that were created or have ended.")
+    static let configuration = CommandConfiguration(
+        commandName: "start", abstract: "Start containers that were created or have ended.")
     @OptionGroup var connection: ConnectionOptions
     @Argument(completion: .containers) var containers: [String]
 
@@ -47,7 +48,7 @@ struct Start: ContainerVerb {
 
 struct Stop: ContainerVerb {
     static let configuration = CommandConfiguration(
-        abstract: "Stop containers: their stop signal, then SIGKILL after the grace.",
+        commandName: "stop", abstract: "Stop containers: their stop signal, then SIGKILL after the grace.",
         discussion: "Example: martlet stop --timeout 30 web-server")
     @OptionGroup var connection: ConnectionOptions
     @Option(
@@ -63,7 +64,8 @@ struct Stop: ContainerVerb {
 }
 
 struct Restart: ContainerVerb {
-    static let configuration = CommandConfiguration(abstract: "Stop containers and start them again.")
+    static let configuration = CommandConfiguration(
+        commandName: "restart", abstract: "Stop containers and start them again.")
     @OptionGroup var connection: ConnectionOptions
     @Option(
         name: [.customShort("t"), .customLong("timeout"), .customLong("time")], parsing: .unconditional,
@@ -78,7 +80,8 @@ struct Restart: ContainerVerb {
 
 struct Kill: ContainerVerb {
     static let configuration = CommandConfiguration(
-        abstract: "Send a signal to containers.", discussion: "Example: martlet kill --signal HUP proxy")
+        commandName: "kill", abstract: "Send a signal to containers.",
+        discussion: "Example: martlet kill --signal HUP proxy")
     @OptionGroup var connection: ConnectionOptions
     @Option(name: .shortAndLong, help: "Name or number.") var signal = "KILL"
     @Argument(completion: .containers) var containers: [String]
@@ -89,7 +92,8 @@ struct Kill: ContainerVerb {
 }
 
 struct Pause: ContainerVerb {
-    static let configuration = CommandConfiguration(abstract: "Freeze all processes of containers.")
+    static let configuration = CommandConfiguration(
+        commandName: "pause", abstract: "Freeze all processes of containers.")
     @OptionGroup var connection: ConnectionOptions
     @Argument(completion: .containers) var containers: [String]
 
@@ -99,7 +103,7 @@ struct Pause: ContainerVerb {
 }
 
 struct Unpause: ContainerVerb {
-    static let configuration = CommandConfiguration(abstract: "Let paused containers run on.")
+    static let configuration = CommandConfiguration(commandName: "unpause", abstract: "Let paused containers run on.")
     @OptionGroup var connection: ConnectionOptions
     @Argument(completion: .containers) var containers: [String]
 
