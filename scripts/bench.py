@@ -154,7 +154,7 @@ def scale():
 
     measured, docker = [], []
     if made.returncode == 0:
-        pairs("service scaled from 1 to 50", ours, theirs, "swarm mode", count=5, budget="≤ 0.1", why="ours is dominated by forty-nine runs of the CNI plugins on two cores")
+        pairs("service scaled from 1 to 50", ours, theirs, "swarm mode", count=5, budget="≤ 0.1", why="ours is forty-nine times what a run takes, on two cores")
     else:
         print(f"swarm mode cannot run here ({made.stderr.strip()[:200]}); ours alone: {ours():.0f} ms")
     print(f"RSS of master and agent with 50 containers: {statistics.median(measured) / 1024:.1f} MiB"
