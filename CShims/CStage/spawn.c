@@ -16,8 +16,9 @@
 
 static const char *const steps[] = {
     "clone3", "setns (network)", "setsid", "prctl(PR_SET_PDEATHSIG)", "chdir", "dup3", "close_range", "execve",
+    "execve (the process was killed before it)",
 };
-enum { CLONE, NETNS, SETSID, DEATHSIG, CHDIR, DUP, CLOSE, EXEC };
+enum { CLONE, NETNS, SETSID, DEATHSIG, CHDIR, DUP, CLOSE, EXEC, KILLED };
 
 // What the child gets, and where it writes what failed: it shares our memory until execve.
 struct start {
@@ -135,8 +136,11 @@ int cs_spawn(const struct cs_spawn_request *r, pid_t *pid, int *pidfd, const cha
         errno = (int)-child_pid;
         return -1;
     }
-    // Killed before it came to execve: nothing is written then but the step that it had reached.
-    if (!start.errnum && start.step != EXEC) start.errnum = ECHILD;
+    // Killed before it came to execve: it has said nothing then but the step that it had reached.
+    if (!start.errnum && start.step != EXEC) {
+        start.errnum = ECHILD;
+        start.step = KILLED;
+    }
     if (start.errnum) {
         siginfo_t info;
         while (waitid(P_PIDFD, (id_t)fd, &info, WEXITED) < 0 && errno == EINTR) {}

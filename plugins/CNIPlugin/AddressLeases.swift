@@ -154,7 +154,7 @@ package struct AddressLeases: Sendable {
             guard waited < patience else {
                 throw CNIError(
                     code: CNIError.tryAgainLater,
-                    message: "\(path) has been locked by another process for \(patience) ms")
+                    message: "\(path) has been locked by another process for \(patience) ms: try again")
             }
             usleep(1000)
             waited += 1

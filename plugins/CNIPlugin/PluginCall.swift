@@ -3,32 +3,10 @@ import Glibc
 import JSON
 import Kernel
 
-/// A verb as a plugin is asked for it (CNI specification 1.1, section 2).
-package enum PluginVerb: String, Sendable, CaseIterable {
-    case add = "ADD"
-    case delete = "DEL"
-    case check = "CHECK"
-    case status = "STATUS"
-    case collectGarbage = "GC"
-    case version = "VERSION"
-
-    /// The version of the specification that it came with.
-    var since: CNIVersion {
-        switch self {
-        case .add, .delete, .version: .v0_3_1
-        case .check: .v0_4_0
-        case .status, .collectGarbage: .v1_1_0
-        }
-    }
-
-    /// Whether it is about one attachment.
-    var hasAttachment: Bool { [.add, .delete, .check].contains(self) }
-}
-
 /// What a plugin is asked to do: the environment's words and the configuration, checked as far as they are the same for
 /// all plugins.
 package struct PluginCall: Sendable {
-    package let verb: PluginVerb
+    package let verb: CNIVerb
     /// Empty for verbs that are about no container.
     package let containerID: String
     /// The device's name inside.
@@ -53,8 +31,8 @@ package struct PluginCall: Sendable {
         environment: (String) -> String?, input: [UInt8]
     ) throws(CNIError) {
         let word = environment("CNI_COMMAND") ?? ""
-        guard let verb = PluginVerb(rawValue: word) else {
-            let known = PluginVerb.allCases.map(\.rawValue).joined(separator: ", ")
+        guard let verb = CNIVerb(rawValue: word) else {
+            let known = CNIVerb.allCases.map(\.rawValue).joined(separator: ", ")
             throw CNIError(
                 code: CNIError.invalidEnvironment,
                 message: "CNI_COMMAND is \(JSONPathElement.quoted(word)), not one of \(known)")
@@ -99,7 +77,7 @@ package struct PluginCall: Sendable {
         arguments = try Self.arguments(environment("CNI_ARGS") ?? "")
     }
 
-    private static func version(_ reader: JSONReader, _ verb: PluginVerb) throws(CNIError) -> CNIVersion {
+    private static func version(_ reader: JSONReader, _ verb: CNIVerb) throws(CNIError) -> CNIVersion {
         let text: String
         do throws(JSONError) {
             text = try reader.string("cniVersion")

@@ -99,7 +99,10 @@ package enum OverlayPlugin: Plugin {
         try CNIError.from(CNIError.notAvailable) { () throws(KernelError) in
             var host = try NetlinkSocket()
             let bridge = try wiring.bridge(&host)
-            guard bridge.isUp else { throw KernelError("find the bridge", bridge.name, errno: ENETDOWN) }
+            guard bridge.isUp else {
+                throw KernelError(
+                    "use the bridge", bridge.name, errno: ENETDOWN, hint: "switch it on: ip link set \(bridge.name) up")
+            }
         }
     }
 

@@ -4,14 +4,6 @@ import Glibc
 import JSON
 import Kernel
 
-/// A verb of the CNI protocol.
-package enum CNIVerb: String, Sendable {
-    case add = "ADD"
-    case delete = "DEL"
-    case check = "CHECK"
-    case version = "VERSION"
-}
-
 /// What a plugin did wrong, with its name, the verb and the network.
 package struct CNIHostError: Error, Sendable, Equatable, CustomStringConvertible {
     package let verb: CNIVerb
