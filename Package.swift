@@ -130,7 +130,7 @@ let package = Package(
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
             ] + nio),
-        layer("Node", "Networking", ["Kernel", "CKernel", "CNISpec", "JSON"]),
+        layer("Node", "Networking", ["Kernel", "CKernel", "CNISpec", "CNIPlugin", "JSON"]),
         layer("Node", "Volumes", ["Kernel", "CKernel", "JSON"]),
         layer("Node", "Logs", ["Kernel", "CKernel", "ShimProtocol", "JSON", "Reactor"]),
         // 4 parts: cluster

@@ -122,7 +122,8 @@ package struct AddressLeases: Sendable {
         let lines = text.split(whereSeparator: \.isNewline).map { String($0) }
         guard let id = lines.first, CNINames.isName(id) else { return nil }
         // Old versions of host-local wrote no device.
-        return PluginAttachment(containerID: id, interface: lines.dropFirst().first ?? "eth0")
+        let device = lines.dropFirst().first ?? ""
+        return PluginAttachment(containerID: id, interface: CNINames.isInterface(device) ? device : "eth0")
     }
 
     /// Nil when there is no such file, or one that is too large to be a lease.

@@ -1,3 +1,4 @@
+import CNIPlugin
 import CNISpec
 import Glibc
 import JSON
@@ -543,40 +544,28 @@ extension BridgeNetwork {
         }
     }
 
-    /// The containers that hold an address, with their devices: there is one file per address with the id in its first
-    /// line and the device in the second.
-    private func leases() throws(KernelError) -> [String: String] {
+    /// As our plugin and host-local keep them.
+    private var addressLeases: AddressLeases {
+        AddressLeases(dataDirectory: "\(stateDirectory)/ipam", network: configuration.name)
+    }
+
+    /// The containers that hold an address, with their devices.
+    private func leases() throws(CNIError) -> [String: String] {
         var devices: [String: String] = [:]
-        for name in try Self.entries(leaseDirectory) where IPAddress(name) != nil {
-            let text: String
-            do throws(KernelError) {
-                text = try File.text("\(leaseDirectory)/\(name)", limit: 4096)
-            } catch {
-                // Given back meanwhile.
-                if error.errno == ENOENT { continue }
-                throw error
-            }
-            let lines = text.split(whereSeparator: \.isNewline)
-            guard let id = lines.first.map({ String($0) }), CNINames.isName(id) else { continue }
-            let device = lines.dropFirst().first.map { String($0) } ?? Self.interface
-            devices[id] = CNINames.isInterface(device) ? device : Self.interface
-        }
+        for holder in try addressLeases.all().values { devices[holder.containerID] = holder.interface }
         return devices
     }
 
     /// Who holds an address; nil: nobody, or it cannot be told.
-    private func holder(of address: IPAddress) -> String? {
-        (try? File.text("\(leaseDirectory)/\(address)", limit: 4096))?
-            .split(whereSeparator: \.isNewline).first.map { String($0) }
-    }
+    private func holder(of address: IPAddress) -> String? { try? addressLeases.holder(of: address)?.containerID }
 
     /// Who is attached, or holds an address.
-    func containers() throws(KernelError) -> Set<String> {
+    func containers() throws -> Set<String> {
         Set(try host.records().map(\.attachment.containerID)).union(try leases().keys)
     }
 
     /// Whether anything is attached, or was when a crash came in between.
-    func isInUse() throws(KernelError) -> Bool {
+    func isInUse() throws -> Bool {
         guard try host.records().isEmpty else { return true }
         return try !leases().isEmpty
     }
