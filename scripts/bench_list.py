@@ -1,12 +1,23 @@
 """Lists of 50,000 containers through the Docker API: a master alone, whose nodes are played by this script."""
-import concurrent.futures, contextlib, json, os, shutil, signal, statistics, subprocess, sys, threading, time, urllib.parse
-from bench_docker import Connection
+import concurrent.futures, contextlib, http.client, json, os, shutil, signal, socket, statistics, subprocess, sys, threading, time, urllib.parse
 from bench_measure import ENV, MARTLET, WORK, resident, until
 
 CONTAINERS = int(os.environ.get("MARTLET_BENCH_CONTAINERS", "50000"))
 NODES = 10
 DIGEST = "sha256:" + "1" * 64
 local = threading.local()
+
+
+class Connection(http.client.HTTPConnection):
+    """HTTP on a socket of the file system."""
+
+    def __init__(self, path):
+        super().__init__("localhost")
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
 
 
 def call(path, method, target, body=None):

@@ -12,7 +12,7 @@ package struct SeccompCache: Sendable {
     /// How many programs are kept; one more empties the folder first.
     package static let capacity = 64
     /// Raised when `compile` makes another program of the same profile.
-    private static let revision: UInt32 = 1
+    private static let revision: UInt32 = 2
 
     private let directory: String
 

@@ -151,26 +151,29 @@ extension SeccompProfile {
     /// Puts the parts behind one another: the native one first, which also answers for architectures that are not
     /// covered, as libseccomp does.
     private static func joined(_ parts: [Part]) -> [UInt8] {
-        let blocks = parts.map { part in
-            (part.newest.map { limit in newerCalls(than: limit, part) } ?? []).flatMap(\.bytes) + part.code
+        let blocks = parts.enumerated().map { index, part in
+            let whole = (part.newest.map { limit in newerCalls(than: limit, part) } ?? []).flatMap(\.bytes) + part.code
+            // x32 calls say x86-64.
+            let token = part.architecture == .x32 ? SeccompArchitecture.x8664.token : part.token
+            return FilterProgram(bytes: whole)?.shortened(for: token, isChecked: index > 0)?.bytes ?? whole
         }
         if blocks.count == 1 { return blocks[0] }
         var starts = [0]
         for block in blocks { starts.append(starts[starts.count - 1] + block.count / 8) }
         // Three words for each other part; x32 has the native architecture word and a bit in its numbers.
-        var dispatch: [Instruction] = []
+        var dispatch: [FilterInstruction] = []
         let length = parts.dropFirst().reduce(0) { $0 + ($1.architecture == .x32 ? 5 : 3) }
         for (index, part) in parts.enumerated().dropFirst() {
-            dispatch.append(Instruction(0x20, 4))
+            dispatch.append(FilterInstruction(.load, 4))
             if part.architecture == .x32 {
-                dispatch.append(Instruction(0x15, SeccompArchitecture.x8664.token, 0, 3))
-                dispatch.append(Instruction(0x20, 0))
-                dispatch.append(Instruction(0x35, x32Bit, 0, 1))
+                dispatch.append(FilterInstruction(.jumpIfEqual, SeccompArchitecture.x8664.token, 0, 3))
+                dispatch.append(FilterInstruction(.load, 0))
+                dispatch.append(FilterInstruction(.jumpIfGreaterOrEqual, x32Bit, 0, 1))
             } else {
-                dispatch.append(Instruction(0x15, part.token, 0, 1))
+                dispatch.append(FilterInstruction(.jumpIfEqual, part.token, 0, 1))
             }
             let distance = length - dispatch.count - 1 + starts[index]
-            dispatch.append(Instruction(0x05, UInt32(distance)))
+            dispatch.append(FilterInstruction(.jump, UInt32(distance)))
         }
         return dispatch.flatMap(\.bytes) + blocks.joined()
     }
@@ -178,38 +181,21 @@ extension SeccompProfile {
     private static let x32Bit: UInt32 = 0x4000_0000
 
     /// Code that returns ENOSYS above a number.
-    private static func newerCalls(than limit: UInt32, _ part: Part) -> [Instruction] {
+    private static func newerCalls(than limit: UInt32, _ part: Part) -> [FilterInstruction] {
         // The native part also sees what is not covered; libseccomp's code behind deals with that.
-        var code = [Instruction(0x20, 4), Instruction(0x15, part.token, 0, 3)]
+        var code = [
+            FilterInstruction(.load, 4),
+            FilterInstruction(.jumpIfEqual, part.token, 0, 3),
+        ]
         if part.architecture == .x32 { code = [] }
-        code.append(Instruction(0x20, 0))
+        code.append(FilterInstruction(.load, 0))
         if part.architecture == .x8664 {
-            code[1] = Instruction(0x15, part.token, 0, 4)
-            code.append(Instruction(0x35, x32Bit, 2, 0))
+            code[1] = FilterInstruction(.jumpIfEqual, part.token, 0, 4)
+            code.append(FilterInstruction(.jumpIfGreaterOrEqual, x32Bit, 2, 0))
         }
-        code.append(Instruction(0x25, limit, 0, 1))
-        code.append(Instruction(0x06, SeccompAction.errno(UInt16(ENOSYS)).code))
+        code.append(FilterInstruction(.jumpIfGreater, limit, 0, 1))
+        code.append(FilterInstruction(.answer, SeccompAction.errno(UInt16(ENOSYS)).code))
         return code
-    }
-}
-
-/// One instruction of classic BPF, see linux/filter.h.
-private struct Instruction {
-    let code: UInt16
-    let operand: UInt32
-    let ifTrue: UInt8
-    let ifFalse: UInt8
-
-    init(_ code: UInt16, _ operand: UInt32, _ ifTrue: UInt8 = 0, _ ifFalse: UInt8 = 0) {
-        self.code = code
-        self.operand = operand
-        self.ifTrue = ifTrue
-        self.ifFalse = ifFalse
-    }
-
-    var bytes: [UInt8] {
-        [UInt8(code & 255), UInt8(code >> 8), ifTrue, ifFalse]
-            + [0, 8, 16, 24].map { UInt8(truncatingIfNeeded: operand >> $0) }
     }
 }
 
