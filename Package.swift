@@ -209,7 +209,7 @@ let package = Package(
             ], linker: packedRelocations),
         // tests
         tests("CgroupsTests", ["Cgroups", "DeviceNodes"]),
-        tests("ConfinementTests", ["Confinement", "CSeccomp", "CCapabilities"]),
+        tests("ConfinementTests", ["Confinement", "Kernel", "CSeccomp", "CCapabilities"]),
         tests("DeviceNodesTests", ["DeviceNodes"]),
         .testTarget(
             name: "RepositoryTests", dependencies: ["Kernel", "JSON"], path: "Tests/RepositoryTests",

@@ -31,8 +31,15 @@ extension KernelSuite {
             Case("process.env[1]") { $0.process?.env.append("NOVALUE") },
             Case("process.apparmorProfile") { $0.process?.apparmorProfile = "docker-default" },
             Case("process.selinuxLabel") { $0.process?.selinuxLabel = "a:b:c:d" },
-            Case("process.scheduler") { $0.process?.scheduler = ["policy": "SCHED_BATCH"] },
-            Case("process.ioPriority") { $0.process?.ioPriority = ["class": "IOPRIO_CLASS_IDLE", "priority": 0] },
+            Case("process.scheduler.policy") { $0.process?.scheduler = SchedulerSpec(policy: "SCHED_ISO") },
+            Case("process.scheduler.nice") { $0.process?.scheduler = SchedulerSpec(policy: "SCHED_BATCH", nice: 20) },
+            Case("process.scheduler.flags[0]") {
+                $0.process?.scheduler = SchedulerSpec(policy: "SCHED_BATCH", flags: ["SCHED_FLAG_FAST"])
+            },
+            Case("process.ioPriority.class") {
+                $0.process?.ioPriority = IOPrioritySpec(class: "IOPRIO_CLASS_NONE", priority: 0)
+            },
+            Case("process.execCPUAffinity.final") { $0.process?.execCPUAffinity = CPUAffinitySpec(final: "1-") },
             Case("process.oomScoreAdj") { $0.process?.oomScoreAdj = 1001 },
             Case("RLIMIT_NOSUCH") { $0.process?.rlimits = [RlimitSpec(type: "RLIMIT_NOSUCH", hard: 1, soft: 1)] },
             Case("RLIMIT_CORE") { $0.process?.rlimits = [RlimitSpec(type: "RLIMIT_CORE", hard: 1, soft: 2)] },
@@ -54,12 +61,16 @@ extension KernelSuite {
                 $0.linux?.uidMappings = [IDMapping(containerID: 0, hostID: 0, size: 1)]
             },
             Case("linux.timeOffsets") { $0.linux?.timeOffsets = ["boottime": TimeOffset(seconds: 1, nanoseconds: 0)] },
-            Case("linux.intelRdt") { $0.linux?.intelRdt = [:] },
-            Case("linux.memoryPolicy") { $0.linux?.memoryPolicy = [:] },
-            Case("linux.netDevices") { $0.linux?.netDevices = ["eth0": [:]] },
+            Case("linux.intelRdt") { $0.linux?.intelRdt = IntelRdtSpec() },
+            Case("linux.memoryPolicy.mode") { $0.linux?.memoryPolicy = MemoryPolicySpec(mode: "MPOL_FAR") },
+            Case("linux.memoryPolicy.nodes") { $0.linux?.memoryPolicy = MemoryPolicySpec(mode: "MPOL_BIND") },
+            Case("linux.memoryPolicy: set_mempolicy") {
+                $0.linux?.memoryPolicy = MemoryPolicySpec(mode: "MPOL_BIND", nodes: "1000")
+            },
+            Case("linux.netDevices") { $0.linux?.netDevices = ["eth0": NetDeviceSpec()] },
             Case("linux.mountLabel") { $0.linux?.mountLabel = "a:b:c:d" },
             Case("linux.rootfsPropagation") { $0.linux?.rootfsPropagation = "sideways" },
-            Case("linux.personality.flags") { spec in
+            Case("linux.personality.flags[0]: 'X'") { spec in
                 spec.linux?.personality = PersonalitySpec(domain: .linux)
                 spec.linux?.personality?.flags = ["X"]
             },

@@ -10,7 +10,8 @@ import Testing
         "capabilities":{"bounding":["CAP_KILL"],"effective":["CAP_KILL"],"inheritable":["CAP_KILL"],
         "permitted":["CAP_KILL"],"ambient":["CAP_KILL"]},
         "rlimits":[{"type":"RLIMIT_NOFILE","hard":18446744073709551615,"soft":1024}],"noNewPrivileges":true,
-        "oomScoreAdj":-5,"scheduler":{"policy":"SCHED_BATCH"}},
+        "oomScoreAdj":-5,"scheduler":{"policy":"SCHED_BATCH","nice":5,"flags":["SCHED_FLAG_RESET_ON_FORK"]},
+        "ioPriority":{"class":"IOPRIO_CLASS_BE","priority":7},"execCPUAffinity":{"initial":"0","final":"0-1"}},
         "root":{"path":"rootfs","readonly":true},"hostname":"box","domainname":"example",
         "mounts":[{"destination":"/a","type":"bind","source":"/b","options":["rbind","ro"],
         "uidMappings":[{"containerID":0,"hostID":1,"size":2}]}],
@@ -19,18 +20,22 @@ import Testing
         "linux":{"uidMappings":[{"containerID":0,"hostID":1000,"size":10}],"sysctl":{"net.core.somaxconn":"256"},
         "resources":{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3}],
         "memory":{"limit":1048576,"swap":-1},"cpu":{"shares":512,"quota":-1,"cpus":"0-1"},"pids":{"limit":7},
+        "rdma":{"mlx5_0":{"hcaHandles":3,"hcaObjects":4294967295}},
         "unified":{"memory.high":"max"}},"cgroupsPath":"/a","namespaces":[{"type":"pid"},
         {"type":"network","path":"/run/n"}],"devices":[{"path":"/dev/x","type":"c","major":1,"minor":2,"fileMode":438}],
         "seccomp":{"defaultAction":"SCMP_ACT_ERRNO","flags":[],"syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW",
         "args":[{"index":0,"value":18446744073709551615,"op":"SCMP_CMP_EQ"}]}]},"rootfsPropagation":"rslave",
         "maskedPaths":["/m"],"readonlyPaths":["/r"],"personality":{"domain":"LINUX32"},
+        "netDevices":{"eth0":{"name":"net0"},"eth1":{}},"memoryPolicy":{"mode":"MPOL_BIND","nodes":"0","flags":["X"]},
+        "intelRdt":{"closID":"a","l3CacheSchema":"L3:0=f","memBwSchema":"MB:0=20","schemata":["L2:0=f"],
+        "enableMonitoring":true},
         "timeOffsets":{"boottime":{"secs":5,"nanosecs":6}}}}
         """
 
     @Test func `a whole configuration survives reading and writing`() throws {
         let spec = try ContainerSpec(parsing: Array(full.utf8))
         #expect(spec.process?.rlimits.first?.hard == .max)
-        #expect(spec.process?.scheduler?["policy"] == "SCHED_BATCH")
+        #expect(spec.process?.scheduler?.policy == "SCHED_BATCH")
         #expect(spec.linux?.seccomp?.flags == [])
         #expect(spec.linux?.seccomp?.syscalls[0].args[0].value == .max)
         #expect(spec.linux?.resources?.memory?.swap == -1)

@@ -80,6 +80,7 @@ struct ProcessPlan {
     var filterFlags: UInt32
     /// For personality(2); nil leaves it.
     var personality: Int?
+    var attributes: ProcessAttributes
     /// Descriptors from 3 on that the program gets.
     var keptDescriptors: Int32 = 0
 }

@@ -30,6 +30,9 @@ struct ContainerRecord {
     var poststop: [HookSpec]
     /// Flags of the compiled filter in the file `seccomp.bpf`; nil without one.
     var seccompFlags: UInt32?
+    /// What every process of the container gets, of `exec` too.
+    var personality: PersonalitySpec?
+    var memoryPolicy: MemoryPolicySpec?
 
     /// The state that hooks and `state` show.
     func state(_ status: RuntimeState.Status) -> RuntimeState {
@@ -56,6 +59,8 @@ extension ContainerRecord {
         if !poststart.isEmpty { object["poststart"] = .array(poststart.map(\.json)) }
         if !poststop.isEmpty { object["poststop"] = .array(poststop.map(\.json)) }
         if let seccompFlags { object["seccompFlags"] = .integer(Int64(seccompFlags)) }
+        if let personality { object["personality"] = personality.json }
+        if let memoryPolicy { object["memoryPolicy"] = memoryPolicy.json }
         return .object(object)
     }
 
@@ -82,5 +87,7 @@ extension ContainerRecord {
         poststart = try reader.map("poststart") { reader throws(JSONError) in try HookSpec(reader) }
         poststop = try reader.map("poststop") { reader throws(JSONError) in try HookSpec(reader) }
         seccompFlags = try reader.optionalUInt32("seccompFlags")
+        if let part = try reader.optionalObject("personality") { personality = try PersonalitySpec(part) }
+        if let part = try reader.optionalObject("memoryPolicy") { memoryPolicy = try MemoryPolicySpec(part) }
     }
 }

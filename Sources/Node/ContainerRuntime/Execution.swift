@@ -37,8 +37,8 @@ struct Execution {
         var filter = Filter()
         if let flags = record.seccompFlags { filter = Filter(bytes: try store.readFilter(record.id), flags: flags) }
         var plan = try ProcessPlan(
-            options.process, filter: filter, personality: nil, inUserNamespace: record.namespaces.contains(.user),
-            log: log)
+            options.process, filter: filter, personality: record.personality, memoryPolicy: record.memoryPolicy,
+            inUserNamespace: record.namespaces.contains(.user), log: log)
         plan.keptDescriptors = options.keptDescriptors
         let size = (options.detach ? nil : TerminalRelay.callersSize()) ?? options.process.consoleSize
         let first = SharedFD(try store.openProcess(record))
@@ -51,10 +51,12 @@ struct Execution {
         let cgroupEntry = try manager.entry()
         let sockets = try UnixSocket.pair(.packets)
         let namespaces = NamespacePlan(entering: first, record.namespaces)
+        let affinity = try options.process.execCPUAffinity.map { try ProcessorAffinityPlan($0) }
+        try affinity?.applyInitial()
         guard let entered = try namespaces.enter(sockets, cgroup: cgroup?.raw ?? -1) else {
             ExecutionStage(
-                plan: plan, cgroupEntry: cgroupEntry, channel: Channel(socket: sockets.far.raw), terminal: terminal,
-                consoleSize: size, consoleSocket: console?.raw
+                plan: plan, cgroupEntry: cgroupEntry, affinity: affinity, channel: Channel(socket: sockets.far.raw),
+                terminal: terminal, consoleSize: size, consoleSocket: console?.raw
             ).run()
         }
         let near = SharedFD(try sockets.near.duplicate())
@@ -101,6 +103,7 @@ struct Execution {
 private struct ExecutionStage {
     let plan: ProcessPlan
     let cgroupEntry: CgroupEntry
+    let affinity: ProcessorAffinityPlan?
     let channel: Channel
     let terminal: Bool
     let consoleSize: ConsoleSize?
@@ -109,6 +112,7 @@ private struct ExecutionStage {
     func run() -> Never {
         do {
             try cgroupEntry.enter()
+            try affinity?.applyFinal()
             try systemCall("setsid") { setsid() }
             let root = try Root("/")
             if terminal {
@@ -124,6 +128,7 @@ private struct ExecutionStage {
             if !process.env.contains(where: { $0.hasPrefix("HOME=") }) {
                 process.env.append("HOME=\(ProgramLookup.home(of: process.uid, in: root))")
             }
+            try process.attributes.apply()
             let paths = try ProgramLookup.candidates(
                 process.args[0], environment: process.env, directory: process.cwd)
             try channel.await(CS_GO)

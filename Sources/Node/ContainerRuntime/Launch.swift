@@ -113,7 +113,8 @@ struct Launcher {
             ownsPids: spec.linux?.namespace(.pid).map { $0.path == nil } ?? false,
             process: spec.process ?? ProcessSpec(args: []),
             poststart: plan.hooks.poststart, poststop: plan.hooks.poststop,
-            seccompFlags: filter.bytes.isEmpty ? nil : filter.flags)
+            seccompFlags: filter.bytes.isEmpty ? nil : filter.flags,
+            personality: spec.linux?.personality, memoryPolicy: spec.linux?.memoryPolicy)
     }
 
     private func start(

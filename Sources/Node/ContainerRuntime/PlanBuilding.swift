@@ -48,7 +48,8 @@ extension ContainerPlan {
         consoleSize = process.consoleSize
         keyring = request.newKeyring ? "_ses.\(request.id)" : nil
         self.process = try ProcessPlan(
-            process, filter: filter, personality: linux.personality, inUserNamespace: namespaces.changesUser, log: log)
+            process, filter: filter, personality: linux.personality, memoryPolicy: linux.memoryPolicy,
+            inUserNamespace: namespaces.changesUser, log: log)
         self.process.keptDescriptors = request.keptDescriptors
         hookState = RuntimeState(
             ociVersion: spec.ociVersion, id: request.id.description, status: .creating, pid: 0,

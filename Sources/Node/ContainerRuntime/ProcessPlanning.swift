@@ -55,7 +55,8 @@ extension ProcessPlan {
     ///   - inUserNamespace: the process is in a user namespace that is not the runtime's: root of it has everything,
     ///     and setgroups(2) may be denied.
     init(
-        _ spec: ProcessSpec, filter: Filter, personality: PersonalitySpec?, inUserNamespace: Bool, log: RuntimeLog
+        _ spec: ProcessSpec, filter: Filter, personality: PersonalitySpec?, memoryPolicy: MemoryPolicySpec?,
+        inUserNamespace: Bool, log: RuntimeLog
     ) throws {
         args = spec.args
         env = spec.env
@@ -89,5 +90,6 @@ extension ProcessPlan {
         filterFlags = filter.flags
         // PER_LINUX and PER_LINUX32, see personality(2).
         self.personality = personality.map { $0.domain == .linux ? 0 : 8 }
+        attributes = try ProcessAttributes(spec, memoryPolicy: memoryPolicy)
     }
 }

@@ -27,6 +27,7 @@ struct Validation {
         try validation.checkNames(linux)
         try validation.checkPaths(linux)
         try SysctlCheck(linux: linux).run()
+        try checkAttributes(linux)
     }
 
     static func checkVersion(_ version: String) throws {
@@ -65,9 +66,7 @@ struct Validation {
         if let label = process.selinuxLabel, !label.isEmpty {
             throw RefusedField("\(path).selinuxLabel", "SELinux labels are not supported")
         }
-        if process.scheduler != nil { throw RefusedField("\(path).scheduler") }
-        if process.ioPriority != nil { throw RefusedField("\(path).ioPriority") }
-        if process.execCPUAffinity != nil { throw RefusedField("\(path).execCPUAffinity") }
+        try checkAttributes(process, path: path)
         if let score = process.oomScoreAdj, !OOMScoreAdjustment.range.contains(Int(score)) {
             throw RefusedField("\(path).oomScoreAdj", "\(score) is not between -1000 and 1000")
         }
@@ -85,16 +84,11 @@ struct Validation {
 
     private func checkUnsupported(_ linux: LinuxSpec) throws {
         if linux.intelRdt != nil { throw RefusedField("linux.intelRdt") }
-        if linux.memoryPolicy != nil { throw RefusedField("linux.memoryPolicy") }
-        if let devices = linux.netDevices, !(devices.objectValue?.isEmpty ?? false) {
-            throw RefusedField("linux.netDevices")
-        }
+        if !linux.netDevices.isEmpty { throw RefusedField("linux.netDevices") }
         if let label = linux.mountLabel, !label.isEmpty {
             throw RefusedField("linux.mountLabel", "SELinux labels are not supported")
         }
-        if let personality = linux.personality, !personality.flags.isEmpty {
-            throw RefusedField("linux.personality.flags")
-        }
+        if linux.resources?.rdma.isEmpty == false { throw RefusedField("linux.resources.rdma") }
         if let seccomp = linux.seccomp {
             if let path = seccomp.listenerPath, !path.isEmpty {
                 throw RefusedField("linux.seccomp.listenerPath", "seccomp notification is not supported")
@@ -102,9 +96,6 @@ struct Validation {
             if let metadata = seccomp.listenerMetadata, !metadata.isEmpty {
                 throw RefusedField("linux.seccomp.listenerMetadata", "seccomp notification is not supported")
             }
-        }
-        if let rdma = linux.resources?.rdma, !(rdma.objectValue?.isEmpty ?? false) {
-            throw RefusedField("linux.resources.rdma")
         }
     }
 

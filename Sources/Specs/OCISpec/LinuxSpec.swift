@@ -19,10 +19,10 @@ package struct LinuxSpec: OCIDocument {
     package var readonlyPaths: [String]
     package var mountLabel: String?
     package var personality: PersonalitySpec?
-    /// Kept as they stand: nothing here reads into them.
-    package var intelRdt: JSONValue?
-    package var memoryPolicy: JSONValue?
-    package var netDevices: JSONValue?
+    package var intelRdt: IntelRdtSpec?
+    package var memoryPolicy: MemoryPolicySpec?
+    /// By their names on the host.
+    package var netDevices: [String: NetDeviceSpec]
 
     package init() {
         namespaces = []
@@ -33,6 +33,7 @@ package struct LinuxSpec: OCIDocument {
         sysctl = [:]
         maskedPaths = []
         readonlyPaths = []
+        netDevices = [:]
     }
 
     package init(_ reader: JSONReader) throws(JSONError) {
@@ -53,9 +54,9 @@ package struct LinuxSpec: OCIDocument {
         readonlyPaths = try reader.list("readonlyPaths")
         mountLabel = try reader.optionalString("mountLabel")
         personality = try reader.document("personality")
-        intelRdt = try reader.raw("intelRdt")
-        memoryPolicy = try reader.raw("memoryPolicy")
-        netDevices = try reader.raw("netDevices")
+        intelRdt = try reader.document("intelRdt")
+        memoryPolicy = try reader.document("memoryPolicy")
+        netDevices = try reader.documentTable("netDevices")
     }
 
     package var json: JSONValue {
@@ -67,14 +68,14 @@ package struct LinuxSpec: OCIDocument {
         writer.put("cgroupsPath", cgroupsPath)
         writer.put("namespaces", namespaces.map(\.json))
         writer.put("devices", devices.map(\.json))
-        writer.put("netDevices", netDevices)
+        writer.put("netDevices", netDevices.mapValues(\.json))
         writer.put("seccomp", seccomp?.json)
         writer.put("rootfsPropagation", rootfsPropagation)
         writer.put("maskedPaths", maskedPaths)
         writer.put("readonlyPaths", readonlyPaths)
         writer.put("mountLabel", mountLabel)
-        writer.put("intelRdt", intelRdt)
-        writer.put("memoryPolicy", memoryPolicy)
+        writer.put("intelRdt", intelRdt?.json)
+        writer.put("memoryPolicy", memoryPolicy?.json)
         writer.put("personality", personality?.json)
         if !timeOffsets.isEmpty {
             var offsets = ObjectWriter()

@@ -35,6 +35,13 @@ struct ObjectWriter {
         object[key] = .object(inner)
     }
 
+    mutating func put(_ key: String, _ map: [String: JSONValue]) {
+        guard !map.isEmpty else { return }
+        var inner = JSONObject()
+        for key in map.keys.sorted() { inner[key] = map[key] }
+        object[key] = .object(inner)
+    }
+
     mutating func put(_ key: String, _ values: [JSONValue]) {
         if !values.isEmpty { object[key] = .array(values) }
     }
@@ -70,7 +77,14 @@ extension JSONReader {
         return try Document(reader)
     }
 
+    /// An object of objects; an absent one counts as empty.
+    func documentTable<Document: OCIDocument>(_ key: String) throws(JSONError) -> [String: Document] {
+        var result: [String: Document] = [:]
+        guard let reader = try optionalObject(key) else { return result }
+        for (key, reader) in try reader.entries() { result[key] = try Document(reader) }
+        return result
+    }
+
     func list(_ key: String) throws(JSONError) -> [String] { try optionalStrings(key) ?? [] }
     func table(_ key: String) throws(JSONError) -> [String: String] { try optionalStringMap(key) ?? [:] }
-    func raw(_ key: String) throws(JSONError) -> JSONValue? { try optional(key)?.value }
 }

@@ -15,10 +15,10 @@ package struct ProcessSpec: OCIDocument {
     package var apparmorProfile: String?
     package var oomScoreAdj: Int32?
     package var selinuxLabel: String?
-    /// Kept as they stand: nothing here reads into them.
-    package var scheduler: JSONValue?
-    package var ioPriority: JSONValue?
-    package var execCPUAffinity: JSONValue?
+    package var scheduler: SchedulerSpec?
+    package var ioPriority: IOPrioritySpec?
+    /// For the processes of `exec` only.
+    package var execCPUAffinity: CPUAffinitySpec?
 
     package init(args: [String], cwd: String = "/") {
         self.args = args
@@ -43,9 +43,9 @@ package struct ProcessSpec: OCIDocument {
         apparmorProfile = try reader.optionalString("apparmorProfile")
         oomScoreAdj = try reader.optionalInt32("oomScoreAdj")
         selinuxLabel = try reader.optionalString("selinuxLabel")
-        scheduler = try reader.raw("scheduler")
-        ioPriority = try reader.raw("ioPriority")
-        execCPUAffinity = try reader.raw("execCPUAffinity")
+        scheduler = try reader.document("scheduler")
+        ioPriority = try reader.document("ioPriority")
+        execCPUAffinity = try reader.document("execCPUAffinity")
     }
 
     package var json: JSONValue {
@@ -62,9 +62,9 @@ package struct ProcessSpec: OCIDocument {
         writer.put("apparmorProfile", apparmorProfile)
         writer.put("oomScoreAdj", oomScoreAdj)
         writer.put("selinuxLabel", selinuxLabel)
-        writer.put("scheduler", scheduler)
-        writer.put("ioPriority", ioPriority)
-        writer.put("execCPUAffinity", execCPUAffinity)
+        writer.put("scheduler", scheduler?.json)
+        writer.put("ioPriority", ioPriority?.json)
+        writer.put("execCPUAffinity", execCPUAffinity?.json)
         return writer.value
     }
 }

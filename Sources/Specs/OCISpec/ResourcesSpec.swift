@@ -10,14 +10,15 @@ package struct ResourcesSpec: OCIDocument {
     package var blockIO: BlockIOSpec?
     package var hugepageLimits: [HugepageLimit]
     package var network: NetworkClassSpec?
-    /// Kept as it stands.
-    package var rdma: JSONValue?
+    /// By the device's name.
+    package var rdma: [String: RDMASpec]
     /// Files of the cgroup v2 directory and what to write to them.
     package var unified: [String: String]
 
     package init() {
         devices = []
         hugepageLimits = []
+        rdma = [:]
         unified = [:]
     }
 
@@ -29,7 +30,7 @@ package struct ResourcesSpec: OCIDocument {
         blockIO = try reader.document("blockIO")
         hugepageLimits = try reader.documents("hugepageLimits")
         network = try reader.document("network")
-        rdma = try reader.raw("rdma")
+        rdma = try reader.documentTable("rdma")
         unified = try reader.table("unified")
     }
 
@@ -42,7 +43,7 @@ package struct ResourcesSpec: OCIDocument {
         writer.put("blockIO", blockIO?.json)
         writer.put("hugepageLimits", hugepageLimits.map(\.json))
         writer.put("network", network?.json)
-        writer.put("rdma", rdma)
+        writer.put("rdma", rdma.mapValues(\.json))
         writer.put("unified", unified)
         return writer.value
     }

@@ -47,12 +47,23 @@ extension Verb {
     }
 }
 
+extension ProcessSpec {
+    /// Takes over what another process of the container has and this one leaves open: a process that says nothing of
+    /// its priority has that of the container.
+    fileprivate mutating func inherit(from other: ProcessSpec) {
+        scheduler = scheduler ?? other.scheduler
+        ioPriority = ioPriority ?? other.ioPriority
+        execCPUAffinity = execCPUAffinity ?? other.execCPUAffinity
+    }
+}
+
 /// The process that `exec` describes.
 enum ExecArguments {
     static func process(_ arguments: Arguments, _ record: ContainerRecord) throws -> ProcessSpec {
         var process: ProcessSpec
         if let path = arguments.value("process") {
             process = try withContext(path) { try ProcessSpec(parsing: try File.read(path, limit: 4 << 20)) }
+            process.inherit(from: record.process)
         } else {
             process = record.process
             process.args = Array(arguments.positional.dropFirst())

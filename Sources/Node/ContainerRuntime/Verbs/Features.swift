@@ -29,7 +29,11 @@ enum Features {
                 ],
                 "seccomp": seccomp,
                 "apparmor": ["enabled": false], "selinux": ["enabled": false],
-                "intelRdt": ["enabled": false], "memoryPolicy": [:],
+                "intelRdt": ["enabled": false],
+                "memoryPolicy": [
+                    "modes": list(MemoryPolicy.Mode.allCases.map(\.rawValue).sorted()),
+                    "flags": list(MemoryPolicy.flagNames),
+                ],
                 "mountExtensions": ["idmap": ["enabled": false]], "netDevices": ["enabled": false],
             ],
             "annotations": [:], "potentiallyUnsafeConfigAnnotations": [],
