@@ -24,6 +24,8 @@ struct ContainerPlan {
     var maskedPaths: [String]
     var readonlyPaths: [String]
     var sysctl: [Sysctl]
+    /// The SELinux context of filesystems that are mounted for the container.
+    var mountLabel: String?
     var hooks: HooksSpec
     var terminal: Bool
     var consoleSize: ConsoleSize?
@@ -58,7 +60,7 @@ struct MountPlan {
     /// Absolute, normalised.
     let destination: String
     let kind: Kind
-    let options: MountOptions
+    var options: MountOptions
     /// A copy of a bind mount's source, opened by the runtime; nil when the child opens it.
     var source: SharedFD?
 }

@@ -73,6 +73,10 @@ struct ContainerStage {
     /// A session keyring of the container's own, so that it cannot use the caller's keys.
     private func joinKeyring() throws {
         guard let name = plan.keyring else { return }
+        try plan.process.attributes.withKeyLabel { try Self.joinKeyring(name) }
+    }
+
+    private static func joinKeyring(_ name: String) throws {
         let result = ck_keyctl_join_session(name)
         if result >= 0 { return }
         switch errno {

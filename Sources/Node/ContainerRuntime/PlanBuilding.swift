@@ -32,7 +32,8 @@ extension ContainerPlan {
         domainname = spec.domainname.flatMap { $0.isEmpty ? nil : $0 }
         mounts = []
         for (index, mount) in spec.mounts.enumerated() {
-            mounts.append(try MountPlan(mount, path: "mounts[\(index)]", bundle: request.bundle))
+            mounts.append(
+                try MountPlan(mount, path: "mounts[\(index)]", bundle: request.bundle).labelled(linux.mountLabel))
         }
         populatesDev = !mounts.contains { mount in
             if case .bind = mount.kind { mount.destination == "/dev" } else { false }
@@ -43,6 +44,7 @@ extension ContainerPlan {
         sysctl = linux.sysctl.keys.sorted().map { name in
             Sysctl(name: name, path: SysctlCheck.place(of: name) ?? "", value: linux.sysctl[name] ?? "")
         }
+        mountLabel = linux.mountLabel.flatMap { $0.isEmpty ? nil : $0 }
         hooks = spec.hooks ?? HooksSpec()
         terminal = process.terminal
         consoleSize = process.consoleSize

@@ -3,11 +3,14 @@ import Kernel
 import OCISpec
 
 /// What a process is given beside its identity and rights before it becomes its program: scheduling, priorities, memory
-/// policy. All of it is inherited, and needs rights that the program may not have.
+/// policy, labels. All of it is inherited, and needs rights that the program may not have.
 struct ProcessAttributes {
     private var scheduling: Scheduling?
     private var ioPriority: IOPriority?
     private var memoryPolicy: MemoryPolicy?
+    private var labels = SecurityLabels()
+    /// Nobody else's; nil without labels.
+    private var procfs: SharedFD?
 
     /// - Parameter memoryPolicy: that of the container.
     init(_ process: ProcessSpec, memoryPolicy: MemoryPolicySpec?, path: String = "process") throws {
@@ -25,6 +28,13 @@ struct ProcessAttributes {
             }
         }
         if let memoryPolicy { self.memoryPolicy = try MemoryPolicy(memoryPolicy) }
+        labels = SecurityLabels(appArmorProfile: process.apparmorProfile, seLinuxContext: process.selinuxLabel)
+        if labels.appArmorProfile == "unconfined", !SecurityModule.appArmor.isEnabled() { labels.appArmorProfile = nil }
+    }
+
+    /// Opens what labels are written through: before a container is entered, where no procfs of one's own can be had.
+    mutating func openFiles() throws {
+        if !labels.isEmpty { procfs = SharedFD(try ProcessAttributeFiles.makePrivate()) }
     }
 
     /// Gives all of it to the calling process, which has the runtime's rights and is in the container's cgroup.
@@ -32,6 +42,17 @@ struct ProcessAttributes {
         if let memoryPolicy { try withContext("linux.memoryPolicy") { try memoryPolicy.apply() } }
         if let ioPriority { try withContext("process.ioPriority") { try ioPriority.apply() } }
         if let scheduling { try withContext("process.scheduler") { try scheduling.apply() } }
+        if let procfs {
+            let files = ProcessAttributeFiles(try procfs.duplicate())
+            let field = labels.seLinuxContext == nil ? "process.apparmorProfile" : "process.selinuxLabel"
+            try withContext(field) { try labels.applyOnExecute(files) }
+        }
+    }
+
+    /// Makes a keyring that belongs to the process's label, if there is one.
+    func withKeyLabel(_ body: () throws -> Void) throws {
+        guard let procfs, labels.seLinuxContext != nil else { return try body() }
+        try labels.withKeyLabel(ProcessAttributeFiles(try procfs.duplicate()), body)
     }
 }
 

@@ -91,5 +91,6 @@ extension ProcessPlan {
         // PER_LINUX and PER_LINUX32, see personality(2).
         self.personality = personality.map { $0.domain == .linux ? 0 : 8 }
         attributes = try ProcessAttributes(spec, memoryPolicy: memoryPolicy)
+        try attributes.openFiles()
     }
 }

@@ -23,6 +23,7 @@ extension RootFilesystem {
         let context = try FilesystemContext("tmpfs")
         try context.set("source", "tmpfs")
         try context.set("mode", "755")
+        try plan.setLabel(of: context)
         let top = try context.create(mount.options.set.subtracting(.readOnly))
         try Mounts.attach(top, on: target.raw, subject: mount.destination)
         for hierarchy in hierarchies {

@@ -74,6 +74,7 @@ extension RootFilesystem {
                         try context.set("source", "tmpfs")
                         try context.set("nr_blocks", "1")
                         try context.set("nr_inodes", "1")
+                        try plan.setLabel(of: context)
                         mount = try context.create([.readOnly, .noDevices, .noSetuid, .noExecution])
                     }
                     try Mounts.attach(mount, on: target.raw, subject: path)

@@ -137,6 +137,7 @@ struct RootFilesystem: ~Copyable {
         let late: MountAttributes = type == "tmpfs" ? .readOnly : []
         let made = try context.create(mount.options.set.subtracting(late))
         if !mount.options.setRecursively.isEmpty { try apply(mount.options, to: made, except: late) }
+        if type == "mqueue" { try plan.labelRoot(of: made) }
         try Mounts.attach(made, on: target.raw, subject: mount.destination)
         try propagate(mount.options, made)
         if mount.options.isReadOnly && !late.isEmpty { addLateReadOnly(made) }
@@ -146,7 +147,7 @@ struct RootFilesystem: ~Copyable {
         _ mount: MountPlan, type: String, source: String, target: borrowing OwnedFD
     ) throws {
         try Mounts.mount(
-            type: type, source: source, on: target.raw, flags: 0, data: mount.options.data.joined(separator: ","),
+            type: type, source: source, on: target.raw, flags: 0, data: MountPlan.joined(mount.options.data),
             subject: mount.destination)
         // The mount covers its target: look again for what is on top of it now.
         let made = try root.open(mount.destination, Int32(CK_O_PATH) | O_DIRECTORY)

@@ -60,12 +60,6 @@ struct Validation {
                 throw RefusedField("\(path).env[\(index)]", "'\(entry.prefix(64))' is not NAME=value")
             }
         }
-        if let profile = process.apparmorProfile, !profile.isEmpty, profile != "unconfined" {
-            throw RefusedField("\(path).apparmorProfile", "AppArmor profiles are not supported")
-        }
-        if let label = process.selinuxLabel, !label.isEmpty {
-            throw RefusedField("\(path).selinuxLabel", "SELinux labels are not supported")
-        }
         try checkAttributes(process, path: path)
         if let score = process.oomScoreAdj, !OOMScoreAdjustment.range.contains(Int(score)) {
             throw RefusedField("\(path).oomScoreAdj", "\(score) is not between -1000 and 1000")
@@ -85,9 +79,6 @@ struct Validation {
     private func checkUnsupported(_ linux: LinuxSpec) throws {
         if linux.intelRdt != nil { throw RefusedField("linux.intelRdt") }
         if !linux.netDevices.isEmpty { throw RefusedField("linux.netDevices") }
-        if let label = linux.mountLabel, !label.isEmpty {
-            throw RefusedField("linux.mountLabel", "SELinux labels are not supported")
-        }
         if linux.resources?.rdma.isEmpty == false { throw RefusedField("linux.resources.rdma") }
         if let seccomp = linux.seccomp {
             if let path = seccomp.listenerPath, !path.isEmpty {

@@ -17,8 +17,8 @@ extension Verb {
             Flag("process", "p", value: "FILE", help: "read the process from a file"),
             Flag("detach", "d", help: "return when the program runs"),
             Flag("pid-file", value: "PATH", help: "write the process id to a file"),
-            Flag("process-label", value: "LABEL", help: "not supported"),
-            Flag("apparmor", value: "PROFILE", help: "not supported"),
+            Flag("process-label", value: "LABEL", help: "run with this SELinux label"),
+            Flag("apparmor", value: "PROFILE", help: "run with this AppArmor profile"),
             Flag("no-new-privs", help: "set no_new_privs"),
             Flag("cap", "c", value: "CAP", help: "add a capability"),
             Flag("preserve-fds", value: "N", help: "pass N more descriptors, from 3 on (after $LISTEN_FDS)"),
@@ -29,9 +29,7 @@ extension Verb {
     ) { call in
         let arguments = call.arguments
         try arguments.require("exec", atLeast: arguments.value("process") == nil ? 2 : 1, atMost: .max)
-        for name in ["process-label", "apparmor", "cgroup"] where !(arguments.value(name) ?? "").isEmpty {
-            throw RuntimeError("exec: --\(name) is not supported")
-        }
+        if !(arguments.value("cgroup") ?? "").isEmpty { throw RuntimeError("exec: --cgroup is not supported") }
         try SelfProtection.ensure(call.commandLine)
         let record = try call.store.require(try call.containerID())
         let options = ExecutionOptions(
@@ -49,8 +47,10 @@ extension Verb {
 
 extension ProcessSpec {
     /// Takes over what another process of the container has and this one leaves open: a process that says nothing of
-    /// its priority has that of the container.
+    /// its confinement or its priority has that of the container.
     fileprivate mutating func inherit(from other: ProcessSpec) {
+        if (apparmorProfile ?? "").isEmpty { apparmorProfile = other.apparmorProfile }
+        if (selinuxLabel ?? "").isEmpty { selinuxLabel = other.selinuxLabel }
         scheduler = scheduler ?? other.scheduler
         ioPriority = ioPriority ?? other.ioPriority
         execCPUAffinity = execCPUAffinity ?? other.execCPUAffinity
@@ -71,6 +71,8 @@ enum ExecArguments {
             process.consoleSize = nil
         }
         if arguments.has("tty") { process.terminal = true }
+        if let label = arguments.value("process-label"), !label.isEmpty { process.selinuxLabel = label }
+        if let profile = arguments.value("apparmor"), !profile.isEmpty { process.apparmorProfile = profile }
         if let directory = arguments.value("cwd") { process.cwd = directory }
         process.env += arguments.all("env")
         if arguments.has("no-new-privs") { process.noNewPrivileges = true }

@@ -28,7 +28,8 @@ enum Features {
                     "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
                 ],
                 "seccomp": seccomp,
-                "apparmor": ["enabled": false], "selinux": ["enabled": false],
+                // What the runtime does where the kernel has it; a container that asks in vain is refused.
+                "apparmor": ["enabled": true], "selinux": ["enabled": true],
                 "intelRdt": ["enabled": false],
                 "memoryPolicy": [
                     "modes": list(MemoryPolicy.Mode.allCases.map(\.rawValue).sorted()),
