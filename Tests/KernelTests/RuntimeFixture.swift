@@ -27,6 +27,8 @@ final class RuntimeFixture {
     private var bundles = 0
     /// Environment of the runtime's calls.
     var environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+    /// The network namespace that the runtime's calls are made in; nil for the test's.
+    var network: SharedFD?
 
     /// The directory of the programs under test: beside the test bundle, or where the environment says.
     static func program(_ name: String) throws -> String {
@@ -151,9 +153,10 @@ final class RuntimeFixture {
     @discardableResult
     func call(_ arguments: [String], seconds: Int = 60) throws -> RuntimeOutput {
         let global = ["--root", root]
-        let result = try Program(
-            program, global + arguments, environment: environment, timeoutMilliseconds: seconds * 1000
-        ).run()
+        var call = Program(
+            program, global + arguments, environment: environment, timeoutMilliseconds: seconds * 1000)
+        call.networkNamespace = network?.raw ?? -1
+        let result = try call.run()
         return RuntimeOutput(
             code: result.status.shellCode, stdout: String(decoding: result.output, as: UTF8.self),
             stderr: String(decoding: result.errors, as: UTF8.self))

@@ -67,7 +67,16 @@ extension KernelSuite {
             Case("linux.memoryPolicy: set_mempolicy") {
                 $0.linux?.memoryPolicy = MemoryPolicySpec(mode: "MPOL_BIND", nodes: "1000")
             },
-            Case("linux.netDevices") { $0.linux?.netDevices = ["eth0": NetDeviceSpec()] },
+            Case("linux.netDevices.a/b") { $0.linux?.netDevices = ["a/b": NetDeviceSpec()] },
+            Case("linux.netDevices.lo") { $0.linux?.netDevices = ["lo": NetDeviceSpec()] },
+            Case("linux.netDevices.b.name") {
+                $0.linux?.netDevices = ["a": NetDeviceSpec(name: "c"), "b": NetDeviceSpec(name: "c")]
+            },
+            Case("linux.netDevices") { spec in
+                spec.linux?.namespaces.removeAll { $0.type == .network }
+                spec.mounts.removeAll { $0.type == "sysfs" }
+                spec.linux?.netDevices = ["a": NetDeviceSpec()]
+            },
             Case("linux.mountLabel") { $0.linux?.mountLabel = "a:b:c:d" },
             Case("linux.rootfsPropagation") { $0.linux?.rootfsPropagation = "sideways" },
             Case("linux.personality.flags[0]: 'X'") { spec in

@@ -24,4 +24,17 @@ int ck_interface_set_ipv4(const char *name, uint32_t address, uint32_t mask, uin
 // The gateway in network byte order, which the interface reaches.
 int ck_route_add_default(const char *name, uint32_t gateway);
 
+// rtnetlink(7), for programs without libnl; checked in network.c.
+enum {
+    CK_AF_NETLINK = 16, CK_SOL_NETLINK = 270, CK_NETLINK_CAP_ACK = 10, CK_NETLINK_EXT_ACK = 11,
+    CK_NLMSG_ERROR = 2, CK_NLMSG_DONE = 3, CK_NLM_F_REQUEST = 1, CK_NLM_F_ACK = 4, CK_NLM_F_DUMP_INTR = 0x10,
+    CK_NLM_F_CAPPED = 0x100, CK_NLM_F_ACK_TLVS = 0x200, CK_NLM_F_DUMP = 0x300, CK_NLM_F_REPLACE = 0x100,
+    CK_NLM_F_CREATE = 0x400, CK_NLMSGERR_ATTR_MSG = 1,
+    CK_RTM_NEWLINK = 16, CK_RTM_GETLINK = 18, CK_RTM_SETLINK = 19, CK_RTM_NEWADDR = 20, CK_RTM_GETADDR = 22,
+    CK_IFLA_IFNAME = 3, CK_IFLA_NET_NS_FD = 28, CK_IFLA_NEW_IFINDEX = 49,
+    CK_IFA_ADDRESS = 1, CK_IFA_LOCAL = 2, CK_IFA_BROADCAST = 4, CK_IFA_FLAGS = 8, CK_IFA_RT_PRIORITY = 9,
+    CK_IFA_F_NODAD = 2, CK_IFA_F_HOMEADDRESS = 0x10, CK_IFA_F_PERMANENT = 0x80, CK_IFA_F_MANAGETEMPADDR = 0x100,
+    CK_IFA_F_NOPREFIXROUTE = 0x200, CK_IFA_F_MCAUTOJOIN = 0x400, CK_RT_SCOPE_UNIVERSE = 0,
+};
+
 #endif

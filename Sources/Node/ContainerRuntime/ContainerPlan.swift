@@ -26,6 +26,8 @@ struct ContainerPlan {
     var sysctl: [Sysctl]
     /// The SELinux context of filesystems that are mounted for the container.
     var mountLabel: String?
+    /// Links of the host that the runtime moves into the container's network namespace.
+    var netDevices: [LinkTransfer]
     var hooks: HooksSpec
     var terminal: Bool
     var consoleSize: ConsoleSize?

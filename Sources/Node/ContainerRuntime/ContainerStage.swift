@@ -43,7 +43,7 @@ struct ContainerStage {
         try filesystem.mountAll()
         try filesystem.populateDev()
         try makeWorkingDirectory(filesystem)
-        if !plan.hooks.prestart.isEmpty || !plan.hooks.createRuntime.isEmpty {
+        if plan.needsRuntime {
             try channel.send(CS_HOOKS)
             try channel.await(CS_HOOKS_DONE)
         }

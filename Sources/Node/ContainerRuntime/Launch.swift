@@ -166,7 +166,7 @@ struct Launcher {
         record.startTime = stat.startTime
         supervisor.state = record.state(.creating)
         if options.startsAtOnce {
-            if supervisor.hasHooks { try supervisor.follow(process, until: CS_HOOKS) }
+            if supervisor.isNeeded { try supervisor.follow(process, until: CS_HOOKS) }
             try publish(record)
             try supervisor.tell(CS_GO)
             try supervisor.follow(process, until: nil)

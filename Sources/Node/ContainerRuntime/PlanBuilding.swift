@@ -45,6 +45,7 @@ extension ContainerPlan {
             Sysctl(name: name, path: SysctlCheck.place(of: name) ?? "", value: linux.sysctl[name] ?? "")
         }
         mountLabel = linux.mountLabel.flatMap { $0.isEmpty ? nil : $0 }
+        netDevices = LinkTransfer.all(of: linux.netDevices)
         hooks = spec.hooks ?? HooksSpec()
         terminal = process.terminal
         consoleSize = process.consoleSize

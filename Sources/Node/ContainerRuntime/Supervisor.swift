@@ -9,6 +9,9 @@ struct Supervisor {
     let process: ProcessPlan
     let log: RuntimeLog
     private var hooks = HooksSpec()
+    private var netDevices: [LinkTransfer] = []
+    /// Whether the child stops where the runtime has something to do.
+    private(set) var isNeeded = false
     /// What hooks in the runtime's namespaces read.
     var state = RuntimeState(ociVersion: "", id: "", status: .creating, pid: 0, bundle: "")
     /// The main side of the terminal, once the child has sent it.
@@ -18,6 +21,8 @@ struct Supervisor {
     init(channel: Channel, plan: ContainerPlan, log: RuntimeLog) {
         self.init(channel: channel, process: plan.process, log: log)
         hooks = plan.hooks
+        netDevices = plan.netDevices
+        isNeeded = plan.needsRuntime
     }
 
     /// For a process that enters a container.
@@ -26,8 +31,6 @@ struct Supervisor {
         self.process = process
         self.log = log
     }
-
-    var hasHooks: Bool { !hooks.prestart.isEmpty || !hooks.createRuntime.isEmpty }
 
     /// Sends a message; that nobody is there to read it is found out, with the reason, by `follow`.
     func tell(_ kind: cs_kind) throws {
@@ -49,6 +52,7 @@ struct Supervisor {
             case CS_WARNING: log.write(.warning, message.text)
             case CS_TERMINAL: terminal = message.descriptor
             case CS_HOOKS:
+                try NetDevices.move(netDevices, to: process.pid)
                 try Hooks.run(hooks.prestart, .prestart, state: state)
                 try Hooks.run(hooks.createRuntime, .createRuntime, state: state)
                 try tell(CS_HOOKS_DONE)

@@ -28,6 +28,7 @@ struct Validation {
         try validation.checkPaths(linux)
         try SysctlCheck(linux: linux).run()
         try checkAttributes(linux)
+        try validation.checkNetDevices(linux)
     }
 
     static func checkVersion(_ version: String) throws {
@@ -78,7 +79,6 @@ struct Validation {
 
     private func checkUnsupported(_ linux: LinuxSpec) throws {
         if linux.intelRdt != nil { throw RefusedField("linux.intelRdt") }
-        if !linux.netDevices.isEmpty { throw RefusedField("linux.netDevices") }
         if linux.resources?.rdma.isEmpty == false { throw RefusedField("linux.resources.rdma") }
         if let seccomp = linux.seccomp {
             if let path = seccomp.listenerPath, !path.isEmpty {
@@ -199,7 +199,7 @@ struct SysctlCheck {
     }
 
     /// True for a new namespace and for a joined one that is not the runtime's.
-    private func owns(_ kind: NamespaceSpec.Kind) -> Bool {
+    func owns(_ kind: NamespaceSpec.Kind) -> Bool {
         guard let namespace = linux.namespace(kind) else { return false }
         guard let path = namespace.path else { return true }
         let name = kind == .network ? "net" : kind.rawValue

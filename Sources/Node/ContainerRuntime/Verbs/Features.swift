@@ -35,7 +35,7 @@ enum Features {
                     "modes": list(MemoryPolicy.Mode.allCases.map(\.rawValue).sorted()),
                     "flags": list(MemoryPolicy.flagNames),
                 ],
-                "mountExtensions": ["idmap": ["enabled": false]], "netDevices": ["enabled": false],
+                "mountExtensions": ["idmap": ["enabled": false]], "netDevices": ["enabled": true],
             ],
             "annotations": [:], "potentiallyUnsafeConfigAnnotations": [],
         ]
