@@ -24,22 +24,24 @@ import Testing
         _ policy: String, _ nice: Int32, _ priority: Int32, _ wrong: String?
     ) {
         let found = field { () throws(ProcessAttributeError) in
-            _ = try Scheduling(policy: policy, nice: nice, priority: priority)
+            _ = try ProcessSchedule(policy: policy, nice: nice, priority: priority)
         }
         #expect(found == wrong)
     }
 
     @Test func `times are for the deadline policy, and flags are known by name`() {
         #expect(
-            field { () throws(ProcessAttributeError) in _ = try Scheduling(policy: "SCHED_RR", priority: 1, period: 1) }
+            field { () throws(ProcessAttributeError) in
+                _ = try ProcessSchedule(policy: "SCHED_RR", priority: 1, period: 1)
+            }
                 == "period")
         #expect(
             field { () throws(ProcessAttributeError) in
-                _ = try Scheduling(policy: "SCHED_DEADLINE", runtime: 1, deadline: 2, period: 3)
+                _ = try ProcessSchedule(policy: "SCHED_DEADLINE", runtime: 1, deadline: 2, period: 3)
             } == nil)
         #expect(
             field { () throws(ProcessAttributeError) in
-                _ = try Scheduling(policy: "SCHED_OTHER", flags: ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_X"])
+                _ = try ProcessSchedule(policy: "SCHED_OTHER", flags: ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_X"])
             } == "flags[1]")
     }
 

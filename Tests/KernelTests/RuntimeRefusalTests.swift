@@ -61,7 +61,12 @@ extension KernelSuite {
                 $0.linux?.uidMappings = [IDMapping(containerID: 0, hostID: 0, size: 1)]
             },
             Case("linux.timeOffsets") { $0.linux?.timeOffsets = ["boottime": TimeOffset(seconds: 1, nanoseconds: 0)] },
+            // The machine has no resctrl filesystem, and no RDMA controller.
             Case("linux.intelRdt") { $0.linux?.intelRdt = IntelRdtSpec() },
+            Case("linux.intelRdt.memBwSchema") { spec in
+                spec.linux?.intelRdt = IntelRdtSpec()
+                spec.linux?.intelRdt?.memBwSchema = "L3:0=f"
+            },
             Case("linux.memoryPolicy.mode") { $0.linux?.memoryPolicy = MemoryPolicySpec(mode: "MPOL_FAR") },
             Case("linux.memoryPolicy.nodes") { $0.linux?.memoryPolicy = MemoryPolicySpec(mode: "MPOL_BIND") },
             Case("linux.memoryPolicy: set_mempolicy") {
@@ -76,6 +81,14 @@ extension KernelSuite {
                 spec.linux?.namespaces.removeAll { $0.type == .network }
                 spec.mounts.removeAll { $0.type == "sysfs" }
                 spec.linux?.netDevices = ["a": NetDeviceSpec()]
+            },
+            Case("rdma") { spec in
+                spec.linux?.resources = ResourcesSpec()
+                spec.linux?.resources?.rdma = ["mlx5_0": RDMASpec(hcaHandles: 1)]
+            },
+            Case("linux.resources.rdma.mlx5_0") { spec in
+                spec.linux?.resources = ResourcesSpec()
+                spec.linux?.resources?.rdma = ["mlx5_0": RDMASpec()]
             },
             Case("linux.mountLabel") { $0.linux?.mountLabel = "a:b:c:d" },
             Case("linux.rootfsPropagation") { $0.linux?.rootfsPropagation = "sideways" },

@@ -85,6 +85,9 @@ extension CgroupResources {
                 Network.Priority(interface: $0.name, priority: $0.priority)
             }
         }
+        rdma = spec.rdma.keys.sorted().map { device in
+            RDMA(device: device, handles: spec.rdma[device]?.hcaHandles, objects: spec.rdma[device]?.hcaObjects)
+        }
         unified = spec.unified.keys.sorted().map { Unified(file: $0, value: spec.unified[$0] ?? "") }
     }
 }

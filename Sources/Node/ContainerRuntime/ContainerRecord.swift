@@ -33,6 +33,7 @@ struct ContainerRecord {
     /// What every process of the container gets, of `exec` too.
     var personality: PersonalitySpec?
     var memoryPolicy: MemoryPolicySpec?
+    var resourceControl: ContainerResourceControl?
 
     /// The state that hooks and `state` show.
     func state(_ status: RuntimeState.Status) -> RuntimeState {
@@ -61,6 +62,7 @@ extension ContainerRecord {
         if let seccompFlags { object["seccompFlags"] = .integer(Int64(seccompFlags)) }
         if let personality { object["personality"] = personality.json }
         if let memoryPolicy { object["memoryPolicy"] = memoryPolicy.json }
+        if let resourceControl { object["resourceControl"] = resourceControl.json }
         return .object(object)
     }
 
@@ -89,5 +91,8 @@ extension ContainerRecord {
         seccompFlags = try reader.optionalUInt32("seccompFlags")
         if let part = try reader.optionalObject("personality") { personality = try PersonalitySpec(part) }
         if let part = try reader.optionalObject("memoryPolicy") { memoryPolicy = try MemoryPolicySpec(part) }
+        if let part = try reader.optionalObject("resourceControl") {
+            resourceControl = try ContainerResourceControl(part)
+        }
     }
 }

@@ -11,6 +11,7 @@ extension StateStore {
         let cgroup = record.cgroup.manager
         if !record.ownsPids { try cgroup.kill() }
         try cgroup.delete()
+        try record.resourceControl?.remove()
         try remove(record.id)
         for hook in record.poststop {
             // A failure here is worth a warning; the others still run.

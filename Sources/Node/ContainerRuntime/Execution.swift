@@ -92,6 +92,9 @@ struct Execution {
         if let score = options.process.oomScoreAdj {
             try supervisor.explainingEnd(of: process) { try Launcher.setOOMScore(Int(score), of: process.pid) }
         }
+        if let control = record.resourceControl {
+            try supervisor.explainingEnd(of: process) { try control.add(process.pid) }
+        }
         if let path = options.pidFile { try PidFile.write(process.pid, to: path) }
         try supervisor.tell(CS_GO)
         try supervisor.follow(process, until: nil)

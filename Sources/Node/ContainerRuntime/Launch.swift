@@ -54,12 +54,14 @@ struct Launcher {
                 id: options.id, bundle: options.bundle, cgroup: cgroup, newKeyring: options.newKeyring,
                 keptDescriptors: options.keptDescriptors),
             filter: filter, log: log)
+        let control = try spec.linux?.intelRdt.map { try ContainerResourceControl($0, id: options.id) }
         plan.process.env += options.activation
         if options.foreground, plan.terminal { plan.consoleSize = TerminalRelay.callersSize() ?? plan.consoleSize }
         try cgroup.manager.requireVacant()
 
         let lock = try store.create(options.id)
         var record = self.record(spec, plan, filter)
+        record.resourceControl = control
         var cleanup = Cleanup(store: store, record: record)
         do {
             try store.write(record)
@@ -73,6 +75,10 @@ struct Launcher {
                 }
             }
             try cgroup.manager.setDevices(rules)
+            if let control {
+                try control.create()
+                cleanup.resourceControl = control
+            }
             return try start(plan, &record, &cleanup, lock)
         } catch {
             cleanup.run(log: log)
@@ -161,6 +167,9 @@ struct Launcher {
         if let score = record.process.oomScoreAdj {
             try supervisor.explainingEnd(of: process) { try Self.setOOMScore(Int(score), of: process.pid) }
         }
+        if let control = record.resourceControl {
+            try supervisor.explainingEnd(of: process) { try control.add(process.pid) }
+        }
         record.pid = process.pid
         guard let stat = try Proc.stat(process.pid) else { throw RuntimeError("the container's process is gone") }
         record.startTime = stat.startTime
@@ -197,6 +206,7 @@ private struct Cleanup {
     let store: StateStore
     let record: ContainerRecord
     var hasCgroup = false
+    var resourceControl: ContainerResourceControl?
     var pid: pid_t = 0
     var pidfd: SharedFD?
 
@@ -211,6 +221,7 @@ private struct Cleanup {
             let manager = record.cgroup.manager
             if hasCgroup && !record.ownsPids { try manager.kill() }
             if hasCgroup { try manager.delete() }
+            try resourceControl?.remove()
             try store.remove(record.id)
         } catch {
             log.write(.warning, "cleaning up after a failure: \(error)")

@@ -5,7 +5,7 @@ import OCISpec
 /// What a process is given beside its identity and rights before it becomes its program: scheduling, priorities, memory
 /// policy, labels. All of it is inherited, and needs rights that the program may not have.
 struct ProcessAttributes {
-    private var scheduling: Scheduling?
+    private var scheduling: ProcessSchedule?
     private var ioPriority: IOPriority?
     private var memoryPolicy: MemoryPolicy?
     private var labels = SecurityLabels()
@@ -16,7 +16,7 @@ struct ProcessAttributes {
     init(_ process: ProcessSpec, memoryPolicy: MemoryPolicySpec?, path: String = "process") throws {
         if let scheduler = process.scheduler {
             scheduling = try refusing("\(path).scheduler") { () throws(ProcessAttributeError) in
-                try Scheduling(
+                try ProcessSchedule(
                     policy: scheduler.policy, flags: scheduler.flags, nice: scheduler.nice ?? 0,
                     priority: scheduler.priority ?? 0, runtime: scheduler.runtime ?? 0,
                     deadline: scheduler.deadline ?? 0, period: scheduler.period ?? 0)

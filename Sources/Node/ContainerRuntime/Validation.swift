@@ -29,6 +29,7 @@ struct Validation {
         try SysctlCheck(linux: linux).run()
         try checkAttributes(linux)
         try validation.checkNetDevices(linux)
+        try validation.checkRDMA(linux)
     }
 
     static func checkVersion(_ version: String) throws {
@@ -78,8 +79,6 @@ struct Validation {
     }
 
     private func checkUnsupported(_ linux: LinuxSpec) throws {
-        if linux.intelRdt != nil { throw RefusedField("linux.intelRdt") }
-        if linux.resources?.rdma.isEmpty == false { throw RefusedField("linux.resources.rdma") }
         if let seccomp = linux.seccomp {
             if let path = seccomp.listenerPath, !path.isEmpty {
                 throw RefusedField("linux.seccomp.listenerPath", "seccomp notification is not supported")

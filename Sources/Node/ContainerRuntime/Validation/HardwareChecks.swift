@@ -28,6 +28,15 @@ extension Validation {
     }
 }
 
+extension Validation {
+    /// Checks `linux.resources.rdma`; whether the host limits RDMA devices is seen when the cgroup is set up.
+    func checkRDMA(_ linux: LinuxSpec) throws {
+        for (device, limit) in linux.resources?.rdma ?? [:] where limit.hcaHandles == nil && limit.hcaObjects == nil {
+            throw RefusedField("linux.resources.rdma.\(device.prefix(64))", "needs hcaHandles or hcaObjects")
+        }
+    }
+}
+
 extension LinkTransfer {
     /// What `linux.netDevices` says, by the order of the names.
     static func all(of devices: [String: NetDeviceSpec]) -> [LinkTransfer] {

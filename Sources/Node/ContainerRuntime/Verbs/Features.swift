@@ -25,12 +25,12 @@ enum Features {
                 "namespaces": list(NamespaceSpec.Kind.allCases.map(\.rawValue).sorted()),
                 "capabilities": list(CapabilitySet.known().names),
                 "cgroup": [
-                    "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
+                    "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,
                 ],
                 "seccomp": seccomp,
                 // What the runtime does where the kernel has it; a container that asks in vain is refused.
                 "apparmor": ["enabled": true], "selinux": ["enabled": true],
-                "intelRdt": ["enabled": false],
+                "intelRdt": ["enabled": true, "schemata": true, "monitoring": true],
                 "memoryPolicy": [
                     "modes": list(MemoryPolicy.Mode.allCases.map(\.rawValue).sorted()),
                     "flags": list(MemoryPolicy.flagNames),

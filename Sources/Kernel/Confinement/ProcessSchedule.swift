@@ -3,7 +3,7 @@ import Glibc
 import Kernel
 
 /// How a process is scheduled: policy and parameters of sched_setattr(2).
-package struct Scheduling: Sendable, Equatable {
+package struct ProcessSchedule: Sendable, Equatable {
     /// The scheduling policies, by their names in sched(7).
     package enum Policy: String, Sendable, CaseIterable {
         case other = "SCHED_OTHER"
