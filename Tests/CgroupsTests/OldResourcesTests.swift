@@ -20,18 +20,69 @@ import Testing
             .cpuset: ["cpuset.cpus": "0-3", "cpuset.mems": "0"],
         ]
         let (tree, _) = try apply(files) {
-            $0.cpu.shares = 1
+            $0.cpu.shares = 300
             $0.cpu.quota = 20_000
             $0.cpu.period = 50_000
             $0.cpu.burst = 100
             $0.cpu.cpus = "1,3"
         }
-        #expect(tree["cpu/cpu.shares"] == "2", "brought into the kernel's range")
+        #expect(tree["cpu/cpu.shares"] == "300")
         #expect(tree["cpu/cpu.cfs_quota_us"] == "20000")
         #expect(tree["cpu/cpu.cfs_period_us"] == "50000")
         #expect(tree["cpu/cpu.cfs_burst_us"] == "100")
         #expect(tree["cpuset/cpuset.cpus"] == "1,3")
         #expect(tree["cpuset/cpuset.mems"] == "0")
+    }
+
+    @Test(arguments: [1, 262_145] as [UInt64]) func sharesThatTheKernelWouldChangeAreRefused(shares: UInt64) throws {
+        let tree = try ControlTree.old([.cpu: ["cpu.shares": "1024"]])
+        var resources = CgroupResources()
+        resources.cpu.shares = shares
+        let error = #expect(throws: CgroupError.self) { try tree.manager.apply(resources) }
+        #expect(error?.kind == .invalidValue)
+        #expect(error?.controller == "cpu")
+        #expect(error?.subject == "cpu.shares")
+        #expect(tree["cpu/cpu.shares"] == "1024")
+    }
+
+    @Test func realTimeIsBudgetedInItsOwnPeriod() throws {
+        let (tree, _) = try apply([.cpu: ["cpu.rt_period_us": "1000000", "cpu.rt_runtime_us": "0"]]) {
+            $0.cpu.realtimePeriod = 500_000
+            $0.cpu.realtimeRuntime = 1000
+        }
+        #expect(tree["cpu/cpu.rt_period_us"] == "500000")
+        #expect(tree["cpu/cpu.rt_runtime_us"] == "1000")
+    }
+
+    @Test func leafWeightsAndWeightsOfDisksGoToTheFilesOfTheirScheduler() throws {
+        let disk = { CgroupResources.BlockIO.Device(major: 8, minor: 0, value: $0) }
+        let (tree, _) = try apply([
+            .blkio: [
+                "blkio.weight": "", "blkio.weight_device": "", "blkio.leaf_weight": "", "blkio.leaf_weight_device": "",
+            ]
+        ]) {
+            $0.blockIO.weight = 1000
+            $0.blockIO.leafWeight = 10
+            $0.blockIO.deviceWeights = [disk(500)]
+            $0.blockIO.deviceLeafWeights = [disk(300)]
+        }
+        #expect(tree["blkio/blkio.weight"] == "1000")
+        #expect(tree["blkio/blkio.leaf_weight"] == "10")
+        #expect(tree["blkio/blkio.weight_device"] == "8:0 500")
+        #expect(tree["blkio/blkio.leaf_weight_device"] == "8:0 300")
+    }
+
+    @Test func hugePagesAndRDMAHaveFilesOfTheirOwn() throws {
+        let (tree, _) = try apply([
+            .hugetlb: ["hugetlb.2MB.limit_in_bytes": "", "hugetlb.2MB.rsvd.limit_in_bytes": ""],
+            .rdma: ["rdma.max": ""],
+        ]) {
+            $0.hugepages = [CgroupResources.Hugepages(pageSize: "2MB", limit: 2 << 20)]
+            $0.rdma = [CgroupResources.RDMA(device: "rxe3", objects: 7)]
+        }
+        #expect(tree["hugetlb/hugetlb.2MB.limit_in_bytes"] == "2097152")
+        #expect(tree["hugetlb/hugetlb.2MB.rsvd.limit_in_bytes"] == "2097152")
+        #expect(tree["rdma/rdma.max"] == "rxe3 hca_object=7")
     }
 
     @Test func memoryAndSwapAreLimitedTogether() throws {
@@ -119,7 +170,9 @@ import Testing
         var resources = CgroupResources()
         resources.memory.limit = -1
         resources.memory.swap = -1
+        resources.memory.kernelTCP = -1
         resources.pidsLimit = -1
+        resources.network.classID = 0
         #expect(try tree.manager.apply(resources).isEmpty)
     }
 

@@ -42,6 +42,30 @@ import Testing
         #expect(tree["unified/cpuset.mems"] == "0")
     }
 
+    /// The pairs of runc's conversion: an ordinary group stays ordinary, and the ends meet.
+    @Test(
+        arguments: [
+            (1, 1), (2, 1), (3, 2), (10, 4), (100, 17), (512, 59), (1024, 100), (2048, 174), (10_000, 627),
+            (262_144, 10_000), (300_000, 10_000),
+        ] as [(UInt64, UInt64)])
+    func sharesBecomeAWeight(shares: UInt64, weight: UInt64) throws {
+        let (tree, _) = try apply(["cpu.weight": "100"]) { $0.cpu.shares = shares }
+        #expect(tree["unified/cpu.weight"] == String(weight))
+    }
+
+    @Test func aBurstAboveTheQuotaAndAnIdlenessOfTwoAreRefused() {
+        let files = ["cpu.max": "max 100000", "cpu.max.burst": "0", "cpu.idle": "0"]
+        let burst = refusal(files) {
+            $0.cpu.quota = 1000
+            $0.cpu.burst = 1001
+        }
+        #expect(burst?.subject == "cpu.burst")
+        #expect(burst?.kind == .invalidValue)
+        let idle = refusal(files) { $0.cpu.idle = 2 }
+        #expect(idle?.subject == "cpu.idle")
+        #expect(idle?.kind == .invalidValue)
+    }
+
     @Test func aChangeOfQuotaOrPeriodKeepsTheOther() throws {
         var (tree, _) = try apply(["cpu.max": "20000 50000\n"]) { $0.cpu.quota = 30_000 }
         #expect(tree["unified/cpu.max"] == "30000 50000")
@@ -88,6 +112,11 @@ import Testing
         (tree, _) = try apply(["memory.max": "1000", "memory.swap.max": "0"]) { $0.memory.limit = -1 }
         #expect(tree["unified/memory.max"] == "max")
         #expect(tree["unified/memory.swap.max"] == "max")
+        (tree, _) = try apply(["memory.max": "1000", "memory.swap.max": "0"]) {
+            $0.memory.limit = -1
+            $0.memory.swap = 2000
+        }
+        #expect(tree["unified/memory.swap.max"] == "2000", "there is nothing to take away")
         (tree, _) = try apply(["memory.max": "1000", "memory.swap.max": "0"]) { $0.memory.swap = 1500 }
         #expect(tree["unified/memory.swap.max"] == "500")
     }
@@ -152,7 +181,12 @@ import Testing
             #expect(error.map { "\($0)".contains(name) } == true, "\(name): \(String(describing: error))")
             #expect(error?.kind == .unsupported || error?.kind == .controllerAbsent)
         }
-        #expect(throws: Never.self) { try apply([:]) { $0.memory.disableOOMKiller = false } }
+        for harmless: (inout CgroupResources) -> Void in [
+            { $0.memory.disableOOMKiller = false }, { $0.memory.kernelTCP = -1 }, { $0.memory.swappiness = .max },
+            { $0.memory.kernel = -1 }, { $0.memory.useHierarchy = true },
+        ] {
+            #expect(throws: Never.self) { try apply([:], harmless) }
+        }
     }
 
     @Test(arguments: [(-1, "max"), (0, "1"), (100, "100")] as [(Int64, String)])
@@ -200,13 +234,15 @@ import Testing
     }
 
     @Test func anyFileOfTheGroupCanBeSetByName() throws {
-        let (tree, _) = try apply(["memory.high": "max", "io.max": "", "cgroup.max.depth": "max"]) {
+        let (tree, _) = try apply(["memory.high": "max", "io.max": "", "cgroup.max.depth": "max", "cpuset.cpus": "0"]) {
             $0.unified = [
                 CgroupResources.Unified(file: "memory.high", value: "1000"),
                 CgroupResources.Unified(file: "io.max", value: "8:0 rbps=1\n8:16 rbps=2"),
                 CgroupResources.Unified(file: "cgroup.max.depth", value: "3"),
+                CgroupResources.Unified(file: "cpuset.cpus", value: ""),
             ]
         }
+        #expect(tree["unified/cpuset.cpus"] == "\n", "nothing is a value too")
         #expect(tree["unified/memory.high"] == "1000")
         #expect(tree["unified/io.max"] == "8:16 rbps=2", "each line is a write of its own")
         #expect(tree["unified/cgroup.max.depth"] == "3")
@@ -214,7 +250,8 @@ import Testing
 
     @Test(
         arguments: [
-            "cgroup.procs", "cgroup.kill", "cgroup.freeze", "cgroup.subtree_control", "memory", "../memory.high",
+            "cgroup.procs", "cgroup.threads", "cgroup.type", "cgroup.kill", "cgroup.freeze", "cgroup.subtree_control",
+            "memory", "../memory.high",
             "memory.nonsense", ".", "", "memory.high\n",
         ])
     func filesThatAreNoLimitAreRefused(file: String) {

@@ -27,13 +27,23 @@ extension CgroupManager {
             && cpu.burst == nil && cpu.idle == nil
         if nothing { return }
         let group = try group(.cpu, for: "cpu")
+        if let idle = cpu.idle, idle != 0, idle != 1 {
+            throw group.error(.invalidValue, "cpu.idle", "\(idle) is neither 0 nor 1")
+        }
+        if let burst = cpu.burst, let quota, quota > 0, burst > UInt64(quota) {
+            throw group.error(.invalidValue, "cpu.burst", "\(burst) is above cpu.quota \(quota)")
+        }
         // An idle group has no weight that could be set: out of idleness first, into it last.
         if cpu.idle == 0 { try group.directory.write("cpu.idle", "0") }
         if let shares {
             if group.isUnified {
                 try group.directory.write("cpu.weight", String(Self.weight(fromShares: shares)))
             } else {
-                try group.directory.write("cpu.shares", String(min(max(shares, 2), 262_144)))
+                // The kernel would take another number for one out of range.
+                guard (2...262_144).contains(shares) else {
+                    throw group.error(.invalidValue, "cpu.shares", "\(shares) is not from 2 to 262144")
+                }
+                try group.directory.write("cpu.shares", String(shares))
             }
         }
         if let idle = cpu.idle, idle != 0 { try group.directory.write("cpu.idle", String(idle)) }
@@ -41,13 +51,26 @@ extension CgroupManager {
             if runtime != nil { throw group.unsupported("cpu.realtimeRuntime") }
             if realtimePeriod != nil { throw group.unsupported("cpu.realtimePeriod") }
         } else {
-            let hint = "the parent group must have real-time budget first: cpu.rt_runtime_us there"
-            if let realtimePeriod {
-                try group.directory.write("cpu.rt_period_us", String(realtimePeriod), hint: hint)
-            }
-            if let runtime { try group.directory.write("cpu.rt_runtime_us", String(runtime), hint: hint) }
+            try applyRealtime(group.directory, runtime: runtime, period: realtimePeriod)
         }
         try applyBandwidth(group, quota: quota, period: period, burst: cpu.burst)
+    }
+
+    /// The kernel checks runtime against period, and both against the parent's, at each write: a period that is refused
+    /// is tried again after the runtime.
+    private func applyRealtime(_ directory: ControlDirectory, runtime: Int64?, period: UInt64?) throws(CgroupError) {
+        let hint = "the parent group must have real-time budget first: cpu.rt_runtime_us there"
+        var late: UInt64?
+        if let period {
+            let number = directory.attempt("cpu.rt_period_us", String(period))
+            if number == EINVAL && runtime != nil {
+                late = period
+            } else if number != 0 {
+                throw directory.refusal("cpu.rt_period_us", String(period), errno: number, hint: hint)
+            }
+        }
+        if let runtime { try directory.write("cpu.rt_runtime_us", String(runtime), hint: hint) }
+        if let late { try directory.write("cpu.rt_period_us", String(late), hint: hint) }
     }
 
     /// Quota, period and burst. A burst may be at most the quota, so it goes first when it shrinks and last when it

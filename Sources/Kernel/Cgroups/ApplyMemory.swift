@@ -9,13 +9,14 @@ extension CgroupManager {
         if memory.limit == 0 { memory.limit = nil }
         if memory.swap == 0 { memory.swap = nil }
         if memory.reservation == 0 { memory.reservation = nil }
-        if memory.kernel != nil {
+        if memory.swappiness == .max { memory.swappiness = nil }
+        if let kernel = memory.kernel, kernel > 0 {
             notices.append(
                 CgroupNotice(
                     kind: .ignored, controller: "memory", field: "memory.kernel",
                     reason: "ignored: the kernel has no limit on its own memory apart from memory.limit"))
-            memory.kernel = nil
         }
+        memory.kernel = nil
         let check = memory.checkBeforeUpdate ?? false
         memory.checkBeforeUpdate = nil
         if memory == CgroupResources.Memory() { return }
@@ -43,6 +44,7 @@ extension CgroupManager {
         if let reservation = rest.reservation, reservation < 0 { rest.reservation = nil }
         if rest.disableOOMKiller == false { rest.disableOOMKiller = nil }
         if rest.useHierarchy == true { rest.useHierarchy = nil }
+        if let kernelTCP = rest.kernelTCP, kernelTCP < 0 { rest.kernelTCP = nil }
         return rest == CgroupResources.Memory()
     }
 
@@ -63,7 +65,7 @@ extension CgroupManager {
     private func applyUnifiedMemory(
         _ memory: CgroupResources.Memory, _ group: ControllerGroup, _ notices: inout [CgroupNotice]
     ) throws(CgroupError) {
-        if memory.kernelTCP != nil { throw group.unsupported("memory.kernelTCP") }
+        if let limit = memory.kernelTCP, limit >= 0 { throw group.unsupported("memory.kernelTCP") }
         if memory.swappiness != nil { throw group.unsupported("memory.swappiness") }
         if memory.disableOOMKiller == true { throw group.unsupported("memory.disableOOMKiller") }
         func text(_ value: Int64) -> String { value < 0 ? "max" : String(value) }
@@ -72,10 +74,12 @@ extension CgroupManager {
         if let both = memory.swap {
             if both < 0 {
                 swap = "max"
+            } else if let limit = memory.limit, limit < 0 {
+                // Nothing can be taken away from no limit: runtimes agree on the number itself.
+                swap = String(both)
             } else {
                 let present = group.directory.number("memory.max").flatMap { Int64(exactly: $0) }
-                guard let limit = memory.limit.flatMap({ $0 > 0 ? $0 : nil }) ?? (memory.limit == nil ? present : nil)
-                else {
+                guard let limit = memory.limit ?? present else {
                     throw group.error(
                         .invalidValue, "memory.swap", "\(both) has no meaning without a memory.limit",
                         hint: "set memory.limit too")

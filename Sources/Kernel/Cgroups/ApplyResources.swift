@@ -23,7 +23,7 @@ extension CgroupManager {
     /// Sets limits. What is nil stays as it is; the group must exist.
     ///
     /// The fields are written in the order cpuset, cpu, memory, pids, blkio, hugetlb, rdma, network, unified; an error
-    /// leaves those before it set.
+    /// leaves those before it set. `update` does not.
     /// - Returns: what holds only in part.
     /// - Throws: `CgroupError` naming the controller and the file or field of the first limit that cannot hold.
     package func apply(_ resources: CgroupResources) throws(CgroupError) -> [CgroupNotice] {
@@ -55,7 +55,7 @@ extension CgroupManager {
     func group(_ controller: CgroupController) -> ControllerGroup? {
         guard let home = layout.home(of: controller) else { return nil }
         let name = home.version == .v2 ? controller.unifiedName ?? controller.rawValue : controller.rawValue
-        return ControllerGroup(directory: ControlDirectory(home.mountPoint + path, name), version: home.version)
+        return ControllerGroup(directory: ControlDirectory(home.directory(path), name), version: home.version)
     }
 
     private func applyPIDs(_ limit: Int64?) throws(CgroupError) {
@@ -92,7 +92,7 @@ extension CgroupManager {
         }
     }
 
-    private static func isPageSize(_ text: String) -> Bool {
+    static func isPageSize(_ text: String) -> Bool {
         guard let unit = ["KB", "MB", "GB"].first(where: { text.hasSuffix($0) }) else { return false }
         let digits = text.utf8.dropLast(unit.utf8.count)
         return (1...6).contains(digits.count) && digits.allSatisfy { (48...57).contains($0) } && digits.first != 48
@@ -114,7 +114,8 @@ extension CgroupManager {
     }
 
     private func applyNetwork(_ network: CgroupResources.Network) throws(CgroupError) {
-        if let classID = network.classID {
+        // 0 is no mark, which is what everybody has where no controller is.
+        if let classID = network.classID, classID != 0 || group(.netClassifier) != nil {
             try group(.netClassifier, for: "network.classID").directory.write("net_cls.classid", String(classID))
         }
         for entry in network.priorities {
@@ -131,20 +132,25 @@ extension CgroupManager {
         (1...255).contains(text.utf8.count) && text.utf8.allSatisfy { $0 > 32 && $0 != 127 }
     }
 
-    /// Files of the group itself that a configuration may set; the others steer processes.
-    private static let coreFiles: Set<String> = ["cgroup.max.depth", "cgroup.max.descendants"]
+    /// Files of the group itself that steer its processes, which is the runtime's business.
+    private static let ownFiles: Set<String> = [
+        "cgroup.procs", "cgroup.threads", "cgroup.type", "cgroup.subtree_control", "cgroup.freeze", "cgroup.kill",
+    ]
 
     private func applyUnified(_ entries: [CgroupResources.Unified]) throws(CgroupError) {
         for entry in entries {
             let field = "unified.\(entry.file)"
             let prefix = String(entry.file.prefix { $0 != "." })
             guard Self.isWord(entry.file), !entry.file.contains("/"), prefix != entry.file, !prefix.isEmpty,
-                entry.value.utf8.count <= 4096
+                entry.value.utf8.count <= 65536
             else {
                 throw CgroupError(.invalidValue, field, "is no file of a control group", hint: "name it as memory.high")
             }
             let directory = try unifiedDirectory(of: prefix, file: entry.file, field: field)
-            for line in entry.value.split(separator: "\n") { try directory.write(entry.file, String(line)) }
+            let lines = entry.value.split(separator: "\n")
+            for line in lines { try directory.write(entry.file, String(line)) }
+            // Nothing is a value too: `cpuset.cpus` goes back to the parent's.
+            if lines.isEmpty { try directory.write(entry.file, "\n") }
         }
     }
 
@@ -156,9 +162,9 @@ extension CgroupManager {
                 .unsupported, controller: prefix, field, "cgroup2 is not mounted on this host",
                 hint: "use the limits of cgroup v1")
         }
-        let directory = ControlDirectory(root.mountPoint + path, prefix)
+        let directory = ControlDirectory(root.directory(path), prefix)
         if prefix == "cgroup" {
-            guard Self.coreFiles.contains(file) else {
+            guard !Self.ownFiles.contains(file) else {
                 throw CgroupError(.unsupported, field, "is the runtime's own", hint: "remove it from the configuration")
             }
             return directory
@@ -173,6 +179,8 @@ extension CgroupManager {
                 .unsupported, controller: prefix, field, "the controller is bound to cgroup v1 on this host",
                 hint: "use the limits of cgroup v1")
         }
+        // A controller that we know nothing of was not passed on when the group was made.
+        if !directory.has(file), CgroupController(unifiedName: prefix) == nil { enable([prefix], in: root) }
         guard directory.has(file) else {
             throw CgroupError(
                 .unsupported, controller: prefix, "\(directory.path)/\(file)", "the group has no such file",

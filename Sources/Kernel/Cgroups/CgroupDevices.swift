@@ -17,7 +17,7 @@ extension CgroupManager {
                 .controllerAbsent, controller: "devices", path, "nothing can confine devices on this host",
                 hint: "mount cgroup2 or the v1 devices controller")
         }
-        let directory = ControlDirectory(home.mountPoint + path, "devices")
+        let directory = ControlDirectory(home.directory(path), "devices")
         if home.version == .v1 { return try setOldDevices(policy, directory) }
         do throws(KernelError) {
             let group = try File.open(directory.path, O_RDONLY | O_DIRECTORY)
@@ -61,6 +61,14 @@ extension CgroupManager {
             }
             if !excess.access.isEmpty { try directory.write("devices.deny", excess.kernelText) }
         }
+    }
+
+    /// The rules in force with the v1 controller, for putting them back; nil where a device program holds, which is
+    /// replaced at once or not at all.
+    func oldDeviceRules() throws(CgroupError) -> [DeviceRule]? {
+        guard let home = layout.home(of: .devices), home.version == .v1 else { return nil }
+        let present = try Self.presentDevices(ControlDirectory(home.directory(path), "devices"))
+        return present ?? [DeviceRule(allow: true, .all)]
     }
 
     /// What a group that denies by default allows now; nil for one that allows by default.

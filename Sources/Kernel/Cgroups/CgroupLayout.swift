@@ -54,15 +54,32 @@ package struct CgroupHierarchy: Sendable, Equatable {
     package let controllers: [CgroupController]
     /// The name of a v1 hierarchy without controllers (`systemd`); nil for others.
     package let name: String?
+    /// The group that the mount shows as its root: `/`, unless somebody bound a part of the tree there.
+    package let root: String
+    /// A group below the mount point, as `/user/x`, that paths of groups start from; empty for the mount point itself.
+    package private(set) var base: String
 
     /// Describes a hierarchy; nothing is looked up.
     package init(
-        mountPoint: String, version: Version, controllers: [CgroupController], name: String? = nil
+        mountPoint: String, version: Version, controllers: [CgroupController], name: String? = nil, root: String = "/",
+        base: String = ""
     ) {
         self.mountPoint = mountPoint
         self.version = version
         self.controllers = controllers
         self.name = name
+        self.root = root
+        self.base = base
+    }
+
+    /// The directory of the group at an absolute path.
+    package func directory(_ path: String) -> String { mountPoint + base + path }
+
+    /// The same hierarchy with paths that start from another group.
+    func starting(from base: String) -> CgroupHierarchy {
+        var copy = self
+        copy.base = base
+        return copy
     }
 }
 
@@ -133,7 +150,7 @@ package struct CgroupLayout: Sendable, Equatable {
                 let names = unifiedControllers(hierarchy.mountPoint).split { $0 == " " || $0 == "\n" }
                 hierarchy = CgroupHierarchy(
                     mountPoint: hierarchy.mountPoint, version: .v2,
-                    controllers: names.compactMap { CgroupController(unifiedName: String($0)) })
+                    controllers: names.compactMap { CgroupController(unifiedName: String($0)) }, root: hierarchy.root)
             }
             // The same tree may be mounted again, in a container's root say: the one in the usual place is the host's.
             if let other = found.firstIndex(where: { sameTree($0, hierarchy) }) {
@@ -185,11 +202,12 @@ private struct CgroupMount {
             dash + 3 < fields.count
         else { return nil }
         let type = String(decoding: fields[dash + 1], as: UTF8.self)
+        let root = Self.unescaped(fields[3])
         let mountPoint = Self.unescaped(fields[4])
         device = String(decoding: fields[2], as: UTF8.self)
         switch type {
         case "cgroup2":
-            hierarchy = CgroupHierarchy(mountPoint: mountPoint, version: .v2, controllers: [])
+            hierarchy = CgroupHierarchy(mountPoint: mountPoint, version: .v2, controllers: [], root: root)
         case "cgroup":
             let options = fields[dash + 3].split(separator: UInt8(ascii: ",")).map {
                 String(decoding: $0, as: UTF8.self)
@@ -197,7 +215,8 @@ private struct CgroupMount {
             let name = options.first { $0.hasPrefix("name=") }.map { String($0.dropFirst(5)) }
             let controllers = options.compactMap { CgroupController(rawValue: $0) }
             guard name != nil || !controllers.isEmpty else { return nil }
-            hierarchy = CgroupHierarchy(mountPoint: mountPoint, version: .v1, controllers: controllers, name: name)
+            hierarchy = CgroupHierarchy(
+                mountPoint: mountPoint, version: .v1, controllers: controllers, name: name, root: root)
         default:
             return nil
         }

@@ -9,7 +9,7 @@ import Kernel
 package struct CgroupManager: Sendable, Equatable {
     /// The hierarchies that the group lives in.
     package let layout: CgroupLayout
-    /// Below each hierarchy's mount point: `/martlet/x`.
+    /// Below each hierarchy's mount point, or its `base` there: `/martlet/x`.
     package let path: String
 
     /// - Parameter path: absolute; relative to the mount point of each hierarchy, wherever this process itself is.
@@ -43,15 +43,15 @@ package struct CgroupManager: Sendable, Equatable {
     }
 
     /// The group's directory in every hierarchy.
-    package var directories: [String] { layout.hierarchies.map { $0.mountPoint + path } }
+    package var directories: [String] { layout.hierarchies.map { $0.directory(path) } }
 
     /// Its directory where a controller lives, or nil when the host does not have it.
     package func directory(of controller: CgroupController) -> String? {
-        layout.home(of: controller).map { $0.mountPoint + path }
+        layout.home(of: controller).map { $0.directory(path) }
     }
 
     /// Its directory in cgroup2, or nil where that is not mounted.
-    package var unifiedDirectory: String? { layout.unified.map { $0.mountPoint + path } }
+    package var unifiedDirectory: String? { layout.unified.map { $0.directory(path) } }
 
     /// Whether the group exists in any hierarchy.
     package func exists() -> Bool { directories.contains { access($0, F_OK) == 0 } }
@@ -98,10 +98,18 @@ package struct CgroupManager: Sendable, Equatable {
     ///
     /// - Parameter sibling: a process of the group, when joining a running container: where it moved itself into a
     ///   sub-group (as an init system does), the newcomer goes there, because v2 takes none beside sub-groups.
+    /// - Parameter subgroups: where the process goes instead, when something is asked for.
     /// - Throws: `CgroupError` when the group does not exist.
-    package func unifiedDescriptor(beside sibling: pid_t? = nil) throws(CgroupError) -> OwnedFD? {
-        guard var directory = unifiedDirectory else { return nil }
-        if let sibling, hasInnerGroups(directory), let inner = unifiedGroup(of: sibling) { directory = inner }
+    package func unifiedDescriptor(
+        beside sibling: pid_t? = nil, in subgroups: CgroupSubgroups? = nil
+    ) throws(CgroupError) -> OwnedFD? {
+        guard let home = layout.unified, var directory = unifiedDirectory else { return nil }
+        if let subgroups, !subgroups.isEmpty {
+            try subgroups.check(against: layout)
+            directory += subgroups.path(in: home)
+        } else if let sibling, hasInnerGroups(directory), let inner = unifiedGroup(of: sibling) {
+            directory = inner
+        }
         do {
             return try File.open(directory, O_RDONLY | O_DIRECTORY)
         } catch {
@@ -112,12 +120,15 @@ package struct CgroupManager: Sendable, Equatable {
     /// The way into the group's v1 hierarchies for a process that is made later; cgroup2 is entered by
     /// CLONE_INTO_CGROUP.
     ///
+    /// - Parameter subgroups: groups below this one to enter instead, which must exist.
     /// - Throws: `CgroupError` naming the controller and the file.
-    package func entry() throws(CgroupError) -> CgroupEntry {
+    package func entry(in subgroups: CgroupSubgroups? = nil) throws(CgroupError) -> CgroupEntry {
+        try subgroups?.check(against: layout)
         var files: [CgroupEntry.File] = []
         for hierarchy in layout.hierarchies where hierarchy.version == .v1 {
             let blame = hierarchy.controllers.first?.rawValue ?? "cgroup"
-            files.append(try CgroupEntry.File(ControlDirectory(hierarchy.mountPoint + path, blame)))
+            let place = hierarchy.directory(path) + (subgroups?.path(in: hierarchy) ?? "")
+            files.append(try CgroupEntry.File(ControlDirectory(place, blame)))
         }
         return CgroupEntry(files: files)
     }
@@ -172,7 +183,7 @@ extension CgroupManager {
         let chosen =
             preferred.lazy.compactMap { controller in old.first { $0.controllers.contains(controller) } }.first
             ?? old.first
-        return [layout.unified, chosen].compactMap { $0 }.map { ControlDirectory($0.mountPoint + path) }
+        return [layout.unified, chosen].compactMap { $0 }.map { ControlDirectory($0.directory(path)) }
     }
 
     /// The first pids of a list, for an error.
@@ -206,10 +217,10 @@ extension CgroupManager {
             }
             return errno
         }
-        let full = hierarchy.mountPoint + path
+        let full = hierarchy.directory(path)
         var number = attempt(full)
         if number == ENOENT {
-            var directory = hierarchy.mountPoint
+            var directory = hierarchy.directory("")
             for component in path.split(separator: "/") {
                 directory += "/" + component
                 number = attempt(directory)
@@ -229,7 +240,7 @@ extension CgroupManager {
 
     /// Fills empty cpusets from their parents, from the top down.
     private func initialiseCpuset(_ hierarchy: CgroupHierarchy) throws(CgroupError) {
-        var parent = ControlDirectory(hierarchy.mountPoint, "cpuset")
+        var parent = ControlDirectory(hierarchy.directory(""), "cpuset")
         for component in path.split(separator: "/") {
             let directory = parent.child(String(component))
             for file in ["cpuset.cpus", "cpuset.mems"] where try directory.read(file).isEmpty {
@@ -242,13 +253,17 @@ extension CgroupManager {
     /// Enables in each parent what it has and does not pass on. A refusal is no error here: a limit that needs the
     /// controller says so.
     private func enableControllers(_ hierarchy: CgroupHierarchy) {
-        let wanted = hierarchy.controllers.compactMap(\.unifiedName)
+        enable(hierarchy.controllers.compactMap(\.unifiedName), in: hierarchy)
+    }
+
+    /// Passes controllers of cgroup v2, by name, on to the group, as far as its parents allow it.
+    func enable(_ wanted: [String], in hierarchy: CgroupHierarchy) {
         func names(_ text: String?) -> [String] { (text ?? "").split(separator: " ").map { String($0) } }
-        let leaf = ControlDirectory(hierarchy.mountPoint + path)
+        let leaf = ControlDirectory(hierarchy.directory(path))
         let present = names(leaf.readIfPresent("cgroup.controllers"))
         if wanted.allSatisfy({ present.contains($0) }) { return }
         var directory = ControlDirectory(hierarchy.mountPoint)
-        for component in path.split(separator: "/") {
+        for component in (hierarchy.base + path).split(separator: "/") {
             let enabled = names(directory.readIfPresent("cgroup.subtree_control"))
             let missing = wanted.filter { !enabled.contains($0) }
             if !missing.isEmpty {
@@ -267,14 +282,16 @@ extension CgroupManager {
 
     /// The cgroup2 directory of a process, if it lies in this group.
     private func unifiedGroup(of pid: pid_t) -> String? {
-        guard let root = layout.unified?.mountPoint, let text = try? File.text("/proc/\(pid)/cgroup") else {
+        guard let home = layout.unified, let text = try? File.text("/proc/\(pid)/cgroup") else {
             return nil
         }
         for line in text.split(separator: "\n") where line.hasPrefix("0::") {
             let group = String(line.dropFirst(3))
-            let inside = group == path || group.hasPrefix(path + "/")
+            let shown = home.root == "/" ? "" : home.root
+            let own = shown + home.base + path
+            let inside = group == own || group.hasPrefix(own + "/")
             guard inside, !group.split(separator: "/").contains("..") else { return nil }
-            return root + group
+            return home.mountPoint + group.dropFirst(shown.count)
         }
         return nil
     }

@@ -2,7 +2,8 @@
 package struct CgroupResources: Sendable, Equatable {
     /// `linux.resources.cpu`.
     package struct CPU: Sendable, Equatable {
-        /// Relative weight: 2 to 262144, 1024 for an ordinary group; values outside are brought inside. 0 is nil.
+        /// Relative weight: 2 to 262144, 1024 for an ordinary group. 0 is nil. v1 refuses a value outside; v2, where
+        /// it becomes another scale, takes it as the nearer end.
         package var shares: UInt64?
         /// Microseconds per period; negative for no limit. 0 is nil.
         package var quota: Int64?
@@ -35,9 +36,9 @@ package struct CgroupResources: Sendable, Equatable {
         package var swap: Int64?
         /// Ignored with a notice: the kernel has no such limit any more.
         package var kernel: Int64?
-        /// Bytes of TCP buffers; v1 only.
+        /// Bytes of TCP buffers; v1 only, negative for no limit.
         package var kernelTCP: Int64?
-        /// 0 to 100; v1 only.
+        /// 0 to 100; v1 only. The largest number, -1 to some engines, is nil.
         package var swappiness: UInt64?
         /// v1 only.
         package var disableOOMKiller: Bool?

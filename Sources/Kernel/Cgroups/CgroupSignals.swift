@@ -133,7 +133,7 @@ extension CgroupManager {
     private var oldFreezerIfPresent: ControlDirectory? {
         guard let home = layout.hierarchies.first(where: { $0.version == .v1 && $0.controllers.contains(.freezer) })
         else { return nil }
-        let group = ControlDirectory(home.mountPoint + path, "freezer")
+        let group = ControlDirectory(home.directory(path), "freezer")
         return group.has("freezer.state") ? group : nil
     }
 
