@@ -208,7 +208,7 @@ let package = Package(
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ], linker: packedRelocations),
         // tests
-        tests("CgroupsTests", ["Cgroups", "DeviceNodes"]),
+        tests("CgroupsTests", ["Cgroups", "DeviceNodes", "Kernel"]),
         tests("ConfinementTests", ["Confinement", "Kernel", "CSeccomp", "CCapabilities"]),
         tests("DeviceNodesTests", ["DeviceNodes"]),
         tests("ContainerRuntimeTests", ["ContainerRuntime", "OCISpec", "Kernel", "JSON"]),
