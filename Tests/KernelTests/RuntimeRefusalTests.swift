@@ -169,7 +169,7 @@ extension KernelSuite {
         }
 
         @Test(arguments: [
-            ["--systemd-cgroup", "list"], ["--nosuch", "list"], ["list", "--format", "xml"], ["checkpoint", "x"],
+            ["--nosuch", "list"], ["list", "--format", "xml"], ["checkpoint", "x"],
             ["nosuch"], ["create"], ["create", "--no-pivot", "x"], ["create", "a", "b"], ["kill"], ["state"],
             ["exec", "c1"], ["exec", "--cgroup", "a", "c1", "true"], ["--log-format", "xml", "list"],
             ["create", "--preserve-fds", "-1", "x"], ["--rootless", "true", "list"],

@@ -1,28 +1,34 @@
 import Cgroups
 import DeviceNodes
 import JSON
+import Kernel
 import OCISpec
 
 /// Where a container's cgroups are, in the runtime's record: enough to find them again without looking for mounts.
 struct CgroupRecord: Sendable, Equatable {
     let manager: CgroupManager
+    /// The unit that the group belongs to; nil where groups are made directly.
+    let scope: SystemdScope?
 
-    init(_ manager: CgroupManager) { self.manager = manager }
-
-    /// The cgroup of a new container: what the configuration says, from the root of every hierarchy; without a path a
-    /// group of the container's own name.
-    init(path: String?, id: ContainerID) throws {
-        var place = path ?? ""
-        if place.isEmpty { place = "/martlet-\(id)" }
-        if !place.hasPrefix("/") {
-            guard !place.contains(":") else {
-                throw RefusedField("linux.cgroupsPath", "'\(place)' is a path for systemd, which is not supported")
-            }
-            place = "/" + place
+    /// The cgroup of a new container: an absolute path counts from the root of every hierarchy, a relative one from the
+    /// runtime's own groups; without a path it is a group of the container's own name at the root.
+    ///
+    /// - Parameter systemd: systemd makes the group, and the path is `slice:prefix:name`.
+    init(path: String?, id: ContainerID, systemd: Bool) throws {
+        if systemd {
+            (manager, scope) = try Self.managed(path, id)
+            return
         }
-        let path = place
+        scope = nil
+        let place = path.flatMap { $0.isEmpty ? nil : $0 } ?? "/martlet-\(id)"
+        guard place.hasPrefix("/") || !place.contains(":") else {
+            throw RefusedField("linux.cgroupsPath", "'\(place)' is a path for systemd: call with --systemd-cgroup")
+        }
         manager = try withContext("config.json: linux.cgroupsPath") {
-            try CgroupManager(layout: try CgroupLayout.detect(), path: path)
+            var layout = try CgroupLayout.detect()
+            guard !place.hasPrefix("/") else { return try CgroupManager(layout: layout, path: place) }
+            layout = try layout.startingFromOwnGroups(try File.text("/proc/self/cgroup"))
+            return try CgroupManager(layout: layout, path: "/" + place)
         }
     }
 
@@ -32,9 +38,13 @@ struct CgroupRecord: Sendable, Equatable {
                 mountPoint: try reader.string("mountPoint"),
                 version: try reader.int64("version") == 1 ? .v1 : .v2,
                 controllers: try reader.map("controllers") { controller throws(JSONError) in try controller.choice() },
-                name: try reader.optionalString("name"))
+                name: try reader.optionalString("name"), root: try reader.optionalString("root") ?? "/",
+                base: try reader.optionalString("base") ?? "")
         }
         manager = try CgroupManager(layout: CgroupLayout(hierarchies), path: try reader.string("path"))
+        scope = try reader.optionalObject("scope").map { scope in
+            try SystemdScope(slice: try scope.string("slice"), unit: try scope.string("unit"))
+        }
     }
 
     var json: JSONValue {
@@ -44,9 +54,13 @@ struct CgroupRecord: Sendable, Equatable {
                 "controllers": .array(hierarchy.controllers.map { .string($0.rawValue) }),
             ]
             if let name = hierarchy.name { object["name"] = .string(name) }
+            if hierarchy.root != "/" { object["root"] = .string(hierarchy.root) }
+            if !hierarchy.base.isEmpty { object["base"] = .string(hierarchy.base) }
             return JSONValue.object(object)
         }
-        return ["path": .string(manager.path), "hierarchies": .array(hierarchies)]
+        var object: JSONObject = ["path": .string(manager.path), "hierarchies": .array(hierarchies)]
+        if let scope { object["scope"] = ["slice": .string(scope.slice), "unit": .string(scope.unit)] }
+        return .object(object)
     }
 }
 

@@ -10,7 +10,7 @@ extension StateStore {
         failpoint("runtime.destroy")
         let cgroup = record.cgroup.manager
         if !record.ownsPids { try cgroup.kill() }
-        try cgroup.delete()
+        try record.cgroup.remove()
         try record.resourceControl?.remove()
         try remove(record.id)
         for hook in record.poststop {

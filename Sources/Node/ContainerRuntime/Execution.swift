@@ -15,6 +15,8 @@ struct ExecutionOptions {
     var detach: Bool
     var ignorePaused: Bool
     var keptDescriptors: Int32
+    /// Where below the container's cgroup the process goes.
+    var subgroups: CgroupSubgroups? = nil
 }
 
 /// Runs another process in a running container: the runtime's side.
@@ -47,8 +49,8 @@ struct Execution {
         }
         let foreground = options.detach ? nil : try Foreground()
         let manager = record.cgroup.manager
-        let cgroup = try SharedFD(optional: manager.unifiedDescriptor(beside: record.pid))
-        let cgroupEntry = try manager.entry()
+        let cgroup = try SharedFD(optional: manager.unifiedDescriptor(beside: record.pid, in: options.subgroups))
+        let cgroupEntry = try manager.entry(in: options.subgroups)
         let sockets = try UnixSocket.pair(.packets)
         let namespaces = NamespacePlan(entering: first, record.namespaces)
         let affinity = try options.process.execCPUAffinity.map { try ProcessorAffinityPlan($0) }

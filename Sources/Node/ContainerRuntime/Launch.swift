@@ -22,6 +22,8 @@ struct LaunchOptions {
     var startsAtOnce: Bool
     /// The caller stays and relays a terminal.
     var foreground: Bool
+    /// systemd makes the cgroup.
+    var systemdCgroup = false
 }
 
 /// A container whose process exists.
@@ -44,7 +46,8 @@ struct Launcher {
     func launch() throws -> LaunchedContainer {
         let spec = try loadSpec()
         try checkTerminal(spec)
-        let cgroup = try CgroupRecord(path: spec.linux?.cgroupsPath, id: options.id)
+        let cgroup = try CgroupRecord(
+            path: spec.linux?.cgroupsPath, id: options.id, systemd: options.systemdCgroup)
         var filter = Filter()
         if let seccomp = spec.linux?.seccomp { filter = try Filter(seccomp, cache: store.filters, log: log) }
         let rules = try DeviceRules.of(spec.linux?.resources)
@@ -63,24 +66,33 @@ struct Launcher {
         var record = self.record(spec, plan, filter)
         record.resourceControl = control
         var cleanup = Cleanup(store: store, record: record)
+        var holder: ScopeHolder?
         do {
             try store.write(record)
             if !filter.bytes.isEmpty { try store.write(filter: filter.bytes, of: options.id) }
             failpoint("runtime.before_cgroup")
+            if let scope = cgroup.scope {
+                holder = try ScopeHolder(scope, id: options.id, annotations: spec.annotations, lock: lock.raw)
+            }
             try cgroup.manager.create()
             cleanup.hasCgroup = true
             if let resources = spec.linux?.resources {
-                for notice in try cgroup.manager.apply(CgroupResources(resources)) {
-                    log.write(.warning, "\(notice)")
-                }
+                let notices = try cgroup.manager.apply(CgroupResources(resources))
+                try LimitNotices.check(notices)
+                LimitNotices.report(notices, log: log)
+                try cgroup.tellSystemd(of: CgroupResources(resources))
             }
+            if let owner = CgroupOwnership.owner(spec) { try cgroup.manager.delegate(to: owner) }
             try cgroup.manager.setDevices(rules)
             if let control {
                 try control.create()
                 cleanup.resourceControl = control
             }
-            return try start(plan, &record, &cleanup, lock)
+            let container = try start(plan, &record, &cleanup, lock)
+            holder?.end()
+            return container
         } catch {
+            holder?.end()
             cleanup.run(log: log)
             throw error
         }
@@ -220,7 +232,7 @@ private struct Cleanup {
             }
             let manager = record.cgroup.manager
             if hasCgroup && !record.ownsPids { try manager.kill() }
-            if hasCgroup { try manager.delete() }
+            if hasCgroup { try record.cgroup.remove() }
             try resourceControl?.remove()
             try store.remove(record.id)
         } catch {

@@ -56,7 +56,7 @@ extension RootFilesystem {
         of hierarchy: CgroupHierarchy, _ path: String, _ attributes: MountAttributes
     ) throws -> OwnedFD {
         guard plan.namespaces.makesCgroup else {
-            let tree = try Mounts.clone(hierarchy.mountPoint + path, recursive: false)
+            let tree = try Mounts.clone(hierarchy.directory(path), recursive: false)
             try Mounts.change(tree.raw, set: attributes, subject: hierarchy.mountPoint)
             return tree
         }

@@ -37,7 +37,10 @@ package enum RuntimeProgram {
             }
             try refuseGlobals(global)
             let store = StateStore(root: global.value("root") ?? defaultRoot)
-            return try verb.body(Invocation(store: store, log: log, arguments: own, commandLine: arguments))
+            return try verb.body(
+                Invocation(
+                    store: store, log: log, arguments: own, commandLine: arguments,
+                    systemdCgroup: global.has("systemd-cgroup")))
         } catch {
             log.fail("\(error)")
             return failure
@@ -53,7 +56,7 @@ package enum RuntimeProgram {
         Flag("log", value: "FILE", help: "append errors and warnings to a file"),
         Flag("log-format", value: "FORMAT", help: "text (default) or json"),
         Flag("debug", help: "log more"),
-        Flag("systemd-cgroup", help: "not supported: cgroups are made directly"),
+        Flag("systemd-cgroup", help: "have systemd make the cgroups: cgroupsPath is slice:prefix:name"),
         Flag("rootless", value: "BOOL", help: "auto or false; true is not supported"),
         Flag("version", "v", help: "print the version"), helpFlag,
     ]
@@ -76,9 +79,6 @@ package enum RuntimeProgram {
     }
 
     private static func refuseGlobals(_ global: Arguments) throws {
-        if global.has("systemd-cgroup") {
-            throw RuntimeError("--systemd-cgroup is not supported: leave it out, cgroups are made directly")
-        }
         if let rootless = global.value("rootless"), rootless != "auto", rootless != "false" {
             throw RuntimeError("--rootless=\(rootless) is not supported: this runtime needs root")
         }
@@ -100,6 +100,8 @@ struct Invocation {
     let arguments: Arguments
     /// As the program got it, for executing itself again.
     let commandLine: [String]
+    /// `--systemd-cgroup`, which says how containers are made; for others their record does.
+    let systemdCgroup: Bool
 
     /// The container id, the first positional argument.
     func containerID() throws -> ContainerID { try ContainerID(arguments.positional[0]) }

@@ -26,10 +26,10 @@ struct Validation {
         try validation.checkNamespaces(linux)
         try validation.checkNames(linux)
         try validation.checkPaths(linux)
+        if let resources = linux.resources { try check(resources, path: "linux.resources") }
         try SysctlCheck(linux: linux).run()
         try checkAttributes(linux)
         try validation.checkNetDevices(linux)
-        try validation.checkRDMA(linux)
     }
 
     static func checkVersion(_ version: String) throws {

@@ -5,7 +5,7 @@ package struct ResourcesSpec: OCIDocument {
     package var devices: [DeviceRuleSpec]
     package var memory: MemorySpec?
     package var cpu: CPUSpec?
-    /// The largest number of tasks (`pids.limit`); 0 or less: unlimited.
+    /// The largest number of tasks (`pids.limit`); negative: unlimited, 0 is a limit too.
     package var pidsLimit: Int64?
     package var blockIO: BlockIOSpec?
     package var hugepageLimits: [HugepageLimit]

@@ -29,12 +29,6 @@ extension Validation {
 }
 
 extension Validation {
-    /// Checks `linux.resources.rdma`; whether the host limits RDMA devices is seen when the cgroup is set up.
-    func checkRDMA(_ linux: LinuxSpec) throws {
-        for (device, limit) in linux.resources?.rdma ?? [:] where limit.hcaHandles == nil && limit.hcaObjects == nil {
-            throw RefusedField("linux.resources.rdma.\(device.prefix(64))", "needs hcaHandles or hcaObjects")
-        }
-    }
 }
 
 extension LinkTransfer {

@@ -37,7 +37,8 @@ enum LaunchArguments {
             id: try call.containerID(), bundle: String(cString: resolved),
             consoleSocket: arguments.value("console-socket"), pidFile: arguments.value("pid-file"),
             newKeyring: !arguments.has("no-new-keyring"), keptDescriptors: try keptDescriptors(arguments),
-            activation: activationEnvironment, startsAtOnce: startsAtOnce, foreground: foreground)
+            activation: activationEnvironment, startsAtOnce: startsAtOnce, foreground: foreground,
+            systemdCgroup: call.systemdCgroup)
     }
 
     /// What tells a program about descriptors of socket activation, see sd_listen_fds(3).

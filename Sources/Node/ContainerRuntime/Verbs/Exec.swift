@@ -1,3 +1,4 @@
+import Cgroups
 import JSON
 import Kernel
 import OCISpec
@@ -22,21 +23,21 @@ extension Verb {
             Flag("no-new-privs", help: "set no_new_privs"),
             Flag("cap", "c", value: "CAP", help: "add a capability"),
             Flag("preserve-fds", value: "N", help: "pass N more descriptors, from 3 on (after $LISTEN_FDS)"),
-            Flag("cgroup", value: "PATH", help: "not supported"),
+            Flag("cgroup", value: "PATH", help: "a cgroup below the container's: [CONTROLLER,...:]PATH"),
             Flag("ignore-paused", help: "also in a paused container"),
         ],
         failureStatus: 255
     ) { call in
         let arguments = call.arguments
         try arguments.require("exec", atLeast: arguments.value("process") == nil ? 2 : 1, atMost: .max)
-        if !(arguments.value("cgroup") ?? "").isEmpty { throw RuntimeError("exec: --cgroup is not supported") }
         try SelfProtection.ensure(call.commandLine)
         let record = try call.store.require(try call.containerID())
         let options = ExecutionOptions(
             id: record.id, process: try ExecArguments.process(arguments, record),
             consoleSocket: arguments.value("console-socket"), pidFile: arguments.value("pid-file"),
             detach: arguments.has("detach"), ignorePaused: arguments.has("ignore-paused"),
-            keptDescriptors: try LaunchArguments.keptDescriptors(arguments))
+            keptDescriptors: try LaunchArguments.keptDescriptors(arguments),
+            subgroups: try ExecArguments.subgroups(arguments))
         do {
             return try Execution(store: call.store, log: call.log, record: record, options: options).run()
         } catch {
@@ -95,6 +96,12 @@ enum ExecArguments {
         }
         try Validation.check(process, path: "process")
         return process
+    }
+
+    /// `--cgroup`; nil without it.
+    static func subgroups(_ arguments: Arguments) throws -> CgroupSubgroups? {
+        let texts = arguments.all("cgroup").filter { !$0.isEmpty }
+        return texts.isEmpty ? nil : try withContext("--cgroup") { try CgroupSubgroups(texts) }
     }
 
     /// `UID` or `UID:GID`, decimal numbers and nothing else: a name, a sign or a number out of range is an error, never

@@ -25,7 +25,7 @@ enum Features {
                 "namespaces": list(NamespaceSpec.Kind.allCases.map(\.rawValue).sorted()),
                 "capabilities": list(CapabilitySet.known().names),
                 "cgroup": [
-                    "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,
+                    "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true,
                 ],
                 "seccomp": seccomp,
                 // What the runtime does where the kernel has it; a container that asks in vain is refused.

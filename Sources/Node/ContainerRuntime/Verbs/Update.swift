@@ -9,16 +9,24 @@ extension Verb {
         name: "update", usage: "[command options] <container-id>", summary: "change the limits of a container",
         flags: [
             Flag("resources", "r", value: "FILE", help: "read all limits from a file (- is standard input), as JSON"),
-            Flag("memory", value: "BYTES", help: "memory; -1: no limit"),
+            Flag("memory", value: "BYTES", help: "memory, as 64M; -1: no limit"),
             Flag("memory-reservation", value: "BYTES", help: "memory that is reclaimed last"),
             Flag("memory-swap", value: "BYTES", help: "memory and swap together; -1: no limit"),
-            Flag("cpu-shares", value: "N", help: "relative weight"),
+            Flag("cpu-share", "cpu-shares", value: "N", help: "relative weight"),
             Flag("cpu-period", value: "US", help: "period of the quota, in microseconds"),
-            Flag("cpu-quota", value: "US", help: "time in a period, in microseconds"),
+            Flag("cpu-quota", value: "US", help: "time in a period, in microseconds; -1: no limit"),
+            Flag("cpu-burst", value: "US", help: "time that may be saved up, in microseconds"),
+            Flag("cpu-rt-period", value: "US", help: "period of the real-time budget"),
+            Flag("cpu-rt-runtime", value: "US", help: "real-time budget in a period"),
+            Flag("cpu-idle", value: "0|1", help: "1: run only when nobody else does"),
             Flag("cpuset-cpus", value: "LIST", help: "CPUs, as 0-2,5"),
             Flag("cpuset-mems", value: "LIST", help: "memory nodes"),
             Flag("pids-limit", value: "N", help: "processes and threads; -1: no limit"),
             Flag("blkio-weight", value: "N", help: "relative weight, 10 to 1000"),
+            Flag("kernel-memory", value: "BYTES", help: "without effect: kernels have no such limit"),
+            Flag("kernel-memory-tcp", value: "BYTES", help: "TCP buffers; cgroup v1 only"),
+            Flag("l3-cache-schema", value: "SCHEMA", help: "not supported"),
+            Flag("mem-bw-schema", value: "SCHEMA", help: "not supported"),
         ]
     ) { call in
         try call.arguments.require("update", atLeast: 1, atMost: 1)
@@ -27,10 +35,14 @@ extension Verb {
         let record = try call.store.require(id)
         guard try call.store.status(record) != .stopped else { throw RuntimeError.notRunning }
         let resources = try UpdateArguments.resources(call.arguments)
-        for notice in try record.cgroup.manager.apply(CgroupResources(resources)) {
-            call.log.write(.warning, "\(notice)")
+        try Validation.check(resources, path: "resources")
+        let limits = CgroupResources(resources)
+        let rules = resources.devices.isEmpty ? nil : try DeviceRules.of(resources)
+        let notices = try record.cgroup.manager.update(limits, devices: rules) { notices throws(CgroupError) in
+            try LimitNotices.check(notices)
+            try record.cgroup.tellSystemd(of: limits)
         }
-        if !resources.devices.isEmpty { try record.cgroup.manager.setDevices(DeviceRules.of(resources)) }
+        LimitNotices.report(notices, log: call.log)
         _ = consume lock
         return 0
     }
@@ -39,22 +51,42 @@ extension Verb {
 /// The limits that `update` describes.
 private enum UpdateArguments {
     static func resources(_ arguments: Arguments) throws -> ResourcesSpec {
-        if let path = arguments.value("resources") {
+        for flag in ["l3-cache-schema", "mem-bw-schema"] where !(arguments.value(flag) ?? "").isEmpty {
+            throw RuntimeError("update: --\(flag) is not supported")
+        }
+        if let path = arguments.value("resources"), !path.isEmpty {
             let bytes = path == "-" ? try Descriptor.readAll(0, limit: 4 << 20) : try File.read(path, limit: 4 << 20)
             return try withContext("--resources") { try ResourcesSpec(parsing: bytes) }
         }
+        /// An empty text is a flag that was not given, as engines write it.
+        func given(_ flag: String) -> String? { arguments.value(flag).flatMap { $0.isEmpty ? nil : $0 } }
         func number<Number: FixedWidthInteger>(_ flag: String) throws -> Number? {
-            guard let text = arguments.value(flag) else { return nil }
+            guard let text = given(flag) else { return nil }
             guard let number = Number(text) else { throw RuntimeError("--\(flag): '\(text)' is no number for it") }
             return number
         }
+        func size(_ flag: String) throws -> Int64? {
+            guard let text = given(flag) else { return nil }
+            if text == "-1" { return -1 }
+            guard let size = ByteSize.parse(text) else {
+                throw RuntimeError("--\(flag): '\(text)' is no size such as 1048576, 64M or -1")
+            }
+            return size
+        }
         var resources = ResourcesSpec()
-        resources.memory = MemorySpec(
-            limit: try number("memory"), reservation: try number("memory-reservation"), swap: try number("memory-swap"))
+        var memory = MemorySpec(
+            limit: try size("memory"), reservation: try size("memory-reservation"), swap: try size("memory-swap"))
+        memory.kernel = try size("kernel-memory")
+        memory.kernelTCP = try size("kernel-memory-tcp")
+        resources.memory = memory
         var cpu = CPUSpec(
-            shares: try number("cpu-shares"), quota: try number("cpu-quota"), period: try number("cpu-period"))
-        cpu.cpus = arguments.value("cpuset-cpus")
-        cpu.mems = arguments.value("cpuset-mems")
+            shares: try number("cpu-share"), quota: try number("cpu-quota"), period: try number("cpu-period"))
+        cpu.burst = try number("cpu-burst")
+        cpu.realtimePeriod = try number("cpu-rt-period")
+        cpu.realtimeRuntime = try number("cpu-rt-runtime")
+        cpu.idle = try number("cpu-idle")
+        cpu.cpus = given("cpuset-cpus")
+        cpu.mems = given("cpuset-mems")
         resources.cpu = cpu
         resources.pidsLimit = try number("pids-limit")
         if let weight: UInt16 = try number("blkio-weight") {
@@ -62,5 +94,39 @@ private enum UpdateArguments {
             resources.blockIO?.weight = weight
         }
         return resources
+    }
+}
+
+/// Sizes as people write them for containers: a number, perhaps with a fraction, and a unit of 1024: `512k`, `1.5GiB`.
+enum ByteSize {
+    /// - Returns: bytes, fractions of one cut off; nil for what is no size or too large.
+    static func parse(_ text: String) -> Int64? {
+        var rest = Substring(text)
+        let whole = rest.prefix { $0.isASCII && $0.isNumber }
+        rest = rest.dropFirst(whole.count)
+        var fraction: Substring = ""
+        if rest.first == "." {
+            fraction = rest.dropFirst().prefix { $0.isASCII && $0.isNumber }
+            rest = rest.dropFirst(1 + fraction.count)
+            guard !fraction.isEmpty else { return nil }
+        }
+        guard !whole.isEmpty, let units = Int64(whole), fraction.count <= 9 else { return nil }
+        if rest.first == " " { rest = rest.dropFirst() }
+        var unit = rest.lowercased()
+        if unit.hasSuffix("b") { unit.removeLast() }
+        if unit.count == 2, unit.hasSuffix("i") { unit.removeLast() }
+        guard let power = ["", "k", "m", "g", "t", "p"].firstIndex(of: unit) else {
+            return nil
+        }
+        let factor = Int64(1) << Int64(10 * power)
+        let (product, overflow) = units.multipliedReportingOverflow(by: factor)
+        guard !overflow else { return nil }
+        // At most nine digits and 2^50: the quotient fits, the product in a wider type.
+        let digits = UInt64(fraction) ?? 0
+        let scale = fraction.reduce(into: UInt64(1)) { scale, _ in scale *= 10 }
+        let wide = digits.multipliedFullWidth(by: UInt64(factor))
+        let part = scale.dividingFullWidth(wide).quotient
+        let (sum, tooLarge) = product.addingReportingOverflow(Int64(part))
+        return tooLarge ? nil : sum
     }
 }
