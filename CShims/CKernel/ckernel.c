@@ -14,6 +14,7 @@
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 
 _Static_assert(sizeof(struct ck_open_how) == sizeof(struct open_how), "open_how");
 #define SAME(a, b) _Static_assert((unsigned long)(a) == (unsigned long)(b), #a)
@@ -37,6 +38,10 @@ SAME(CK_MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NODIRATIME); SAME(CK_MOUNT_ATTR_ATIME,
 SAME(CK_MOUNT_ATTR_IDMAP, MOUNT_ATTR_IDMAP); SAME(CK_MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_NOSYMFOLLOW);
 SAME(CK_CLOSE_RANGE_CLOEXEC, CLOSE_RANGE_CLOEXEC); SAME(CK_P_PIDFD, P_PIDFD);
 SAME(CK_RENAME_NOREPLACE, RENAME_NOREPLACE); SAME(CK_RENAME_EXCHANGE, RENAME_EXCHANGE);
+SAME(CK_SECCOMP_SET_MODE_FILTER, SECCOMP_SET_MODE_FILTER); SAME(CK_SECCOMP_FLAG_TSYNC, SECCOMP_FILTER_FLAG_TSYNC);
+SAME(CK_SECCOMP_FLAG_LOG, SECCOMP_FILTER_FLAG_LOG); SAME(CK_SECCOMP_FLAG_SPEC_ALLOW, SECCOMP_FILTER_FLAG_SPEC_ALLOW);
+SAME(CK_SECCOMP_FLAG_NEW_LISTENER, SECCOMP_FILTER_FLAG_NEW_LISTENER);
+SAME(CK_SECCOMP_FLAG_WAIT_KILLABLE_RECV, SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
 SAME(CK_PROC_SUPER_MAGIC, PROC_SUPER_MAGIC); SAME(CK_CGROUP2_SUPER_MAGIC, CGROUP2_SUPER_MAGIC);
 SAME(CK_TMPFS_MAGIC, TMPFS_MAGIC); SAME(CK_OVERLAYFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC);
 SAME(CK_NSFS_MAGIC, NSFS_MAGIC);
@@ -45,6 +50,10 @@ long ck_openat2(int dirfd, const char *path, const struct ck_open_how *how) {
     return syscall(SYS_openat2, dirfd, path, how, sizeof *how);
 }
 long ck_pidfd_open(pid_t pid, unsigned int flags) { return syscall(SYS_pidfd_open, pid, flags); }
+long ck_pidfd_getfd(int pidfd, int number) { return syscall(SYS_pidfd_getfd, pidfd, number, 0); }
+long ck_seccomp(unsigned int operation, unsigned int flags, const void *argument) {
+    return syscall(SYS_seccomp, operation, flags, argument);
+}
 long ck_pidfd_send_signal(int pidfd, int sig) { return syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0); }
 long ck_close_range(unsigned int first, unsigned int last, unsigned int flags) {
     return syscall(SYS_close_range, first, last, flags);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -107,6 +108,44 @@ static void close_others(const struct cs_process *process) {
     if (failed) fail(process, "close_range", NULL);
 }
 
+// How often a process looks whether its listener was taken: at least seconds, whatever the processor.
+#define MOST_LOOKS (1ULL << 33)
+
+static inline void rest(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+// Loads a filter that asks somebody else about calls. Its listener is close-on-exec, so the runtime has to take a copy
+// before execve; and from the moment the filter holds, every call may be one that waits for an answer which only the
+// owner of that copy can give. So all that needs a call is done before: the runtime learns which number the listener
+// will have, and a page of memory that both see tells when it has the copy.
+static void load_with_listener(const struct cs_process *process, struct sock_fprog *program) {
+    int file = (int)syscall(SYS_memfd_create, "listener", MFD_CLOEXEC);
+    if (file < 0 || ftruncate(file, 1) < 0) fail(process, "make a page for the seccomp listener", NULL);
+    const unsigned char *taken = mmap(NULL, 1, PROT_READ, MAP_SHARED, file, 0);
+    if (taken == MAP_FAILED) fail(process, "map a page for the seccomp listener", NULL);
+    // The lowest free number is what the listener gets; until then nothing else does.
+    int number = fcntl(process->socket, F_DUPFD_CLOEXEC, 0);
+    if (number < 0) fail(process, "find a number for the seccomp listener", NULL);
+    close(number);
+    if (cs_send(process->socket, CS_LISTENER, number, NULL, 0, file) < 0) _exit(1);
+    struct cs_message message;
+    int descriptor;
+    // The runtime is gone, or gave up: so do we.
+    if (cs_receive(process->socket, &message, &descriptor) <= 0 || message.kind != CS_GO) _exit(1);
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, process->filter_flags, program) < 0)
+        fail(process, "load the seccomp filter with a listener", NULL);
+    for (unsigned long long looks = 0; !__atomic_load_n(taken, __ATOMIC_ACQUIRE); looks++) {
+        // Nobody takes it any more, and no call is safe: not even the one that ends a process.
+        if (looks == MOST_LOOKS) __builtin_trap();
+        rest();
+    }
+}
+
 _Noreturn void cs_execute(const struct cs_process *process) {
     reset_signals();
     for (int i = 0; i < process->limit_count; i++) {
@@ -129,7 +168,9 @@ _Noreturn void cs_execute(const struct cs_process *process) {
         fail(process, "prctl(PR_SET_NO_NEW_PRIVS)", NULL);
     if (process->filter) {
         struct sock_fprog program = { process->filter_length, (struct sock_filter *)process->filter };
-        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, process->filter_flags, &program) < 0)
+        if (process->filter_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)
+            load_with_listener(process, &program);
+        else if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, process->filter_flags, &program) < 0)
             fail(process, "load the seccomp filter", NULL);
     }
     // From here on the filter decides which calls are left: execve, and on failure sendmsg and exit_group.

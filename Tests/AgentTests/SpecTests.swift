@@ -150,6 +150,21 @@ struct SpecTests {
         #expect(spec.syscalls.contains { !$0.args.isEmpty })
     }
 
+    @Test("A profile that would have the node's root connect to a socket is refused")
+    func seccompAgent() throws {
+        let silent = #"{"defaultAction":"SCMP_ACT_ALLOW"}"#
+        #expect(
+            try builder { $0.seccomp = .profile(json: silent) }.build().linux?.seccomp?.defaultAction
+                == "SCMP_ACT_ALLOW")
+        for profile in [
+            #"{"defaultAction":"SCMP_ACT_NOTIFY"}"#,
+            #"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/run/x.sock"}"#,
+            #"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+        ] {
+            #expect(throws: ExecutorFailure.self) { try builder { $0.seccomp = .profile(json: profile) }.build() }
+        }
+    }
+
     @Test("The words of an OCI runtime tell 127 from 126 from the rest")
     func exitCodes() {
         #expect(ExecutorFailure.shellCode(#"exec: "x": executable file not found in $PATH"#) == 127)

@@ -127,10 +127,32 @@ extension KernelSuite {
             Case("mounts[6]") {
                 $0.mounts.append(MountSpec(destination: "/mnt", type: "bind", source: "/nowhere", options: ["bind"]))
             },
-            Case("SCMP_ACT_NOTIFY") { $0.linux?.seccomp = SeccompSpec(defaultAction: "SCMP_ACT_NOTIFY") },
+            Case("linux.seccomp.listenerPath") { $0.linux?.seccomp = SeccompSpec(defaultAction: "SCMP_ACT_NOTIFY") },
             Case("linux.seccomp.listenerPath") { spec in
+                spec.linux?.seccomp = SeccompSpec(defaultAction: "SCMP_ACT_NOTIFY")
+                spec.linux?.seccomp?.listenerPath = "/etc/passwd"
+            },
+            Case("linux.seccomp.listenerPath") { spec in
+                spec.linux?.seccomp = SeccompSpec(defaultAction: "SCMP_ACT_NOTIFY")
+                spec.linux?.seccomp?.listenerPath = "agent.sock"
+            },
+            Case("linux.seccomp.listenerMetadata") { spec in
                 spec.linux?.seccomp = SeccompSpec(defaultAction: "SCMP_ACT_ALLOW")
+                spec.linux?.seccomp?.listenerMetadata = "x"
+            },
+            Case("linux.seccomp.syscalls[0].names") { spec in
+                spec.linux?.seccomp = SeccompSpec(defaultAction: "SCMP_ACT_ALLOW")
+                spec.linux?.seccomp?.syscalls = [SyscallRule(names: [], action: "SCMP_ACT_ERRNO")]
+            },
+            Case("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV") { spec in
+                spec.linux?.seccomp = SeccompSpec(defaultAction: "SCMP_ACT_ALLOW")
+                spec.linux?.seccomp?.flags = ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
+            },
+            Case("hooks.startContainer") { spec in
+                spec.linux?.seccomp = SeccompSpec(defaultAction: "SCMP_ACT_NOTIFY")
                 spec.linux?.seccomp?.listenerPath = "/run/x.sock"
+                spec.hooks = HooksSpec()
+                spec.hooks?.startContainer = [HookSpec(path: "/bin/true")]
             },
             Case("linux.seccomp: syscalls[0]") { spec in
                 spec.linux?.seccomp = SeccompSpec(defaultAction: "SCMP_ACT_ALLOW")

@@ -38,6 +38,8 @@ struct ck_open_how { uint64_t flags, mode, resolve; };
 long ck_openat2(int dirfd, const char *path, const struct ck_open_how *how);
 long ck_pidfd_open(pid_t pid, unsigned int flags);
 long ck_pidfd_send_signal(int pidfd, int sig);
+long ck_pidfd_getfd(int pidfd, int number);
+long ck_seccomp(unsigned int operation, unsigned int flags, const void *argument);
 long ck_close_range(unsigned int first, unsigned int last, unsigned int flags);
 long ck_gettid(void);
 long ck_bpf(int cmd, union bpf_attr *attr, unsigned int size);
@@ -80,6 +82,8 @@ enum {
     CK_MOUNT_ATTR_NOATIME = 0x10, CK_MOUNT_ATTR_STRICTATIME = 0x20, CK_MOUNT_ATTR_NODIRATIME = 0x80,
     CK_MOUNT_ATTR_IDMAP = 0x100000, CK_MOUNT_ATTR_NOSYMFOLLOW = 0x200000, CK_MOUNT_ATTR_ATIME = 0x70,
     CK_CLOSE_RANGE_CLOEXEC = 4, CK_P_PIDFD = 3, CK_RENAME_NOREPLACE = 1, CK_RENAME_EXCHANGE = 2,
+    CK_SECCOMP_SET_MODE_FILTER = 1, CK_SECCOMP_FLAG_TSYNC = 1, CK_SECCOMP_FLAG_LOG = 2,
+    CK_SECCOMP_FLAG_SPEC_ALLOW = 4, CK_SECCOMP_FLAG_NEW_LISTENER = 8, CK_SECCOMP_FLAG_WAIT_KILLABLE_RECV = 32,
     CK_PROC_SUPER_MAGIC = 0x9fa0, CK_CGROUP2_SUPER_MAGIC = 0x63677270, CK_TMPFS_MAGIC = 0x01021994,
     CK_OVERLAYFS_SUPER_MAGIC = 0x794c7630, CK_NSFS_MAGIC = 0x6e736673,
 };

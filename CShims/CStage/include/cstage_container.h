@@ -18,7 +18,10 @@ enum cs_kind {
     CS_GO = 6,         // runtime: execute the program
     CS_TERMINAL = 7,   // child: one descriptor comes along, the main side of the terminal
     CS_WARNING = 8,    // child: text for the log
-    CS_DESCRIPTOR = 9  // intermediate: one descriptor comes along, the pidfd of the container's process
+    CS_DESCRIPTOR = 9, // intermediate: one descriptor comes along, the pidfd of the container's process
+    CS_LISTENER = 10   // child: it loads a filter with a listener once it reads CS_GO; `error` is the number that the
+                       // listener will have in it, and in the file that comes along a first byte that is not 0
+                       // tells it that the runtime has a copy
 };
 struct cs_message {
     uint32_t kind;
@@ -76,7 +79,7 @@ struct cs_process {
     int no_new_privileges;
     const void *filter;       // struct sock_filter[], or NULL
     unsigned short filter_length;
-    uint32_t filter_flags;
+    uint32_t filter_flags;    // with SECCOMP_FILTER_FLAG_NEW_LISTENER the runtime is asked to take the listener
     long personality;         // -1: leave it
     int keep_descriptors;     // how many descriptors from 3 on stay open
     int socket;               // where CS_FAILED goes; it closes when execve succeeds

@@ -26,7 +26,7 @@ package struct SeccompCache: Sendable {
         let source = Self.source(of: profile)
         let path = "\(directory)/\(String(Self.checksum(source), radix: 16))"
         if let bytes = Self.read(path, source) {
-            return SeccompProgram(bytes: bytes, flags: profile.flags.rawValue, skipped: profile.unknownCalls)
+            return SeccompProgram(bytes: bytes, flags: try profile.loadFlags(), skipped: profile.unknownCalls)
         }
         let program = try profile.compile()
         try? store(source + program.bytes, at: path)

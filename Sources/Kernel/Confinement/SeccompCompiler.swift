@@ -24,6 +24,11 @@ package struct SeccompProgram: Sendable, Equatable {
 }
 
 extension SeccompProfile {
+    /// libseccomp's, such as 2.5.4.
+    package static var libraryVersion: String? {
+        seccomp_version().map { "\($0.pointee.major).\($0.pointee.minor).\($0.pointee.micro)" }
+    }
+
     /// The most instructions the kernel takes (BPF_MAXINSNS).
     package static let maximumInstructions = 4096
 
@@ -59,7 +64,7 @@ extension SeccompProfile {
                 "has \(bytes.count / 8) instructions, at most \(Self.maximumInstructions) are possible: "
                     + "give fewer conditions or architectures")
         }
-        return SeccompProgram(bytes: bytes, flags: flags.rawValue, skipped: unknownCalls)
+        return SeccompProgram(bytes: bytes, flags: try loadFlags(), skipped: unknownCalls)
     }
 
     /// Names that this libseccomp does not know, in the profile's order.

@@ -1,3 +1,4 @@
+import CKernel
 import CSeccomp
 import Glibc
 
@@ -32,12 +33,14 @@ package enum SeccompAction: Sendable, Hashable {
     /// Tells a tracer, with this message.
     case trace(UInt16)
     case log
+    /// Asks whoever holds the filter's listener, see seccomp_unotify(2).
+    case notify
     case allow
 
     /// From the OCI specification's name and its `errnoRet`, EPERM where that is absent.
     ///
-    /// - Throws: `SeccompError` for an unknown name, for `SCMP_ACT_NOTIFY`, and for an `errnoRet` that is out of range
-    ///   or beside an action that takes none.
+    /// - Throws: `SeccompError` for an unknown name, and for an `errnoRet` that is out of range or beside an action that
+    ///   takes none.
     package init(name: String, errnoRet: UInt32? = nil) throws(SeccompError) {
         let number = errnoRet ?? UInt32(EPERM)
         switch name {
@@ -54,8 +57,7 @@ package enum SeccompAction: Sendable, Hashable {
         case "SCMP_ACT_TRAP": self = .trap
         case "SCMP_ACT_LOG": self = .log
         case "SCMP_ACT_ALLOW": self = .allow
-        case "SCMP_ACT_NOTIFY":
-            throw SeccompError(name, "is not supported: no agent can be asked; use SCMP_ACT_ERRNO or SCMP_ACT_ALLOW")
+        case "SCMP_ACT_NOTIFY": self = .notify
         default: throw SeccompError("action \(name)", "is not known")
         }
         guard errnoRet == nil else { throw SeccompError(name, "takes no errnoRet") }
@@ -70,14 +72,15 @@ package enum SeccompAction: Sendable, Hashable {
         case .errno(let number): 0x0005_0000 | UInt32(number)
         case .trace(let message): 0x7ff0_0000 | UInt32(message)
         case .log: 0x7ffc_0000
+        case .notify: 0x7fc0_0000
         case .allow: 0x7fff_0000
         }
     }
 
-    /// Whether the call goes on after it, so that a new system call need not be hidden.
+    /// Whether the call may go on after it, so that a new system call need not be hidden.
     var lets: Bool {
         switch self {
-        case .allow, .log, .trace: true
+        case .allow, .log, .trace, .notify: true
         case .killProcess, .killThread, .trap, .errno: false
         }
     }
@@ -104,6 +107,10 @@ package enum SeccompArchitecture: String, Sendable, Hashable, CaseIterable {
     case parisc = "SCMP_ARCH_PARISC"
     case parisc64 = "SCMP_ARCH_PARISC64"
     case riscv64 = "SCMP_ARCH_RISCV64"
+    case loongarch64 = "SCMP_ARCH_LOONGARCH64"
+    case m68k = "SCMP_ARCH_M68K"
+    case sh = "SCMP_ARCH_SH"
+    case sheb = "SCMP_ARCH_SHEB"
 
     /// - Throws: `SeccompError` for a name that this program does not know.
     package init(name: String) throws(SeccompError) {
@@ -140,10 +147,29 @@ package struct SeccompFlags: OptionSet, Sendable, Hashable {
     package static let log = SeccompFlags(rawValue: 2)
     /// Leaves speculative store bypass alone; the default, because the mitigation costs more than it protects here.
     package static let allowSpeculation = SeccompFlags(rawValue: 4)
+    /// SECCOMP_FILTER_FLAG_NEW_LISTENER: no name in the specification; a profile that notifies is loaded with it.
+    package static let newListener = SeccompFlags(rawValue: 8)
+    /// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: once an agent has read a notification, only a fatal signal interrupts the
+    /// call that waits for its answer. Linux 5.19.
+    package static let waitKillable = SeccompFlags(rawValue: 32)
+
+    /// The names that are understood, in the specification's spelling; TSYNC is not in it, but other runtimes take it.
+    package static let names: [(name: String, flag: SeccompFlags)] = [
+        ("SECCOMP_FILTER_FLAG_LOG", .log), ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", .allowSpeculation),
+        ("SECCOMP_FILTER_FLAG_TSYNC", .synchronizeThreads),
+        ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", .waitKillable),
+    ]
+
+    /// Whether the running kernel takes these flags. Nothing is loaded: without a program the call fails, with EFAULT
+    /// when the flags are known.
+    package var isSupported: Bool {
+        let flags = contains(.waitKillable) ? union(.newListener) : self
+        return ck_seccomp(UInt32(CK_SECCOMP_SET_MODE_FILTER), flags.rawValue, nil) == -1 && errno == EFAULT
+    }
 
     /// From the OCI specification's names; nil (no list at all) is `allowSpeculation`, an empty list is no flag.
     ///
-    /// - Throws: `SeccompError` for an unknown flag, and for the one that only SCMP_ACT_NOTIFY uses.
+    /// - Throws: `SeccompError` for an unknown flag, and for one that the running kernel does not know.
     package init(names: [String]?) throws(SeccompError) {
         guard let names else {
             self = .allowSpeculation
@@ -151,14 +177,13 @@ package struct SeccompFlags: OptionSet, Sendable, Hashable {
         }
         var flags: SeccompFlags = []
         for name in names {
-            switch name {
-            case "SECCOMP_FILTER_FLAG_TSYNC": flags.insert(.synchronizeThreads)
-            case "SECCOMP_FILTER_FLAG_LOG": flags.insert(.log)
-            case "SECCOMP_FILTER_FLAG_SPEC_ALLOW": flags.insert(.allowSpeculation)
-            case "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV":
-                throw SeccompError("flag \(name)", "is not supported: it belongs to SCMP_ACT_NOTIFY")
-            default: throw SeccompError("flag \(name)", "is not known")
+            guard let known = Self.names.first(where: { $0.name == name }) else {
+                throw SeccompError("flag \(name)", "is not known")
             }
+            guard known.flag != .waitKillable || known.flag.isSupported else {
+                throw SeccompError("flag \(name)", "this kernel does not know it: it came with Linux 5.19")
+            }
+            flags.insert(known.flag)
         }
         self = flags
     }
@@ -249,5 +274,20 @@ package struct SeccompProfile: Sendable, Equatable {
         self.architectures = architectures
         self.flags = flags
         self.rules = rules
+    }
+
+    /// Whether some call is answered by the holder of a listener.
+    package var notifies: Bool { defaultAction == .notify || rules.contains { $0.action == .notify } }
+
+    /// What seccomp(2) gets.
+    ///
+    /// Loading for all threads is left out where there is a listener: the kernel cannot report both, and a process that
+    /// becomes a container has one thread.
+    /// - Throws: `SeccompError` for a flag that makes no sense in this profile.
+    package func loadFlags() throws(SeccompError) -> UInt32 {
+        guard !flags.contains(.waitKillable) || notifies else {
+            throw SeccompError("flag SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "needs a rule with SCMP_ACT_NOTIFY")
+        }
+        return notifies ? flags.subtracting(.synchronizeThreads).union(.newListener).rawValue : flags.rawValue
     }
 }

@@ -54,11 +54,15 @@ package enum UnixSocket {
     /// - Throws: `KernelError`; ENOENT or ECONNREFUSED when nobody listens.
     package static func connect(_ path: String, kind: Kind = .stream) throws(KernelError) -> OwnedFD {
         let socket = try make(kind)
-        let raw = socket.raw
-        try withShortPath(path) { short throws(KernelError) in
-            try systemCall("connect", path) { ck_unix_connect(raw, short) }
-        }
+        try connect(socket.raw, to: path)
         return socket
+    }
+
+    /// Connects a unix socket that was made before.
+    package static func connect(_ socket: Int32, to path: String) throws(KernelError) {
+        try withShortPath(path) { short throws(KernelError) in
+            try systemCall("connect", path) { ck_unix_connect(socket, short) }
+        }
     }
 
     /// The next connection; waits on a blocking socket.

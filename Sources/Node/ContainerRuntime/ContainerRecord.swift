@@ -30,6 +30,8 @@ struct ContainerRecord {
     var poststop: [HookSpec]
     /// Flags of the compiled filter in the file `seccomp.bpf`; nil without one.
     var seccompFlags: UInt32?
+    /// Who is asked about the filter's notified calls; nil when there are none.
+    var seccompListener: SeccompListener?
     /// What every process of the container gets, of `exec` too.
     var personality: PersonalitySpec?
     var memoryPolicy: MemoryPolicySpec?
@@ -60,6 +62,7 @@ extension ContainerRecord {
         if !poststart.isEmpty { object["poststart"] = .array(poststart.map(\.json)) }
         if !poststop.isEmpty { object["poststop"] = .array(poststop.map(\.json)) }
         if let seccompFlags { object["seccompFlags"] = .integer(Int64(seccompFlags)) }
+        if let seccompListener { object["seccompListener"] = seccompListener.json }
         if let personality { object["personality"] = personality.json }
         if let memoryPolicy { object["memoryPolicy"] = memoryPolicy.json }
         if let resourceControl { object["resourceControl"] = resourceControl.json }
@@ -89,6 +92,7 @@ extension ContainerRecord {
         poststart = try reader.map("poststart") { reader throws(JSONError) in try HookSpec(reader) }
         poststop = try reader.map("poststop") { reader throws(JSONError) in try HookSpec(reader) }
         seccompFlags = try reader.optionalUInt32("seccompFlags")
+        seccompListener = try reader.optionalObject("seccompListener").map { try SeccompListener($0) }
         if let part = try reader.optionalObject("personality") { personality = try PersonalitySpec(part) }
         if let part = try reader.optionalObject("memoryPolicy") { memoryPolicy = try MemoryPolicySpec(part) }
         if let part = try reader.optionalObject("resourceControl") {

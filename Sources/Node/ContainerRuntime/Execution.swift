@@ -28,7 +28,7 @@ struct Execution {
 
     /// - Returns: the exit status for the shell; 0 at once when detached.
     func run() throws -> Int32 {
-        try checkState()
+        let status = try checkState()
         let terminal = options.process.terminal
         if terminal && options.detach && options.consoleSocket == nil {
             throw RuntimeError("a detached process with a terminal needs --console-socket")
@@ -66,7 +66,7 @@ struct Execution {
         let process = ChildProcess(pid: entered.pid, pidfd: try entered.pidfd.duplicate())
         let relayed: SharedFD?
         do {
-            relayed = try accompany(process, plan, Channel(socket: near.raw))
+            relayed = try accompany(process, plan, Channel(socket: near.raw), status)
         } catch {
             try? process.signal(SIGKILL)
             _ = try? process.wait()
@@ -76,21 +76,24 @@ struct Execution {
         return try foreground.wait(process, terminal: relayed).shellCode
     }
 
-    private func checkState() throws {
-        switch try store.status(record) {
+    private func checkState() throws -> RuntimeState.Status {
+        let status = try store.status(record)
+        switch status {
         case .stopped: throw RuntimeError("cannot exec in a stopped container")
         case .creating: throw RuntimeError("cannot exec in a container that is being created")
         case .paused where !options.ignorePaused:
             throw RuntimeError("cannot exec in a paused container (use --ignore-paused to override)")
-        default: break
+        default: return status
         }
     }
 
     /// - Returns: the main side of the terminal, when it came to us.
     private func accompany(
-        _ process: borrowing ChildProcess, _ plan: ProcessPlan, _ channel: Channel
+        _ process: borrowing ChildProcess, _ plan: ProcessPlan, _ channel: Channel, _ status: RuntimeState.Status
     ) throws -> SharedFD? {
         var supervisor = Supervisor(channel: channel, process: plan, log: log)
+        supervisor.state = record.state(status)
+        supervisor.listener = record.seccompListener
         if let score = options.process.oomScoreAdj {
             try supervisor.explainingEnd(of: process) { try Launcher.setOOMScore(Int(score), of: process.pid) }
         }

@@ -62,8 +62,9 @@ struct Launcher {
         if options.foreground, plan.terminal { plan.consoleSize = TerminalRelay.callersSize() ?? plan.consoleSize }
         try cgroup.manager.requireVacant()
 
+        let listener = try spec.linux?.seccomp.flatMap { try SeccompListener($0) }
         let lock = try store.create(options.id)
-        var record = self.record(spec, plan, filter)
+        var record = self.record(spec, plan, filter, listener)
         record.resourceControl = control
         var cleanup = Cleanup(store: store, record: record)
         var holder: ScopeHolder?
@@ -122,7 +123,9 @@ struct Launcher {
         }
     }
 
-    private func record(_ spec: ContainerSpec, _ plan: ContainerPlan, _ filter: Filter) -> ContainerRecord {
+    private func record(
+        _ spec: ContainerSpec, _ plan: ContainerPlan, _ filter: Filter, _ listener: SeccompListener?
+    ) -> ContainerRecord {
         ContainerRecord(
             ociVersion: spec.ociVersion, id: options.id, bundle: options.bundle, rootfs: plan.rootfs,
             created: .now(), annotations: spec.annotations, cgroup: plan.cgroup,
@@ -131,7 +134,7 @@ struct Launcher {
             ownsPids: spec.linux?.namespace(.pid).map { $0.path == nil } ?? false,
             process: spec.process ?? ProcessSpec(args: []),
             poststart: plan.hooks.poststart, poststop: plan.hooks.poststop,
-            seccompFlags: filter.bytes.isEmpty ? nil : filter.flags,
+            seccompFlags: filter.bytes.isEmpty ? nil : filter.flags, seccompListener: listener,
             personality: spec.linux?.personality, memoryPolicy: spec.linux?.memoryPolicy)
     }
 
@@ -186,6 +189,7 @@ struct Launcher {
         guard let stat = try Proc.stat(process.pid) else { throw RuntimeError("the container's process is gone") }
         record.startTime = stat.startTime
         supervisor.state = record.state(.creating)
+        supervisor.listener = record.seccompListener
         if options.startsAtOnce {
             if supervisor.isNeeded { try supervisor.follow(process, until: CS_HOOKS) }
             try publish(record)

@@ -14,6 +14,8 @@ struct Supervisor {
     private(set) var isNeeded = false
     /// What hooks in the runtime's namespaces read.
     var state = RuntimeState(ociVersion: "", id: "", status: .creating, pid: 0, bundle: "")
+    /// Who gets the listener of the process's filter; nil when that asks nobody.
+    var listener: SeccompListener?
     /// The main side of the terminal, once the child has sent it.
     private(set) var terminal: SharedFD?
 
@@ -51,6 +53,10 @@ struct Supervisor {
             case CS_FAILED: throw RuntimeError(self.process.explain(message))
             case CS_WARNING: log.write(.warning, message.text)
             case CS_TERMINAL: terminal = message.descriptor
+            case CS_LISTENER:
+                let failure = try listener?.serve(
+                    message, on: channel, pidfd: process.pidfd.raw, pid: process.pid, state: state)
+                if let failure { throw RuntimeError(self.process.explain(failure)) }
             case CS_HOOKS:
                 try NetDevices.move(netDevices, to: process.pid)
                 try Hooks.run(hooks.prestart, .prestart, state: state)

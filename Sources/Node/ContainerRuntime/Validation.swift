@@ -22,7 +22,7 @@ struct Validation {
         try validation.checkRoot()
         try check(process, path: "process")
         guard let linux = spec.linux else { throw RefusedField("linux", "is missing") }
-        try validation.checkUnsupported(linux)
+        if let seccomp = linux.seccomp { try validation.checkSeccomp(seccomp) }
         try validation.checkNamespaces(linux)
         try validation.checkNames(linux)
         try validation.checkPaths(linux)
@@ -75,17 +75,6 @@ struct Validation {
         var limits: Set<String> = []
         for (index, limit) in process.rlimits.enumerated() where !limits.insert(limit.type).inserted {
             throw RefusedField("\(path).rlimits[\(index)].type", "\(limit.type) is given twice")
-        }
-    }
-
-    private func checkUnsupported(_ linux: LinuxSpec) throws {
-        if let seccomp = linux.seccomp {
-            if let path = seccomp.listenerPath, !path.isEmpty {
-                throw RefusedField("linux.seccomp.listenerPath", "seccomp notification is not supported")
-            }
-            if let metadata = seccomp.listenerMetadata, !metadata.isEmpty {
-                throw RefusedField("linux.seccomp.listenerMetadata", "seccomp notification is not supported")
-            }
         }
     }
 

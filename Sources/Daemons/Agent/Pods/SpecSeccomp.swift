@@ -12,11 +12,22 @@ extension SpecBuilder {
         case .default where container.privileged: return nil
         case .default: return SeccompSpec(DefaultSeccompProfile.profile(capabilities: capabilities))
         case .profile(let json):
+            let profile: SeccompSpec
             do throws(JSONError) {
-                return try SeccompSpec(parsing: Array(json.utf8))
+                profile = try SeccompSpec(parsing: Array(json.utf8))
             } catch {
                 throw ExecutorFailure("the seccomp profile of the container is not one: \(error)")
             }
+            // The runtime would connect, as root, to whatever socket of the node the profile names.
+            let asks =
+                profile.defaultAction == "SCMP_ACT_NOTIFY"
+                || profile.syscalls.contains { $0.action == "SCMP_ACT_NOTIFY" }
+            guard !asks, (profile.listenerPath ?? "").isEmpty else {
+                throw ExecutorFailure(
+                    "the seccomp profile of the container asks an agent (SCMP_ACT_NOTIFY, listenerPath), which is not "
+                        + "supported in a cluster: use SCMP_ACT_ERRNO or SCMP_ACT_ALLOW")
+            }
+            return profile
         }
     }
 }
@@ -47,6 +58,7 @@ extension SeccompSpec {
         case .errno(let number): ("SCMP_ACT_ERRNO", UInt32(number))
         case .trace(let message): ("SCMP_ACT_TRACE", UInt32(message))
         case .log: ("SCMP_ACT_LOG", nil)
+        case .notify: ("SCMP_ACT_NOTIFY", nil)
         case .allow: ("SCMP_ACT_ALLOW", nil)
         }
     }

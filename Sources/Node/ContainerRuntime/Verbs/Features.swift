@@ -42,16 +42,16 @@ enum Features {
     }
 
     private static var seccomp: JSONValue {
-        let flags = ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"]
-        return [
+        [
             "enabled": true,
             "actions": list([
                 "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
-                "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
+                "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
             ]),
             "operators": list(SeccompComparison.Operation.allCases.map(\.rawValue).sorted()),
             "archs": list(SeccompArchitecture.allCases.filter { $0.token != 0 }.map(\.rawValue).sorted()),
-            "knownFlags": list(flags), "supportedFlags": list(flags),
+            "knownFlags": list(SeccompFlags.names.map(\.name)),
+            "supportedFlags": list(SeccompFlags.names.filter(\.flag.isSupported).map(\.name)),
         ]
     }
 

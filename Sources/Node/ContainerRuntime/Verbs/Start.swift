@@ -23,10 +23,14 @@ extension Verb {
         }
         try File.removeFile(path)
         failpoint("runtime.started")
-        if let message = try Channel(socket: connection.raw).receive() {
+        do {
+            if let message = try failure(of: Channel(socket: connection.raw), record, call.store) {
+                throw RuntimeError(try ProcessPlan.explain(message, limits: record.process.rlimits))
+            }
+        } catch {
             // It has said its last word and ends; who looks next shall see it stopped.
             try? call.store.killAndWait(record)
-            throw RuntimeError(try ProcessPlan.explain(message, limits: record.process.rlimits))
+            throw error
         }
         do {
             try Hooks.run(record.poststart, .poststart, state: record.state(.running))
@@ -36,5 +40,19 @@ extension Verb {
         }
         _ = consume lock
         return 0
+    }
+
+    /// Accompanies a created process to its program.
+    ///
+    /// - Returns: what it reports as its failure; nil when the program is being executed.
+    private static func failure(
+        of channel: Channel, _ record: ContainerRecord, _ store: StateStore
+    ) throws -> Channel.Message? {
+        guard let message = try channel.receive() else { return nil }
+        guard message.kind == CS_LISTENER.rawValue, let listener = record.seccompListener else { return message }
+        let process = try store.openProcess(record)
+        let failure = try listener.serve(
+            message, on: channel, pidfd: process.raw, pid: record.pid, state: record.state(.created))
+        return try failure ?? channel.receive()
     }
 }
