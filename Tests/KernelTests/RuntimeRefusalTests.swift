@@ -192,7 +192,7 @@ extension KernelSuite {
 
         @Test(arguments: [
             ["--nosuch", "list"], ["list", "--format", "xml"], ["checkpoint", "x"],
-            ["nosuch"], ["create"], ["create", "--no-pivot", "x"], ["create", "a", "b"], ["kill"], ["state"],
+            ["restore", "x"], ["create"], ["create", "a", "b"], ["kill"], ["state"], ["--root", "/", "list"],
             ["exec", "c1"], ["exec", "--cgroup", "a", "c1", "true"], ["--log-format", "xml", "list"],
             ["create", "--preserve-fds", "-1", "x"], ["--rootless", "true", "list"],
         ])

@@ -43,14 +43,14 @@ struct Arguments {
             }
             if attached == nil, !word.hasPrefix("--"), name.count > 1, takeLetters(name, flags) { continue }
             guard let flag = flags.first(where: { $0.names.contains(String(name)) }) else {
-                throw RuntimeError("flag provided but not defined: \(word)")
+                throw UsageError("flag provided but not defined: \(word)")
             }
             if flag.value == nil {
                 try setSwitch(flag, attached, word)
             } else if let value = attached ?? rest.popFirst() {
                 values[flag.names[0], default: []].append(value)
             } else {
-                throw RuntimeError("flag needs an argument: \(word)")
+                throw UsageError("flag needs an argument: \(word)")
             }
         }
         positional = Array(rest)
@@ -60,7 +60,7 @@ struct Arguments {
         switch attached {
         case nil, "true", "1": switches.insert(flag.names[0])
         case "false", "0": switches.remove(flag.names[0])
-        default: throw RuntimeError("invalid boolean value in \(word)")
+        default: throw UsageError("invalid boolean value in \(word)")
         }
     }
 
@@ -90,12 +90,12 @@ struct Arguments {
     /// Throws unless there are as many positional arguments as said.
     func require(_ verb: String, atLeast minimum: Int, atMost maximum: Int) throws {
         if positional.count < minimum {
-            throw RuntimeError(
+            throw UsageError(
                 "\(verb): needs a container id" + (minimum > 1 ? " and more" : "")
                     + "; see 'martlet-runtime \(verb) --help'")
         }
         if positional.count > maximum {
-            throw RuntimeError("\(verb): unexpected argument '\(positional[maximum])'; flags come before the id")
+            throw UsageError("\(verb): unexpected argument '\(positional[maximum])'; flags come before the id")
         }
     }
 }

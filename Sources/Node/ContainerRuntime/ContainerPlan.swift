@@ -13,6 +13,8 @@ struct ContainerPlan {
     var rootfs: String
     var readonlyRoot: Bool
     var rootPropagation: MountOptions.Propagation?
+    /// The root is moved over the host's instead of changing places with it (`--no-pivot`).
+    var noPivot: Bool
     var namespaces: NamespacePlan
     var cgroup: CgroupRecord
     var hostname: String?

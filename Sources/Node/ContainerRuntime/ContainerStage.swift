@@ -50,7 +50,7 @@ struct ContainerStage {
         var state = plan.hookState
         state.pid = getpid()
         try Hooks.run(plan.hooks.createContainer, .createContainer, state: state)
-        try filesystem.pivot()
+        if plan.noPivot { try filesystem.moveToRoot() } else { try filesystem.pivot() }
         if plan.terminal {
             try ContainerTerminal.open(
                 in: filesystem.root, size: plan.consoleSize, owner: plan.process.uid,

@@ -11,6 +11,7 @@ struct ExecutionOptions {
     var id: ContainerID
     var process: ProcessSpec
     var consoleSocket: String?
+    var pidfdSocket: String?
     var pidFile: String?
     var detach: Bool
     var ignorePaused: Bool
@@ -47,6 +48,7 @@ struct Execution {
         let console = try options.consoleSocket.map { path in
             try withContext("--console-socket") { SharedFD(try UnixSocket.connect(path)) }
         }
+        let pidfdSocket = try PidfdSocket(options.pidfdSocket)
         let foreground = options.detach ? nil : try Foreground()
         let manager = record.cgroup.manager
         let cgroup = try SharedFD(optional: manager.unifiedDescriptor(beside: record.pid, in: options.subgroups))
@@ -66,6 +68,7 @@ struct Execution {
         let process = ChildProcess(pid: entered.pid, pidfd: try entered.pidfd.duplicate())
         let relayed: SharedFD?
         do {
+            try pidfdSocket?.send(process.pidfd.raw, "setns")
             relayed = try accompany(process, plan, Channel(socket: near.raw), status)
         } catch {
             try? process.signal(SIGKILL)

@@ -13,8 +13,10 @@ struct LaunchOptions {
     /// Absolute.
     var bundle: String
     var consoleSocket: String?
+    var pidfdSocket: String?
     var pidFile: String?
     var newKeyring: Bool
+    var noPivot: Bool
     var keptDescriptors: Int32
     /// Environment for the first process that tells it about passed descriptors.
     var activation: [String]
@@ -55,7 +57,7 @@ struct Launcher {
             spec,
             ContainerPlan.Request(
                 id: options.id, bundle: options.bundle, cgroup: cgroup, newKeyring: options.newKeyring,
-                keptDescriptors: options.keptDescriptors),
+                noPivot: options.noPivot, keptDescriptors: options.keptDescriptors),
             filter: filter, log: log)
         let control = try spec.linux?.intelRdt.map { try ContainerResourceControl($0, id: options.id) }
         plan.process.env += options.activation
@@ -150,6 +152,7 @@ struct Launcher {
         let console = try options.consoleSocket.map { path in
             try withContext("--console-socket") { SharedFD(try UnixSocket.connect(path)) }
         }
+        let pidfdSocket = try PidfdSocket(options.pidfdSocket)
         let cgroupFile = try SharedFD(optional: plan.cgroup.manager.unifiedDescriptor())
         let cgroupEntry = try plan.cgroup.manager.entry()
         let sockets = try UnixSocket.pair(.packets)
@@ -163,6 +166,7 @@ struct Launcher {
         cleanup.pid = entered.pid
         cleanup.pidfd = SharedFD(try entered.pidfd.duplicate())
         failpoint("runtime.after_clone")
+        try pidfdSocket?.send(entered.pidfd.raw, "standard")
         let near = SharedFD(try sockets.near.duplicate())
         _ = consume sockets
         return try accompany(entered, plan, &record, Channel(socket: near.raw), near)

@@ -11,6 +11,7 @@ extension ContainerPlan {
         var bundle: String
         var cgroup: CgroupRecord
         var newKeyring: Bool
+        var noPivot: Bool
         var keptDescriptors: Int32
     }
 
@@ -49,6 +50,7 @@ extension ContainerPlan {
         hooks = spec.hooks ?? HooksSpec()
         terminal = process.terminal
         consoleSize = process.consoleSize
+        noPivot = request.noPivot
         keyring = request.newKeyring ? "_ses.\(request.id)" : nil
         self.process = try ProcessPlan(
             process, filter: filter, personality: linux.personality, memoryPolicy: linux.memoryPolicy,

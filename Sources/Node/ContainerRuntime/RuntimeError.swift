@@ -16,6 +16,18 @@ struct RuntimeError: Error, Sendable, CustomStringConvertible {
     static var notRunning: RuntimeError { RuntimeError("container not running") }
 }
 
+/// A command line that cannot be understood: told before anything is done.
+struct UsageError: Error, Sendable, CustomStringConvertible {
+    let description: String
+    /// The exit status, also of verbs whose failures have another one.
+    var status: Int32 = 1
+
+    init(_ description: String, status: Int32 = 1) {
+        self.description = description
+        self.status = status
+    }
+}
+
 /// A part of the configuration that is wrong or that this runtime does not honour; named by its place.
 struct RefusedField: Error, Sendable, CustomStringConvertible {
     /// As in `linux.intelRdt` or `mounts[3].options`.

@@ -7,7 +7,7 @@ package enum RuntimeProgram {
     /// Runs one call.
     ///
     /// - Parameter arguments: the program's, its own name first.
-    /// - Returns: the exit status: 0; 1 for an error (255 of `exec`); that of the container's process for `run` and
+    /// - Returns: the exit status: 0; 1 for an error (255 of `exec`), 3 for a verb that there is not; that of the container's process for `run` and
     ///   `exec` in the foreground, 128 + N when signal N ended it.
     package static func run(_ arguments: [String]) -> Int32 {
         if arguments.count > 1, arguments[1] == ContainerInit.word { return ContainerInit.run(arguments.dropFirst(2)) }
@@ -36,14 +36,14 @@ package enum RuntimeProgram {
                 return 0
             }
             try refuseGlobals(global)
-            let store = StateStore(root: global.value("root") ?? defaultRoot)
+            let store = StateStore(root: try stateRoot(global))
             return try verb.body(
                 Invocation(
                     store: store, log: log, arguments: own, commandLine: arguments,
                     systemdCgroup: global.has("systemd-cgroup")))
         } catch {
             log.fail("\(error)")
-            return failure
+            return (error as? UsageError)?.status ?? failure
         }
     }
 
@@ -84,11 +84,23 @@ package enum RuntimeProgram {
         }
     }
 
-    private static func unknownVerb(_ name: String) -> RuntimeError {
+    /// The directory of `--root`; the host's own root is none.
+    private static func stateRoot(_ global: Arguments) throws -> String {
+        guard let root = global.value("root") else { return defaultRoot }
+        guard !root.isEmpty, root.contains(where: { $0 != "/" }) else {
+            throw UsageError("--root: '\(root)' is no directory for the state of containers")
+        }
+        if root.hasPrefix("/") { return root }
+        var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
+        guard let here = getcwd(&buffer, buffer.count) else { throw KernelError("getcwd", errno: errno) }
+        return "\(String(cString: here))/\(root)"
+    }
+
+    private static func unknownVerb(_ name: String) -> UsageError {
         switch name {
-        case "checkpoint", "restore", "events":
-            RuntimeError("'\(name)' is not supported by this runtime")
-        default: RuntimeError("no such command '\(name)'; 'martlet-runtime --help' lists them")
+        case "checkpoint", "restore":
+            UsageError("'\(name)' is not supported: processes are not saved with CRIU; stop and start the container")
+        default: UsageError("no such command '\(name)'; 'martlet-runtime --help' lists them", status: 3)
         }
     }
 }
@@ -118,7 +130,7 @@ struct Verb: Sendable {
     let body: @Sendable (Invocation) throws -> Int32
 
     static let all = [
-        create, delete, exec, features, kill, list, pause, ps, resume, run, spec, start, state, update,
+        create, delete, events, exec, features, kill, list, pause, ps, resume, run, spec, start, state, update,
     ]
 }
 

@@ -22,21 +22,26 @@ extension Verb {
             Flag("apparmor", value: "PROFILE", help: "run with this AppArmor profile"),
             Flag("no-new-privs", help: "set no_new_privs"),
             Flag("cap", "c", value: "CAP", help: "add a capability"),
-            Flag("preserve-fds", value: "N", help: "pass N more descriptors, from 3 on (after $LISTEN_FDS)"),
+            Flag("preserve-fds", value: "N", help: "pass N more descriptors, from 3 on"),
+            Flag("pidfd-socket", value: "PATH", help: "a unix socket that receives a pidfd of the process"),
             Flag("cgroup", value: "PATH", help: "a cgroup below the container's: [CONTROLLER,...:]PATH"),
             Flag("ignore-paused", help: "also in a paused container"),
         ],
         failureStatus: 255
     ) { call in
         let arguments = call.arguments
-        try arguments.require("exec", atLeast: arguments.value("process") == nil ? 2 : 1, atMost: .max)
+        try arguments.require("exec", atLeast: 1, atMost: .max)
+        guard arguments.value("process") != nil || arguments.positional.count > 1 else {
+            throw RuntimeError("exec failed: no program is named; exec args cannot be empty")
+        }
         try SelfProtection.ensure(call.commandLine)
         let record = try call.store.require(try call.containerID())
         let options = ExecutionOptions(
             id: record.id, process: try ExecArguments.process(arguments, record),
-            consoleSocket: arguments.value("console-socket"), pidFile: arguments.value("pid-file"),
-            detach: arguments.has("detach"), ignorePaused: arguments.has("ignore-paused"),
-            keptDescriptors: try LaunchArguments.keptDescriptors(arguments),
+            consoleSocket: arguments.value("console-socket"), pidfdSocket: arguments.value("pidfd-socket"),
+            pidFile: arguments.value("pid-file"), detach: arguments.has("detach"),
+            ignorePaused: arguments.has("ignore-paused"),
+            keptDescriptors: try PassedDescriptors.count(arguments),
             subgroups: try ExecArguments.subgroups(arguments))
         do {
             return try Execution(store: call.store, log: call.log, record: record, options: options).run()

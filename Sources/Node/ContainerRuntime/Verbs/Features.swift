@@ -1,5 +1,6 @@
 import Confinement
 import JSON
+import Kernel
 import OCISpec
 
 extension Verb {
@@ -37,8 +38,19 @@ enum Features {
                 ],
                 "mountExtensions": ["idmap": ["enabled": false]], "netDevices": ["enabled": true],
             ],
-            "annotations": [:], "potentiallyUnsafeConfigAnnotations": [],
+            "annotations": annotations, "potentiallyUnsafeConfigAnnotations": [],
         ]
+    }
+
+    private static var annotations: JSONValue {
+        var object = JSONObject()
+        object["org.martlet.version"] = .string(Version.number)
+        if let version = SeccompProfile.libraryVersion {
+            object["io.github.seccomp.libseccomp.version"] = .string(version)
+        }
+        // Under runc's names, for engines that look there.
+        object["org.opencontainers.runc.checkpoint.enabled"] = "false"
+        return .object(object)
     }
 
     private static var seccomp: JSONValue {

@@ -8,11 +8,10 @@ extension Verb {
         name: "spec", usage: "[command options]", summary: "write a configuration to start from",
         flags: [
             Flag("bundle", "b", value: "DIR", help: "where to (default: the current directory)"),
-            Flag("rootless", help: "not supported"),
+            Flag("rootless", help: "for a user namespace in which the caller is root, without a network of its own"),
         ]
     ) { call in
         try call.arguments.require("spec", atLeast: 0, atMost: 0)
-        if call.arguments.has("rootless") { throw RuntimeError("spec: --rootless is not supported") }
         let path = "\(call.arguments.value("bundle") ?? ".")/config.json"
         let file: OwnedFD
         do throws(KernelError) {
@@ -21,7 +20,8 @@ extension Verb {
             guard error.errno == EEXIST else { throw error }
             throw RuntimeError("File \(path) exists. Remove it first")
         }
-        try file.writeAll(StarterSpec.spec.encoded(pretty: true) + [10], subject: path)
+        let spec = call.arguments.has("rootless") ? StarterSpec.rootless : StarterSpec.spec
+        try file.writeAll(spec.encoded(pretty: true) + [10], subject: path)
         return 0
     }
 }
@@ -45,6 +45,26 @@ enum StarterSpec {
         ]
         linux.readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         spec.linux = linux
+        return spec
+    }
+
+    /// The same for a user namespace of the caller's: what needs more rights is left out.
+    static var rootless: ContainerSpec {
+        var spec = Self.spec
+        spec.linux?.namespaces.removeAll { $0.type == .network }
+        spec.linux?.namespaces.append(NamespaceSpec(.user))
+        spec.linux?.uidMappings = [IDMapping(containerID: 0, hostID: geteuid(), size: 1)]
+        spec.linux?.gidMappings = [IDMapping(containerID: 0, hostID: getegid(), size: 1)]
+        spec.linux?.resources = nil
+        for index in spec.mounts.indices {
+            // Only one group is mapped; and sysfs belongs to the network namespace, which is the host's.
+            spec.mounts[index].options.removeAll { $0.hasPrefix("gid=") || $0.hasPrefix("uid=") }
+            if spec.mounts[index].destination == "/sys" {
+                spec.mounts[index] = MountSpec(
+                    destination: "/sys", type: "none", source: "/sys",
+                    options: ["rbind", "nosuid", "noexec", "nodev", "ro"])
+            }
+        }
         return spec
     }
 
