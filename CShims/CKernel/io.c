@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "ckernel_io.h"
 #include <errno.h>
+#include <stddef.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <string.h>
@@ -93,6 +94,14 @@ int ck_unix_connect(int socket, const char *path) {
     struct sockaddr_un name;
     if (address(path, &name) < 0) return -1;
     return connect(socket, (struct sockaddr *)&name, sizeof name);
+}
+
+int ck_unix_connect_abstract(int socket, const char *name) {
+    struct sockaddr_un target = {.sun_family = AF_UNIX};
+    size_t length = strlen(name);
+    if (length >= sizeof target.sun_path) { errno = ENAMETOOLONG; return -1; }
+    memcpy(target.sun_path + 1, name, length);
+    return connect(socket, (struct sockaddr *)&target, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length));
 }
 
 int ck_interface_up(const char *name) {

@@ -304,5 +304,60 @@ extension KernelSuite {
                 #expect(seccomp[name]?.arrayValue?.isEmpty == false, "\(name)")
             }
         }
+
+        // MARK: A service manager
+
+        @Test(arguments: Runtime.allCases)
+        func `a service manager learns that the container is ready`(_ runtime: Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            let path = "\(fixture.directory)/host.sock"
+            let host = SharedFD(OwnedFD(adopting: socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)))
+            try #require(ck_unix_bind(host.raw, path) == 0)
+            fixture.environment.append("NOTIFY_SOCKET=\(path)")
+            let script = "echo $NOTIFY_SOCKET > /tmp/told; ls /run/notify >> /tmp/told; sleep 1000"
+            let bundle = try fixture.bundle(script)
+            try fixture.must("create", "--bundle", bundle, "c1")
+            let pid = try fixture.state("c1").pid
+            let null = SharedFD(try File.open("/dev/null", O_RDWR))
+            let start = try Spawn(
+                runtime.path(), [runtime.path(), "--root", fixture.root, "start", "c1"],
+                environment: fixture.environment,
+                descriptors: [null.raw, null.raw, null.raw]
+            ).start()
+            #expect(
+                fixture.eventually {
+                    (try? File.text("\(bundle)/rootfs/tmp/told")) == "/run/notify/notify.sock\nnotify.sock"
+                })
+            #expect(try start.poll() == nil, "it waits for READY=1")
+            // The container's program would write to its own name of the socket.
+            let client = SharedFD(OwnedFD(adopting: socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)))
+            let inside = "\(fixture.root)/c1/notify/notify.sock"
+            try #require(ck_unix_connect(client.raw, inside) == 0)
+            try UnixSocket.send(client.raw, Array("STATUS=soon".utf8))
+            try UnixSocket.send(client.raw, Array("READY=1\nMAINPID=1\nSTATUS=now".utf8))
+            func message() throws -> String {
+                let received = try UnixSocket.receive(host.raw, limit: 4096, maximumDescriptors: 1)
+                return String(decoding: received.bytes, as: UTF8.self).filter { $0 != "\n" }
+            }
+            #expect(try message() == "READY=1")
+            #expect(try message() == "MAINPID=\(pid)")
+            // The descriptor that comes along is closed at once: that is the answer.
+            if runtime == .ours { #expect(try message() == "BARRIER=1") }
+            #expect(try start.wait() == .exited(0))
+        }
+
+        @Test func `run waits for a container's readiness too, until it ends`() throws {
+            let fixture = try RuntimeFixture()
+            let path = "\(fixture.directory)/host.sock"
+            let host = SharedFD(OwnedFD(adopting: socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)))
+            try #require(ck_unix_bind(host.raw, path) == 0)
+            fixture.environment.append("NOTIFY_SOCKET=\(path)")
+            #expect(try fixture.run("exit 7").code == 7)
+            #expect(try fixture.call(["run", "--detach", "--bundle", fixture.bundle("true"), "c1"]).code == 0)
+            // A service manager that is not there is an error, and nothing is left.
+            fixture.environment[fixture.environment.count - 1] = "NOTIFY_SOCKET=/nosuch.sock"
+            let output = try fixture.run("true")
+            #expect(output.code == 1 && output.stderr.contains("NOTIFY_SOCKET"), "\(output)")
+        }
     }
 }

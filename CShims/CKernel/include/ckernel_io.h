@@ -20,6 +20,8 @@ int ck_peer_credentials(int socket, pid_t *pid, uid_t *uid, gid_t *gid);
 // A pathname socket; ENAMETOOLONG when the path does not fit in sun_path.
 int ck_unix_bind(int socket, const char *path);
 int ck_unix_connect(int socket, const char *path);
+// The same with a name of the abstract namespace, see unix(7).
+int ck_unix_connect_abstract(int socket, const char *name);
 
 // Sets IFF_UP on an interface of the calling thread's network namespace.
 int ck_interface_up(const char *name);

@@ -21,18 +21,26 @@ struct Foreground: ~Copyable {
     }
 
     /// Waits for the end of `process`.
-    func wait(_ process: borrowing ChildProcess, terminal: SharedFD?) throws -> ExitStatus {
+    ///
+    /// - Parameter notify: tells the service manager that the container is ready; it goes on watching this process.
+    func wait(
+        _ process: borrowing ChildProcess, terminal: SharedFD?, notify: NotifyRelay? = nil
+    ) throws -> ExitStatus {
+        var notify = notify
         var relay = try terminal.map { try TerminalRelay($0) }
         defer { relay?.end() }
         while true {
             var polls = [pollfd(fd: signals.raw, events: Int16(POLLIN), revents: 0)]
             if let relay { polls += relay.polls }
+            if let notify { polls.append(pollfd(fd: notify.container.raw, events: Int16(POLLIN), revents: 0)) }
             try systemCall("poll") { poll(&polls, nfds_t(polls.count), -1) }
             if polls[0].revents != 0, let status = try handleSignals(process, relay) {
                 relay?.drain()
                 return status
             }
-            if polls.count > 1 { try relay?.handle(polls[1...]) }
+            if relay != nil { try relay?.handle(polls[1...2]) }
+            // A service manager that is gone is no reason to leave the container.
+            if polls[polls.count - 1].revents != 0, (try? notify?.relay(main: getpid())) == true { notify = nil }
         }
     }
 

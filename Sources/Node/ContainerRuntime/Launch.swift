@@ -34,6 +34,8 @@ struct LaunchedContainer: ~Copyable {
     let record: ContainerRecord
     /// The main side of its terminal, unless it went to a console socket.
     let terminal: SharedFD?
+    /// What the container says to `$NOTIFY_SOCKET`; nil without that, and until it is started.
+    let notify: NotifyRelay?
 }
 
 /// Makes containers: the runtime's side.
@@ -46,7 +48,9 @@ struct Launcher {
     ///
     /// Nothing is left behind when it fails.
     func launch() throws -> LaunchedContainer {
-        let spec = try loadSpec()
+        var spec = try loadSpec()
+        let notify = NotifySocket(store, options.id)
+        if let notify { spec.mounts.append(notify.mount) }
         try checkTerminal(spec)
         let cgroup = try CgroupRecord(
             path: spec.linux?.cgroupsPath, id: options.id, systemd: options.systemdCgroup)
@@ -61,6 +65,7 @@ struct Launcher {
             filter: filter, log: log)
         let control = try spec.linux?.intelRdt.map { try ContainerResourceControl($0, id: options.id) }
         plan.process.env += options.activation
+        if notify != nil { plan.process.env += NotifySocket.environment }
         if options.foreground, plan.terminal { plan.consoleSize = TerminalRelay.callersSize() ?? plan.consoleSize }
         try cgroup.manager.requireVacant()
 
@@ -72,6 +77,8 @@ struct Launcher {
         var holder: ScopeHolder?
         do {
             try store.write(record)
+            try notify?.prepare()
+            let relay = try options.startsAtOnce ? notify?.listen() : nil
             if !filter.bytes.isEmpty { try store.write(filter: filter.bytes, of: options.id) }
             failpoint("runtime.before_cgroup")
             if let scope = cgroup.scope {
@@ -91,7 +98,7 @@ struct Launcher {
                 try control.create()
                 cleanup.resourceControl = control
             }
-            let container = try start(plan, &record, &cleanup, lock)
+            let container = try start(plan, &record, &cleanup, lock, relay)
             holder?.end()
             return container
         } catch {
@@ -142,7 +149,7 @@ struct Launcher {
 
     private func start(
         _ plan: ContainerPlan, _ record: inout ContainerRecord, _ cleanup: inout Cleanup,
-        _ lock: borrowing StateLock
+        _ lock: borrowing StateLock, _ relay: NotifyRelay?
     ) throws -> LaunchedContainer {
         var plan = plan
         try plan.openBindSources()
@@ -169,13 +176,13 @@ struct Launcher {
         try pidfdSocket?.send(entered.pidfd.raw, "standard")
         let near = SharedFD(try sockets.near.duplicate())
         _ = consume sockets
-        return try accompany(entered, plan, &record, Channel(socket: near.raw), near)
+        return try accompany(entered, plan, &record, Channel(socket: near.raw), near, relay)
     }
 
     /// Does the runtime's part while the child does its own, until the child is ready (or the program runs).
     private func accompany(
         _ entered: consuming EnteredProcess, _ plan: ContainerPlan, _ record: inout ContainerRecord,
-        _ channel: Channel, _ socket: SharedFD
+        _ channel: Channel, _ socket: SharedFD, _ relay: NotifyRelay?
     ) throws -> LaunchedContainer {
         let process = ChildProcess(pid: entered.pid, pidfd: entered.pidfd)
         var supervisor = Supervisor(channel: channel, plan: plan, log: log)
@@ -205,7 +212,8 @@ struct Launcher {
             try publish(record)
         }
         failpoint("runtime.created")
-        return LaunchedContainer(process: process, record: record, terminal: supervisor.terminal)
+        return LaunchedContainer(
+            process: process, record: record, terminal: supervisor.terminal, notify: relay)
     }
 
     private func publish(_ record: ContainerRecord) throws {

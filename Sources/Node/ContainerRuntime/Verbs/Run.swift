@@ -16,12 +16,15 @@ extension Verb {
         let options = try LaunchArguments.options(call, startsAtOnce: true, foreground: !detach)
         let launcher = Launcher(store: call.store, log: call.log, options: options)
         if detach {
-            _ = try launcher.launch()
+            let container = try launcher.launch()
+            try container.notify?.wait(
+                main: container.process.pid, process: container.process.pidfd.raw, log: call.log)
             return 0
         }
         let foreground = try Foreground()
         let container = try launcher.launch()
-        let status = try foreground.wait(container.process, terminal: container.terminal)
+        let status = try foreground.wait(
+            container.process, terminal: container.terminal, notify: container.notify)
         if !call.arguments.has("keep") {
             let lock = try call.store.lock(options.id)
             try call.store.destroy(container.record, log: call.log)

@@ -17,6 +17,8 @@ extension Verb {
         case .creating: throw RuntimeError("cannot start a container that is being created")
         case .running, .paused: throw RuntimeError("cannot start an already running container")
         }
+        let relay = try NotifySocket(call.store, id)?.listen()
+        let process = try relay.map { _ in SharedFD(try call.store.openProcess(record)) }
         let path = call.store.startSocket(id)
         let connection = try withContext("the container's process does not wait for its start any more") {
             try UnixSocket.connect(path, kind: .packets)
@@ -39,6 +41,7 @@ extension Verb {
             throw error
         }
         _ = consume lock
+        if let relay, let process { try relay.wait(main: record.pid, process: process.raw, log: call.log) }
         return 0
     }
 
