@@ -211,4 +211,14 @@ restore:;
     return pid;
 }
 
+pid_t cs_hold_user_namespace(int *pidfd) {
+    pid_t runtime = getpid();
+    long pid = clone_child(CLONE_NEWUSER, -1, pidfd);
+    if (pid != 0) return (pid_t)pid;
+    // It must not outlive the runtime, which may have ended before the request was made.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != runtime) _exit(0);
+    for (;;) pause();
+}
+
 pid_t cs_fork(int *pidfd) { return (pid_t)clone_child(0, -1, pidfd); }

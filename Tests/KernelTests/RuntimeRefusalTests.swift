@@ -109,16 +109,25 @@ extension KernelSuite {
             Case("linux.devices[0].path") {
                 $0.linux?.devices = [DeviceSpec(path: "x", type: .character, major: 1, minor: 1)]
             },
-            Case("mounts[6].destination") { $0.mounts.append(MountSpec(destination: "mnt", type: "tmpfs")) },
+            Case("mounts[6].destination") { $0.mounts.append(MountSpec(destination: "mnt/..", type: "tmpfs")) },
             Case("mounts[6].destination") { $0.mounts.append(MountSpec(destination: "/", type: "tmpfs")) },
             Case("mounts[6].type") { $0.mounts.append(MountSpec(destination: "/mnt")) },
             Case("mounts[6].source") { $0.mounts.append(MountSpec(destination: "/mnt", type: "bind")) },
-            Case("mounts[6].uidMappings") { spec in
+            Case("mounts[6].gidMappings") { spec in
                 spec.mounts.append(MountSpec(destination: "/mnt", type: "bind", source: "/tmp"))
                 spec.mounts[6].uidMappings = [IDMapping(containerID: 0, hostID: 0, size: 1)]
             },
-            Case("mounts[6].options[0]") {
+            Case("mounts[6].options") {
                 $0.mounts.append(MountSpec(destination: "/mnt", type: "bind", source: "/tmp", options: ["idmap"]))
+            },
+            Case("mounts[6].options") {
+                $0.mounts.append(MountSpec(destination: "/mnt", type: "proc", source: "x", options: ["tmpcopyup"]))
+            },
+            Case("mounts[6].options") {
+                $0.mounts.append(MountSpec(destination: "/sys", type: "cgroup", source: "x", options: ["remount"]))
+            },
+            Case("mounts[6].options[1] (move)") {
+                $0.mounts.append(MountSpec(destination: "/mnt", type: "none", source: "/tmp", options: ["ro", "move"]))
             },
             Case("mounts[6]") { $0.mounts.append(MountSpec(destination: "/mnt", type: "nosuchfs")) },
             Case("mounts[6]") {
@@ -243,14 +252,22 @@ extension KernelSuite {
             let features = try JSONValue.parse(try fixture.must("features").stdout)
             #expect(features["ociVersionMin"] == "1.0.0" && features["ociVersionMax"] == "1.3.0")
             let options = features["mountOptions"]?.arrayValue?.compactMap(\.stringValue) ?? []
-            #expect(!options.contains("idmap"))
+            #expect(features["linux"]?["mountExtensions"]?["idmap"]?["enabled"] == true)
             // Each option that is promised is taken.
             for option in options where option != "mand" {
                 let output = try fixture.run("true") { spec in
+                    if option == "remount" {
+                        return spec.mounts.append(
+                            MountSpec(destination: "/dev/shm", type: "tmpfs", source: "shm", options: ["remount"]))
+                    }
                     let bind = MountSpec(destination: "/mnt", type: "bind", source: "/tmp", options: ["bind", option])
                     let tmpfs = MountSpec(destination: "/mnt", type: "tmpfs", source: "x", options: [option])
-                    let isBind = option.hasSuffix("bind") || option.hasPrefix("r")
+                    let isBind = option.hasSuffix("bind") || option.hasPrefix("r") || option == "idmap"
                     spec.mounts.append(isBind ? bind : tmpfs)
+                    if option.hasSuffix("idmap") {
+                        spec.mounts[6].uidMappings = [IDMapping(containerID: 0, hostID: 1, size: 1)]
+                        spec.mounts[6].gidMappings = [IDMapping(containerID: 0, hostID: 1, size: 1)]
+                    }
                 }
                 #expect(output.code == 0, "\(option): \(output.stderr)")
             }

@@ -58,6 +58,10 @@ struct cs_entry {
 /// A child that fails sends CS_FAILED and ends.
 pid_t cs_enter(const struct cs_entry *entry, int *pidfd, const char **step);
 
+/// Makes a process in a new user namespace that does nothing until it is killed (at the latest with the caller, which
+/// must have one thread): its pid with a pidfd (close-on-exec), or -1 with errno.
+pid_t cs_hold_user_namespace(int *pidfd);
+
 /// fork(2) with a pidfd (close-on-exec), for a process with one thread.
 pid_t cs_fork(int *pidfd);
 

@@ -65,6 +65,10 @@ struct MountPlan {
     let destination: String
     let kind: Kind
     var options: MountOptions
+    /// The mount's own id map, of `uidMappings` and `gidMappings`.
+    let idMap: IDMap?
+    /// The user namespace that has the id map, once it is prepared.
+    var mapping: SharedFD?
     /// A copy of a bind mount's source, opened by the runtime; nil when the child opens it.
     var source: SharedFD?
 }

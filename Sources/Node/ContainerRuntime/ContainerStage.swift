@@ -65,6 +65,7 @@ struct ContainerStage {
         try filesystem.finish()
         try filesystem.mask()
         try filesystem.makeReadOnly()
+        try filesystem.propagateRoot()
         try plan.process.attributes.apply()
         return try ProgramLookup.candidates(
             plan.process.args[0], environment: plan.process.env, directory: plan.process.cwd)

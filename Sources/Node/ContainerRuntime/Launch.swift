@@ -187,7 +187,7 @@ struct Launcher {
         let process = ChildProcess(pid: entered.pid, pidfd: entered.pidfd)
         var supervisor = Supervisor(channel: channel, plan: plan, log: log)
         if plan.namespaces.makesUser {
-            try IDMaps.write(plan.namespaces, to: process.pid)
+            try plan.namespaces.idMap.write(to: process.pid)
             try supervisor.tell(CS_MAPPED)
         }
         if let score = record.process.oomScoreAdj {
@@ -267,17 +267,5 @@ enum PidFile {
         let file = try File.open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o666)
         try file.writeAll(Array(String(pid).utf8), subject: temporary)
         try systemCall("rename", path) { rename(temporary, path) }
-    }
-}
-
-/// The id maps of a new user namespace, see user_namespaces(7).
-enum IDMaps {
-    static func write(_ plan: NamespacePlan, to pid: pid_t) throws {
-        try withContext("config.json: linux.uidMappings") {
-            try File.writeControl("/proc/\(pid)/uid_map", plan.uidMap)
-        }
-        try withContext("config.json: linux.gidMappings") {
-            try File.writeControl("/proc/\(pid)/gid_map", plan.gidMap)
-        }
     }
 }

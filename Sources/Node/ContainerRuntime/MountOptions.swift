@@ -1,3 +1,4 @@
+import Glibc
 import Kernel
 
 /// The options of a mount in config.json, sorted by what they act on.
@@ -13,8 +14,16 @@ struct MountOptions: Equatable {
     /// `bind` and `rbind`.
     var bind = false
     var recursive = false
+    /// `idmap` and `ridmap`; nil without them.
+    var idMapping: IDMapping?
+    /// `tmpcopyup`: a tmpfs begins with what the image has in its place.
+    var copiesUp = false
+    /// `remount`: options of what is mounted at the destination already.
+    var remount = false
     /// Flags of the superblock that fsconfig(2) knows by these names.
     var superblock: [String] = []
+    /// `iversion`, a flag of the superblock that only mount(2) takes.
+    var countsVersions = false
     /// Everything else: options of the filesystem, `key=value` or `key`.
     var data: [String] = []
 
@@ -23,17 +32,25 @@ struct MountOptions: Equatable {
         let recursive: Bool
     }
 
+    /// Of the mount itself, or of all that are mounted below it too.
+    enum IDMapping: Equatable { case top, recursive }
+
     /// Whether an option says read-only.
     var isReadOnly: Bool { self.set.contains(.readOnly) }
 }
 
 extension MountOptions {
     private enum Effect {
-        case attribute(set: MountAttributes, clear: MountAttributes)
-        case recursiveAttribute(set: MountAttributes, clear: MountAttributes)
+        case attribute(MountAttributes, on: Bool)
+        case recursiveAttribute(MountAttributes, on: Bool)
+        case time(AccessTime.Mode, on: Bool, recursive: Bool)
         case propagation(MountPropagation, recursive: Bool)
         case superblock(String)
+        case versions(Bool)
         case bind(recursive: Bool)
+        case idMapping(IDMapping)
+        case copyUp
+        case remount
         case nothing
         case refused(String)
     }
@@ -48,7 +65,7 @@ extension MountOptions {
     private static let effects: [String: Effect] = {
         var table: [String: Effect] = [
             "defaults": .nothing, "bind": .bind(recursive: false), "rbind": .bind(recursive: true),
-            "tmpcopyup": .refused("it is not supported; mount a tmpfs without it"),
+            "tmpcopyup": .copyUp, "remount": .remount, "idmap": .idMapping(.top), "ridmap": .idMapping(.recursive),
             "private": .propagation(.private, recursive: false), "rprivate": .propagation(.private, recursive: true),
             "slave": .propagation(.slave, recursive: false), "rslave": .propagation(.slave, recursive: true),
             "shared": .propagation(.shared, recursive: false), "rshared": .propagation(.shared, recursive: true),
@@ -57,11 +74,7 @@ extension MountOptions {
             "sync": .superblock("sync"), "async": .superblock("async"), "dirsync": .superblock("dirsync"),
             "lazytime": .superblock("lazytime"), "nolazytime": .superblock("nolazytime"),
             "mand": .superblock("mand"), "nomand": .superblock("nomand"),
-            "iversion": .refused("it belongs to no filesystem that a container may have of its own"),
-            "noiversion": .nothing, "silent": .nothing, "loud": .nothing,
-            "idmap": .refused("id-mapped mounts are not supported"),
-            "ridmap": .refused("id-mapped mounts are not supported"),
-            "remount": .refused("remounting is not supported"),
+            "iversion": .versions(true), "noiversion": .versions(false), "silent": .nothing, "loud": .nothing,
             "move": .refused("moving a mount is not supported"),
         ]
         let attributes: [(on: String, off: String, MountAttributes)] = [
@@ -70,19 +83,21 @@ extension MountOptions {
             ("nosymfollow", "symfollow", .noSymlinks),
         ]
         for (on, off, attribute) in attributes {
-            table[on] = .attribute(set: attribute, clear: [])
-            table[off] = .attribute(set: [], clear: attribute)
-            table["r" + on] = .recursiveAttribute(set: attribute, clear: [])
-            table["r" + off] = .recursiveAttribute(set: [], clear: attribute)
+            table[on] = .attribute(attribute, on: true)
+            table[off] = .attribute(attribute, on: false)
+            table["r" + on] = .recursiveAttribute(attribute, on: true)
+            table["r" + off] = .recursiveAttribute(attribute, on: false)
         }
-        // The three access time modes share one field: setting one clears the field first.
-        let times: [(String, MountAttributes)] = [
-            ("noatime", .noAccessTime), ("strictatime", .strictAccessTime), ("relatime", []),
-            ("atime", []), ("nostrictatime", []), ("norelatime", []),
+        let times: [(on: String, off: String, AccessTime.Mode)] = [
+            ("noatime", "atime", .never), ("strictatime", "nostrictatime", .strict),
+            ("relatime", "norelatime", .relative),
         ]
-        for (name, mode) in times {
-            table[name] = .attribute(set: mode, clear: .accessTimeMask)
-            table["r" + name] = .recursiveAttribute(set: mode, clear: .accessTimeMask)
+        for (on, off, mode) in times {
+            for recursive in [false, true] {
+                let prefix = recursive ? "r" : ""
+                table[prefix + on] = .time(mode, on: true, recursive: recursive)
+                table[prefix + off] = .time(mode, on: false, recursive: recursive)
+            }
         }
         return table
     }()
@@ -90,36 +105,98 @@ extension MountOptions {
     /// - Parameter path: the place in config.json, for errors.
     /// - Throws: `RefusedField` for an option that this runtime does not honour.
     init(_ options: [String], path: String) throws {
+        var time = AccessTime()
+        var recursiveTime = AccessTime()
         for (index, option) in options.enumerated() {
             guard let effect = Self.effects[option] else {
                 data.append(option)
                 continue
             }
             switch effect {
-            case .attribute(let set, let clear): Self.apply(set, clear, &self.set, &self.clear)
-            case .recursiveAttribute(let set, let clear):
-                Self.apply(set, clear, &setRecursively, &clearRecursively)
+            case .attribute(let attribute, let on): Self.apply(attribute, on, &self.set, &self.clear)
+            case .recursiveAttribute(let attribute, let on):
+                Self.apply(attribute, on, &setRecursively, &clearRecursively)
+            case .time(let mode, let on, let recursive):
+                if recursive { recursiveTime.apply(mode, on) } else { time.apply(mode, on) }
             case .propagation(let kind, let recursive):
                 propagation.append(Propagation(kind: kind, recursive: recursive))
             case .superblock(let name): superblock.append(name)
+            case .versions(let on): countsVersions = on
             case .bind(let recursive):
                 bind = true
                 if recursive { self.recursive = true }
+            case .idMapping(let mapping): idMapping = mapping
+            case .copyUp: copiesUp = true
+            case .remount: remount = true
             case .nothing: break
             case .refused(let reason): throw RefusedField("\(path)[\(index)] (\(option))", reason)
             }
         }
+        time.finish(&self.set, &self.clear)
+        recursiveTime.finish(&setRecursively, &clearRecursively)
     }
 
     /// The later of two options that contradict each other wins.
     private static func apply(
-        _ set: MountAttributes, _ clear: MountAttributes, _ allSet: inout MountAttributes,
-        _ allClear: inout MountAttributes
+        _ attribute: MountAttributes, _ on: Bool, _ set: inout MountAttributes, _ clear: inout MountAttributes
     ) {
-        let isTime = clear == .accessTimeMask
-        allSet.subtract(clear)
-        if isTime { allClear.insert(.accessTimeMask) } else { allClear.subtract(set) }
-        allSet.formUnion(set)
-        allClear.formUnion(clear)
+        set.subtract(attribute)
+        clear.subtract(attribute)
+        if on { set.formUnion(attribute) } else { clear.formUnion(attribute) }
+    }
+}
+
+/// What options say about access times: flags to mount(2), of which the strictest counts, and one field to
+/// mount_setattr(2).
+private struct AccessTime {
+    enum Mode { case never, strict, relative }
+
+    private var wanted: Set<Mode> = []
+    private var isGiven = false
+
+    mutating func apply(_ mode: Mode, _ on: Bool) {
+        isGiven = true
+        if on { wanted.insert(mode) } else { wanted.remove(mode) }
+    }
+
+    /// The field is cleared first whenever it is set; all bits clear are relative times.
+    func finish(_ set: inout MountAttributes, _ clear: inout MountAttributes) {
+        guard isGiven else { return }
+        clear.formUnion(.accessTimeMask)
+        if wanted.contains(.strict) {
+            set.formUnion(.strictAccessTime)
+        } else if wanted.contains(.never) {
+            set.formUnion(.noAccessTime)
+        }
+    }
+}
+
+extension MountOptions {
+    /// MS_* of the attributes and of the superblock, for mount(2).
+    func flags(except: MountAttributes = []) -> UInt {
+        let attributes: [(MountAttributes, UInt)] = [
+            (.readOnly, UInt(MS_RDONLY)), (.noSetuid, UInt(MS_NOSUID)), (.noDevices, UInt(MS_NODEV)),
+            (.noExecution, UInt(MS_NOEXEC)), (.noDirectoryAccessTime, UInt(MS_NODIRATIME)),
+            (.noAccessTime, UInt(MS_NOATIME)), (.strictAccessTime, UInt(MS_STRICTATIME)),
+            (.noSymlinks, 256 /* MS_NOSYMFOLLOW */),
+        ]
+        let wanted = set.subtracting(except)
+        var flags: UInt = 0
+        for (attribute, flag) in attributes where wanted.contains(attribute) { flags |= flag }
+        // Without any of these flags, a remount keeps what there is.
+        if clear.contains(.accessTimeMask), set.isDisjoint(with: .accessTimeMask) { flags |= UInt(MS_RELATIME) }
+        for name in superblock {
+            switch name {
+            case "sync": flags |= UInt(MS_SYNCHRONOUS)
+            case "async": flags &= ~UInt(MS_SYNCHRONOUS)
+            case "dirsync": flags |= UInt(MS_DIRSYNC)
+            case "lazytime": flags |= 1 << 25  // MS_LAZYTIME
+            case "nolazytime": flags &= ~(1 << 25)
+            case "mand": flags |= UInt(MS_MANDLOCK)
+            default: flags &= ~UInt(MS_MANDLOCK)
+            }
+        }
+        if countsVersions { flags |= UInt(MS_I_VERSION) }
+        return flags
     }
 }

@@ -20,17 +20,21 @@ struct NamespacePlan {
     /// CLONE_NEW* of those that clone3(2) makes.
     var made: UInt64 = 0
     var makesCgroup = false
+    /// Joins a cgroup namespace that is not the runtime's.
+    var joinsCgroup = false
     /// What is written to timens_offsets of a new time namespace; nil without one.
     var timeOffsets: String?
     var pid: SharedFD?
     var user: SharedFD?
     var joins: [(file: SharedFD, type: Int32)] = []
-    var uidMap = ""
-    var gidMap = ""
+    /// Of a new user namespace.
+    var idMap = IDMap(uids: [], gids: [])
 
     /// In a user namespace that is not the runtime's.
     var changesUser: Bool { user != nil || makesUser }
     var makesUser: Bool { made & UInt64(CK_CLONE_NEWUSER) != 0 }
+    /// The container's view of the cgroups begins at its own group, or at that of the namespace it joins.
+    var ownsCgroup: Bool { makesCgroup || joinsCgroup }
     var makesNetwork: Bool { made & UInt64(CK_CLONE_NEWNET) != 0 }
 
     private static func flag(_ kind: NamespaceSpec.Kind) -> Int {
@@ -60,7 +64,9 @@ struct NamespacePlan {
                 case .pid: pid = file
                 // Joining the namespace one is in already is an error to the kernel, and nothing to us.
                 case .user: if !NamespaceFiles.same(path, "/proc/self/ns/user") { user = file }
-                default: joins.append((file, Int32(flag)))
+                default:
+                    if namespace.type == .cgroup { joinsCgroup = !NamespaceFiles.same(path, "/proc/self/ns/cgroup") }
+                    joins.append((file, Int32(flag)))
                 }
                 continue
             }
@@ -70,8 +76,7 @@ struct NamespacePlan {
             default: made |= UInt64(flag)
             }
         }
-        uidMap = Self.map(linux.uidMappings)
-        gidMap = Self.map(linux.gidMappings)
+        idMap = IDMap(uids: linux.uidMappings, gids: linux.gidMappings)
     }
 
     /// For a process that enters a running container: everything the container has that is not the host's, through one
@@ -93,10 +98,6 @@ struct NamespacePlan {
             let offset = offsets[clock] ?? TimeOffset(seconds: 0, nanoseconds: 0)
             return "\(clock) \(offset.seconds) \(offset.nanoseconds)\n"
         }.joined()
-    }
-
-    private static func map(_ mappings: [IDMapping]) -> String {
-        mappings.map { "\($0.containerID) \($0.hostID) \($0.size)\n" }.joined()
     }
 }
 
@@ -134,6 +135,9 @@ extension NamespacePlan {
         if pid == 0 { return nil }
         guard pid > 0 else {
             let name = step.map { String(cString: $0) } ?? "clone3"
+            if errno == ERANGE, timeOffsets != nil {
+                throw RefusedField("linux.timeOffsets", "a clock would stand before 0, or too far from where it does")
+            }
             throw KernelError(name, errno: errno, hint: Self.hint(errno))
         }
         return EnteredProcess(pid: pid, pidfd: OwnedFD(adopting: pidfd))

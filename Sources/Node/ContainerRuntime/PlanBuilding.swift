@@ -33,8 +33,12 @@ extension ContainerPlan {
         domainname = spec.domainname.flatMap { $0.isEmpty ? nil : $0 }
         mounts = []
         for (index, mount) in spec.mounts.enumerated() {
-            mounts.append(
-                try MountPlan(mount, path: "mounts[\(index)]", bundle: request.bundle).labelled(linux.mountLabel))
+            let plan = try MountPlan(mount, path: "mounts[\(index)]", bundle: request.bundle)
+            if plan.mapsIDs, plan.idMap == nil, !namespaces.changesUser {
+                throw RefusedField(
+                    "mounts[\(index)].options", "without uidMappings and gidMappings, idmap needs a user namespace")
+            }
+            mounts.append(plan.labelled(linux.mountLabel))
         }
         populatesDev = !mounts.contains { mount in
             if case .bind = mount.kind { mount.destination == "/dev" } else { false }
@@ -81,16 +85,18 @@ extension ContainerPlan {
     /// made, whose root might not reach it by path; else what another process holds open and the configuration names as
     /// `/proc/<pid>/fd/<number>`, which is a place in the host's mount namespace.
     mutating func openBindSources() throws {
+        try prepareIDMaps()
         for index in mounts.indices {
             guard case .bind(let source) = mounts[index].kind, namespaces.changesUser || Self.isDescriptor(source)
             else { continue }
             let mount = mounts[index]
+            if mount.options.remount { continue }
             let tree = try withContext("\(mount.path) (\(mount.destination))") {
-                let tree = try Mounts.clone(source, recursive: mount.options.recursive)
+                let tree = try mount.clone(source)
                 // A copy made here is connected to the host's mounts as the source is; in the container's namespace it
                 // would be a slave of them, unless its root is to stay connected.
-                if rootPropagation?.kind != .shared {
-                    try Mounts.change(tree.raw, propagation: .slave, recursive: true, subject: source)
+                if let propagation = copiesPropagation {
+                    try Mounts.change(tree.raw, propagation: propagation, recursive: true, subject: source)
                 }
                 return SharedFD(tree)
             }
@@ -98,9 +104,19 @@ extension ContainerPlan {
         }
     }
 
+    private var copiesPropagation: MountPropagation? {
+        switch rootPropagation?.kind {
+        case .shared: nil
+        case .private where rootPropagation?.recursive == true: .private
+        default: .slave
+        }
+    }
+
+    /// Through a process's open files: `/proc/<pid>/fd/<number>`, `/dev/fd/<number>`, and what lies below them.
     private static func isDescriptor(_ path: String) -> Bool {
-        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
-        return parts.count == 5 && parts[1] == "proc" && parts[3] == "fd"
+        let parts = path.split(separator: "/")
+        return parts.count >= 4 && parts[0] == "proc" && parts[2] == "fd"
+            || parts.count >= 3 && parts[0] == "dev" && parts[1] == "fd"
     }
 
     /// The default nodes that the configuration does not define itself, then the configuration's.
@@ -124,9 +140,8 @@ extension MountPlan {
     init(_ spec: MountSpec, path: String, bundle: String) throws {
         self.path = path
         source = nil
-        guard spec.destination.hasPrefix("/") else {
-            throw RefusedField("\(path).destination", "'\(spec.destination)' is not an absolute path")
-        }
+        mapping = nil
+        // One that is not absolute, which the specification still allows, begins at the root.
         var parts: [Substring] = []
         for part in spec.destination.split(separator: "/") where part != "." {
             if part == ".." { _ = parts.popLast() } else { parts.append(part) }
@@ -135,13 +150,14 @@ extension MountPlan {
             throw RefusedField("\(path).destination", "the root itself cannot be mounted over")
         }
         destination = "/" + parts.joined(separator: "/")
-        if !spec.uidMappings.isEmpty || !spec.gidMappings.isEmpty {
-            throw RefusedField("\(path).uidMappings", "id-mapped mounts are not supported")
-        }
+        let hasMap = !spec.uidMappings.isEmpty || !spec.gidMappings.isEmpty
+        idMap = hasMap ? IDMap(uids: spec.uidMappings, gids: spec.gidMappings) : nil
         options = try MountOptions(spec.options, path: "\(path).options")
         let type = spec.type ?? ""
+        try Self.checkOptions(options, hasMap: hasMap, type: type, path: path)
         if options.bind || type == "bind" {
-            guard let source = spec.source, !source.isEmpty else {
+            let source = spec.source ?? ""
+            guard !source.isEmpty || options.remount else {
                 throw RefusedField("\(path).source", "a bind mount needs one")
             }
             kind = .bind(source: source.hasPrefix("/") ? source : "\(bundle)/\(source)")
@@ -150,13 +166,29 @@ extension MountPlan {
             }
             return
         }
-        guard !type.isEmpty, type != "none" else {
+        guard options.remount || !type.isEmpty && type != "none" else {
             throw RefusedField("\(path).type", "is missing, and no option says bind")
         }
         if type == "cgroup" {
             kind = .cgroup
         } else {
             kind = .filesystem(type: type, source: spec.source.flatMap { $0.isEmpty ? nil : $0 } ?? type)
+        }
+    }
+
+    /// Options that go only with some kinds of mounts.
+    private static func checkOptions(_ options: MountOptions, hasMap: Bool, type: String, path: String) throws {
+        let isBind = options.bind || type == "bind"
+        if options.idMapping != nil || hasMap {
+            let field = hasMap ? "\(path).uidMappings" : "\(path).options"
+            guard isBind else { throw RefusedField(field, "only bind mounts can be id-mapped") }
+            guard !options.remount else { throw RefusedField(field, "a remount cannot map ids") }
+        }
+        if options.copiesUp, isBind || options.remount || type != "tmpfs" {
+            throw RefusedField("\(path).options", "tmpcopyup is for a new tmpfs")
+        }
+        if options.remount, type == "cgroup", !isBind {
+            throw RefusedField("\(path).options", "a cgroup mount cannot be remounted; give it its options at once")
         }
     }
 }

@@ -8,7 +8,8 @@ extension RootFilesystem {
     ///
     /// Where v1 hierarchies exist: a tmpfs with a directory for each, and cgroup2 as `unified` if the host has it
     /// beside them. On a pure v2 host: cgroup2 itself. With a cgroup namespace the filesystems are mounted anew and
-    /// show the container's group as their root; without one, the group's directory is bound there.
+    /// show as their root the container's group, or that of the namespace it joins; without one, the container's group's
+    /// directory is bound there.
     mutating func mountCgroups(_ mount: MountPlan) throws {
         let manager = plan.cgroup.manager
         let hierarchies = manager.layout.hierarchies
@@ -17,6 +18,7 @@ extension RootFilesystem {
             let target = try root.makeDirectories(mount.destination)
             let tree = try cgroupTree(of: unified, manager.path, mount.options.set)
             try Mounts.attach(tree, on: target.raw, subject: mount.destination)
+            try propagate(mount.options, tree)
             return
         }
         let target = try root.makeDirectories(mount.destination)
@@ -55,11 +57,23 @@ extension RootFilesystem {
     private func cgroupTree(
         of hierarchy: CgroupHierarchy, _ path: String, _ attributes: MountAttributes
     ) throws -> OwnedFD {
-        guard plan.namespaces.makesCgroup else {
-            let tree = try Mounts.clone(hierarchy.directory(path), recursive: false)
-            try Mounts.change(tree.raw, set: attributes, subject: hierarchy.mountPoint)
-            return tree
+        if plan.namespaces.ownsCgroup {
+            do throws(KernelError) {
+                return try newTree(of: hierarchy, attributes)
+            } catch {
+                // A joined cgroup namespace need not belong to the container's user namespace.
+                guard error.errno == EPERM, plan.namespaces.changesUser else { throw error }
+            }
         }
+        let tree = try Mounts.clone(hierarchy.directory(path), recursive: false)
+        try Mounts.change(tree.raw, set: attributes, subject: hierarchy.mountPoint)
+        return tree
+    }
+
+    /// The hierarchy from the root of the process's cgroup namespace.
+    private func newTree(
+        of hierarchy: CgroupHierarchy, _ attributes: MountAttributes
+    ) throws(KernelError) -> OwnedFD {
         if hierarchy.version == .v2 { return try FilesystemContext("cgroup2").create(attributes) }
         let context = try FilesystemContext("cgroup")
         if let name = hierarchy.name {

@@ -16,7 +16,8 @@ struct RootFilesystem: ~Copyable {
     /// Cuts the namespace off from the host's and mounts the root on itself.
     init(_ plan: ContainerPlan) throws {
         self.plan = plan
-        let shared = plan.rootPropagation?.kind == .shared
+        let wanted = plan.rootPropagation
+        let shared = wanted?.kind == .shared
         if shared {
             // The whole tree stays connected to the host's, as `shared` asks, except where the root goes: what is
             // mounted there must not appear on the host.
@@ -24,6 +25,10 @@ struct RootFilesystem: ~Copyable {
             try Self.makeParentPrivate(of: plan.rootfs)
         } else {
             try Mounts.setPropagation(.slave, at: "/", recursive: true)
+            // From the beginning: what a mount asks for itself counts for that mount.
+            if let wanted, wanted.kind == .private, wanted.recursive {
+                try Mounts.setPropagation(.private, at: "/", recursive: true)
+            }
         }
         let tree = try Mounts.clone(plan.rootfs, recursive: true)
         try Mounts.attach(tree, at: plan.rootfs)
@@ -46,6 +51,7 @@ struct RootFilesystem: ~Copyable {
     mutating func mountAll() throws {
         for mount in plan.mounts {
             try withContext("\(mount.path) (\(mount.destination))") {
+                if mount.options.remount { return try remount(mount) }
                 switch mount.kind {
                 case .bind(let source): try bind(mount, source: source)
                 case .filesystem(let type, let source): try mountFilesystem(mount, type: type, source: source)
@@ -78,15 +84,19 @@ struct RootFilesystem: ~Copyable {
     /// A detached copy of what is to be bound.
     private func bindSource(_ mount: MountPlan, path: String) throws -> OwnedFD {
         if let opened = mount.source { return try opened.duplicate() }
-        return try Mounts.clone(path, recursive: mount.options.recursive)
+        return try mount.clone(path)
     }
 
     /// Attributes, set before anybody can see the mount.
-    private func apply(_ options: MountOptions, to tree: borrowing OwnedFD, except: MountAttributes = []) throws {
-        let set = options.set.subtracting(except)
-        if !set.isEmpty || !options.clear.isEmpty {
-            try Mounts.change(tree.raw, set: set, clear: options.clear, subject: "mount attributes")
+    private func apply(_ options: MountOptions, to tree: borrowing OwnedFD) throws {
+        if !options.set.isEmpty || !options.clear.isEmpty {
+            try Mounts.change(tree.raw, set: options.set, clear: options.clear, subject: "mount attributes")
         }
+        try applyRecursively(options, to: tree)
+    }
+
+    /// Attributes of a mount and of all below it.
+    func applyRecursively(_ options: MountOptions, to tree: borrowing OwnedFD) throws {
         if !options.setRecursively.isEmpty || !options.clearRecursively.isEmpty {
             try Mounts.change(
                 tree.raw, set: options.setRecursively, clear: options.clearRecursively, recursive: true,
@@ -112,18 +122,40 @@ struct RootFilesystem: ~Copyable {
             target = try root.makeDirectories(mount.destination)
         }
         try checkTarget(mount, target, isProcfs: type == "proc")
-        // What options do not fit through fsconfig(2) goes the old way, in one string.
-        if mount.options.data.contains(where: { $0.utf8.count > FilesystemContext.maximumValue }) {
-            return try mountOldWay(mount, type: type, source: source, target: target)
+        var data = mount.options.data
+        // What the image has there decides, unless the configuration does.
+        if type == "tmpfs", existed, !data.contains(where: { $0.hasPrefix("mode=") }) {
+            data.append("mode=\(try Self.mode(of: target))")
         }
+        let late: MountAttributes = type == "tmpfs" ? .readOnly : []
+        // What options do not fit through fsconfig(2) goes the old way, in one string.
+        if mount.options.countsVersions || data.contains(where: { $0.utf8.count > FilesystemContext.maximumValue }) {
+            let made = try mountOldWay(mount, type: type, source: source, target: target, data: data, except: late)
+            if mount.options.copiesUp { try TmpfsCopy.run(from: target, to: made, subject: mount.destination) }
+            return try settle(made, mount, except: late)
+        }
+        let made = try make(mount, type: type, source: source, data: data, except: late)
+        if mount.options.copiesUp { try TmpfsCopy.run(from: target, to: made, subject: mount.destination) }
+        try Mounts.attach(made, on: target.raw, subject: mount.destination)
+        try settle(made, mount, except: late)
+    }
+
+    /// What comes after a filesystem is in its place.
+    private mutating func settle(
+        _ made: consuming OwnedFD, _ mount: MountPlan, except late: MountAttributes
+    ) throws {
+        try applyRecursively(mount.options, to: made)
+        try propagate(mount.options, made)
+        if mount.options.isReadOnly && !late.isEmpty { addLateReadOnly(made) }
+    }
+
+    /// A filesystem by fsconfig(2), detached.
+    private func make(
+        _ mount: MountPlan, type: String, source: String, data: [String], except late: MountAttributes
+    ) throws -> OwnedFD {
         let context = try FilesystemContext(type)
         try context.set("source", source)
-        var options = mount.options.data
-        // What the image has there decides, unless the configuration does.
-        if type == "tmpfs", existed, !options.contains(where: { $0.hasPrefix("mode=") }) {
-            options.append("mode=\(try Self.mode(of: target))")
-        }
-        for option in options {
+        for option in data {
             if let equals = option.firstIndex(of: "=") {
                 try context.set(String(option[..<equals]), String(option[option.index(after: equals)...]))
             } else {
@@ -134,25 +166,9 @@ struct RootFilesystem: ~Copyable {
         // Filesystems of which a container has an instance of its own are made read-only by the mount alone.
         let virtual = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2"].contains(type)
         if mount.options.isReadOnly && !virtual { try context.set("ro") }
-        let late: MountAttributes = type == "tmpfs" ? .readOnly : []
         let made = try context.create(mount.options.set.subtracting(late))
-        if !mount.options.setRecursively.isEmpty { try apply(mount.options, to: made, except: late) }
         if type == "mqueue" { try plan.labelRoot(of: made) }
-        try Mounts.attach(made, on: target.raw, subject: mount.destination)
-        try propagate(mount.options, made)
-        if mount.options.isReadOnly && !late.isEmpty { addLateReadOnly(made) }
-    }
-
-    private func mountOldWay(
-        _ mount: MountPlan, type: String, source: String, target: borrowing OwnedFD
-    ) throws {
-        try Mounts.mount(
-            type: type, source: source, on: target.raw, flags: 0, data: MountPlan.joined(mount.options.data),
-            subject: mount.destination)
-        // The mount covers its target: look again for what is on top of it now.
-        let made = try root.open(mount.destination, Int32(CK_O_PATH) | O_DIRECTORY)
-        try apply(mount.options, to: made)
-        try propagate(mount.options, made)
+        return made
     }
 
     /// procfs and sysfs go on real directories only: behind a symbolic link, what is masked later would lie elsewhere
@@ -241,13 +257,23 @@ struct RootFilesystem: ~Copyable {
         try systemCall("chdir", "/") { chdir("/") }
     }
 
-    /// What has to wait until everything is in place: read-only root and tmpfs, propagation of the root.
+    /// What has to wait until everything is in place: read-only root and tmpfs.
     func finish() throws {
         for mount in lateReadOnly { try Mounts.change(mount.raw, set: .readOnly, subject: "a read-only tmpfs") }
         if plan.readonlyRoot {
             try Mounts.change(root.directory.raw, set: .readOnly, subject: "the root filesystem")
         }
-        if let propagation = plan.rootPropagation {
+    }
+
+    /// The root's propagation, after the last mount: what is unbindable cannot be masked, and what is shared has peers.
+    func propagateRoot() throws {
+        guard let propagation = plan.rootPropagation else { return }
+        switch propagation.kind {
+        // The whole tree is, since the beginning.
+        case .slave: return
+        case .private:
+            try Mounts.change(root.directory.raw, propagation: .private, subject: "the root filesystem")
+        case .shared, .unbindable:
             try Mounts.change(
                 root.directory.raw, propagation: propagation.kind, recursive: propagation.recursive,
                 subject: "the root filesystem")

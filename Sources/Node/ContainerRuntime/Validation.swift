@@ -24,6 +24,7 @@ struct Validation {
         guard let linux = spec.linux else { throw RefusedField("linux", "is missing") }
         if let seccomp = linux.seccomp { try validation.checkSeccomp(seccomp) }
         try validation.checkNamespaces(linux)
+        try validation.checkIDMappings(linux)
         try validation.checkNames(linux)
         try validation.checkPaths(linux)
         if let resources = linux.resources { try check(resources, path: "linux.resources") }

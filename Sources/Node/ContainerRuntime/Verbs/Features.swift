@@ -36,7 +36,7 @@ enum Features {
                     "modes": list(MemoryPolicy.Mode.allCases.map(\.rawValue).sorted()),
                     "flags": list(MemoryPolicy.flagNames),
                 ],
-                "mountExtensions": ["idmap": ["enabled": false]], "netDevices": ["enabled": true],
+                "mountExtensions": ["idmap": ["enabled": true]], "netDevices": ["enabled": true],
             ],
             "annotations": annotations, "potentiallyUnsafeConfigAnnotations": [],
         ]
