@@ -336,6 +336,46 @@ extension KernelSuite {
             }
         }
 
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `a source in the container's own root is what earlier mounts have put there`(
+            _ runtime: RuntimeFixture.Runtime
+        ) throws {
+            // The runc at hand opens all sources first where there is a user namespace; later ones do not.
+            for mapped in runtime == .ours ? [false, true] : [false] {
+                let fixture = try RuntimeFixture(runtime)
+                let source = "\(fixture.directory)/source"
+                try File.makeDirectories(source, mode: 0o755)
+                try File.replace("\(source)/file", with: Array("mounted".utf8), mode: 0o644)
+                let bundle = try fixture.bundle("cat /again/file") { spec in
+                    spec.mounts += [
+                        MountSpec(destination: "/first", type: "bind", source: source, options: ["bind"]),
+                        MountSpec(destination: "/again", type: "bind", source: "rootfs/first", options: ["bind"]),
+                    ]
+                    if mapped {
+                        spec.linux?.namespaces.append(NamespaceSpec(.user))
+                        spec.linux?.uidMappings = [IDMapping(containerID: 0, hostID: 0, size: 1000)]
+                        spec.linux?.gidMappings = [IDMapping(containerID: 0, hostID: 0, size: 1000)]
+                    }
+                }
+                let output = try fixture.call(["run", "--bundle", bundle, "c1"])
+                #expect(output.text == "mounted", "\(mapped): \(output)")
+            }
+        }
+
+        @Test func `a link in the image does not lead a source out of the container's root`() throws {
+            let fixture = try RuntimeFixture()
+            let bundle = try fixture.bundle("cat /again/file") { spec in
+                spec.mounts.append(
+                    MountSpec(destination: "/again", type: "bind", source: "rootfs/link/place", options: ["bind"]))
+            }
+            try File.makeDirectories("\(bundle)/rootfs\(fixture.directory)/place", mode: 0o755)
+            try File.replace("\(bundle)/rootfs\(fixture.directory)/place/file", with: Array("inside".utf8), mode: 0o644)
+            try File.makeDirectories("\(fixture.directory)/place", mode: 0o755)
+            try File.replace("\(fixture.directory)/place/file", with: Array("outside".utf8), mode: 0o644)
+            symlink(fixture.directory, "\(bundle)/rootfs/link")
+            #expect(try fixture.call(["run", "--bundle", bundle, "c1"]).text == "inside")
+        }
+
         @Test func `a bind of an open descriptor is of what it refers to, and of what lies below it`() throws {
             let fixture = try RuntimeFixture()
             let source = "\(fixture.directory)/source"

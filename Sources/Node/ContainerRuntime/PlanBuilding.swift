@@ -82,7 +82,8 @@ extension ContainerPlan {
     }
 
     /// Opens what is to be bound and cannot be found once the namespaces are entered: all of it where a user namespace is
-    /// made, whose root might not reach it by path; else what another process holds open and the configuration names as
+    /// made, whose root might not reach it by path (but what lies in the container's root, where mounts of the
+    /// configuration come before); else what another process holds open and the configuration names as
     /// `/proc/<pid>/fd/<number>`, which is a place in the host's mount namespace.
     mutating func openBindSources() throws {
         try prepareIDMaps()
@@ -90,7 +91,7 @@ extension ContainerPlan {
             guard case .bind(let source) = mounts[index].kind, namespaces.changesUser || Self.isDescriptor(source)
             else { continue }
             let mount = mounts[index]
-            if mount.options.remount { continue }
+            if mount.options.remount || mount.mapping == nil && placeInRoot(source) != nil { continue }
             let tree = try withContext("\(mount.path) (\(mount.destination))") {
                 let tree = try mount.clone(source)
                 // A copy made here is connected to the host's mounts as the source is; in the container's namespace it
@@ -102,6 +103,11 @@ extension ContainerPlan {
             }
             mounts[index].source = tree
         }
+    }
+
+    /// The path inside the root of a host path that begins with the root's; nil for another.
+    func placeInRoot(_ path: String) -> String? {
+        path.hasPrefix(rootfs + "/") ? String(path.dropFirst(rootfs.utf8.count)) : nil
     }
 
     private var copiesPropagation: MountPropagation? {
