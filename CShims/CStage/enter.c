@@ -30,12 +30,27 @@ static const char *namespace_step(int type) {
     }
 }
 
-// Namespaces are joined with the host's rights, so the user namespace comes last: the others may belong to another one.
-static void join_all(const struct cs_entry *entry, int socket) {
-    for (int i = 0; i < entry->join_count; i++)
-        if (setns(entry->joins[i].fd, entry->joins[i].type) < 0) give_up(socket, namespace_step(entry->joins[i].type));
+// Without root, namespaces can be joined only with the rights that the user namespace gives to which they belong.
+static int joins_user_first(const struct cs_entry *entry) {
+    return entry->user_namespace >= 0 && syscall(SYS_geteuid) != 0;
+}
+
+static void join_user(const struct cs_entry *entry, int socket) {
     if (entry->user_namespace >= 0 && setns(entry->user_namespace, CLONE_NEWUSER) < 0)
         give_up(socket, "join the user namespace (setns)");
+}
+
+// Namespaces are joined with the host's rights, so the user namespace comes last: the others may belong to another one.
+static void join_all(const struct cs_entry *entry, int socket) {
+    int user_first = joins_user_first(entry);
+    if (user_first) {
+        join_user(entry, socket);
+        if (entry->pid_namespace >= 0 && setns(entry->pid_namespace, CLONE_NEWPID) < 0)
+            give_up(socket, "join the pid namespace (setns)");
+    }
+    for (int i = 0; i < entry->join_count; i++)
+        if (setns(entry->joins[i].fd, entry->joins[i].type) < 0) give_up(socket, namespace_step(entry->joins[i].type));
+    if (!user_first) join_user(entry, socket);
 }
 
 // Root of the user namespace, by raw calls: glibc's wrappers would look for threads that this process does not have.
@@ -95,8 +110,8 @@ static pid_t pid_of(int pidfd) {
     return pid ? pid : -1;
 }
 
-// New namespaces that belong to a joined user namespace, or joined ones beside a new user namespace: a process in
-// between joins first and makes the container's process as a sibling of its own.
+// New namespaces that belong to a joined user namespace, joined ones beside a new user namespace, or a pid namespace that
+// only the joined user namespace gives rights to: a process in between joins first and makes the container's process as a sibling of its own.
 static pid_t enter_through_intermediate(const struct cs_entry *entry, int *pidfd, const char **step) {
     static char failure[CS_TEXT_SIZE + 1];
     int middle = -1, channel[2];
@@ -157,7 +172,7 @@ pid_t cs_enter(const struct cs_entry *entry, int *pidfd, const char **step) {
     pid_t pid = -1;
     *pidfd = -1;
     // Both only change what children get; the caller itself stays where it is, and is put right below.
-    if (entry->pid_namespace >= 0) {
+    if (entry->pid_namespace >= 0 && !joins_user_first(entry)) {
         *step = "open /proc/self/ns/pid";
         if ((own_pid = own_namespace("/proc/self/ns/pid")) < 0) return -1;
         *step = "join the pid namespace (setns)";
@@ -179,7 +194,7 @@ pid_t cs_enter(const struct cs_entry *entry, int *pidfd, const char **step) {
             if (written < 0) goto restore;
         }
     }
-    if (entry->user_namespace >= 0 && entry->new_namespaces != 0) {
+    if (entry->user_namespace >= 0 && (entry->new_namespaces != 0 || joins_user_first(entry))) {
         pid = enter_through_intermediate(entry, pidfd, step);
     } else if ((entry->new_namespaces & CLONE_NEWUSER) && entry->join_count > 0) {
         pid = enter_through_intermediate(entry, pidfd, step);

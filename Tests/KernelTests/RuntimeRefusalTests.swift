@@ -203,7 +203,7 @@ extension KernelSuite {
             ["--nosuch", "list"], ["list", "--format", "xml"], ["checkpoint", "x"],
             ["restore", "x"], ["create"], ["create", "a", "b"], ["kill"], ["state"], ["--root", "/", "list"],
             ["exec", "c1"], ["exec", "--cgroup", "a", "c1", "true"], ["--log-format", "xml", "list"],
-            ["create", "--preserve-fds", "-1", "x"], ["--rootless", "true", "list"],
+            ["create", "--preserve-fds", "-1", "x"], ["--rootless", "maybe", "list"],
         ])
         func `a command line that cannot be understood`(_ arguments: [String]) throws {
             let fixture = try RuntimeFixture()

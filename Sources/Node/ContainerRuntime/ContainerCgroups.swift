@@ -32,6 +32,12 @@ struct CgroupRecord: Sendable, Equatable {
         }
     }
 
+    /// A group that is made directly.
+    init(manager: CgroupManager) {
+        self.manager = manager
+        scope = nil
+    }
+
     init(_ reader: JSONReader) throws {
         let hierarchies = try reader.map("hierarchies") { reader throws(JSONError) in
             CgroupHierarchy(

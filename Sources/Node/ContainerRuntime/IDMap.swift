@@ -22,8 +22,19 @@ struct IDMap: Hashable {
 
     /// Gives the maps to the new user namespace of a process.
     func write(to pid: pid_t) throws {
-        try withContext("config.json: linux.uidMappings") { try File.writeControl("/proc/\(pid)/uid_map", uids) }
-        try withContext("config.json: linux.gidMappings") { try File.writeControl("/proc/\(pid)/gid_map", gids) }
+        let isRoot = geteuid() == 0
+        try withContext("config.json: linux.uidMappings") {
+            if !isRoot { try Rootless.checkOwn(uids, id: geteuid()) }
+            try File.writeControl("/proc/\(pid)/uid_map", uids)
+        }
+        try withContext("config.json: linux.gidMappings") {
+            if !isRoot {
+                try Rootless.checkOwn(gids, id: getegid())
+                // Else a user could leave a group whose members a file excludes.
+                try File.writeControl("/proc/\(pid)/setgroups", "deny")
+            }
+            try File.writeControl("/proc/\(pid)/gid_map", gids)
+        }
     }
 }
 

@@ -26,6 +26,7 @@ struct LaunchOptions {
     var foreground: Bool
     /// systemd makes the cgroup.
     var systemdCgroup = false
+    var rootless: Rootless
 }
 
 /// A container whose process exists.
@@ -52,8 +53,8 @@ struct Launcher {
         let notify = NotifySocket(store, options.id)
         if let notify { spec.mounts.append(notify.mount) }
         try checkTerminal(spec)
-        let cgroup = try CgroupRecord(
-            path: spec.linux?.cgroupsPath, id: options.id, systemd: options.systemdCgroup)
+        try options.rootless.check(spec)
+        let cgroup = try options.rootless.cgroup(spec, id: options.id, systemd: options.systemdCgroup)
         var filter = Filter()
         if let seccomp = spec.linux?.seccomp { filter = try Filter(seccomp, cache: store.filters, log: log) }
         let rules = try DeviceRules.of(spec.linux?.resources)
@@ -87,13 +88,14 @@ struct Launcher {
             try cgroup.manager.create()
             cleanup.hasCgroup = true
             if let resources = spec.linux?.resources {
+                if cgroup.isAbsent { try cgroup.refuseLimits(resources) }
                 let notices = try cgroup.manager.apply(CgroupResources(resources))
                 try LimitNotices.check(notices)
                 LimitNotices.report(notices, log: log)
                 try cgroup.tellSystemd(of: CgroupResources(resources))
             }
             if let owner = CgroupOwnership.owner(spec) { try cgroup.manager.delegate(to: owner) }
-            try cgroup.manager.setDevices(rules)
+            if !cgroup.isAbsent { try cgroup.manager.setDevices(rules) }
             if let control {
                 try control.create()
                 cleanup.resourceControl = control
@@ -163,6 +165,7 @@ struct Launcher {
         let cgroupFile = try SharedFD(optional: plan.cgroup.manager.unifiedDescriptor())
         let cgroupEntry = try plan.cgroup.manager.entry()
         let sockets = try UnixSocket.pair(.packets)
+        try Rootless.letMapsBeWritten(true)
         guard let entered = try plan.namespaces.enter(sockets, cgroup: cgroupFile?.raw ?? -1) else {
             close(lock.raw)
             ContainerStage(
@@ -188,14 +191,15 @@ struct Launcher {
         var supervisor = Supervisor(channel: channel, plan: plan, log: log)
         if plan.namespaces.makesUser {
             try plan.namespaces.idMap.write(to: process.pid)
-            try supervisor.tell(CS_MAPPED)
         }
         if let score = record.process.oomScoreAdj {
             try supervisor.explainingEnd(of: process) { try Self.setOOMScore(Int(score), of: process.pid) }
         }
+        try Rootless.letMapsBeWritten(false)
         if let control = record.resourceControl {
             try supervisor.explainingEnd(of: process) { try control.add(process.pid) }
         }
+        if plan.namespaces.makesUser { try supervisor.tell(CS_MAPPED) }
         record.pid = process.pid
         guard let stat = try Proc.stat(process.pid) else { throw RuntimeError("the container's process is gone") }
         record.startTime = stat.startTime

@@ -88,7 +88,9 @@ extension ContainerPlan {
     mutating func openBindSources() throws {
         try prepareIDMaps()
         for index in mounts.indices {
-            guard case .bind(let source) = mounts[index].kind, namespaces.changesUser || Self.isDescriptor(source)
+            // Without root, only the container's process may make such copies.
+            guard case .bind(let source) = mounts[index].kind,
+                namespaces.changesUser && geteuid() == 0 || Self.isDescriptor(source)
             else { continue }
             let mount = mounts[index]
             if mount.options.remount || mount.mapping == nil && placeInRoot(source) != nil { continue }

@@ -13,6 +13,7 @@ extension RootFilesystem {
     mutating func mountCgroups(_ mount: MountPlan) throws {
         let manager = plan.cgroup.manager
         let hierarchies = manager.layout.hierarchies
+        if hierarchies.isEmpty { return try hideCgroups(mount) }
         guard hierarchies.contains(where: { $0.version == .v1 }) else {
             guard let unified = manager.layout.unified else { return }
             let target = try root.makeDirectories(mount.destination)
@@ -46,6 +47,17 @@ extension RootFilesystem {
         }
         try propagate(mount.options, top)
         if mount.options.isReadOnly { addLateReadOnly(top) }
+    }
+
+    /// An empty place where the container has no cgroups: those of the host, which a bind of /sys brings along, are
+    /// nothing to it (CVE-2023-25809).
+    private func hideCgroups(_ mount: MountPlan) throws {
+        let target = try root.makeDirectories(mount.destination)
+        let context = try FilesystemContext("tmpfs")
+        try context.set("source", "tmpfs")
+        try context.set("mode", "755")
+        let empty = try context.create(mount.options.set.union(.readOnly))
+        try Mounts.attach(empty, on: target.raw, subject: mount.destination)
     }
 
     private func directoryName(of hierarchy: CgroupHierarchy) -> String {

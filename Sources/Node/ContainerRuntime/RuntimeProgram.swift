@@ -35,12 +35,11 @@ package enum RuntimeProgram {
                 print(Help.of(verb))
                 return 0
             }
-            try refuseGlobals(global)
             let store = StateStore(root: try stateRoot(global))
             return try verb.body(
                 Invocation(
                     store: store, log: log, arguments: own, commandLine: arguments,
-                    systemdCgroup: global.has("systemd-cgroup")))
+                    systemdCgroup: global.has("systemd-cgroup"), rootless: Rootless(global.value("rootless"))))
         } catch {
             log.fail("\(error)")
             return (error as? UsageError)?.status ?? failure
@@ -57,7 +56,7 @@ package enum RuntimeProgram {
         Flag("log-format", value: "FORMAT", help: "text (default) or json"),
         Flag("debug", help: "log more"),
         Flag("systemd-cgroup", help: "have systemd make the cgroups: cgroupsPath is slice:prefix:name"),
-        Flag("rootless", value: "BOOL", help: "auto or false; true is not supported"),
+        Flag("rootless", value: "BOOL", help: "do without cgroups that may not be made: auto (default), true or false"),
         Flag("version", "v", help: "print the version"), helpFlag,
     ]
 
@@ -78,15 +77,9 @@ package enum RuntimeProgram {
         return try RuntimeLog(path: global.value("log"), format: known, debug: global.has("debug"))
     }
 
-    private static func refuseGlobals(_ global: Arguments) throws {
-        if let rootless = global.value("rootless"), rootless != "auto", rootless != "false" {
-            throw RuntimeError("--rootless=\(rootless) is not supported: this runtime needs root")
-        }
-    }
-
     /// The directory of `--root`; the host's own root is none.
     private static func stateRoot(_ global: Arguments) throws -> String {
-        guard let root = global.value("root") else { return defaultRoot }
+        guard let root = global.value("root") else { return Rootless.stateRoot }
         guard !root.isEmpty, root.contains(where: { $0 != "/" }) else {
             throw UsageError("--root: '\(root)' is no directory for the state of containers")
         }
@@ -114,6 +107,7 @@ struct Invocation {
     let commandLine: [String]
     /// `--systemd-cgroup`, which says how containers are made; for others their record does.
     let systemdCgroup: Bool
+    let rootless: Rootless
 
     /// The container id, the first positional argument.
     func containerID() throws -> ContainerID { try ContainerID(arguments.positional[0]) }

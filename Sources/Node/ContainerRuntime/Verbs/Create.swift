@@ -39,6 +39,6 @@ enum LaunchArguments {
             noPivot: arguments.has("no-pivot"),
             keptDescriptors: try PassedDescriptors.count(arguments, after: activation.count),
             activation: activation.environment, startsAtOnce: startsAtOnce, foreground: foreground,
-            systemdCgroup: call.systemdCgroup)
+            systemdCgroup: call.systemdCgroup, rootless: call.rootless)
     }
 }

@@ -13,7 +13,8 @@ extension Verb {
         let id = try call.containerID()
         let signal = try SignalName.number(of: call.arguments.positional.dropFirst().first ?? "TERM")
         let record = try call.store.require(id)
-        if call.arguments.has("all") {
+        // Without cgroups the first process stands for all: its pid namespace ends with it.
+        if call.arguments.has("all"), !record.cgroup.isAbsent {
             // Also when the first process has ended: others may have outlived it.
             try record.cgroup.manager.signalAll(signal)
             return 0

@@ -9,6 +9,7 @@ extension Verb {
         let id = try call.containerID()
         let lock = try call.store.lock(id)
         let record = try call.store.require(id)
+        try record.cgroup.require("pause it")
         switch try call.store.status(record) {
         case .running, .created: try record.cgroup.manager.freeze()
         case .paused: throw RuntimeError("container already paused")

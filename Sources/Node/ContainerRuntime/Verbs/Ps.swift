@@ -11,6 +11,7 @@ extension Verb {
     ) { call in
         try call.arguments.require("ps", atLeast: 1, atMost: 64)
         let record = try call.store.require(try call.containerID())
+        try record.cgroup.require("list its processes")
         let processes = try record.cgroup.manager.processes()
         switch call.arguments.value("format") ?? "table" {
         case "json":

@@ -34,6 +34,7 @@ extension Verb {
         let lock = try call.store.lock(id)
         let record = try call.store.require(id)
         guard try call.store.status(record) != .stopped else { throw RuntimeError.notRunning }
+        try record.cgroup.require("limit it")
         let resources = try UpdateArguments.resources(call.arguments)
         try Validation.check(resources, path: "resources")
         let limits = CgroupResources(resources)
