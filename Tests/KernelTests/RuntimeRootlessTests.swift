@@ -43,8 +43,8 @@ extension KernelSuite {
                 }
             }
 
-            func call(_ arguments: [String]) throws -> RuntimeOutput {
-                let user = ["--reuid", "\(Self.id)", "--regid", "\(Self.id)", "--clear-groups", program]
+            func call(_ arguments: [String], through: [String] = []) throws -> RuntimeOutput {
+                let user = ["--reuid", "\(Self.id)", "--regid", "\(Self.id)", "--clear-groups"] + through + [program]
                 let result = try Program(
                     "/usr/bin/setpriv", user + arguments,
                     environment: fixture.environment + ["XDG_RUNTIME_DIR=\(fixture.directory)/user"],
@@ -144,6 +144,36 @@ extension KernelSuite {
                 #expect(try File.list("\(user.fixture.directory)/user").allSatisfy { $0 != "c1" })
                 #expect(try user.call(["list"]).lines.count == 1, "nothing is left")
             }
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `what spec --rootless writes is run`(_ runtime: RuntimeFixture.Runtime) throws {
+            let user = try User("true", runtime: runtime)
+            unlink("\(user.bundle)/config.json")
+            let made = try user.call(["spec", "--rootless", "--bundle", user.bundle])
+            #expect(made.code == 0, "\(made)")
+            let path = "\(user.bundle)/config.json"
+            var spec = try ContainerSpec(parsing: File.read(path))
+            #expect(spec.linux?.uidMappings == [IDMapping(containerID: 0, hostID: User.id, size: 1)])
+            spec.process?.terminal = false
+            spec.process?.args = ["sh", "-c", "id -u; touch /sys/fs/cgroup/pids/x 2>/dev/null; echo $?"]
+            spec.process?.env = ["PATH=/bin"]
+            try File.replace(path, with: spec.encoded(), mode: 0o644)
+            #expect(try user.run().lines == ["0", "1"])
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `root of a user namespace runs a container in that same one`(_ runtime: RuntimeFixture.Runtime) throws {
+            let user = try User("id -u; head -c 2 /dev/zero | wc -c; mknod /etc/x b 8 0; echo $?", runtime: runtime) {
+                spec in
+                spec.linux?.namespaces.removeAll { $0.type == .user }
+                spec.linux?.uidMappings = []
+                spec.linux?.gidMappings = []
+            }
+            let output = try user.call(
+                ["--root", "\(user.fixture.directory)/user/state", "run", "--bundle", user.bundle, "c1"],
+                through: ["/usr/bin/unshare", "--user", "--map-root-user"])
+            #expect(output.lines == ["0", "2", "1"], "\(output)")
         }
 
         @Test func `--rootless says whether cgroups may be missing`() throws {

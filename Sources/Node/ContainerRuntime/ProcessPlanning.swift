@@ -63,7 +63,8 @@ extension ProcessPlan {
         cwd = spec.cwd
         uid = spec.user.uid
         gid = spec.user.gid
-        groups = inUserNamespace && spec.user.additionalGids.isEmpty ? nil : spec.user.additionalGids
+        let keepsGroups = spec.user.additionalGids.isEmpty && (inUserNamespace || Rootless.groupsAreFixed())
+        groups = keepsGroups ? nil : spec.user.additionalGids
         mask = spec.user.umask
         limits = []
         for limit in spec.rlimits {

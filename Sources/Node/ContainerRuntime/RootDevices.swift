@@ -20,8 +20,13 @@ extension RootFilesystem {
         let isInDev = parts.count == 2 && parts[0] == "dev"
         let directory =
             isInDev ? try dev.duplicate() : try root.makeDirectories(parts.dropLast().joined(separator: "/"))
-        guard plan.namespaces.changesUser, device.kind != .fifo else {
-            return try device.create(in: directory.raw)
+        if !plan.namespaces.changesUser || device.kind == .fifo {
+            do throws(DeviceError) {
+                return try device.create(in: directory.raw)
+            } catch {
+                // The runtime itself may be in a user namespace, where it looks like root.
+                guard error.errno == EPERM, try Rootless.isInUserNamespace() else { throw error }
+            }
         }
         let place = Root(adopting: directory, name: device.path)
         let target = try place.makeFile(String(parts.last ?? ""), mode: 0)

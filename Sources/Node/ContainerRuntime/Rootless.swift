@@ -69,9 +69,22 @@ struct Rootless {
         case .off: return false
         case .auto:
             if geteuid() != 0 { return true }
-            // All ids of the host are there in the first user namespace only.
-            return try File.text("/proc/self/uid_map").split(separator: " ") != ["0", "0", "4294967295"]
+            return try Self.isInUserNamespace()
         }
+    }
+
+    /// Whether the runtime is in another user namespace than the host's first, which alone has all ids.
+    static func isInUserNamespace() throws(KernelError) -> Bool {
+        try File.text("/proc/self/uid_map").split(separator: " ") != ["0", "0", "4294967295"]
+    }
+
+    /// Whether setgroups(2) is denied in the user namespace that the runtime itself is in; nobody in it can give up a
+    /// group then.
+    static func groupsAreFixed() -> Bool {
+        var groups = [gid_t](repeating: 0, count: Int(max(0, getgroups(0, nil))))
+        let count = getgroups(Int32(groups.count), &groups)
+        guard count == groups.count, setgroups(groups.count, groups) != 0, errno == EPERM else { return false }
+        return (try? File.text("/proc/self/setgroups")) == "deny"
     }
 
     /// Whether the user's id maps can be written: the files in /proc of a process that may not be dumped, and of those it
