@@ -14,6 +14,21 @@ package enum File {
         return try file.readAll(limit: limit, subject: path)
     }
 
+    /// The same for what must be an ordinary file: somebody else's FIFO would hold the caller up for ever, and a device
+    /// might have side effects when it is read.
+    package static func readRegular(_ path: String, limit: Int = 1 << 20) throws(KernelError) -> [UInt8] {
+        // O_NONBLOCK so that opening a FIFO or a terminal returns at once; it means nothing to an ordinary file.
+        let file = try open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY)
+        var info = stat()
+        let raw = file.raw
+        try systemCall("fstat", path) { fstat(raw, &info) }
+        guard info.st_mode & S_IFMT == S_IFREG else {
+            let number = info.st_mode & S_IFMT == S_IFDIR ? EISDIR : EINVAL
+            throw KernelError("read", path, errno: number, hint: "it is no ordinary file")
+        }
+        return try file.readAll(limit: limit, subject: path)
+    }
+
     /// Reads a whole file as text, invalid UTF-8 repaired, trailing white space removed.
     package static func text(_ path: String, limit: Int = 1 << 20) throws(KernelError) -> String {
         var bytes = try read(path, limit: limit)

@@ -156,9 +156,9 @@ enum DeviceRules {
         return rules + DeviceRule.containerDefaults
     }
 
-    /// Negative numbers stand for all.
+    /// Like no number, -1 stands for all.
     private static func number(_ value: Int64?, _ path: String) throws -> UInt32? {
-        guard let value, value >= 0 else { return nil }
+        guard let value, value != -1 else { return nil }
         guard let number = UInt32(exactly: value) else { throw RefusedField(path, "\(value) is out of range") }
         return number
     }

@@ -114,7 +114,7 @@ struct Launcher {
         let path = "\(options.bundle)/config.json"
         let bytes: [UInt8]
         do throws(KernelError) {
-            bytes = try File.read(path, limit: JSONLimits.standard.bytes)
+            bytes = try File.readRegular(path, limit: JSONLimits.standard.bytes)
         } catch {
             guard error.errno == ENOENT else { throw error }
             throw RuntimeError("JSON specification file \(path) not found; make one with 'martlet-runtime spec'")

@@ -110,7 +110,11 @@ package struct UserSpec: OCIDocument {
         uid = try reader.optionalUInt32("uid") ?? 0
         gid = try reader.optionalUInt32("gid") ?? 0
         umask = try reader.optionalUInt32("umask")
-        additionalGids = try reader.map("additionalGids") { reader throws(JSONError) in try reader.integer() }
+        additionalGids = try reader.map("additionalGids") { reader throws(JSONError) in
+            let gid: UInt32 = try reader.integer()
+            guard gid != .max else { throw reader.error(.type, "4294967295 is no group id") }
+            return gid
+        }
         // (uid_t)-1 means "leave as it is" to the kernel's set*id calls.
         if uid == .max { throw reader.error(.type, "uid", "4294967295 is no user id") }
         if gid == .max { throw reader.error(.type, "gid", "4294967295 is no group id") }
