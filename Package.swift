@@ -282,7 +282,7 @@ let package = Package(
                 "Netlink",
             ]),
         // Sessions and programs, read where they are.
-        tests("SystemTests", ["Kernel", "CKernel", "JSON", "Model", "Wire"], exclude: ["docker"]),
+        tests("SystemTests", ["Kernel", "CKernel", "JSON", "Model", "Wire"], exclude: ["docker", "engines"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -4,7 +4,7 @@ import Testing
 /// A session of docker commands, from `docker/NAME.session`: each runs against dockerd and against Martlet, and what comes
 /// back is compared.
 ///
-/// Lines are `KIND [CONDITION] $ COMMAND`, where the kind says what is compared beside the exit code and the kind of the
+/// Lines are `KIND [CONDITIONS] $ COMMAND`, where the kind says what is compared beside the exit code and the kind of the
 /// error; a `\` at the end goes on in the next line. `ignore REASON PATH` names a part of JSON answers that differs.
 struct DockerSession: Sendable {
     /// What of standard output is compared.
@@ -30,6 +30,10 @@ struct DockerSession: Sendable {
         let difference: String?
         /// Major versions of the command line that it is for.
         let versions: ClosedRange<Int>
+        /// What the reference ends with, where a session says so.
+        let exit: Int32
+        /// What has to be there for the step to be tried.
+        let needs: [String]
         let line: Int
     }
 
@@ -46,12 +50,12 @@ struct DockerSession: Sendable {
     static let folder =
         #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/") + "/docker"
 
-    init(_ name: String) throws {
+    init(_ name: String, in folder: String = DockerSession.folder) throws {
         self.name = name
         var steps: [Step] = []
         var ignored: [Ignored] = []
         var pending = ""
-        let text = String(decoding: try File.read("\(Self.folder)/\(name).session"), as: UTF8.self)
+        let text = String(decoding: try File.read("\(folder)/\(name).session"), as: UTF8.self)
         for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
             if pending.isEmpty, line.isEmpty || line.hasPrefix("#") { continue }
             if line.hasSuffix("\\") {
@@ -80,8 +84,14 @@ struct DockerSession: Sendable {
             Kind(rawValue: words.isEmpty ? "text" : words.removeFirst()), "\(name).session:\(number): no such kind")
         var difference: String?
         var versions = 0...Int.max
+        var exit: Int32 = 0
+        var needs: [String] = []
         for word in words {
-            if word.hasPrefix("differs:") {
+            if word.hasPrefix("exit:"), let code = Int32(word.dropFirst("exit:".count)) {
+                exit = code
+            } else if word.hasPrefix("needs:") {
+                needs.append(String(word.dropFirst("needs:".count)))
+            } else if word.hasPrefix("differs:") {
                 difference = String(word.dropFirst("differs:".count))
             } else if word.hasPrefix("cli>="), let version = Int(word.dropFirst(5)) {
                 versions = version...Int.max
@@ -92,7 +102,8 @@ struct DockerSession: Sendable {
             }
         }
         return Step(
-            kind: kind, command: parts[1].trimmingSpaces, difference: difference, versions: versions, line: number)
+            kind: kind, command: parts[1].trimmingSpaces, difference: difference, versions: versions, exit: exit,
+            needs: needs, line: number)
     }
 }
 
