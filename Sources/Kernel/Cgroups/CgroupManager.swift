@@ -266,7 +266,7 @@ extension CgroupManager {
         for component in (hierarchy.base + path).split(separator: "/") {
             let enabled = names(directory.readIfPresent("cgroup.subtree_control"))
             let missing = wanted.filter { !enabled.contains($0) }
-            if !missing.isEmpty {
+            if !missing.isEmpty && !holdsProcesses(directory) {
                 let all = missing.map { "+" + $0 }.joined(separator: " ")
                 if directory.attempt("cgroup.subtree_control", all) != 0 {
                     for name in missing { _ = directory.attempt("cgroup.subtree_control", "+" + name) }
@@ -274,6 +274,13 @@ extension CgroupManager {
             }
             directory = directory.child(String(component))
         }
+    }
+
+    /// Whether processes live in a group itself, which then passes no domain controller on (cgroups(7), "no internal
+    /// processes"). Passing a threaded one on alone would make it a threaded domain, whose sub-groups take no processes.
+    /// The host's root, which has no type, may do both.
+    private func holdsProcesses(_ directory: ControlDirectory) -> Bool {
+        directory.has("cgroup.type") && directory.readIfPresent("cgroup.procs")?.isEmpty == false
     }
 
     private func hasInnerGroups(_ directory: String) -> Bool {
