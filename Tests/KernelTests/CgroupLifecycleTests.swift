@@ -130,6 +130,15 @@ extension KernelSuite {
             try group.manager.delete()
         }
 
+        @Test func aGroupBelowOneWithProcessesIsNoPartOfAThreadedDomain() throws {
+            let group = try GroupFixture(GroupFixture.unified())
+            let process = try group.start("echo begun; sleep 1000")
+            _ = try process.read(until: "begun")
+            let inner = try group.manager.child("inner")
+            try inner.create()
+            #expect(try File.text("\(try #require(inner.unifiedDirectory))/cgroup.type") == "domain")
+        }
+
         @Test(arguments: present()) func aFrozenGroupIsKilled(place: Int) throws {
             let group = try GroupFixture(Self.layouts[place]())
             let process = try group.start("echo begun; sleep 1000")

@@ -114,7 +114,7 @@ extension KernelSuite {
                 $0.cpu.quota = 5_000
                 $0.cpu.period = 50_000
             }
-            let process = try group.start("i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done")
+            let process = try group.start("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")
             #expect(try process.wait() == .exited(0))
             let cpu = try #require(try group.manager.stats().cpu)
             #expect(cpu.usage > 0)

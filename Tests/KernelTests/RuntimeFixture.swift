@@ -71,14 +71,15 @@ final class RuntimeFixture {
         }
         reap()
         ck_prctl(36, 0, 0, 0, 0)
-        for hierarchy in (try? File.list("/sys/fs/cgroup")) ?? [] {
-            rmdir("/sys/fs/cgroup/\(hierarchy)/\(cgroupParent)")
-        }
+        for directory in HostCgroups.directories(cgroupParent) { rmdir(directory) }
         _ = try? Tree.remove(directory)
     }
 
-    /// How often a loop that looks for a race runs: a twentieth of the full count, which is for the soak.
-    static func rounds(_ full: Int) -> Int { getenv("MARTLET_SOAK") != nil ? full : max(3, full / 20) }
+    /// How often a loop that looks for a race runs: a twentieth of the full count, which is for the soak; in the emulated
+    /// machine, where each round takes as long as twenty, a two-hundredth.
+    static func rounds(_ full: Int) -> Int {
+        getenv("MARTLET_SOAK") != nil ? full : max(3, full / (getenv("MARTLET_MACHINE") != nil ? 200 : 20))
+    }
 
     /// The runtime's state directory.
     var root: String { "\(directory)/state" }
@@ -225,8 +226,7 @@ final class RuntimeFixture {
     /// What a container leaves on the host when it is not cleaned up: state, cgroups, mounts.
     func traces() throws -> [String] {
         var found = ids.map { "state \($0)" }
-        for hierarchy in try File.list("/sys/fs/cgroup") {
-            let parent = "/sys/fs/cgroup/\(hierarchy)/\(cgroupParent)"
+        for parent in HostCgroups.directories(cgroupParent) {
             var info = stat()
             for name in (try? File.list(parent)) ?? [] where stat("\(parent)/\(name)", &info) == 0 {
                 if info.st_mode & S_IFMT == S_IFDIR { found.append("cgroup \(parent)/\(name)") }
@@ -236,8 +236,8 @@ final class RuntimeFixture {
         return found
     }
 
-    /// The cgroup directory of the latest bundle's container in a v1 hierarchy.
-    func cgroup(_ hierarchy: String) -> String { "/sys/fs/cgroup/\(hierarchy)/\(cgroupParent)/b\(bundles)" }
+    /// The cgroup directory of the latest bundle's container where a controller is.
+    func cgroup(_ controller: String) -> String { HostCgroups.directory(controller, "\(cgroupParent)/b\(bundles)") }
 }
 
 /// What a call of a runtime came to.

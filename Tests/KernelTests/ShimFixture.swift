@@ -78,8 +78,7 @@ final class ShimFixture {
         kill(pid, SIGKILL)
         waitForEnd(milliseconds: 5000)
         // What a failed test left: containers are our grandchildren no more, their cgroups tell who they are.
-        for hierarchy in (try? File.list("/sys/fs/cgroup")) ?? [] {
-            let parent = "/sys/fs/cgroup/\(hierarchy)/\(cgroupParent)"
+        for parent in HostCgroups.directories(cgroupParent) {
             for group in (try? File.list(parent)) ?? [] where !group.contains(".") {
                 let processes = (try? File.text("\(parent)/\(group)/cgroup.procs")) ?? ""
                 for line in processes.split(separator: "\n") { if let pid = pid_t(line) { kill(pid, SIGKILL) } }
@@ -126,8 +125,8 @@ final class ShimFixture {
         return path
     }
 
-    /// The cgroup directory of the latest bundle's container in a v1 hierarchy.
-    func cgroup(_ hierarchy: String) -> String { "/sys/fs/cgroup/\(hierarchy)/\(cgroupParent)/b\(bundles)" }
+    /// The cgroup directory of the latest bundle's container where a controller is.
+    func cgroup(_ controller: String) -> String { HostCgroups.directory(controller, "\(cgroupParent)/b\(bundles)") }
 
     static func process(_ arguments: [String], terminal: Bool = false) -> JSONValue {
         let capabilities: JSONValue = ["CAP_KILL"]

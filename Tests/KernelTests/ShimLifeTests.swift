@@ -160,7 +160,9 @@ extension KernelSuite {
                 linux["resources"] = ["memory": ["limit": 16_777_216]]
                 configuration["linux"] = .object(linux)
             }
-            _ = try shim.create("c1", bundle) { $0.cgroups = [shim.cgroup("memory"), shim.cgroup("unified")] }
+            _ = try shim.create("c1", bundle) {
+                $0.cgroups = Array(Set([shim.cgroup("memory"), shim.cgroup("unified")]))
+            }
             let client = try shim.open(.attach(ShimAttach(container: "c1")))
             try shim.request(.start(container: "c1"))
             #expect(try client.output().code == 137)
@@ -260,9 +262,7 @@ extension KernelSuite {
         @Test func aShimLivesInItsOwnCgroup() throws {
             let group = "martlet-test-\(getpid())-shims/x"
             defer {
-                for hierarchy in (try? File.list("/sys/fs/cgroup")) ?? [] {
-                    for path in [group, String(group.dropLast(2))] { rmdir("/sys/fs/cgroup/\(hierarchy)/\(path)") }
-                }
+                for path in [group, String(group.dropLast(2))] { HostCgroups.directories(path).forEach { rmdir($0) } }
             }
             do {
                 let shim = try ShimFixture(cgroup: group)
