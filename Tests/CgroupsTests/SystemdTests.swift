@@ -296,7 +296,7 @@ private final class ScriptedManager {
             SystemdProperty("MemoryLow", .uint64(0)), SystemdProperty("MemoryHigh", .uint64(900)),
             SystemdProperty("TasksMax", .uint64(.max)), SystemdProperty("CPUWeight", .uint64(59)),
             SystemdProperty("CPUQuotaPeriodUSec", .uint64(30_000)),
-            SystemdProperty("CPUQuotaPerSecUSec", .uint64(333_334)),
+            SystemdProperty("CPUQuotaPerSecUSec", .uint64(340_000)),
             SystemdProperty("AllowedCPUs", .array(of: "y", [.byte(7), .byte(2)])),
         ]
         #expect(properties == expected)

@@ -20,12 +20,11 @@ extension KernelSuite {
 
         /// Makes a group below the latest container's in every hierarchy.
         private func makeSubgroup(_ name: String, _ fixture: RuntimeFixture) throws {
-            for hierarchy in try File.list("/sys/fs/cgroup") where File.exists(fixture.cgroup(hierarchy)) {
-                try File.makeDirectories("\(fixture.cgroup(hierarchy))/\(name)", mode: 0o755)
-                if hierarchy == "cpuset" {
-                    for file in ["cpuset.cpus", "cpuset.mems"] {
-                        try File.writeControl("\(fixture.cgroup(hierarchy))/\(name)/\(file)", "0")
-                    }
+            for group in fixture.cgroups where File.exists(group) {
+                try File.makeDirectories("\(group)/\(name)", mode: 0o755)
+                guard !HostCgroups.isUnified, File.exists("\(group)/\(name)/cpuset.cpus") else { continue }
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    try File.writeControl("\(group)/\(name)/\(file)", "0")
                 }
             }
         }

@@ -236,6 +236,9 @@ final class RuntimeFixture {
         return found
     }
 
+    /// The cgroup directories of the latest bundle's container, of all hierarchies.
+    var cgroups: [String] { HostCgroups.directories("\(cgroupParent)/b\(bundles)") }
+
     /// The cgroup directory of the latest bundle's container where a controller is.
     func cgroup(_ controller: String) -> String { HostCgroups.directory(controller, "\(cgroupParent)/b\(bundles)") }
 }

@@ -147,7 +147,6 @@ extension KernelSuite {
                 (#"{"network":{"priorities":[{"name":"lo","priority":1}]}}"#, ["net_prio", "network.priorities"]),
                 (#"{"rdma":{"mlx5_0":{"hcaHandles":1}}}"#, ["rdma", "mlx5_0"]),
                 (#"{"rdma":{"mlx5_0":{}}}"#, ["linux.resources.rdma.mlx5_0", "hcaHandles"]),
-                (#"{"rdma":{"mlx5_0":{"hcaHandles":-1}}}"#, ["linux.resources.rdma", "hcaHandles"]),
                 (#"{"blockIO":{"leafWeight":100}}"#, ["blkio", "leaf weight"]),
                 (#"{"blockIO":{"weightDevice":[{"major":8,"minor":0}]}}"#, ["blockIO.weightDevice[0]"]),
                 (#"{"hugepageLimits":[{"pageSize":"3MB","limit":1}]}"#, ["hugetlb", "3MB"]),

@@ -64,11 +64,10 @@ extension CgroupManager {
     }
 
     /// The rules in force with the v1 controller, for putting them back; nil where a device program holds, which is
-    /// replaced at once or not at all.
+    /// replaced at once or not at all, and for a group that allows by default: what it denies cannot be read.
     func oldDeviceRules() throws(CgroupError) -> [DeviceRule]? {
         guard let home = layout.home(of: .devices), home.version == .v1 else { return nil }
-        let present = try Self.presentDevices(ControlDirectory(home.directory(path), "devices"))
-        return present ?? [DeviceRule(allow: true, .all)]
+        return try Self.presentDevices(ControlDirectory(home.directory(path), "devices"))
     }
 
     /// What a group that denies by default allows now; nil for one that allows by default.

@@ -7,7 +7,8 @@ extension CgroupManager {
     /// - Parameters:
     ///   - resources: what is nil stays as it is.
     ///   - devices: the rules for devices that replace those of now; nil leaves them.
-    ///   - confirm: a last step after the limits, given what holds only in part; when it fails they are taken back too.
+    ///   - confirm: a step after the limits and before the rules, given what holds only in part; when it fails the limits
+    ///     are taken back too. It is done once more, with nothing in part, after limits were taken back.
     /// - Returns: what holds only in part.
     /// - Throws: `CgroupError` naming the first limit that cannot hold; its hint tells of files that could not be put
     ///   back, if there are any.
@@ -17,14 +18,20 @@ extension CgroupManager {
     ) throws(CgroupError) -> [CgroupNotice] {
         let former = FormerLimits(self, resources)
         let formerDevices = devices == nil ? nil : try oldDeviceRules()
+        var changesDevices = false
         do throws(CgroupError) {
             let notices = try apply(resources)
-            if let devices { try setDevices(devices) }
             try confirm(notices)
+            if let devices {
+                changesDevices = true
+                try setDevices(devices)
+            }
             return notices
         } catch {
             var lost = former.restore()
-            if let formerDevices {
+            // Whoever was told of limits is told of those that hold again.
+            try? confirm([])
+            if changesDevices, let formerDevices {
                 do throws(CgroupError) {
                     try setDevices(formerDevices)
                 } catch {

@@ -94,7 +94,7 @@ package struct ResourceControlGroup: Sendable, Equatable {
 
     /// Makes the class unless it is there, gives it its shares, and makes the monitoring group.
     ///
-    /// A class that is there must have the very shares already: others use it. What fails leaves nothing behind.
+    /// A class that was named and is there must have the very shares already: others use it. What fails leaves nothing behind.
     ///
     /// - Parameters:
     ///   - schemata: lines such as `L3:0=7f0;1=1f`; none leaves the shares alone.

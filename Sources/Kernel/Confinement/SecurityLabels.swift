@@ -76,21 +76,34 @@ package struct SecurityLabels: Sendable, Equatable {
 package struct ProcessAttributeFiles: ~Copyable, Sendable {
     private let procfs: Root
 
-    /// Makes a procfs of its own, mounted nowhere, of the caller's pid namespace; children may use it in theirs.
+    /// Makes a procfs of its own, mounted nowhere, of the caller's pid namespace; children may use it in theirs. A user
+    /// who may not make one gets the host's: the root of a procfs, and paths in it are followed through no link or mount.
     ///
-    /// - Throws: `KernelError`; EPERM without CAP_SYS_ADMIN.
+    /// - Throws: `KernelError`.
     package static func makePrivate() throws(KernelError) -> OwnedFD {
-        let context = try FilesystemContext("proc")
-        // Processes only: nothing else is needed of it.
-        try context.set("subset", "pid")
-        let mount = try context.create([.noSetuid, .noDevices, .noExecution])
+        let mount = try made()
         var info = statfs()
+        var node = stat()
         let raw = mount.raw
         try systemCall("fstatfs", "procfs") { fstatfs(raw, &info) }
-        guard info.f_type == CK_PROC_SUPER_MAGIC else {
-            throw KernelError("fsmount", "procfs", errno: EPROTO, hint: "what was made is no procfs")
+        try systemCall("fstat", "procfs") { fstat(raw, &node) }
+        // PROC_ROOT_INO
+        guard info.f_type == CK_PROC_SUPER_MAGIC, node.st_ino == 1 else {
+            throw KernelError("open", "procfs", errno: EPROTO, hint: "what is there is no procfs")
         }
         return mount
+    }
+
+    private static func made() throws(KernelError) -> OwnedFD {
+        do throws(KernelError) {
+            let context = try FilesystemContext("proc")
+            // Processes only: nothing else is needed of it.
+            try context.set("subset", "pid")
+            return try context.create([.noSetuid, .noDevices, .noExecution])
+        } catch {
+            guard error.errno == EPERM else { throw error }
+            return try File.open("/proc", Int32(CK_O_PATH) | O_DIRECTORY | O_NOFOLLOW)
+        }
     }
 
     /// - Parameter procfs: what `makePrivate` returned.

@@ -153,7 +153,10 @@ struct RouteSocket: ~Copyable {
                 try receive(subject) { (type, flags, payload) throws(KernelError) in
                     if flags & UInt16(CK_NLM_F_DUMP_INTR) != 0 { interrupted = true }
                     switch Int(type) {
-                    case CK_NLMSG_DONE: done = true
+                    case CK_NLMSG_DONE:
+                        done = true
+                        // A list that was broken off ends with an error's number.
+                        if payload.count >= 4 { try Self.check(payload, 0, "list", subject) }
                     case CK_NLMSG_ERROR:
                         done = true
                         try Self.check(payload, flags, "list", subject)

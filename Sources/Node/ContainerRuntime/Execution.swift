@@ -57,6 +57,12 @@ struct Execution {
         let namespaces = NamespacePlan(entering: first, record.namespaces)
         let affinity = try options.process.execCPUAffinity.map { try ProcessorAffinityPlan($0) }
         try affinity?.applyInitial()
+        if geteuid() != 0, let score = options.process.oomScoreAdj {
+            // The file of a process that may not be dumped is root's: what a user sets beforehand is passed on.
+            try Rootless.letMapsBeWritten(true)
+            try Launcher.setOOMScore(Int(score), of: getpid())
+            try Rootless.letMapsBeWritten(false)
+        }
         guard let entered = try namespaces.enter(sockets, cgroup: cgroup?.raw ?? -1) else {
             ExecutionStage(
                 plan: plan, cgroupEntry: cgroupEntry, affinity: affinity, channel: Channel(socket: sockets.far.raw),
@@ -97,7 +103,7 @@ struct Execution {
         var supervisor = Supervisor(channel: channel, process: plan, log: log)
         supervisor.state = record.state(status)
         supervisor.listener = record.seccompListener
-        if let score = options.process.oomScoreAdj {
+        if geteuid() == 0, let score = options.process.oomScoreAdj {
             try supervisor.explainingEnd(of: process) { try Launcher.setOOMScore(Int(score), of: process.pid) }
         }
         if let control = record.resourceControl {

@@ -90,7 +90,15 @@ extension MountPlan {
 
     /// A detached copy of a bind mount's source, its ids mapped before anybody sees it.
     func clone(_ source: String) throws -> OwnedFD {
-        let tree = try Mounts.clone(source, recursive: options.recursive)
+        try mapped(try Mounts.clone(source, recursive: options.recursive), source)
+    }
+
+    /// The same of a place that is open.
+    func clone(of place: borrowing OwnedFD, _ source: String) throws -> OwnedFD {
+        try mapped(try Mounts.clone(of: place.raw, recursive: options.recursive, subject: source), source)
+    }
+
+    private func mapped(_ tree: consuming OwnedFD, _ source: String) throws -> OwnedFD {
         guard let mapping else { return tree }
         let recursive = options.idMapping == .recursive
         do throws(KernelError) {

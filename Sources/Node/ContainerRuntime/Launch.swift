@@ -2,6 +2,7 @@ import CKernel
 import CStage
 import Cgroups
 import Confinement
+import DeviceNodes
 import Glibc
 import JSON
 import Kernel
@@ -85,17 +86,7 @@ struct Launcher {
             if let scope = cgroup.scope {
                 holder = try ScopeHolder(scope, id: options.id, annotations: spec.annotations, lock: lock.raw)
             }
-            try cgroup.manager.create()
-            cleanup.hasCgroup = true
-            if let resources = spec.linux?.resources {
-                if cgroup.isAbsent { try cgroup.refuseLimits(resources) }
-                let notices = try cgroup.manager.apply(CgroupResources(resources))
-                try LimitNotices.check(notices)
-                LimitNotices.report(notices, log: log)
-                try cgroup.tellSystemd(of: CgroupResources(resources))
-            }
-            if let owner = CgroupOwnership.owner(spec) { try cgroup.manager.delegate(to: owner) }
-            if !cgroup.isAbsent { try cgroup.manager.setDevices(rules) }
+            try makeGroup(cgroup, spec, rules, &cleanup)
             if let control {
                 try control.create()
                 cleanup.resourceControl = control
@@ -108,6 +99,27 @@ struct Launcher {
             cleanup.run(log: log)
             throw error
         }
+    }
+
+    /// Makes the container's group, with its limits, before there is a process.
+    private func makeGroup(
+        _ cgroup: CgroupRecord, _ spec: ContainerSpec, _ rules: [DeviceRule], _ cleanup: inout Cleanup
+    ) throws {
+        try cgroup.manager.create()
+        cleanup.hasCgroup = true
+        if cgroup.isAbsent {
+            if let resources = spec.linux?.resources { try cgroup.refuseLimits(resources) }
+            return
+        }
+        if let resources = spec.linux?.resources {
+            let limits = CgroupResources(resources)
+            let notices = try cgroup.manager.apply(limits)
+            try LimitNotices.check(notices)
+            LimitNotices.report(notices, log: log)
+            try cgroup.tellSystemd(of: limits)
+        }
+        if let owner = CgroupOwnership.owner(spec) { try cgroup.manager.delegate(to: owner) }
+        try cgroup.manager.setDevices(rules)
     }
 
     private func loadSpec() throws -> ContainerSpec {

@@ -8,9 +8,10 @@ extension MountPlan {
     /// is labelled by itself.
     private static let unlabelled: Set<String> = ["proc", "sysfs", "mqueue"]
 
-    /// The mount with the context among its options, unless it is a bind mount or says one itself.
+    /// The mount with the context among its options, unless it is a bind mount, a remount, or says one itself.
     func labelled(_ label: String?) -> MountPlan {
-        guard let label, !label.isEmpty, case .filesystem(let type, _) = kind, !Self.unlabelled.contains(type),
+        guard let label, !label.isEmpty, !options.remount, case .filesystem(let type, _) = kind,
+            !Self.unlabelled.contains(type),
             !options.data.contains(where: { $0.hasPrefix("context=") })
         else { return self }
         var result = self

@@ -49,6 +49,8 @@ struct NotifySocket {
         let holder = try File.open(directory, Int32(CK_O_PATH) | O_DIRECTORY | O_NOFOLLOW)
         let path = "/proc/self/fd/\(holder.raw)/\(Self.name)"
         let raw = socket.raw
+        // That of a start that was killed.
+        unlink(path)
         try systemCall("bind", "\(directory)/\(Self.name)") { ck_unix_bind(raw, path) }
         try systemCall("chmod", "\(directory)/\(Self.name)") { chmod(path, 0o777) }
         return NotifyRelay(container: SharedFD(socket), host: try connect())

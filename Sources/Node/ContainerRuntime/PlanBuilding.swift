@@ -1,3 +1,4 @@
+import CKernel
 import DeviceNodes
 import Glibc
 import Kernel
@@ -95,7 +96,7 @@ extension ContainerPlan {
             let mount = mounts[index]
             if mount.options.remount || mount.mapping == nil && placeInRoot(source) != nil { continue }
             let tree = try withContext("\(mount.path) (\(mount.destination))") {
-                let tree = try mount.clone(source)
+                let tree = try cloneSource(of: mount, source)
                 // A copy made here is connected to the host's mounts as the source is; in the container's namespace it
                 // would be a slave of them, unless its root is to stay connected.
                 if let propagation = copiesPropagation {
@@ -107,9 +108,18 @@ extension ContainerPlan {
         }
     }
 
+    /// What lies in the container's root is found inside it, where a link of the image's leads nowhere else.
+    private func cloneSource(of mount: MountPlan, _ source: String) throws -> OwnedFD {
+        guard let inside = placeInRoot(source) else { return try mount.clone(source) }
+        let place = try Root(rootfs).open(inside, Int32(CK_O_PATH))
+        return try mount.clone(of: place, source)
+    }
+
     /// The path inside the root of a host path that begins with the root's; nil for another.
     func placeInRoot(_ path: String) -> String? {
-        path.hasPrefix(rootfs + "/") ? String(path.dropFirst(rootfs.utf8.count)) : nil
+        // With dots it may be a place beside the root.
+        guard path.hasPrefix(rootfs + "/"), !path.split(separator: "/").contains("..") else { return nil }
+        return String(path.dropFirst(rootfs.utf8.count))
     }
 
     private var copiesPropagation: MountPropagation? {

@@ -56,6 +56,7 @@ extension RootFilesystem {
         let context = try FilesystemContext("tmpfs")
         try context.set("source", "tmpfs")
         try context.set("mode", "755")
+        try plan.setLabel(of: context)
         let empty = try context.create(mount.options.set.union(.readOnly))
         try Mounts.attach(empty, on: target.raw, subject: mount.destination)
     }

@@ -84,10 +84,9 @@ struct RootFilesystem: ~Copyable {
     /// A detached copy of what is to be bound.
     private func bindSource(_ mount: MountPlan, path: String) throws -> OwnedFD {
         if let opened = mount.source { return try opened.duplicate() }
-        guard mount.mapping == nil, let inside = plan.placeInRoot(path) else { return try mount.clone(path) }
+        guard let inside = plan.placeInRoot(path) else { return try mount.clone(path) }
         // What earlier entries have mounted there counts, and a link of the image's leads nowhere else.
-        let place = try root.open(inside, Int32(CK_O_PATH))
-        return try Mounts.clone(of: place.raw, recursive: mount.options.recursive, subject: path)
+        return try mount.clone(of: try root.open(inside, Int32(CK_O_PATH)), path)
     }
 
     /// Attributes, set before anybody can see the mount.

@@ -9,9 +9,19 @@ extension RootFilesystem {
     /// The host's files stay mounted below, where a process with CAP_SYS_CHROOT might find them; its procfs and sysfs,
     /// through which the host could be changed, are taken away first.
     func moveToRoot() throws {
-        let prefix = plan.rootfs + "/"
+        let rootfs = plan.rootfs
+        func isOurs(_ place: String) -> Bool { place == rootfs || place.hasPrefix(rootfs + "/") }
+        // A root that is shared may have left the host's mounts peers of these: what is unmounted here must stay there.
+        for entry in try MountInfo.read() where !isOurs(entry.mountPoint) {
+            do throws(KernelError) {
+                try Mounts.setPropagation(.slave, at: entry.mountPoint, recursive: false)
+            } catch {
+                // Hidden below another mount.
+                guard error.errno == ENOENT || error.errno == EINVAL else { throw error }
+            }
+        }
         for entry in try MountInfo.read().reversed() where ["proc", "sysfs"].contains(entry.type) {
-            if entry.mountPoint == plan.rootfs || entry.mountPoint.hasPrefix(prefix) { continue }
+            if isOurs(entry.mountPoint) { continue }
             try hide(entry.mountPoint)
         }
         // What goes on top of it must not appear on the host's.

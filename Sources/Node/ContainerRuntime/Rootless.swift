@@ -21,9 +21,17 @@ struct Rootless {
     }
 
     /// Where containers are remembered: a directory of the user's own, if there is one.
+    ///
+    /// Root of a user namespace is a user too (podman without root calls runtimes so), unless it is somebody who is
+    /// called root.
     static var stateRoot: String {
-        guard geteuid() != 0, let given = getenv("XDG_RUNTIME_DIR").map({ String(cString: $0) }), given.hasPrefix("/")
-        else { return RuntimeProgram.defaultRoot }
+        guard let given = getenv("XDG_RUNTIME_DIR").map({ String(cString: $0) }), given.hasPrefix("/") else {
+            return RuntimeProgram.defaultRoot
+        }
+        if geteuid() == 0 {
+            let name = getenv("USER").map { String(cString: $0) }
+            guard name != "root", (try? isInUserNamespace()) == true else { return RuntimeProgram.defaultRoot }
+        }
         return "\(given)/martlet-runtime"
     }
 
@@ -35,6 +43,11 @@ struct Rootless {
         }
         if let time = linux.namespace(.time), time.path == nil {
             throw RefusedField("linux.namespaces", "a new time namespace needs root")
+        }
+        if let seccomp = linux.seccomp,
+            ([seccomp.defaultAction] + seccomp.syscalls.map(\.action)).contains("SCMP_ACT_NOTIFY")
+        {
+            throw RefusedField("linux.seccomp", "SCMP_ACT_NOTIFY needs root: the listener could not be taken")
         }
         for (index, mount) in spec.mounts.enumerated()
         where !mount.uidMappings.isEmpty || mount.options.contains("idmap") || mount.options.contains("ridmap") {

@@ -23,7 +23,7 @@ extension PodExecutor {
         let group = try cgroup(of: assignment.task)
         let notices = try await pool.run {
             guard group.exists() else { return [CgroupNotice]() }
-            return try group.apply(try LimitChange(from: old, to: new).resources(for: group))
+            return try group.update(try LimitChange(from: old, to: new).resources(for: group))
         }
         for notice in notices {
             logger.warning(

@@ -114,10 +114,14 @@ extension CgroupManager {
         number(.memory, "memory.min", "MemoryMin", when: false)
         number(.memory, "memory.high", "MemoryHigh", when: false)
         number(.pids, "pids.max", "TasksMax", when: change.pidsLimit != nil)
-        // 0 is what an idle group shows, and no weight.
-        let isWeighted = change.cpu.shares != nil || files.contains("cpu.weight")
-        if isWeighted, let weight = group(.cpu)?.directory.number("cpu.weight"), weight > 0 {
-            properties.append(SystemdProperty("CPUWeight", .uint64(weight)))
+        // 0 is an idle group's: to systemd (from 252 on) as its weight, which it writes as cpu.idle.
+        let isWeighted = change.cpu.shares != nil || change.cpu.idle != nil
+        if isWeighted || files.contains("cpu.weight") || files.contains("cpu.idle"), let cpu = group(.cpu)?.directory {
+            if cpu.number("cpu.idle") == 1 {
+                properties.append(SystemdProperty("CPUWeight", .uint64(0)))
+            } else if let weight = cpu.number("cpu.weight"), weight > 0 {
+                properties.append(SystemdProperty("CPUWeight", .uint64(weight)))
+            }
         }
         if change.cpu.quota != nil || change.cpu.period != nil || files.contains("cpu.max") {
             properties += quotaProperties()
@@ -131,13 +135,13 @@ extension CgroupManager {
         return properties
     }
 
-    /// `cpu.max` as microseconds in each second, rounded up so that systemd comes back to the same quota.
+    /// `cpu.max` as microseconds in each second, rounded up to whole hundredths, which is what systemd keeps.
     private func quotaProperties() -> [SystemdProperty] {
         let fields = group(.cpu)?.directory.readIfPresent("cpu.max")?.split(separator: " ") ?? []
         guard fields.count == 2, let period = UInt64(fields[1]), period > 0 else { return [] }
         var perSecond = UInt64.max
         if let quota = UInt64(fields[0]), quota < UInt64.max / 1_000_000 {
-            perSecond = (quota * 1_000_000 + period - 1) / period
+            perSecond = ((quota * 1_000_000 + period - 1) / period + 9_999) / 10_000 * 10_000
         }
         return [
             SystemdProperty("CPUQuotaPeriodUSec", .uint64(period)),

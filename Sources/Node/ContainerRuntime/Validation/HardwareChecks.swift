@@ -28,9 +28,6 @@ extension Validation {
     }
 }
 
-extension Validation {
-}
-
 extension LinkTransfer {
     /// What `linux.netDevices` says, by the order of the names.
     static func all(of devices: [String: NetDeviceSpec]) -> [LinkTransfer] {
