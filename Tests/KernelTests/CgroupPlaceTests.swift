@@ -62,7 +62,8 @@ extension KernelSuite {
             try fixture.must("resume", "c1")
             let inside = try fixture.must("exec", "c1", "cat", "/proc/self/cgroup").lines
             #expect(inside.allSatisfy { $0.hasSuffix(":/") }, "\(inside)")
-            #expect(try fixture.must("exec", "c1", "cat", "/sys/fs/cgroup/pids/pids.max").text == "12")
+            let limit = HostCgroups.isUnified ? "pids.max" : "pids/pids.max"
+            #expect(try fixture.must("exec", "c1", "cat", "/sys/fs/cgroup/\(limit)").text == "12")
         }
 
         @Test(arguments: RuntimeFixture.Runtime.allCases)
@@ -138,7 +139,8 @@ extension KernelSuite {
         @Test(arguments: RuntimeFixture.Runtime.allCases)
         func `delete removes groups that a container made below its own`(_ runtime: RuntimeFixture.Runtime) throws {
             let fixture = try RuntimeFixture(runtime)
-            let script = "for i in /sys/fs/cgroup/*/; do mkdir -p $i/a/b $i/c; done; echo made; sleep 1000"
+            let roots = HostCgroups.isUnified ? "/sys/fs/cgroup" : "/sys/fs/cgroup/*/"
+            let script = "for i in \(roots); do mkdir -p $i/a/b $i/c; done; echo made; sleep 1000"
             try fixture.start("c1", script) {
                 $0.linux?.namespaces.append(NamespaceSpec(.cgroup))
                 $0.mounts.append(MountSpec(destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup"))
@@ -237,6 +239,9 @@ extension KernelSuite {
             for (options, expected) in [([], 101_000), (["ro"], 0)] as [([String], uid_t)] {
                 let fixture = try RuntimeFixture()
                 try fixture.start("c1") {
+                    // Root of the container has to reach its root filesystem.
+                    chmod(fixture.directory, 0o711)
+                    chmod("\(fixture.directory)/bundle1", 0o711)
                     $0.process?.user = UserSpec(uid: 1000, gid: 1000)
                     $0.linux?.namespaces += [NamespaceSpec(.cgroup), NamespaceSpec(.user)]
                     $0.linux?.uidMappings = [IDMapping(containerID: 0, hostID: 100_000, size: 65536)]
