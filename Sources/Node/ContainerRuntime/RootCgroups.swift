@@ -23,11 +23,7 @@ extension RootFilesystem {
             return
         }
         let target = try root.makeDirectories(mount.destination)
-        let context = try FilesystemContext("tmpfs")
-        try context.set("source", "tmpfs")
-        try context.set("mode", "755")
-        try plan.setLabel(of: context)
-        let top = try context.create(mount.options.set.subtracting(.readOnly))
+        let top = try emptyPlace(mount.options.set.subtracting(.readOnly))
         try Mounts.attach(top, on: target.raw, subject: mount.destination)
         for hierarchy in hierarchies {
             let name = directoryName(of: hierarchy)
@@ -53,12 +49,16 @@ extension RootFilesystem {
     /// nothing to it (CVE-2023-25809).
     private func hideCgroups(_ mount: MountPlan) throws {
         let target = try root.makeDirectories(mount.destination)
+        let empty = try emptyPlace(mount.options.set.union(.readOnly))
+        try Mounts.attach(empty, on: target.raw, subject: mount.destination)
+    }
+
+    private func emptyPlace(_ attributes: MountAttributes) throws -> OwnedFD {
         let context = try FilesystemContext("tmpfs")
         try context.set("source", "tmpfs")
         try context.set("mode", "755")
         try plan.setLabel(of: context)
-        let empty = try context.create(mount.options.set.union(.readOnly))
-        try Mounts.attach(empty, on: target.raw, subject: mount.destination)
+        return try context.create(attributes)
     }
 
     private func directoryName(of hierarchy: CgroupHierarchy) -> String {
