@@ -50,7 +50,11 @@ package enum FileMetadata {
     /// In the order that keeps all: a change of owner clears setuid and capabilities. Attributes of the name space
     /// `trusted`, where overlayfs keeps its own, are left out, and so are those that the target's file system has no
     /// room in kind for.
-    package static func copy(from source: Int32, to target: Int32) throws(KernelError) {
+    ///
+    /// - Parameter asFarAsPermitted: so are attributes that are not for this user namespace to set.
+    package static func copy(
+        from source: Int32, to target: Int32, asFarAsPermitted: Bool = false
+    ) throws(KernelError) {
         var info = stat()
         try systemCall("fstat") { fstat(source, &info) }
         try systemCall("fchown") { fchown(target, info.st_uid, info.st_gid) }
@@ -59,7 +63,7 @@ package enum FileMetadata {
             do throws(KernelError) {
                 try attribute.set(on: target)
             } catch {
-                if error.errno != EOPNOTSUPP { throw error }
+                guard error.errno == EOPNOTSUPP || asFarAsPermitted && error.errno == EPERM else { throw error }
             }
         }
         let times = [info.st_atim, info.st_mtim]

@@ -60,13 +60,13 @@ struct TmpfsCopy {
             let from = try ByteName.openEntry([0x2e], of: raw, O_RDONLY | O_DIRECTORY)
             let to = try ByteName.openEntry(name, of: target, O_RDONLY | O_DIRECTORY)
             try copyEntries(of: from.raw, to: to.raw, depth: depth + 1)
-            try Self.keepMetadata(info, from: from.raw, to: to.raw, name)
+            try FileMetadata.copy(from: from.raw, to: to.raw, asFarAsPermitted: true)
         case S_IFREG:
             // The very file that was looked at, whatever has its name by now.
             let from = try File.open("/proc/self/fd/\(raw)", O_RDONLY | O_NOCTTY)
             let to = try ByteName.openEntry(name, of: target, O_WRONLY | O_CREAT | O_EXCL, mode: 0o600)
             try Self.copyContent(from.raw, to.raw, name)
-            try Self.keepMetadata(info, from: from.raw, to: to.raw, name)
+            try FileMetadata.copy(from: from.raw, to: to.raw, asFarAsPermitted: true)
         case S_IFLNK:
             let link = try ByteName.linkTarget(of: raw)
             try systemCall("symlinkat", ByteName.text(name)) {
@@ -89,23 +89,5 @@ struct TmpfsCopy {
         try systemCall("fchownat", ByteName.text(name)) {
             ByteName.with(name) { fchownat(directory, $0, info.st_uid, info.st_gid, AT_SYMLINK_NOFOLLOW) }
         }
-    }
-
-    /// In the order that keeps all: a change of owner clears setuid and capabilities. Attributes that the tmpfs does not
-    /// take, or that are not for this user namespace to set, are left out.
-    private static func keepMetadata(
-        _ info: stat, from source: Int32, to target: Int32, _ name: [UInt8]
-    ) throws(KernelError) {
-        try systemCall("fchown", ByteName.text(name)) { fchown(target, info.st_uid, info.st_gid) }
-        try systemCall("fchmod", ByteName.text(name)) { fchmod(target, info.st_mode & 0o7777) }
-        for attribute in try ExtendedAttribute.all(of: source) where !attribute.name.starts(with: "trusted.".utf8) {
-            do throws(KernelError) {
-                try attribute.set(on: target)
-            } catch {
-                if error.errno != EOPNOTSUPP && error.errno != EPERM { throw error }
-            }
-        }
-        let times = [info.st_atim, info.st_mtim]
-        try systemCall("futimens", ByteName.text(name)) { futimens(target, times) }
     }
 }
