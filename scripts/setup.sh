@@ -28,7 +28,7 @@ case "${1:-build}" in
     build) ;;
     run) packages+=(containernetworking-plugins iptables iproute2 curl) ;;
     test)
-        packages+=(containernetworking-plugins iptables iproute2 curl runc crun skopeo docker.io containerd podman conmon netavark catatonit docker-registry openssl python3 python3-pip jq attr)
+        packages+=(containernetworking-plugins iptables nftables iproute2 curl runc crun skopeo docker.io containerd podman conmon netavark catatonit docker-registry openssl python3 python3-pip jq attr)
         # The machine tier has an x86_64 machine only.
         [ "$(uname -m)" != x86_64 ] || packages+=(qemu-system-x86 e2fsprogs apparmor)
         ;;
