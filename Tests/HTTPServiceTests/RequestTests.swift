@@ -141,6 +141,33 @@ import Testing
         #expect(!text.contains("HTTP/1.1 200 "))
     }
 
+    @Test("who is refused while sending may send to the end, and reads the refusal afterwards")
+    func refusedWhileSending() async throws {
+        try await withServer(routes: { $0.put("refused") { _, _ in Response(status: .conflict) } }) { server in
+            for _ in 0..<10 {
+                try await server.connect { client in
+                    try await client.send("PUT /refused HTTP/1.1\r\nHost: x\r\nContent-Length: \(2 << 20)\r\n\r\n")
+                    let piece = [UInt8](repeating: 0x61, count: 1 << 18)
+                    for _ in 0..<8 { try await client.send(bytes: piece) }
+                    let answer = try await client.rest()
+                    #expect(answer.hasPrefix("HTTP/1.1 409 "))
+                    #expect(answer.lowercased().contains("connection: close\r\n"))
+                }
+            }
+        }
+    }
+
+    @Test("a refused request whose small body has come is no end of the connection")
+    func refusedWithItsBody() async throws {
+        let text = try await withServer(routes: { $0.put("refused") { _, _ in Response(status: .conflict) } }) {
+            server in
+            let refused = "PUT /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nabcdefgh"
+            return try await server.exchange(refused + refused + self.get("/nothing"))
+        }
+        #expect(text.ranges(of: "HTTP/1.1 409 ").count == 2)
+        #expect(text.contains("HTTP/1.1 404 "))
+    }
+
     @Test("what comes behind a request that was answered with the connection's end is not carried out")
     func behindTheEnd() async throws {
         let calls = Mutex(0)

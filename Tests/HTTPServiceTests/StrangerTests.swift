@@ -57,7 +57,7 @@ import Testing
     }
 
     private static func curl(_ port: Int, _ path: String) async throws -> String {
-        try await run("/usr/bin/curl", ["-sk", "--max-time", "5", "https://127.0.0.1:\(port)/\(path)"]).output
+        try await run("/usr/bin/curl", ["-sk", "--max-time", "60", "https://127.0.0.1:\(port)/\(path)"]).output
     }
 
     @Test func whoBeginsNoHandshakeIsCut() async throws {

@@ -136,6 +136,7 @@ struct ConnectionLoop: Sendable {
             source: ServiceContextSource(logger: logger, connection: connection, takeover: slot))
         let request = Request(head: head, body: RequestBody(asyncSequence: body))
         let response = await find(request, context, respond)
+        if response.status.code >= 400, Self.mayHaveBody(head) { await skipRest(parts) }
         logger.debug(
             "request",
             metadata: [
@@ -144,6 +145,23 @@ struct ConnectionLoop: Sendable {
                 "seconds": "\(ContinuousClock.now - start)", "peer": "\(connection.peer)",
             ])
         return Answer(response, toHead: head.method == .head, takeover: slot)
+    }
+
+    private static func mayHaveBody(_ head: HTTPRequest) -> Bool {
+        head.method == .put || head.method == .post || head.method == .patch
+    }
+
+    /// Reads what is left of a refused request's body before the refusal is told, where it is little and comes soon: a
+    /// client that is told while it writes complains of the connection, as docker does, rather than of what it was told.
+    private func skipRest(_ parts: InboundParts) async {
+        let over = Signal()
+        Task {
+            await parts.skipBody(upTo: 256 << 10)
+            over.fire()
+        }
+        let timer = connection.channel.eventLoop.scheduleTask(in: .milliseconds(100)) { over.fire() }
+        await over.wait()
+        timer.cancel()
     }
 
     /// Whether the pipeline has decided that the answer just written was the last.
@@ -198,16 +216,28 @@ struct ConnectionLoop: Sendable {
         let body = response.body
         if answer.isToHead {
             // A body of unknown length is not even begun: its closure may run for ever.
-            return try await outbound.write(contentsOf: [.head(response.head), .end(nil)])
+            return try await write([.head(response.head), .end(nil)], outbound)
         }
         if let length = body.contentLength, length <= 64 << 10 {
             let collector = BodyCollector()
             try await body.write(collector)
-            try await outbound.write(contentsOf: [.head(response.head)] + collector.parts)
+            try await write([.head(response.head)] + collector.parts, outbound)
         } else {
             // The head leaves at once: clients wait for it where the body begins later.
             try await outbound.write(.head(response.head))
             answer.leave(body)
+        }
+    }
+
+    /// Writes a whole answer. Where it is the last, the pipeline ends the sending side within the write, which then reports
+    /// that; the client is still listened to, so that it reads the answer before it learns that nobody takes what it sends.
+    private func write(
+        _ parts: [HTTPResponsePart], _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>
+    ) async throws {
+        do {
+            try await outbound.write(contentsOf: parts)
+        } catch let error as NIOAsyncWriterError {
+            guard connection.isEnding.load(ordering: .relaxed) else { throw error }
         }
     }
 

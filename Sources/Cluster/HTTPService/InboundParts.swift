@@ -16,6 +16,8 @@ final class InboundParts: @unchecked Sendable {
     private let turn = ReadTurn()
     private var inRequest = false
     private var continueAwaited = false
+    /// Whether a body was read past that its route had left.
+    private var wasSkipped = false
     /// Counts what bodies are handed out for.
     private var exchange = 0
     /// Fires when all that the peer sent has been read.
@@ -35,6 +37,7 @@ final class InboundParts: @unchecked Sendable {
         defer { turn.give() }
         guard case .head(let head)? = try await iterator.next() else { return nil }
         inRequest = true
+        wasSkipped = false
         continueAwaited = head.headerFields[.expect]?.lowercased() == "100-continue"
         exchange += 1
         return (head, BodySequence(parts: self, exchange: exchange))
@@ -76,9 +79,21 @@ final class InboundParts: @unchecked Sendable {
         defer { turn.give() }
         exchange += 1
         continueAwaited = false
-        var wasRead = true
+        var wasRead = !wasSkipped
         while try await readBody() != nil { wasRead = false }
         return wasRead
+    }
+
+    /// Reads past so many bytes of what is left of the request's body, for whoever still reads it too. A client that waits
+    /// to be told to send it is not.
+    func skipBody(upTo bytes: Int) async {
+        await turn.take()
+        defer { turn.give() }
+        exchange += 1
+        guard inRequest, !continueAwaited else { return }
+        wasSkipped = true
+        var left = bytes
+        while left > 0, let piece = try? await readBody() { left -= piece.readableBytes }
     }
 
     /// The next bytes after a takeover; nil when the client has closed its sending side.
