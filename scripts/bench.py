@@ -4,46 +4,9 @@ import bench_cluster
 import bench_cni
 import bench_docker
 import bench_list
+import bench_runtime
 from bench_daemons import dockerd, one_node
-from bench_measure import BIN, ENV, MARTLET, ROOTFS, WORK, memory, pairs, resident, run, timed
-
-
-def bundle():
-    folder = f"{WORK}/bundle"
-    if os.path.exists(folder):
-        return folder
-    os.makedirs(f"{folder}/rootfs")
-    run("tar", "-C", f"{folder}/rootfs", "-xf", ROOTFS)
-    run("runc", "spec", "-b", folder)
-    spec = json.load(open(f"{folder}/config.json"))
-    spec["process"]["args"] = ["/bin/true"]
-    spec["process"]["terminal"] = False
-    spec["process"].pop("rlimits", None)
-    json.dump(spec, open(f"{folder}/config.json", "w"))
-    return folder
-
-
-def runtimes():
-    folder = bundle()
-    number = iter(range(10 ** 9))
-    hidden = "umount /sys/fs/cgroup/unified 2>/dev/null; " if os.path.ismount("/sys/fs/cgroup/unified") else ""
-
-    def once(runtime, state):
-        return lambda: timed([runtime, "--root", f"{WORK}/{state}", "run", "-b", folder, f"b{next(number)}"])
-
-    def crun():
-        # crun refuses hybrid hosts: it runs where the cgroup2 mount is hidden, entered beforehand.
-        return timed(["nsenter", f"--mount=/proc/{shell.pid}/ns/mnt", "crun", "--root", f"{WORK}/crun", "run", "-b", folder, f"b{next(number)}"])
-
-    shell = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sh", "-c", f"{hidden} echo ready; exec sleep 100000"], stdout=subprocess.PIPE)
-    shell.stdout.readline()
-    enter = ["nsenter", f"--mount=/proc/{shell.pid}/ns/mnt"]
-    ours_beside_crun = lambda: timed(enter + [f"{BIN}/martlet-runtime", "--root", f"{WORK}/rt2", "run", "-b", folder, f"b{next(number)}"])
-    pairs("runtime run", once(f"{BIN}/martlet-runtime", "rt"), once("runc", "runc"), "runc", why="four fifths of ours is the kernel: page faults of exec and exit, path lookups, mounts, cgroup files")
-    pairs("runtime run", ours_beside_crun, crun, "crun (both entered by nsenter)", budget="≤ 0.5",
-          why="both carry a run of nsenter; ours is dominated as above")
-    shell.kill()
-    shell.wait()
+from bench_measure import ENV, MARTLET, ROOTFS, WORK, memory, pairs, resident, run
 
 
 def engines():
@@ -87,7 +50,7 @@ def through_docker():
 
 def shims():
     """Two of each kind run idle, so that the text of a program counts as shared, as it is on a node."""
-    folder = f"{WORK}/bundle"
+    folder = bench_runtime.bundle()
     spec = json.load(open(f"{folder}/config.json"))
     spec["process"]["args"] = ["sleep", "1000"]
     spec["root"]["path"] = f"{folder}/rootfs"
@@ -164,7 +127,6 @@ def scale():
 
 def both():
     """Runs the comparison with dockerd, with both clusters idle beside it."""
-    bundle()
     with one_node(), dockerd() as docker:
         docker("import", ROOTFS, "busybox:latest")
         engines()
@@ -177,7 +139,7 @@ def streams():
         bench_docker.streams()
 
 
-PARTS = {"runtimes": runtimes, "cni": bench_cni.plugins, "engines": both, "pull": bench_cluster.pull, "peer": bench_cluster.peer, "join": bench_cluster.join,
+PARTS = {"runtimes": bench_runtime.runtimes, "cni": bench_cni.plugins, "engines": both, "pull": bench_cluster.pull, "peer": bench_cluster.peer, "join": bench_cluster.join,
          "fanout": bench_cluster.fanout, "streams": streams, "list": bench_list.listed}
 GROUPS = {"cluster": ["pull", "peer", "join", "fanout"], "scale": ["engines"]}
 

@@ -32,7 +32,7 @@ case "${1:-build}" in
         # The machine tier has an x86_64 machine only.
         [ "$(uname -m)" != x86_64 ] || packages+=(qemu-system-x86 e2fsprogs apparmor)
         ;;
-    bench) packages+=(containernetworking-plugins iptables iproute2 curl runc crun docker.io containerd conmon skopeo docker-registry python3 jq) ;;
+    bench) packages+=(containernetworking-plugins iptables iproute2 curl runc crun docker.io containerd conmon skopeo docker-registry python3 jq time) ;;
     *) fail "setup.sh: unknown purpose '$1'" ;;
 esac
 missing=()

@@ -1,0 +1,159 @@
+"""The runtime against runc and crun: time of each verb, memory, the lowest limit that a container starts in, instructions."""
+import ctypes, itertools, json, os, statistics, subprocess, sys, time
+from bench_measure import BIN, COUNT, ROOT, ROOTFS, WORK, interval, pairs, run, timed
+
+OURS = f"{BIN}/martlet-runtime"
+numbers = itertools.count()
+
+
+def bundle():
+    """Of a no-op."""
+    folder = f"{WORK}/bundle"
+    if not os.path.exists(folder):
+        os.makedirs(f"{folder}/rootfs")
+        run("tar", "-C", f"{folder}/rootfs", "-xf", ROOTFS)
+        run("runc", "spec", "-b", folder)
+        spec = json.load(open(f"{folder}/config.json"))
+        spec["process"]["args"] = ["/bin/true"]
+        spec["process"]["terminal"] = False
+        spec["process"].pop("rlimits", None)
+        json.dump(spec, open(f"{folder}/config.json", "w"))
+    return folder
+
+
+def changed(name, change):
+    """The bundle with another configuration."""
+    folder = f"{WORK}/{name}"
+    os.makedirs(folder, exist_ok=True)
+    spec = json.load(open(f"{bundle()}/config.json"))
+    spec["root"]["path"] = f"{bundle()}/rootfs"
+    change(spec)
+    json.dump(spec, open(f"{folder}/config.json", "w"))
+    return folder
+
+
+class Runtime:
+    def __init__(self, program):
+        self.name = os.path.basename(program)
+        self.command = [program, "--root", f"{WORK}/state-{self.name}"]
+
+    def run(self, folder):
+        return timed(self.command + ["run", "-b", folder, f"bench-{os.getpid()}-{next(numbers)}"])
+
+    def life(self, folder):
+        """Milliseconds of each verb in the life of one container."""
+        name = f"bench-{os.getpid()}-{next(numbers)}"
+
+        def verb(*words):
+            # The container keeps the streams that it is created with: a pipe would not end.
+            with open(f"{WORK}/said", "w+") as said:
+                start = time.monotonic()
+                status = subprocess.run(self.command + list(words), stdin=subprocess.DEVNULL, stdout=said, stderr=said).returncode
+                elapsed = time.monotonic() - start
+                if status != 0:
+                    said.seek(0)
+                    raise RuntimeError(f"{self.name} {' '.join(words)}: {said.read()[-500:]}")
+            return elapsed * 1000
+
+        took = {"create": verb("create", "-b", folder, name), "start": verb("start", name), "state": verb("state", name),
+                "exec": verb("exec", name, "/bin/true")}
+        run(*self.command, "kill", name, "KILL")
+        while json.loads(run(*self.command, "state", name).stdout)["status"] != "stopped":
+            time.sleep(0.001)
+        took["delete"] = verb("delete", name)
+        return took
+
+    def peak(self, *words):
+        """The most resident memory of the runtime's processes in KiB. time(1) starts it: a child begins with the peak of
+        the program that it was made by, which would be that of Python."""
+        told = f"{WORK}/peak"
+        run("/usr/bin/time", "-o", told, "-f", "%M", *self.command, *words)
+        return int(open(told).read().split()[-1])
+
+    def starts(self, limit):
+        """Whether a container runs three times of three in a memory cgroup of so many bytes."""
+        def small(spec):
+            spec["linux"].setdefault("resources", {})["memory"] = {"limit": limit}
+        folder = changed("limited", small)
+        for _ in range(3):
+            name = f"bench-{os.getpid()}-{next(numbers)}"
+            if run(*self.command, "run", "-b", folder, name, check=False).returncode != 0:
+                run(*self.command, "delete", "-f", name, check=False)
+                return False
+        return True
+
+    def lowest(self):
+        """The lowest memory limit that a container starts in, in KiB, in steps of 64."""
+        low, high = 0, 1024
+        while not self.starts(high * 65536):
+            low, high = high, high * 2
+            if high > 65536:
+                return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.starts(middle * 65536) else (middle, high)
+        return high * 64
+
+
+def compare(title, measured, budget=None):
+    """Prints a line for what was measured of each in turn: a dictionary of lists, ours first."""
+    (_, ours), *others = measured.items()
+    parts = []
+    for peer, theirs in others:
+        ratios = [a / b for a, b in zip(ours, theirs)]
+        low, high = interval(ratios)
+        parts.append(f"{peer} {statistics.median(theirs):.1f} ms: ratio {statistics.median(ratios):.2f} [{low:.2f}, {high:.2f}]")
+    print(f"{title}: {statistics.median(ours):.1f} ms against {'; '.join(parts)} over {len(ours)} rounds{f', budget {budget}' if budget else ''}", flush=True)
+
+
+def measure():
+    """All of it, in a mount namespace of our own without the cgroup2 mount of a hybrid host, which crun refuses."""
+    runtimes = [Runtime(OURS), Runtime("runc"), Runtime("crun")]
+    count = int(COUNT or 50)
+    names = [runtime.name for runtime in runtimes]
+    noop = bundle()
+    asleep = changed("asleep", lambda spec: spec["process"].update(args=["sleep", "1000"]))
+    for runtime in runtimes:
+        runtime.run(noop), runtime.life(asleep)
+    rounds = [[runtime.run(noop) for runtime in runtimes] for _ in range(count)]
+    compare("runtime run", dict(zip(names, zip(*rounds))), "≤ 0.5 of crun")
+    lives = [[runtime.life(asleep) for runtime in runtimes] for _ in range(count)]
+    for verb in ("create", "start", "state", "exec", "delete"):
+        columns = zip(*[[took[verb] for took in life] for life in lives])
+        compare(f"runtime {verb}", dict(zip(names, columns)), "≤ 0.5 of crun" if verb == "exec" else None)
+
+    peaks = [f"{runtime.name} {statistics.median(runtime.peak('run', '-b', noop, f'b{next(numbers)}') for _ in range(5))} KiB" for runtime in runtimes]
+    print(f"peak RSS of run: {', '.join(peaks)}")
+    lowest = [f"{runtime.name} {runtime.lowest() or 'more than 4 GiB'} KiB" for runtime in runtimes]
+    print(f"lowest memory limit that a container starts in: {', '.join(lowest)} (budget: crun + 512)", flush=True)
+
+    counter = f"{WORK}/instructions"
+    run("clang", "-O2", "-o", counter, f"{ROOT}/scripts/instructions.c")
+    # runc's, some hundred million, would take minutes.
+    counts = []
+    for runtime in (runtimes[0], runtimes[2]):
+        result = run(counter, *runtime.command, "run", "-b", noop, f"bench-{os.getpid()}-{next(numbers)}")
+        counts.append(f"{runtime.name} {int(result.stderr.split()[-1]) / 1e6:.2f} million")
+    print(f"instructions of run in user space, the container's too: {', '.join(counts)}", flush=True)
+
+
+def runtimes():
+    pairs("runtime run as the host is", lambda: Runtime(OURS).run(bundle()), lambda: Runtime("runc").run(bundle()), "runc",
+          why="four fifths of ours is the kernel: page faults of exec and exit, path lookups, mounts, cgroup files")
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if ctypes.CDLL(None, use_errno=True).unshare(0x20000) != 0:  # CLONE_NEWNS
+                raise OSError(ctypes.get_errno(), "unshare")
+            run("mount", "--make-rprivate", "/")
+            run("umount", "/sys/fs/cgroup/unified", check=False)
+            measure()
+            status = 0
+        except BaseException as error:
+            print(f"runtimes: {error}", flush=True)
+        finally:
+            os._exit(status)
+    if os.waitpid(child, 0)[1] != 0:
+        raise RuntimeError("the comparison with runc and crun ended early")
