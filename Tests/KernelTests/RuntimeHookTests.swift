@@ -118,6 +118,40 @@ extension KernelSuite {
             #expect(try fixture.traces() == [])
         }
 
+        /// The lifecycle goes on with them: what other hooks made has to be undone.
+        @Test(arguments: RuntimeFixture.Runtime.allCases, ["prestart", "createRuntime", "createContainer", "mount"])
+        func `poststop hooks run when a container could not be made`(
+            _ runtime: RuntimeFixture.Runtime, _ failing: String
+        ) throws {
+            let fixture = try RuntimeFixture(runtime)
+            let log = "\(fixture.directory)/hooks"
+            func note(_ kind: String) throws -> HookSpec {
+                try hook("echo \(kind) $(cat) >> \(log); \(kind == failing ? "exit 5" : "true")")
+            }
+            for verb in ["create", "run"] {
+                let bundle = try fixture.bundle("echo program >> \(log)") { spec in
+                    var hooks = HooksSpec()
+                    hooks.prestart = [try note("prestart")]
+                    hooks.createRuntime = [try note("createRuntime")]
+                    hooks.createContainer = [try note("createContainer")]
+                    hooks.poststop = [try note("poststop"), try note("poststop2")]
+                    spec.hooks = hooks
+                    if failing == "mount" { spec.mounts.append(MountSpec(destination: "/mnt", type: "nosuchfs")) }
+                }
+                #expect(try fixture.call([verb, "--bundle", bundle, "c1"]).code == 1)
+                let entries = try File.text(log).split(separator: "\n")
+                #expect(entries.suffix(2).map { $0.prefix { $0 != " " } } == ["poststop", "poststop2"])
+                for entry in entries.suffix(2) where runtime == .ours {
+                    let state = try JSONValue.parse(String(entry[(entry.firstIndex(of: "{") ?? entry.startIndex)...]))
+                    #expect(state["id"] == "c1" && state["status"] == "stopped" && state["pid"] == 0)
+                }
+                #expect(entries.filter { $0.hasPrefix("poststop ") }.count == 1, "once")
+                #expect(try fixture.call(["state", "c1"]).code == 1)
+                #expect(try fixture.traces() == [])
+                unlink(log)
+            }
+        }
+
         @Test func `a hook that takes too long is killed`() throws {
             let fixture = try RuntimeFixture()
             let output = try fixture.run("true") { spec in

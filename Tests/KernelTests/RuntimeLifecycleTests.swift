@@ -25,6 +25,7 @@ extension KernelSuite {
             #expect(try File.text("\(bundle)/rootfs/tmp/mark") == "ran")
             #expect(try fixture.state("c1").status == .stopped)
             #expect(try fixture.call(["start", "c1"]).code == 1, "what has stopped is not started again")
+            #expect(try fixture.call(["kill", "c1", "KILL"]).code == 1, "nor is anything sent to it")
 
             try fixture.must("delete", "c1")
             let gone = try fixture.call(["state", "c1"])
@@ -161,6 +162,68 @@ extension KernelSuite {
             #expect(try fixture.call(["update", "--memory", "much", "c1"]).code == 1)
         }
 
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `what is created is ended by a signal, and then not started`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            try fixture.must("create", "--bundle", fixture.bundle("sleep 1000"), "c1")
+            let pid = try fixture.state("c1").pid
+            try fixture.must("kill", "c1", "KILL")
+            #expect(fixture.wait(pid) == 137)
+            #expect(try fixture.state("c1").status == .stopped)
+            #expect(try fixture.call(["start", "c1"]).code == 1)
+            try fixture.must("delete", "c1")
+            #expect(try fixture.traces() == [])
+        }
+
+        @Test func `what is created ends on a polite signal too`() throws {
+            let fixture = try RuntimeFixture()
+            try fixture.must("create", "--bundle", fixture.bundle("sleep 1000"), "c1")
+            let pid = try fixture.state("c1").pid
+            try fixture.must("kill", "c1")
+            #expect(fixture.wait(pid) == 128 + SIGTERM)
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `what runs is not started again, and goes on`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            try fixture.start("c1")
+            let before = try fixture.state("c1")
+            #expect(try fixture.call(["start", "c1"]).code == 1)
+            let after = try fixture.state("c1")
+            #expect(after.status == .running && after.pid == before.pid)
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `what is created does not change with its configuration`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            let bundle = try fixture.bundle("echo old > /tmp/mark; hostname >> /tmp/mark")
+            try fixture.must("create", "--bundle", bundle, "c1")
+            let state = try fixture.state("c1")
+            // The runc at hand says its own.
+            if runtime == .ours { #expect(state.ociVersion == "1.0.2", "that of config.json") }
+            var spec = try ContainerSpec(parsing: File.read("\(bundle)/config.json"))
+            spec.ociVersion = "1.0.1"
+            spec.hostname = "new"
+            spec.process?.args = ["/bin/sh", "-c", "echo new > /tmp/mark"]
+            try File.replace("\(bundle)/config.json", with: spec.encoded())
+            try fixture.must("start", "c1")
+            #expect(fixture.wait(state.pid) == 0)
+            #expect(try File.text("\(bundle)/rootfs/tmp/mark") == "old\nbox")
+            #expect(try fixture.state("c1").ociVersion == state.ociVersion)
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `an empty cgroup that was there before is taken, and goes with the container`(
+            _ runtime: RuntimeFixture.Runtime
+        ) throws {
+            let fixture = try RuntimeFixture(runtime)
+            let bundle = try fixture.bundle("true")
+            for directory in fixture.cgroups { try File.makeDirectories(directory, mode: 0o755) }
+            #expect(try !fixture.traces().isEmpty)
+            #expect(try fixture.call(["run", "--bundle", bundle, "c1"]).code == 0)
+            #expect(try fixture.traces() == [])
+        }
+
         @Test func `an id is taken once, and is a plain name`() throws {
             let fixture = try RuntimeFixture()
             let bundle = try fixture.bundle()
@@ -235,7 +298,10 @@ extension KernelSuite {
             #expect(output.stderr.contains("does not exist"))
         }
 
-        @Test(arguments: ["runtime.before_cgroup", "runtime.after_clone", "runtime.created"])
+        @Test(arguments: [
+            "runtime.before_cgroup", "runtime.after_clone", "runtime.before_publish", "runtime.published",
+            "runtime.created",
+        ])
         func `a runtime that is killed while it creates leaves what delete removes`(_ mark: String) throws {
             let fixture = try RuntimeFixture()
             let bundle = try fixture.bundle("sleep 1000")

@@ -1,3 +1,4 @@
+import CKernel
 import Glibc
 import JSON
 import Kernel
@@ -43,11 +44,14 @@ extension KernelSuite {
                 }
             }
 
-            func call(_ arguments: [String], through: [String] = []) throws -> RuntimeOutput {
+            func call(
+                _ arguments: [String], through: [String] = [], marked mark: String? = nil
+            ) throws -> RuntimeOutput {
                 let user = ["--reuid", "\(Self.id)", "--regid", "\(Self.id)", "--clear-groups"] + through + [program]
                 let result = try Program(
                     "/usr/bin/setpriv", user + arguments,
-                    environment: fixture.environment + ["XDG_RUNTIME_DIR=\(fixture.directory)/user"],
+                    environment: fixture.environment + ["XDG_RUNTIME_DIR=\(fixture.directory)/user"]
+                        + (mark.map { ["MARTLET_FAILPOINT=\($0)"] } ?? []),
                     timeoutMilliseconds: 60_000
                 ).run()
                 return RuntimeOutput(
@@ -101,6 +105,48 @@ extension KernelSuite {
             #expect(user.fixture.wait(state.pid) == 137)
             #expect(try user.call(["delete", "c1"]).code == 0)
             #expect(try user.call(["list"]).lines.count == 1)
+        }
+
+        /// Without cgroups nothing but the process itself knows whose it is.
+        @Test(arguments: ["runtime.after_clone", "runtime.before_publish", "runtime.published"])
+        func `a runtime that is killed while it creates leaves no process, without cgroups either`(
+            _ mark: String
+        ) throws {
+            let user = try User("sleep 1000")
+            let others = try Self.children()
+            #expect(
+                try user.call(["create", "--bundle", user.bundle, "c1"], marked: mark).code == 128 + SIGKILL)
+            let none = try user.fixture.eventually {
+                user.fixture.reap()
+                return try Self.children().subtracting(others).isEmpty
+            }
+            #expect(none)
+            for pid in try Self.children().subtracting(others) { kill(pid, SIGKILL) }
+            user.fixture.reap()
+            #expect(try user.call(["delete", "--force", "c1"]).code == 0)
+            #expect(try user.call(["list"]).lines.count == 1)
+        }
+
+        /// The processes whose parent is this one: those that nobody else would wait for.
+        private static func children() throws -> Set<pid_t> {
+            let own = getpid()
+            return Set(
+                try File.list("/proc").compactMap { pid_t($0) }.filter { pid in
+                    guard let stat = try Proc.stat(pid) else { return false }
+                    return stat.parent == own
+                })
+        }
+
+        @Test func `rules for devices hold nobody back who has no cgroups`() throws {
+            let node = "/tmp/martlet-node-\(getpid())"
+            try systemCall("mknod", node) { mknod(node, S_IFCHR | 0o666, dev_t(ck_makedev(1, 11))) }
+            defer { unlink(node) }
+            chmod(node, 0o666)
+            // Opened for writing, the kernel's log asks for no rights but those of its node; nothing is written.
+            let user = try User(": > /node && echo opened") { spec in
+                spec.mounts.append(MountSpec(destination: "/node", type: "bind", source: node, options: ["bind"]))
+            }
+            #expect(try user.run().text == "opened")
         }
 
         @Test func `what a user cannot have is refused by its place`() throws {

@@ -19,9 +19,10 @@ enum cs_kind {
     CS_TERMINAL = 7,   // child: one descriptor comes along, the main side of the terminal
     CS_WARNING = 8,    // child: text for the log
     CS_DESCRIPTOR = 9, // intermediate: one descriptor comes along, the pidfd of the container's process
-    CS_LISTENER = 10   // child: it loads a filter with a listener once it reads CS_GO; `error` is the number that the
+    CS_LISTENER = 10,  // child: it loads a filter with a listener once it reads CS_GO; `error` is the number that the
                        // listener will have in it, and in the file that comes along a first byte that is not 0
                        // tells it that the runtime has a copy
+    CS_PUBLISHED = 11  // runtime: a record tells of the child from now on, so it need not end with the runtime
 };
 struct cs_message {
     uint32_t kind;

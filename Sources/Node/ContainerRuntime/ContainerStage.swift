@@ -127,6 +127,8 @@ struct ContainerStage {
         }
         Self.endOnSignals()
         try channel.send(CS_READY)
+        // Should the runtime be killed before its record tells of this process, nobody would find it.
+        try channel.await(CS_PUBLISHED)
         let connection = try UnixSocket.accept(startListener)
         do {
             try runStartHooks(process)

@@ -13,14 +13,7 @@ extension StateStore {
         try record.cgroup.remove()
         try record.resourceControl?.remove()
         try remove(record.id)
-        for hook in record.poststop {
-            // A failure here is worth a warning; the others still run.
-            do {
-                try Hooks.run([hook], .poststop, state: record.state(.stopped))
-            } catch {
-                log.write(.warning, "\(error)")
-            }
-        }
+        record.runPoststop(log)
     }
 
     /// Kills a container and waits until its first process has ended.
@@ -37,5 +30,18 @@ extension StateStore {
             }
         }
         if !record.ownsPids { try record.cgroup.manager.kill() }
+    }
+}
+
+extension ContainerRecord {
+    /// Runs the hooks for a container that is no more. A failure is worth a warning; the others still run.
+    func runPoststop(_ log: RuntimeLog) {
+        for hook in poststop {
+            do {
+                try Hooks.run([hook], .poststop, state: state(.stopped))
+            } catch {
+                log.write(.warning, "\(error)")
+            }
+        }
     }
 }

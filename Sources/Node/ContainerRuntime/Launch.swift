@@ -225,7 +225,10 @@ struct Launcher {
             try Hooks.run(plan.hooks.poststart, .poststart, state: record.state(.running))
         } else {
             try supervisor.follow(process, until: CS_READY)
+            failpoint("runtime.before_publish")
             try publish(record)
+            failpoint("runtime.published")
+            try supervisor.tell(CS_PUBLISHED)
         }
         failpoint("runtime.created")
         return LaunchedContainer(
@@ -254,7 +257,14 @@ private struct Cleanup {
     var pid: pid_t = 0
     var pidfd: SharedFD?
 
+    /// Also runs the poststop hooks, once there was a process: other hooks may have run, and what they made has to be
+    /// undone (the specification's lifecycle, which goes on with them when a hook fails).
     func run(log: RuntimeLog) {
+        undo(log)
+        if pidfd != nil { record.runPoststop(log) }
+    }
+
+    private func undo(_ log: RuntimeLog) {
         do {
             if let pidfd {
                 _ = ck_pidfd_send_signal(pidfd.raw, SIGKILL)
