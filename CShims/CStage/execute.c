@@ -95,16 +95,20 @@ static void set_capabilities(const struct cs_process *process) {
 }
 
 // Closed now, not by execve: a working directory or program given as /proc/self/fd/N must not be one of ours. The
-// socket stays, close-on-exec.
-static void close_others(const struct cs_process *process) {
-    unsigned int first = 3 + (unsigned int)process->keep_descriptors, socket = (unsigned int)process->socket;
-    int failed = 0;
-    if (socket < first) {
-        failed = syscall(SYS_close_range, first, ~0U, 0) < 0;
-    } else {
-        if (first < socket) failed = syscall(SYS_close_range, first, socket - 1, 0) < 0;
-        failed |= syscall(SYS_close_range, socket + 1, ~0U, 0) < 0;
+// socket and the listener's page (-1: none) stay, close-on-exec.
+static void close_others(const struct cs_process *process, int page) {
+    unsigned int next = 3 + (unsigned int)process->keep_descriptors;
+    int staying[2] = { process->socket, page }, failed = 0;
+    if (page < process->socket) {
+        staying[0] = page;
+        staying[1] = process->socket;
     }
+    for (int i = 0; i < 2; i++) {
+        if (staying[i] < 0 || (unsigned int)staying[i] < next) continue;
+        if (next < (unsigned int)staying[i]) failed |= syscall(SYS_close_range, next, staying[i] - 1, 0) < 0;
+        next = (unsigned int)staying[i] + 1;
+    }
+    failed |= syscall(SYS_close_range, next, ~0U, 0) < 0;
     if (failed) fail(process, "close_range", NULL);
 }
 
@@ -119,15 +123,22 @@ static inline void rest(void) {
 #endif
 }
 
+// A page of memory that the runtime will share. It is made before the limits hold, of which those on the address space
+// and on the size of files would refuse it, the latter with a signal.
+static const unsigned char *make_page(const struct cs_process *process, int *file) {
+    *file = (int)syscall(SYS_memfd_create, "listener", MFD_CLOEXEC);
+    if (*file < 0 || ftruncate(*file, 1) < 0) fail(process, "make a page for the seccomp listener", NULL);
+    const unsigned char *page = mmap(NULL, 1, PROT_READ, MAP_SHARED, *file, 0);
+    if (page == MAP_FAILED) fail(process, "map a page for the seccomp listener", NULL);
+    return page;
+}
+
 // Loads a filter that asks somebody else about calls. Its listener is close-on-exec, so the runtime has to take a copy
 // before execve; and from the moment the filter holds, every call may be one that waits for an answer which only the
 // owner of that copy can give. So all that needs a call is done before: the runtime learns which number the listener
 // will have, and a page of memory that both see tells when it has the copy.
-static void load_with_listener(const struct cs_process *process, struct sock_fprog *program) {
-    int file = (int)syscall(SYS_memfd_create, "listener", MFD_CLOEXEC);
-    if (file < 0 || ftruncate(file, 1) < 0) fail(process, "make a page for the seccomp listener", NULL);
-    const unsigned char *taken = mmap(NULL, 1, PROT_READ, MAP_SHARED, file, 0);
-    if (taken == MAP_FAILED) fail(process, "map a page for the seccomp listener", NULL);
+static void load_with_listener(
+    const struct cs_process *process, struct sock_fprog *program, int file, const unsigned char *taken) {
     // The lowest free number is what the listener gets; until then nothing else does.
     int number = fcntl(process->socket, F_DUPFD_CLOEXEC, 0);
     if (number < 0) fail(process, "find a number for the seccomp listener", NULL);
@@ -148,12 +159,16 @@ static void load_with_listener(const struct cs_process *process, struct sock_fpr
 
 _Noreturn void cs_execute(const struct cs_process *process) {
     reset_signals();
+    int page = -1;
+    const unsigned char *taken = NULL;
+    int listens = process->filter && (process->filter_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER);
+    if (listens) taken = make_page(process, &page);
     for (int i = 0; i < process->limit_count; i++) {
         const struct cs_limit *limit = &process->limits[i];
         uint64_t values[2] = { limit->soft, limit->hard };
         if (syscall(SYS_prlimit64, 0, limit->resource, values, NULL) < 0) fail(process, "rlimit", limit->name);
     }
-    close_others(process);
+    close_others(process, page);
     if (process->mask >= 0) syscall(SYS_umask, process->mask);
     if (process->personality >= 0 && syscall(SYS_personality, process->personality) < 0)
         fail(process, "personality", NULL);
@@ -168,8 +183,8 @@ _Noreturn void cs_execute(const struct cs_process *process) {
         fail(process, "prctl(PR_SET_NO_NEW_PRIVS)", NULL);
     if (process->filter) {
         struct sock_fprog program = { process->filter_length, (struct sock_filter *)process->filter };
-        if (process->filter_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)
-            load_with_listener(process, &program);
+        if (listens)
+            load_with_listener(process, &program, page, taken);
         else if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, process->filter_flags, &program) < 0)
             fail(process, "load the seccomp filter", NULL);
     }

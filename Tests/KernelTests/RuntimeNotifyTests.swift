@@ -149,6 +149,25 @@ extension KernelSuite {
             }
         }
 
+        /// Limits that would refuse a page of memory or kill who makes one hold for the program, not for what comes before.
+        @Test func `the limits of the program do not keep the agent from getting its listener`() throws {
+            let fixture = try RuntimeFixture()
+            let agent = try refuseMkdir(fixture)
+            func shape(_ spec: inout ContainerSpec) {
+                spec.linux?.seccomp = profile(agent.path)
+                spec.process?.rlimits = [
+                    RlimitSpec(type: "RLIMIT_AS", hard: 16 << 20, soft: 16 << 20),
+                    RlimitSpec(type: "RLIMIT_FSIZE", hard: 0, soft: 0),
+                ]
+            }
+            let output = try fixture.run("mkdir /tmp/x; echo $?; grep 'Max file size' /proc/self/limits", shape)
+            #expect(output.code == 0 && output.lines.first == "1", "\(output)")
+            #expect(output.lines.last?.split(separator: " ").dropFirst(3).first == "0", "\(output)")
+            try fixture.start("c1", "sleep 1000", shape)
+            #expect(try fixture.call(["exec", "c1", "mkdir", "/tmp/x"]).code == 1)
+            #expect(agent.finish().asked.count == 2)
+        }
+
         @Test func `a container of another user, and without no_new_privs, is no different`() throws {
             let fixture = try RuntimeFixture()
             let agent = try refuseMkdir(fixture)
