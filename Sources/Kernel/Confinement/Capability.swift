@@ -131,10 +131,18 @@ package struct CapabilitySets: Sendable, Equatable {
         self.ambient = ambient
     }
 
-    /// Those of the calling thread.
+    /// Those of the calling thread. The bounding and the ambient set take a call for each capability.
     ///
     /// - Throws: `KernelError` of capget(2).
     package static func current() throws(KernelError) -> CapabilitySets {
+        var sets = try ofCapget()
+        sets.bounding = CapabilitySet(Capability.all.filter(\.isBounding))
+        sets.ambient = CapabilitySet(Capability.all.filter { cap_get_ambient(cap_value_t($0.number)) == 1 })
+        return sets
+    }
+
+    /// The three sets that capget(2) tells.
+    fileprivate static func ofCapget() throws(KernelError) -> CapabilitySets {
         guard let state = cap_get_proc() else { throw KernelError("capget", errno: errno) }
         defer { cap_free(UnsafeMutableRawPointer(state)) }
         func flag(_ kind: cap_flag_t) -> CapabilitySet {
@@ -144,11 +152,17 @@ package struct CapabilitySets: Sendable, Equatable {
                     return cap_get_flag(state, cap_value_t(capability.number), kind, &value) == 0 && value == CAP_SET
                 })
         }
-        return CapabilitySets(
-            bounding: CapabilitySet(Capability.all.filter { cap_get_bound(cap_value_t($0.number)) == 1 }),
-            effective: flag(CAP_EFFECTIVE), inheritable: flag(CAP_INHERITABLE), permitted: flag(CAP_PERMITTED),
-            ambient: CapabilitySet(Capability.all.filter { cap_get_ambient(cap_value_t($0.number)) == 1 }))
+        var sets = CapabilitySets()
+        sets.effective = flag(CAP_EFFECTIVE)
+        sets.inheritable = flag(CAP_INHERITABLE)
+        sets.permitted = flag(CAP_PERMITTED)
+        return sets
     }
+}
+
+extension Capability {
+    /// Whether it is in the bounding set of the calling thread: one call.
+    fileprivate var isBounding: Bool { cap_get_bound(cap_value_t(number)) == 1 }
 }
 
 /// What a configuration asks for, held against what this process can give.
@@ -197,9 +211,11 @@ package struct CapabilityPlan: Sendable, Equatable {
 
     /// What this process can give to a container: permitted to itself and in its bounding set.
     ///
+    /// - Parameter names: the only ones that are asked about, each of which takes a call; nil for all.
     /// - Throws: `KernelError` of capget(2).
-    package static func grantable() throws(KernelError) -> CapabilitySet {
-        let current = try CapabilitySets.current()
-        return current.permitted.intersection(current.bounding)
+    package static func grantable(of names: [String]? = nil) throws(KernelError) -> CapabilitySet {
+        var candidates = try CapabilitySets.ofCapget().permitted
+        if let names { candidates.formIntersection(CapabilitySet(names.compactMap { Capability(name: $0) })) }
+        return CapabilitySet(candidates.members.filter(\.isBounding))
     }
 }

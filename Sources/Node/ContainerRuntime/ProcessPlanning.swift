@@ -74,7 +74,7 @@ extension ProcessPlan {
         let plan = CapabilityPlan(
             bounding: wanted.bounding, effective: wanted.effective, inheritable: wanted.inheritable,
             permitted: wanted.permitted, ambient: wanted.ambient,
-            available: inUserNamespace ? .known() : try CapabilityPlan.grantable())
+            available: inUserNamespace ? .known() : try CapabilityPlan.grantable(of: wanted.names))
         if !plan.unknown.isEmpty {
             log.write(.warning, "ignoring unknown capabilities: \(plan.unknown.joined(separator: ", "))")
         }
@@ -94,4 +94,9 @@ extension ProcessPlan {
         attributes = try ProcessAttributes(spec, memoryPolicy: memoryPolicy)
         try attributes.openFiles()
     }
+}
+
+extension CapabilitiesSpec {
+    /// Every capability that is named, each once.
+    fileprivate var names: [String] { Array(Set(bounding + effective + inheritable + permitted + ambient)) }
 }

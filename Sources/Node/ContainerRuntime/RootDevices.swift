@@ -25,7 +25,7 @@ extension RootFilesystem {
                 return try device.create(in: directory.raw)
             } catch {
                 // The runtime itself may be in a user namespace, where it looks like root.
-                guard error.errno == EPERM, try Rootless.isInUserNamespace() else { throw error }
+                guard error.errno == EPERM, Rootless.isInUserNamespace else { throw error }
             }
         }
         let place = Root(adopting: directory, name: device.path)

@@ -30,7 +30,7 @@ struct Rootless {
         }
         if geteuid() == 0 {
             let name = getenv("USER").map { String(cString: $0) }
-            guard name != "root", (try? isInUserNamespace()) == true else { return RuntimeProgram.defaultRoot }
+            guard name != "root", isInUserNamespace else { return RuntimeProgram.defaultRoot }
         }
         return "\(given)/martlet-runtime"
     }
@@ -67,7 +67,7 @@ struct Rootless {
     func cgroup(_ spec: ContainerSpec, id: ContainerID, systemd: Bool) throws -> CgroupRecord {
         let path = spec.linux?.cgroupsPath
         let record = try CgroupRecord(path: path, id: id, systemd: systemd)
-        guard !systemd, path?.isEmpty ?? true, try mayDoWithout() else { return record }
+        guard !systemd, path?.isEmpty ?? true, mayDoWithout() else { return record }
         if record.manager.layout.hierarchies.allSatisfy({ access($0.mountPoint, W_OK) == 0 }) { return record }
         guard let pid = spec.linux?.namespace(.pid), pid.path == nil else {
             throw RefusedField(
@@ -76,24 +76,25 @@ struct Rootless {
         return CgroupRecord(manager: try CgroupManager(layout: CgroupLayout([]), path: record.manager.path))
     }
 
-    private func mayDoWithout() throws -> Bool {
+    private func mayDoWithout() -> Bool {
         switch choice {
-        case .on: return true
-        case .off: return false
-        case .auto:
-            if geteuid() != 0 { return true }
-            return try Self.isInUserNamespace()
+        case .on: true
+        case .off: false
+        case .auto: geteuid() != 0 || Self.isInUserNamespace
         }
     }
 
-    /// Whether the runtime is in another user namespace than the host's first, which alone has all ids.
-    static func isInUserNamespace() throws(KernelError) -> Bool {
-        try File.text("/proc/self/uid_map").split(separator: " ") != ["0", "0", "4294967295"]
-    }
+    /// Whether the runtime is in another user namespace than the host's first one: that has a number of its own in
+    /// every kernel (PROC_USER_INIT_INO, see namespaces(7) for the file). One call, made once.
+    static let isInUserNamespace: Bool = {
+        var info = stat()
+        return stat("/proc/self/ns/user", &info) == 0 && info.st_ino != 0xefff_fffd
+    }()
 
     /// Whether setgroups(2) is denied in the user namespace that the runtime itself is in; nobody in it can give up a
-    /// group then.
+    /// group then. It never is in the host's first.
     static func groupsAreFixed() -> Bool {
+        guard isInUserNamespace else { return false }
         var groups = [gid_t](repeating: 0, count: Int(max(0, getgroups(0, nil))))
         let count = getgroups(Int32(groups.count), &groups)
         guard count == groups.count, setgroups(groups.count, groups) != 0, errno == EPERM else { return false }
