@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -71,6 +72,12 @@ long ck_mount_setattr(int dirfd, const char *path, unsigned int flags,
 long ck_open_tree(int dirfd, const char *path, unsigned int flags) { return syscall(SYS_open_tree, dirfd, path, flags); }
 long ck_move_mount(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned int flags) {
     return syscall(SYS_move_mount, from_dirfd, from, to_dirfd, to, flags);
+}
+int ck_mount_id(int fd, uint64_t *id) {
+    struct statx info = {0};
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &info) < 0) return -1;
+    *id = info.stx_mnt_id;
+    return 0;
 }
 long ck_fsopen(const char *fstype, unsigned int flags) { return syscall(SYS_fsopen, fstype, flags); }
 long ck_fsconfig(int fd, unsigned int cmd, const char *key, const void *value, int aux) {

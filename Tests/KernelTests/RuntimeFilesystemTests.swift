@@ -104,6 +104,54 @@ extension KernelSuite {
                 ], "\(output)")
         }
 
+        /// What is in a /dev that is bound is somebody else's too: nothing is made there.
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `a bind mount at dev stays as it is`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            let source = "\(fixture.directory)/dev"
+            try File.makeDirectories(source, mode: 0o755)
+            for (name, minor) in [("null", UInt32(3)), ("wrong", 5)] {
+                try systemCall("mknod", name) {
+                    mknod("\(source)/\(name)", S_IFCHR | 0o666, dev_t(ck_makedev(1, minor)))
+                }
+            }
+            let output = try fixture.run("echo /dev/*; stat -c %F /opt/zero 2>/dev/null; true") { spec in
+                spec.mounts.removeAll { $0.destination.hasPrefix("/dev") }
+                spec.mounts.append(MountSpec(destination: "/dev", type: "bind", source: source, options: ["bind"]))
+                spec.linux?.devices = [
+                    DeviceSpec(path: "/dev/null", type: .character, major: 1, minor: 3),
+                    DeviceSpec(path: "/dev/wrong", type: .character, major: 1, minor: 7),
+                    DeviceSpec(path: "/dev/missing", type: .character, major: 1, minor: 9),
+                    DeviceSpec(path: "/opt/zero", type: .character, major: 1, minor: 5),
+                ]
+            }
+            #expect(output.code == 0, "\(output)")
+            #expect(output.lines.first == "/dev/null /dev/wrong", "\(output)")
+            #expect(try Set(File.list(source)) == ["null", "wrong"])
+            guard runtime == .ours else { return }
+            #expect(output.lines.last == "character special file", "what belongs elsewhere is made")
+            #expect(output.stderr.contains("linux.devices"), "\(output.stderr)")
+            #expect(output.stderr.contains(": /dev/wrong, /dev/missing\n"), "\(output.stderr)")
+        }
+
+        @Test func `a remount of dev is no bind mount of somebody else's`() throws {
+            let fixture = try RuntimeFixture()
+            let output = try fixture.run("stat -c %t:%T /dev/null; touch /dev/x 2>/dev/null; echo $?") { spec in
+                spec.mounts.append(
+                    MountSpec(destination: "/dev", type: "bind", source: "/dev", options: ["bind", "remount", "ro"]))
+            }
+            #expect(output.lines == ["1:3", "1"], "\(output)")
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `an unbuffered device is a character device`(_ runtime: RuntimeFixture.Runtime) throws {
+            let fixture = try RuntimeFixture(runtime)
+            let output = try fixture.run("stat -c '%F %t:%T' /dev/extra") { spec in
+                spec.linux?.devices = [DeviceSpec(path: "/dev/extra", type: .unbuffered, major: 1, minor: 11)]
+            }
+            #expect(output.text == "character special file 1:b", "\(output)")
+        }
+
         @Test(arguments: RuntimeFixture.Runtime.allCases)
         func `masked paths are empty and read-only paths cannot be written`(_ runtime: RuntimeFixture.Runtime) throws {
             let fixture = try RuntimeFixture(runtime)

@@ -70,6 +70,24 @@ extension KernelSuite {
             #expect(mounts["/proc"]?.superOptions.contains("hidepid=invisible") == true)
         }
 
+        @Test(arguments: [
+            (["ro"], ["remount", "rw"], "0"), (["ro"], ["remount", "nosuid"], "0"), (["ro"], ["remount", "ro"], "1"),
+            (["rw"], ["remount", "ro"], "1"), (["ro"], ["bind", "remount", "rw"], "0"),
+        ])
+        func `whether a tmpfs can be written is what its last entry says`(
+            _ first: [String], _ second: [String], _ status: String
+        ) throws {
+            let fixture = try RuntimeFixture()
+            let output = try fixture.run("touch /mnt/x 2>/dev/null; echo $?; touch /other/x 2>/dev/null; echo $?") {
+                $0.mounts += [
+                    MountSpec(destination: "/mnt", type: "tmpfs", source: "tmpfs", options: first),
+                    MountSpec(destination: "/other", type: "tmpfs", source: "tmpfs", options: ["ro"]),
+                    MountSpec(destination: "/mnt", type: "tmpfs", source: "tmpfs", options: second),
+                ]
+            }
+            #expect(output.lines == [status, "1"], "\(output)")
+        }
+
         @Test func `a remount does not reach the host's filesystems`() throws {
             let fixture = try RuntimeFixture()
             let output = try fixture.run(Self.show) { spec in

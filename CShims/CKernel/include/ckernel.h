@@ -47,6 +47,8 @@ long ck_mount_setattr(int dirfd, const char *path, unsigned int flags,
                       uint64_t set, uint64_t clear, uint64_t propagation, int userns_fd);
 long ck_open_tree(int dirfd, const char *path, unsigned int flags);
 long ck_move_mount(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned int flags);
+// STATX_MNT_ID of an open file: the mount that it was found in.
+int ck_mount_id(int fd, uint64_t *id);
 long ck_fsopen(const char *fstype, unsigned int flags);
 long ck_fsconfig(int fd, unsigned int cmd, const char *key, const void *value, int aux);
 long ck_fsmount(int fd, unsigned int flags, unsigned int attr);

@@ -99,6 +99,14 @@ package enum Mounts {
         }
     }
 
+    /// The number of the mount that an open file lies in, see STATX_MNT_ID in statx(2): the same for every descriptor
+    /// of it, as long as the mount is there.
+    package static func id(of descriptor: Int32, subject: String) throws(KernelError) -> UInt64 {
+        var id: UInt64 = 0
+        try systemCall("statx", subject) { ck_mount_id(descriptor, &id) }
+        return id
+    }
+
     /// mount(2) of a new filesystem on an open target, for options that the new interface cannot carry (a value over
     /// 255 bytes). Needs procfs at /proc.
     package static func mount(

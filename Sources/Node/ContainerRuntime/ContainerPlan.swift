@@ -20,8 +20,9 @@ struct ContainerPlan {
     var hostname: String?
     var domainname: String?
     var mounts: [MountPlan]
-    /// False when /dev is a bind mount: then it is the configuration's business.
+    /// False when /dev is a bind mount: then what is in it is the configuration's business.
     var populatesDev: Bool
+    /// The configuration's, and with `populatesDev` those that every container has.
     var devices: [DeviceNode]
     var maskedPaths: [String]
     var readonlyPaths: [String]

@@ -41,7 +41,7 @@ struct ContainerStage {
 
         var filesystem = try RootFilesystem(plan)
         try filesystem.mountAll()
-        try filesystem.populateDev()
+        if let missing = try filesystem.populateDev() { try channel.send(CS_WARNING, missing) }
         try makeWorkingDirectory(filesystem)
         if plan.needsRuntime {
             try channel.send(CS_HOOKS)

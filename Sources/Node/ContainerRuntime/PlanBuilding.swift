@@ -42,9 +42,9 @@ extension ContainerPlan {
             mounts.append(plan.labelled(linux.mountLabel))
         }
         populatesDev = !mounts.contains { mount in
-            if case .bind = mount.kind { mount.destination == "/dev" } else { false }
+            if case .bind = mount.kind, !mount.options.remount { mount.destination == "/dev" } else { false }
         }
-        devices = populatesDev ? Self.devices(linux.devices) : []
+        devices = Self.devices(linux.devices, withDefaults: populatesDev)
         maskedPaths = linux.maskedPaths
         readonlyPaths = linux.readonlyPaths
         sysctl = linux.sysctl.keys.sorted().map { name in
@@ -138,7 +138,7 @@ extension ContainerPlan {
     }
 
     /// The default nodes that the configuration does not define itself, then the configuration's.
-    private static func devices(_ specs: [DeviceSpec]) -> [DeviceNode] {
+    private static func devices(_ specs: [DeviceSpec], withDefaults: Bool) -> [DeviceNode] {
         let wanted = specs.map { spec in
             let kind: DeviceNode.Kind =
                 switch spec.type {
@@ -150,6 +150,7 @@ extension ContainerPlan {
                 spec.path, kind, major: spec.major, minor: spec.minor, mode: mode_t(spec.fileMode ?? 0o666),
                 uid: spec.uid ?? 0, gid: spec.gid ?? 0)
         }
+        if !withDefaults { return wanted }
         return DeviceNode.containerDefaults.filter { node in !wanted.contains { $0.path == node.path } } + wanted
     }
 }

@@ -6,17 +6,53 @@ import Kernel
 extension RootFilesystem {
     /// Makes device nodes and the usual links of /dev. In a user namespace, where nodes cannot be made, the host's are
     /// bound over empty files.
-    func populateDev() throws {
-        guard plan.populatesDev else { return }
+    ///
+    /// Where /dev is a bind mount nothing in it is touched, because it is somebody else's too.
+    /// - Returns: a warning of listed devices that are missing there.
+    func populateDev() throws -> String? {
+        guard plan.populatesDev else { return try lookForDevices() }
         let dev = try root.makeDirectories("/dev")
         for device in plan.devices { try withContext("linux.devices: \(device.path)") { try make(device, dev) } }
         for (path, target) in DeviceNode.containerLinks {
             try link(String(path.dropFirst("/dev/".utf8.count)), target, in: dev)
         }
+        return nil
+    }
+
+    /// Makes the devices that do not belong in /dev, and looks whether the others are there.
+    private func lookForDevices() throws -> String? {
+        if plan.devices.isEmpty { return nil }
+        let dev = try root.makeDirectories("/dev")
+        var missing: [String] = []
+        for device in plan.devices {
+            if !Self.parts(of: device).starts(with: ["dev"]) {
+                try withContext("linux.devices: \(device.path)") { try make(device, dev) }
+            } else if try !has(device) {
+                missing.append(device.path)
+            }
+        }
+        if missing.isEmpty { return nil }
+        let more = missing.count > 5 ? " and \(missing.count - 5) more" : ""
+        return "linux.devices: not made, because /dev is a bind mount, which does not have them: "
+            + missing.prefix(5).joined(separator: ", ") + more
+    }
+
+    private func has(_ device: DeviceNode) throws -> Bool {
+        guard let node = try openIfPresent(device.path) else { return false }
+        if device.kind == .fifo {
+            var info = stat()
+            try systemCall("fstat", device.path) { fstat(node.raw, &info) }
+            return info.st_mode & S_IFMT == S_IFIFO
+        }
+        return try Self.isNode(node, device)
+    }
+
+    private static func parts(of device: DeviceNode) -> [Substring] {
+        device.path.split(separator: "/").filter { $0 != "." }
     }
 
     private func make(_ device: DeviceNode, _ dev: borrowing OwnedFD) throws {
-        let parts = device.path.split(separator: "/").filter { $0 != "." }
+        let parts = Self.parts(of: device)
         let isInDev = parts.count == 2 && parts[0] == "dev"
         let directory =
             isInDev ? try dev.duplicate() : try root.makeDirectories(parts.dropLast().joined(separator: "/"))
@@ -31,20 +67,20 @@ extension RootFilesystem {
         let place = Root(adopting: directory, name: device.path)
         let target = try place.makeFile(String(parts.last ?? ""), mode: 0)
         let tree = try Mounts.clone(device.path, recursive: false)
-        try checkNode(tree, is: device)
+        // The host may have something else under this name.
+        guard try Self.isNode(tree, device) else {
+            throw RuntimeError("the host has no such node with number \(device.major):\(device.minor) to bind")
+        }
         try Mounts.attach(tree, on: target.raw, subject: device.path)
     }
 
-    /// The host may have something else under this name.
-    private func checkNode(_ tree: borrowing OwnedFD, is device: DeviceNode) throws {
+    private static func isNode(_ file: borrowing OwnedFD, _ device: DeviceNode) throws -> Bool {
         var info = stat()
-        let raw = tree.raw
+        let raw = file.raw
         try systemCall("fstat", device.path) { fstat(raw, &info) }
         let numbers = (ck_major(UInt64(info.st_rdev)), ck_minor(UInt64(info.st_rdev)))
         let type = device.kind == .block ? S_IFBLK : S_IFCHR
-        guard info.st_mode & S_IFMT == type, numbers == (device.major, device.minor) else {
-            throw RuntimeError("the host has no such node with number \(device.major):\(device.minor) to bind")
-        }
+        return info.st_mode & S_IFMT == type && numbers == (device.major, device.minor)
     }
 
     /// A symbolic link that replaces whatever file has the name; an image may bring its own.

@@ -200,6 +200,16 @@ struct RootFilesystem: ~Copyable {
     /// Remembers a mount that becomes read-only at the end.
     mutating func addLateReadOnly(_ mount: consuming OwnedFD) { lateReadOnly.append(SharedFD(mount)) }
 
+    /// Forgets that a mount shall become read-only: a later entry has remounted it without saying so.
+    mutating func keepWritable(_ mount: borrowing OwnedFD, subject: String) throws(KernelError) {
+        if lateReadOnly.isEmpty { return }
+        let kept = try Mounts.id(of: mount.raw, subject: subject)
+        for index in lateReadOnly.indices.reversed()
+        where try Mounts.id(of: lateReadOnly[index].raw, subject: subject) == kept {
+            lateReadOnly.remove(at: index)
+        }
+    }
+
     // MARK: /proc
 
     /// Files below /proc that LXCFS and the like put their own version over.

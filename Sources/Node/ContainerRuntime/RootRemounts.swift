@@ -15,8 +15,10 @@ extension RootFilesystem {
         try Mounts.mount(
             type: type, source: source, on: target.raw, flags: mount.options.flags(except: late),
             data: MountPlan.joined(data), subject: mount.destination)
-        // The mount covers its target: look again for what is on top of it now.
-        return try root.open(mount.destination, Int32(CK_O_PATH) | O_DIRECTORY)
+        // The mount covers its target. Seen with the target as the root, `..` is what is on top of it now: its path may
+        // lead elsewhere by now.
+        return try Root(adopting: target.duplicate(), name: mount.destination)
+            .open("..", Int32(CK_O_PATH) | O_DIRECTORY)
     }
 
     // MARK: Remounts
@@ -35,7 +37,8 @@ extension RootFilesystem {
         }
         try applyRecursively(mount.options, to: target)
         try propagate(mount.options, target)
-        if mount.options.isReadOnly && !late.isEmpty { addLateReadOnly(target) }
+        guard mount.options.isReadOnly else { return try keepWritable(target, subject: mount.destination) }
+        if !late.isEmpty { addLateReadOnly(target) }
     }
 
     private func remountFilesystem(
