@@ -71,6 +71,15 @@ import Testing
         try group.remove(in: files)
     }
 
+    @Test func `new shares are written to the class, and the kernel's objection is told`() throws {
+        let files = MemoryFiles(["shared"])
+        let group = try group("shared", files)
+        try group.update(schemata: ["L3:0=3", "MB:0=30"], in: files)
+        #expect(files.log == ["shared/schemata: L3:0=3\nMB:0=30\n"])
+        let error = #expect(throws: KernelError.self) { try group.update(schemata: ["L3:0=bad"], in: files) }
+        #expect(error.map { "\($0)".contains("mask is no mask") } == true)
+    }
+
     @Test func `without a schema no shares are written`() throws {
         let files = MemoryFiles()
         try group(nil, files).create(schemata: [], named: false, in: files)

@@ -22,9 +22,16 @@ import Testing
         #expect(lines == ["L3:0=7f0;1=1f", "MB:0=20;1=70", "L2:0=f", "MB:1=30"])
     }
 
+    @Test func `a cache that is divided between code and data has two lines`() throws {
+        let lines = try ContainerResourceControl.schemata(spec { $0.l3CacheSchema = "L3CODE:0=f\nL3DATA:0=3\n" })
+        #expect(lines == ["L3CODE:0=f", "L3DATA:0=3"])
+    }
+
     @Test func `what is no line of its kind is refused by its place`() {
         let cases: [(IntelRdtSpec, String)] = [
             (spec { $0.l3CacheSchema = "L3:0=f\nMB:0=1" }, "linux.intelRdt.l3CacheSchema"),
+            (spec { $0.l3CacheSchema = "L3:0=f\u{0}" }, "linux.intelRdt.l3CacheSchema"),
+            (spec { $0.memBwSchema = "MB:0=1\nMB:1=1" }, "linux.intelRdt.memBwSchema"),
             (spec { $0.l3CacheSchema = "0=f" }, "linux.intelRdt.l3CacheSchema"),
             (spec { $0.memBwSchema = "L3:0=f" }, "linux.intelRdt.memBwSchema"),
             (spec { $0.schemata = ["L3:0=f", "../tasks:1"] }, "linux.intelRdt.schemata[1]"),

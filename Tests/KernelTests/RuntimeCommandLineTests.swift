@@ -257,6 +257,41 @@ extension KernelSuite {
             ] {
                 #expect(try fixture.call(["update"] + bad + ["c1"]).code == 1, "\(bad)")
             }
+            guard runtime == .ours else { return }
+            for flag in ["--l3-cache-schema", "--mem-bw-schema"] {
+                let output = try fixture.call(["update", flag, "L3:0=f", "--memory", "64m", "c1"])
+                #expect(output.code == 1 && output.stderr.contains("\(flag): "), "\(output)")
+                #expect(output.stderr.contains("without linux.intelRdt"), "\(output)")
+            }
+            let after = try JSONValue.parse(try fixture.must("events", "--stats", "c1").stdout)["data"]
+            #expect(after?["memory"]?["usage"]?["limit"] == .integer(32 << 20), "nothing of a refused update holds")
+        }
+
+        @Test func `events tells of what ends the container`() throws {
+            let fixture = try RuntimeFixture()
+            let script = """
+                until test -e /tmp/go; do sleep 0.02; done
+                exec dd if=/dev/zero of=/dev/shm/x bs=1M count=64 2>/dev/null
+                """
+            let bundle = try fixture.bundle(script) { spec in
+                var resources = ResourcesSpec()
+                resources.memory = MemorySpec(limit: 16 << 20, swap: 16 << 20)
+                spec.linux?.resources = resources
+            }
+            try fixture.must("create", "--bundle", bundle, "c1")
+            try fixture.must("start", "c1")
+            let path = "\(fixture.directory)/events"
+            let out = SharedFD(try File.open(path, O_RDWR | O_CREAT | O_TRUNC))
+            let null = SharedFD(try File.open("/dev/null", O_RDWR))
+            let program = try Runtime.ours.path()
+            let child = try Spawn(
+                program, [program, "--root", fixture.root, "events", "--interval", "100ms", "c1"],
+                descriptors: [null.raw, out.raw, out.raw]
+            ).start()
+            #expect(try fixture.eventually { try File.text(path).contains("stats") })
+            try File.replace("\(bundle)/rootfs/tmp/go", with: [])
+            #expect(try child.wait() == .exited(0))
+            #expect(try File.text(path).contains(#""type":"oom""#))
         }
 
         @Test func `spec for a user namespace of the caller's is accepted`() throws {

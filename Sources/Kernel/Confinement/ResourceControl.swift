@@ -112,8 +112,7 @@ package struct ResourceControlGroup: Sendable, Equatable {
             if existed && named {
                 try compare(schemata, files)
             } else if !schemata.isEmpty {
-                let text = schemata.map { $0 + "\n" }.joined()
-                try explained(files) { () throws(KernelError) in try files.write(file("schemata"), text) }
+                try update(schemata: schemata, in: files)
             }
             if let monitoring, !files.exists(monitoring) {
                 try explained(files) { () throws(KernelError) in try files.makeDirectory(monitoring) }
@@ -122,6 +121,14 @@ package struct ResourceControlGroup: Sendable, Equatable {
             if !existed { try? files.removeDirectory(path) }
             throw error
         }
+    }
+
+    /// Gives the class other shares. Resources without a line keep theirs.
+    ///
+    /// - Parameter schemata: lines such as `L3:0=7f0;1=1f`.
+    package func update(schemata: [String], in files: some ResourceControlFiles) throws(KernelError) {
+        let text = schemata.map { $0 + "\n" }.joined()
+        try explained(files) { () throws(KernelError) in try files.write(file("schemata"), text) }
     }
 
     /// Puts a process that has one thread into the class and the monitoring group.

@@ -74,8 +74,10 @@ struct EventLines {
                 pollfd(fd: process.raw, events: Int16(POLLIN), revents: 0),
             ]
             try systemCall("poll") { poll(&polls, 2, Int32(clamping: max(0, next - Self.now()))) }
-            for _ in 0..<(memory?.newEvents(polls[0].revents != 0) ?? 0) { try write("oom", nil) }
-            if polls[1].revents != 0 { return }
+            let hasEnded = polls[1].revents != 0
+            let count = memory?.newEvents(isReady: polls[0].revents != 0, areLast: hasEnded)
+            for _ in 0..<(count ?? 0) { try write("oom", nil) }
+            if hasEnded { return }
             guard Self.now() >= next else { continue }
             next += interval
             let stats: CgroupStats
@@ -138,9 +140,12 @@ private struct OutOfMemoryWatch {
 
     /// How often it happened since the last call.
     ///
-    /// - Parameter isReady: the descriptor has something to read.
-    mutating func newEvents(_ isReady: Bool) -> UInt64 {
-        guard isReady else { return 0 }
+    /// - Parameters:
+    ///   - isReady: the descriptor has something to read.
+    ///   - areLast: nobody will ask again. v2 tells of changes at most every 10 ms, so that the one which ended the
+    ///     container need not have been told yet.
+    mutating func newEvents(isReady: Bool, areLast: Bool) -> UInt64 {
+        guard isReady || areLast && control == nil else { return 0 }
         var buffer = [UInt8](repeating: 0, count: 4096)
         let count = read(file.raw, &buffer, buffer.count)
         // In v1 the end of the group is told in the same way.

@@ -25,8 +25,8 @@ extension Verb {
             Flag("blkio-weight", value: "N", help: "relative weight, 10 to 1000"),
             Flag("kernel-memory", value: "BYTES", help: "without effect: kernels have no such limit"),
             Flag("kernel-memory-tcp", value: "BYTES", help: "TCP buffers; cgroup v1 only"),
-            Flag("l3-cache-schema", value: "SCHEMA", help: "not supported"),
-            Flag("mem-bw-schema", value: "SCHEMA", help: "not supported"),
+            Flag("l3-cache-schema", value: "SCHEMA", help: "its class of service's share of the cache, as L3:0=ff"),
+            Flag("mem-bw-schema", value: "SCHEMA", help: "the same for memory bandwidth, as MB:0=50"),
         ]
     ) { call in
         try call.arguments.require("update", atLeast: 1, atMost: 1)
@@ -34,8 +34,9 @@ extension Verb {
         let lock = try call.store.lock(id)
         let record = try call.store.require(id)
         guard try call.store.status(record) != .stopped else { throw RuntimeError.notRunning }
-        try record.cgroup.require("limit it")
+        let schemata = try UpdateArguments.schemata(call.arguments, record)
         let resources = try UpdateArguments.resources(call.arguments)
+        if schemata.isEmpty { try record.cgroup.require("limit it") }
         try Validation.check(resources, path: "resources")
         let limits = CgroupResources(resources)
         let rules = resources.devices.isEmpty ? nil : try DeviceRules.of(resources)
@@ -44,6 +45,7 @@ extension Verb {
             try record.cgroup.tellSystemd(of: limits)
         }
         LimitNotices.report(notices, log: call.log)
+        try record.resourceControl?.update(schemata)
         _ = consume lock
         return 0
     }
@@ -51,10 +53,24 @@ extension Verb {
 
 /// The limits that `update` describes.
 private enum UpdateArguments {
-    static func resources(_ arguments: Arguments) throws -> ResourcesSpec {
-        for flag in ["l3-cache-schema", "mem-bw-schema"] where !(arguments.value(flag) ?? "").isEmpty {
-            throw RuntimeError("update: --\(flag) is not supported")
+    /// Lines for the container's class of service, checked; none when none is given.
+    static func schemata(_ arguments: Arguments, _ record: ContainerRecord) throws -> [String] {
+        var lines: [String] = []
+        for (flag, prefix) in [("l3-cache-schema", "L3"), ("mem-bw-schema", "MB:")] {
+            guard let text = arguments.value(flag), !text.isEmpty else { continue }
+            guard let control = record.resourceControl else {
+                throw RuntimeError("--\(flag): the container was made without linux.intelRdt")
+            }
+            do {
+                lines += try control.checked(text, prefix: prefix)
+            } catch {
+                throw RuntimeError("--\(flag)", error)
+            }
         }
+        return lines
+    }
+
+    static func resources(_ arguments: Arguments) throws -> ResourcesSpec {
         if let path = arguments.value("resources"), !path.isEmpty {
             let bytes = path == "-" ? try Descriptor.readAll(0, limit: 4 << 20) : try File.read(path, limit: 4 << 20)
             return try withContext("--resources") { try ResourcesSpec(parsing: bytes) }
