@@ -211,7 +211,7 @@ let package = Package(
         tests("CgroupsTests", ["Cgroups", "DeviceNodes", "Kernel"]),
         tests("ConfinementTests", ["Confinement", "Kernel", "CSeccomp", "CCapabilities"]),
         tests("DeviceNodesTests", ["DeviceNodes"]),
-        tests("ContainerRuntimeTests", ["ContainerRuntime", "OCISpec", "Kernel", "JSON"]),
+        tests("ContainerRuntimeTests", ["ContainerRuntime", "Cgroups", "OCISpec", "Kernel", "JSON"]),
         .testTarget(
             name: "RepositoryTests", dependencies: ["Kernel", "JSON"], path: "Tests/RepositoryTests",
             exclude: ["layers.json"], swiftSettings: settings),

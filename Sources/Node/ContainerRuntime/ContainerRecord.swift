@@ -1,3 +1,4 @@
+import Cgroups
 import Glibc
 import JSON
 import Kernel
@@ -5,8 +6,18 @@ import OCISpec
 
 /// What the runtime remembers of a container between its calls: state.json in the container's state directory.
 struct ContainerRecord {
-    /// Raised when the meaning of a field changes; a runtime refuses records of a later version.
-    static let version: Int64 = 1
+    /// The latest version that this runtime reads; it refuses later ones.
+    ///
+    /// The rule: a member that an earlier runtime may pass over needs no new version, and is optional for ever. One that it
+    /// must not, because it would look for processes elsewhere or kill others, needs one. A record has the lowest version
+    /// that says all of it, so that an earlier runtime still reads what has nothing new in it.
+    ///
+    /// - 1: the first.
+    /// - 2: a hierarchy's `base`, without which the container's group would be another.
+    static let latestVersion: Int64 = 2
+
+    /// The version of this record.
+    var version: Int64 { cgroup.manager.layout.hierarchies.contains { !$0.base.isEmpty } ? 2 : 1 }
 
     var ociVersion: String
     var id: ContainerID
@@ -48,7 +59,7 @@ struct ContainerRecord {
 extension ContainerRecord {
     var json: JSONValue {
         var object: JSONObject = [
-            "version": .integer(Self.version), "ociVersion": .string(ociVersion), "id": .string(id.description),
+            "version": .integer(version), "ociVersion": .string(ociVersion), "id": .string(id.description),
             "pid": .integer(Int64(pid)), "startTime": JSONValue(startTime), "bundle": .string(bundle),
             "rootfs": .string(rootfs), "created": .string(created.description), "cgroup": cgroup.json,
             "namespaces": .array(namespaces.map { .string($0.rawValue) }), "process": process.json,
@@ -71,8 +82,10 @@ extension ContainerRecord {
 
     init(_ reader: JSONReader) throws {
         let version = try reader.int64("version")
-        guard version <= Self.version else {
-            throw RuntimeError("state.json has version \(version); this runtime knows \(Self.version)")
+        guard (1...Self.latestVersion).contains(version) else {
+            throw RuntimeError(
+                "the container's record has version \(version), and this runtime reads 1 to \(Self.latestVersion): "
+                    + "use the martlet-runtime that made the container")
         }
         ociVersion = try reader.string("ociVersion")
         id = try ContainerID(try reader.string("id"))
