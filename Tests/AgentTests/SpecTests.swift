@@ -109,6 +109,16 @@ struct SpecTests {
             $0.limits.memorySwap = -1
         }.build()
         #expect(free.linux?.resources?.memory?.swap == -1)
+        // Where swap cannot be limited, only who asks for a limit on it by name is told so.
+        for (asked, wanted) in [(nil, nil), (128 << 20, 128 << 20), (-1, -1)] as [(Int64?, Int64?)] {
+            var other = builder {
+                $0.limits.memory = 64 << 20
+                $0.limits.memorySwap = asked
+            }
+            other.accountsSwap = false
+            let memory = try other.build().linux?.resources?.memory
+            #expect(memory?.limit == 64 << 20 && memory?.swap == wanted)
+        }
         #expect(try builder().build().linux?.resources?.memory == nil)
         #expect(try builder().build().linux?.resources?.devices.first == DeviceRuleSpec(allow: false, access: "rwm"))
     }

@@ -146,6 +146,20 @@ import Testing
         #expect(unlimited.notices.isEmpty)
     }
 
+    @Test func swapIsAccountedWhereTheNearestGroupSaysSo() throws {
+        let with = try ControlTree.unified(["memory.max": "max", "memory.swap.max": "max"])
+        let without = try ControlTree.unified(["memory.max": "max"])
+        let old = try ControlTree.old([.memory: [:]])
+        try withExtendedLifetime((with, without, old)) {
+            #expect(with.manager.accountsSwap())
+            #expect(!without.manager.accountsSwap())
+            #expect(try !without.manager.child("not/there").accountsSwap(), "the group above tells")
+            let above = try CgroupManager(layout: without.manager.layout, path: "/martlet")
+            #expect(above.accountsSwap(), "nobody tells")
+            #expect(!old.manager.accountsSwap())
+        }
+    }
+
     @Test func aLimitBelowUseIsRefusedWhenAskedTo() {
         let error = refusal(["memory.max": "max", "memory.current": "5000\n"]) {
             $0.memory.limit = 4096

@@ -28,6 +28,7 @@ extension PodExecutor {
             assignment: assignment, container: spec, pod: pod, user: user, paths: task,
             cgroup: "/\(configuration.cgroupParent)/\(task.id)",
             isUnified: cgroups.isUnified)
+        builder.accountsSwap = try cgroup(of: assignment.task).accountsSwap()
         builder.groups = try spec.groups.isEmpty ? [] : Images.resolveGroups(spec.groups, root: task.rootfs)
         builder.joined = try JoinedNamespaces(assignment, table, paths, parent: configuration.cgroupParent)
         if let namespace = builder.joined.mountNamespace { try shareMemory(of: namespace, task) }

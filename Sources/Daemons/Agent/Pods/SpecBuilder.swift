@@ -18,6 +18,8 @@ struct SpecBuilder: Sendable {
     let cgroup: String
     /// All controllers are on cgroup v2: containers get a cgroup namespace of their own.
     let isUnified: Bool
+    /// The kernel counts swap, so that it can be limited: see `CgroupManager.accountsSwap`.
+    var accountsSwap = true
     /// What it shares of other containers.
     var joined = JoinedNamespaces()
     /// Binds that stay connected to the node's mounts, opened, by their places in the container.

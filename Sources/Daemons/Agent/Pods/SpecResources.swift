@@ -12,7 +12,7 @@ extension SpecBuilder {
         let limits = container.limits
         var resources = ResourcesSpec()
         resources.devices = [DeviceRuleSpec(allow: false, access: "rwm")]
-        resources.memory = Self.memory(limits)
+        resources.memory = memory(limits)
         resources.cpu = Self.processors(limits)
         resources.pidsLimit = limits.pids
         if let weight = limits.blockWeight {
@@ -22,10 +22,14 @@ extension SpecBuilder {
         return resources
     }
 
-    private static func memory(_ limits: Limits) -> MemorySpec? {
+    private func memory(_ limits: Limits) -> MemorySpec? {
+        // No swap unless it is said otherwise, where the kernel can see to that: a container that only has a limit on its
+        // memory must start on other kernels too. What somebody has asked for by name is asked of the runtime, which
+        // refuses it there.
+        let standard = accountsSwap ? limits.memory : nil
         var memory = MemorySpec(
             limit: limits.memory, reservation: limits.memoryReservation,
-            swap: limits.memory == nil ? nil : limits.memorySwap ?? limits.memory)
+            swap: limits.memory == nil ? nil : limits.memorySwap ?? standard)
         memory.swappiness = limits.swappiness.map { UInt64(max(0, $0)) }
         if limits.disableOOMKill { memory.disableOOMKiller = true }
         let isEmpty =
