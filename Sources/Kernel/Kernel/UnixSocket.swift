@@ -18,17 +18,20 @@ package struct SocketPair: ~Copyable {
 
 /// Unix sockets with pathnames; blocking, close-on-exec. Paths longer than sun_path (107 bytes) work.
 package enum UnixSocket {
-    /// The two kinds of connections.
+    /// The kinds of sockets.
     package enum Kind: Sendable {
         /// A stream of bytes.
         case stream
         /// Messages with boundaries, in order, and an end.
         case packets
+        /// Messages with boundaries, without a connection that ends.
+        case datagram
 
         var type: Int32 {
             switch self {
             case .stream: Int32(SOCK_STREAM.rawValue)
             case .packets: Int32(SOCK_SEQPACKET.rawValue)
+            case .datagram: Int32(SOCK_DGRAM.rawValue)
             }
         }
     }
@@ -115,7 +118,8 @@ package enum UnixSocket {
         return (buffer, descriptors[..<Int(count)].map { SharedFD(OwnedFD(adopting: $0)) })
     }
 
-    private static func make(_ kind: Kind) throws(KernelError) -> OwnedFD {
+    /// A socket that is neither bound nor connected yet.
+    package static func make(_ kind: Kind) throws(KernelError) -> OwnedFD {
         OwnedFD(
             adopting: try systemCall("socket") { socket(AF_UNIX, kind.type | Int32(SOCK_CLOEXEC.rawValue), 0) })
     }

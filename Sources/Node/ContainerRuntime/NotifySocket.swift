@@ -42,10 +42,7 @@ struct NotifySocket {
     /// - Returns: nil for a container that was made without a place for it.
     func listen() throws -> NotifyRelay? {
         guard File.exists(directory) else { return nil }
-        let socket = OwnedFD(
-            adopting: try systemCall("socket") {
-                Glibc.socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-            })
+        let socket = try UnixSocket.make(.datagram)
         let holder = try File.open(directory, Int32(CK_O_PATH) | O_DIRECTORY | O_NOFOLLOW)
         let path = "/proc/self/fd/\(holder.raw)/\(Self.name)"
         let raw = socket.raw
@@ -57,10 +54,7 @@ struct NotifySocket {
     }
 
     private func connect() throws -> SharedFD {
-        let socket = OwnedFD(
-            adopting: try systemCall("socket") {
-                Glibc.socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-            })
+        let socket = try UnixSocket.make(.datagram)
         let raw = socket.raw
         try withContext("$NOTIFY_SOCKET") {
             if host.hasPrefix("@") {

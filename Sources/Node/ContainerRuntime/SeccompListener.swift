@@ -62,10 +62,7 @@ struct SeccompListener: Equatable {
     }
 
     private func connect() throws -> SharedFD {
-        let socket = OwnedFD(
-            adopting: try systemCall("socket") {
-                Glibc.socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-            })
+        let socket = try UnixSocket.make(.stream)
         // It bounds connect(2) too, where the agent's queue is full.
         var time = timeval(tv_sec: Self.timeoutSeconds, tv_usec: 0)
         let raw = socket.raw
