@@ -107,6 +107,26 @@ extension KernelSuite {
             #expect(namespace("\(pid)", "user") != namespace("self", "user"))
         }
 
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `files and devices keep their owners and modes in a user namespace`(
+            _ runtime: RuntimeFixture.Runtime
+        ) throws {
+            let fixture = try RuntimeFixture(runtime)
+            let bundle = try userBundle(fixture, "stat -c '%u %a' /bin/busybox /dev/full")
+            chmod("\(bundle)/secret", 0o755)
+            var spec = try ContainerSpec(parsing: try File.read("\(bundle)/config.json"))
+            spec.linux?.devices = [
+                DeviceSpec(path: "/dev/full", type: .character, major: 1, minor: 7, fileMode: 0o600, uid: 7, gid: 8)
+            ]
+            try File.replace("\(bundle)/config.json", with: spec.encoded())
+            let output = try fixture.call(["run", "--bundle", bundle, "c1"])
+            // The node is the host's, bound; nobody of the container owns it.
+            #expect(output.lines == ["65534 755", "65534 666"], "\(output)")
+            var info = stat()
+            #expect(stat("\(bundle)/rootfs/bin/busybox", &info) == 0 && info.st_uid == 0 && info.st_gid == 0)
+            #expect(stat("/dev/full", &info) == 0 && info.st_uid == 0 && info.st_mode & 0o777 == 0o666)
+        }
+
         @Test func `a bind source that root of the user namespace cannot reach is bound all the same`() throws {
             let fixture = try RuntimeFixture()
             let bundle = try userBundle(fixture, "stat -c %u /mnt/shown /mnt")

@@ -55,7 +55,19 @@ extension KernelSuite {
             Case("linux.namespaces") { $0.linux?.namespaces[4].path = "/proc/self/ns/mnt" },
             Case("linux.namespaces[1].path") { $0.linux?.namespaces[1].path = "/nowhere" },
             Case("join the network namespace") { $0.linux?.namespaces[1].path = "/proc/self/ns/ipc" },
+            Case("linux.namespaces[1].path") { $0.linux?.namespaces[1].path = "ns/net" },
             Case("hostname") { $0.linux?.namespaces.removeAll { $0.type == .uts } },
+            Case("hostname: is longer than 64 bytes") { $0.hostname = String(repeating: "h", count: 65) },
+            Case("domainname: is longer than 64 bytes") { $0.domainname = String(repeating: "d", count: 65) },
+            Case("domainname") { spec in
+                spec.hostname = nil
+                spec.domainname = "example.org"
+                spec.linux?.namespaces.removeAll { $0.type == .uts }
+            },
+            Case("linux.timeOffsets.realtime") { spec in
+                spec.linux?.namespaces.append(NamespaceSpec(.time))
+                spec.linux?.timeOffsets = ["realtime": TimeOffset(seconds: 1, nanoseconds: 0)]
+            },
             Case("linux.uidMappings") { $0.linux?.namespaces.append(NamespaceSpec(.user)) },
             Case("linux.uidMappings") {
                 $0.linux?.uidMappings = [IDMapping(containerID: 0, hostID: 0, size: 1)]
@@ -201,7 +213,8 @@ extension KernelSuite {
 
         @Test(arguments: [
             ["--nosuch", "list"], ["list", "--format", "xml"], ["checkpoint", "x"],
-            ["restore", "x"], ["create"], ["create", "a", "b"], ["kill"], ["state"], ["--root", "/", "list"],
+            ["restore", "x"], ["create"], ["create", "a", "b"], ["kill"], ["state"], ["start"], ["delete"],
+            ["--root", "/", "list"],
             ["exec", "c1"], ["exec", "--cgroup", "a", "c1", "true"], ["--log-format", "xml", "list"],
             ["create", "--preserve-fds", "-1", "x"], ["--rootless", "maybe", "list"],
         ])

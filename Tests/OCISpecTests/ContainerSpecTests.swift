@@ -53,6 +53,14 @@ import Testing
         #expect(spec.process == nil && spec.linux == nil)
     }
 
+    @Test func `members of intelRdt that the specification has no more are passed over`() throws {
+        let text = #"{"ociVersion":"1.1.0","linux":{"intelRdt":{"enableCMT":true,"enableMBM":true,"closID":"a"}}}"#
+        let spec = try ContainerSpec(parsing: Array(text.utf8))
+        var expected = IntelRdtSpec()
+        expected.closID = "a"
+        #expect(spec.linux?.intelRdt == expected)
+    }
+
     @Test(arguments: [
         (#"{}"#, "$.ociVersion"),
         (#"{"ociVersion":1}"#, "$.ociVersion"),
