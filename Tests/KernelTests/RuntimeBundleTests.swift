@@ -133,6 +133,31 @@ extension KernelSuite {
             }
         }
 
+        /// What is remembered of a configuration has to be read again: a container that only its maker knows could
+        /// not even be deleted.
+        @Test func `the longest configuration is refused, or can be deleted`() throws {
+            let fixture = try RuntimeFixture()
+            let bundle = try fixture.bundle { spec in
+                spec.mounts = []
+                spec.linux?.maskedPaths = []
+                spec.linux?.readonlyPaths = []
+                spec.process?.capabilities = nil
+            }
+            var spec = try ContainerSpec(parsing: File.read("\(bundle)/config.json"))
+            spec.annotations = ["a": String(repeating: "a", count: 2 << 20), "b": ""]
+            let room = (4 << 20) - spec.encoded().count
+            spec.annotations["b"] = String(repeating: "b", count: room)
+            try File.replace("\(bundle)/config.json", with: spec.encoded())
+            let output = try fixture.call(["create", "--bundle", bundle, "c1"])
+            if output.code == 0 {
+                try fixture.must("delete", "c1")
+            } else {
+                #expect(output.stderr.contains("config.json: annotations"), "\(output.stderr.prefix(300))")
+            }
+            fixture.reap()
+            #expect(try fixture.traces() == [])
+        }
+
         // MARK: Directories of the image that are links
 
         @Test(arguments: ["proc", "sys", "dev", "dev/pts", "dev/shm", "tmp"])

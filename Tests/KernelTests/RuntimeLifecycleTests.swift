@@ -194,6 +194,72 @@ extension KernelSuite {
         }
 
         @Test(arguments: RuntimeFixture.Runtime.allCases)
+        func `what is paused before its start is resumed before its start`(
+            _ runtime: RuntimeFixture.Runtime
+        ) throws {
+            let fixture = try RuntimeFixture(runtime)
+            try fixture.must("create", "--bundle", fixture.bundle("sleep 1000"), "c1")
+            try fixture.must("pause", "c1")
+            let refused = try fixture.call(["start", "c1"], seconds: 10)
+            #expect(refused.code == 1 && refused.stderr.contains("paused"), "\(refused)")
+            try fixture.must("resume", "c1")
+            try fixture.must("start", "c1")
+            #expect(try fixture.state("c1").status == .running)
+        }
+
+        @Test func `what runs is running, also when who started it was killed`() throws {
+            let fixture = try RuntimeFixture()
+            try fixture.must("create", "--bundle", fixture.bundle("sleep 1000"), "c1")
+            #expect(try fixture.state("c1").status == .created)
+            fixture.environment.append("MARTLET_FAILPOINT=runtime.starting")
+            #expect(try fixture.call(["start", "c1"]).code == 137)
+            fixture.environment.removeLast()
+            #expect(try fixture.eventually { try fixture.state("c1").status == .running })
+            #expect(try fixture.call(["start", "c1"]).code == 1)
+            #expect(try fixture.call(["delete", "c1"]).stderr.contains("not stopped"))
+            try fixture.must("delete", "--force", "c1")
+            fixture.reap()
+            #expect(try fixture.traces() == [])
+        }
+
+        @Test func `who waited for a container does not take another of its name for it`() throws {
+            let fixture = try RuntimeFixture()
+            try fixture.must("create", "--bundle", fixture.bundle("sleep 1000"), "c1")
+            let place = "\(fixture.root)/c1"
+            func hold() throws -> SharedFD {
+                let held = SharedFD(try File.open(place, O_RDONLY | O_DIRECTORY))
+                try systemCall("flock") { flock(held.raw, LOCK_EX) }
+                return held
+            }
+            func isAwaited(_ lock: SharedFD) throws -> Bool {
+                var info = stat()
+                fstat(lock.raw, &info)
+                return try File.text("/proc/locks").split(separator: "\n")
+                    .contains { $0.contains("-> FLOCK") && $0.contains(":\(info.st_ino) ") }
+            }
+            let first = try hold()
+            let null = SharedFD(try File.open("/dev/null", O_RDWR))
+            let program = try fixture.runtime.path()
+            let start = try Spawn(
+                program, [program, "--root", fixture.root, "start", "c1"],
+                descriptors: [null.raw, null.raw, null.raw]
+            ).start()
+            #expect(try fixture.eventually { try isAwaited(first) })
+            // What is there afterwards is another directory, which somebody else has locked.
+            let aside = "\(fixture.directory)/aside"
+            rename(place, aside)
+            try File.makeDirectories(place)
+            for name in try File.list(aside) { rename("\(aside)/\(name)", "\(place)/\(name)") }
+            let second = try hold()
+            flock(first.raw, LOCK_UN)
+            #expect(try fixture.eventually { try isAwaited(second) })
+            #expect(try fixture.state("c1").status == .created)
+            flock(second.raw, LOCK_UN)
+            #expect(try start.wait() == .exited(0))
+            #expect(try fixture.state("c1").status == .running)
+        }
+
+        @Test(arguments: RuntimeFixture.Runtime.allCases)
         func `what is created does not change with its configuration`(_ runtime: RuntimeFixture.Runtime) throws {
             let fixture = try RuntimeFixture(runtime)
             let bundle = try fixture.bundle("echo old > /tmp/mark; hostname >> /tmp/mark")

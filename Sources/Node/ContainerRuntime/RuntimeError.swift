@@ -13,6 +13,10 @@ struct RuntimeError: Error, Sendable, CustomStringConvertible {
         RuntimeError("container does not exist: \(id)")
     }
 
+    static func alreadyExists(_ id: String) -> RuntimeError {
+        RuntimeError("container with given ID already exists: \(id)")
+    }
+
     static var notRunning: RuntimeError { RuntimeError("container not running") }
 }
 

@@ -24,25 +24,40 @@ struct StateStore {
     func create(_ id: ContainerID) throws -> StateLock {
         if mkdir(directory(id), 0o700) != 0 {
             let number = errno
-            if number == EEXIST { throw RuntimeError("container with given ID already exists: \(id)") }
+            if number == EEXIST { throw RuntimeError.alreadyExists(id.description) }
             guard number == ENOENT else { throw KernelError("mkdir", directory(id), errno: number) }
             try File.makeDirectories(root, mode: 0o700)
             guard mkdir(directory(id), 0o700) == 0 else { throw KernelError("mkdir", directory(id), errno: errno) }
         }
-        return try lock(id)
+        let lock = try lock(id)
+        // Somebody may have removed the directory and made a container of this name before it was locked.
+        guard !File.exists(recordPath(id)) else { throw RuntimeError.alreadyExists(id.description) }
+        return lock
     }
 
     /// Keeps other calls that change this container waiting until the lock goes away.
     func lock(_ id: ContainerID) throws -> StateLock {
         do throws(KernelError) {
-            let directory = try File.open(directory(id), O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
-            let raw = directory.raw
-            try systemCall("flock", self.directory(id)) { flock(raw, LOCK_EX) }
-            return StateLock(directory: directory)
+            while true {
+                let directory = try File.open(directory(id), O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+                let raw = directory.raw
+                try systemCall("flock", self.directory(id)) { flock(raw, LOCK_EX) }
+                // Who held it may have deleted the container, and another of its name may be there by now, with a lock
+                // of its own.
+                if try isPlace(of: id, raw) { return StateLock(directory: directory) }
+            }
         } catch {
             if error.errno == ENOENT || error.errno == ENOTDIR { throw RuntimeError.noContainer(id.description) }
             throw error
         }
+    }
+
+    private func isPlace(of id: ContainerID, _ descriptor: Int32) throws(KernelError) -> Bool {
+        var held = stat()
+        var present = stat()
+        try systemCall("fstat", directory(id)) { fstat(descriptor, &held) }
+        try systemCall("stat", directory(id)) { lstat(directory(id), &present) }
+        return held.st_ino == present.st_ino && held.st_dev == present.st_dev
     }
 
     /// Whether some call is changing the container right now.
@@ -53,11 +68,19 @@ struct StateStore {
 
     /// Replaces the record at once; a reader sees the old or the new one. It need not survive a crash of the machine,
     /// because the container does not.
+    ///
+    /// - Throws: `RuntimeError` for one that could not be read again: of a configuration almost as long as one may be.
     func write(_ record: ContainerRecord) throws {
         let path = recordPath(record.id)
+        let bytes = record.json.serialized()
+        guard bytes.count <= JSONLimits.standard.bytes else {
+            throw RuntimeError(
+                "config.json: annotations, process and hooks take \(bytes.count) bytes of a record that may have "
+                    + "\(JSONLimits.standard.bytes)")
+        }
         let temporary = path + ".new"
         let file = try File.open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o600)
-        try file.writeAll(record.json.serialized(), subject: temporary)
+        try file.writeAll(bytes, subject: temporary)
         try systemCall("rename", path) { rename(temporary, path) }
     }
 

@@ -1,4 +1,5 @@
 import CStage
+import Cgroups
 import Glibc
 import Kernel
 import OCISpec
@@ -12,7 +13,11 @@ extension Verb {
         let lock = try call.store.lock(id)
         let record = try call.store.require(id)
         switch try call.store.status(record) {
-        case .created: break
+        case .created:
+            // It would wait in its group for ever, and we for it, with the lock that `resume` needs.
+            guard try !record.cgroup.manager.isFrozen() else {
+                throw RuntimeError("cannot start a container that is paused: resume it first")
+            }
         case .stopped: throw RuntimeError("cannot start a container that has stopped")
         case .creating: throw RuntimeError("cannot start a container that is being created")
         case .running, .paused: throw RuntimeError("cannot start an already running container")
@@ -23,6 +28,7 @@ extension Verb {
         let connection = try withContext("the container's process does not wait for its start any more") {
             try UnixSocket.connect(path, kind: .packets)
         }
+        failpoint("runtime.starting")
         try File.removeFile(path)
         failpoint("runtime.started")
         do {
