@@ -35,7 +35,8 @@ int cs_receive(int socket, struct cs_message *message, int *descriptor) {
     struct iovec part = { message, sizeof *message };
     union control control = {0};
     struct msghdr header = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space,
+        // Not all of the space: with its padding it would hold a second descriptor, and nobody would close that one.
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = CMSG_LEN(sizeof(int)),
     };
     *descriptor = -1;
     ssize_t received;
