@@ -97,7 +97,7 @@ import Testing
 
     @Test(
         arguments: [
-            "", "/", "//", "martlet", "/..", "/a/../b", "/a/.", "/a\nb", "/a\u{0}", "/\u{7f}",
+            "", "/", "//", "martlet", "/..", "/a/../b", "/a/../\u{301}b", "/a/.", "/a\nb", "/a\u{0}", "/\u{7f}",
             "/" + String(repeating: "x", count: 256), String(repeating: "/a", count: 17),
             "/" + String(repeating: "abcdefgh/", count: 300),
         ])

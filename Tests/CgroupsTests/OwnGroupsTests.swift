@@ -32,7 +32,7 @@ import Testing
         let bound = layout("35 31 0:32 /docker/a /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory")
         let moved = try bound.startingFromOwnGroups("7:memory:/docker/a/inner\n")
         #expect(directories(moved)["/sys/fs/cgroup/memory"] == "/sys/fs/cgroup/memory/inner/x")
-        for outside in ["/docker/b", "/docker/ab", "/../x", "/docker/a/../b"] {
+        for outside in ["/docker/b", "/docker/ab", "/../x", "/docker/a/../b", "/docker/a/../\u{301}b"] {
             let error = #expect(throws: CgroupError.self) { try bound.startingFromOwnGroups("7:memory:\(outside)\n") }
             #expect(error?.kind == .invalidPath, "\(outside)")
         }
@@ -44,7 +44,8 @@ import Testing
 
     @Test(
         arguments: [
-            [".."], ["a/../b"], ["."], ["cpu:../x"], [":x"], ["cpu,:x"], ["cpu:a", "cpu:b"], ["a", "b"],
+            [".."], ["a/../b"], ["a/../\u{301}b"], ["."], ["cpu:../x"], [":x"], ["cpu,:x"], ["cpu:a", "cpu:b"],
+            ["a", "b"],
             ["a", "cpu:b"],
             ["a\u{7}"], [String(repeating: "a/", count: 17)],
         ])

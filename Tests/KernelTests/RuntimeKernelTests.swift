@@ -52,9 +52,12 @@ extension KernelSuite {
             scratch.link("root/run", to: "/srv/run")
             scratch.link("root/out", to: "../../../../srv/out")
             scratch.link("root/chain", to: "run/deeper")
+            // A slash and the mark behind it are one character, and two bytes of a path.
+            scratch.link("root/mark", to: "../\u{301}x")
             let root = try Root("\(scratch.path)/root")
             for (path, expected) in [
-                ("run/a/b", "srv/run/a/b"), ("/out/x", "srv/out/x"), ("chain/y", "srv/run/deeper/y"),
+                ("mark", "\u{301}x"), ("../\u{301}y", "\u{301}y"), ("run/a/b", "srv/run/a/b"), ("/out/x", "srv/out/x"),
+                ("chain/y", "srv/run/deeper/y"),
                 ("new/../other", "other"), ("..//./dots/.", "dots"),
             ] {
                 #expect(place(try root.makeDirectories(path)) == "\(scratch.path)/root/\(expected)", "\(path)")

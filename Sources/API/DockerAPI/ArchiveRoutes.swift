@@ -99,9 +99,9 @@ private struct ArchivedFiles: Sendable {
     /// Where a link says that it leads, from the root.
     private static func target(of stat: PathStat, at path: String) -> String {
         if stat.linkTarget.hasPrefix("/") { return stat.linkTarget }
-        let folder = path.split(separator: "/").filter { $0 != "." }.dropLast()
+        let folder = path.pathComponents.filter { $0 != "." }.dropLast()
         var parts = folder.map(String.init)
-        for part in stat.linkTarget.split(separator: "/") where part != "." {
+        for part in stat.linkTarget.pathComponents where part != "." {
             if part == ".." { _ = parts.popLast() } else { parts.append(String(part)) }
         }
         return "/" + parts.joined(separator: "/")

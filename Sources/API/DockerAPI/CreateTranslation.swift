@@ -195,7 +195,7 @@ enum PathText {
     static func clean(_ path: String) -> String? {
         guard path.hasPrefix("/") else { return nil }
         var parts: [Substring] = []
-        for part in path.split(separator: "/") where part != "." {
+        for part in path.pathComponents where part != "." {
             if part == ".." { _ = parts.popLast() } else { parts.append(part) }
         }
         return "/" + parts.joined(separator: "/")

@@ -141,7 +141,8 @@ extension CgroupManager {
         for entry in entries {
             let field = "unified.\(entry.file)"
             let prefix = String(entry.file.prefix { $0 != "." })
-            guard Self.isWord(entry.file), !entry.file.contains("/"), prefix != entry.file, !prefix.isEmpty,
+            guard Self.isWord(entry.file), !entry.file.utf8.contains(UInt8(ascii: "/")), prefix != entry.file,
+                !prefix.isEmpty,
                 entry.value.utf8.count <= 65536
             else {
                 throw CgroupError(.invalidValue, field, "is no file of a control group", hint: "name it as memory.high")

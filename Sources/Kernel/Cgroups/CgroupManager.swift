@@ -21,7 +21,7 @@ package struct CgroupManager: Sendable, Equatable {
         }
         guard path.utf8.first == UInt8(ascii: "/") else { throw refuse("is not absolute") }
         guard path.utf8.count <= 2048 else { throw refuse("is longer than 2048 bytes") }
-        let components = path.split(separator: "/")
+        let components = path.pathComponents
         guard !components.isEmpty else { throw refuse("is the root group, which belongs to the host") }
         guard components.count <= 16 else { throw refuse("has more than 16 components") }
         for component in components {
@@ -221,7 +221,7 @@ extension CgroupManager {
         var number = attempt(full)
         if number == ENOENT {
             var directory = hierarchy.directory("")
-            for component in path.split(separator: "/") {
+            for component in path.pathComponents {
                 directory += "/" + component
                 number = attempt(directory)
                 guard number == 0 || number == EEXIST else { break }
@@ -241,7 +241,7 @@ extension CgroupManager {
     /// Fills empty cpusets from their parents, from the top down.
     private func initialiseCpuset(_ hierarchy: CgroupHierarchy) throws(CgroupError) {
         var parent = ControlDirectory(hierarchy.directory(""), "cpuset")
-        for component in path.split(separator: "/") {
+        for component in path.pathComponents {
             let directory = parent.child(String(component))
             for file in ["cpuset.cpus", "cpuset.mems"] where try directory.read(file).isEmpty {
                 try directory.write(file, try parent.read(file))
@@ -263,7 +263,7 @@ extension CgroupManager {
         let present = names(leaf.readIfPresent("cgroup.controllers"))
         if wanted.allSatisfy({ present.contains($0) }) { return }
         var directory = ControlDirectory(hierarchy.mountPoint)
-        for component in (hierarchy.base + path).split(separator: "/") {
+        for component in (hierarchy.base + path).pathComponents {
             let enabled = names(directory.readIfPresent("cgroup.subtree_control"))
             let missing = wanted.filter { !enabled.contains($0) }
             if !missing.isEmpty && !holdsProcesses(directory) {
@@ -297,7 +297,7 @@ extension CgroupManager {
             let shown = home.root == "/" ? "" : home.root
             let own = shown + home.base + path
             let inside = group == own || group.hasPrefix(own + "/")
-            guard inside, !group.split(separator: "/").contains("..") else { return nil }
+            guard inside, !group.pathComponents.contains("..") else { return nil }
             return home.mountPoint + group.dropFirst(shown.count)
         }
         return nil

@@ -76,7 +76,7 @@ package struct CgroupSubgroups: Sendable, Equatable {
     }
 
     private static func cleaned(_ text: String) throws(CgroupError) -> String {
-        let parts = text.split(separator: "/")
+        let parts = text.pathComponents
         guard parts.count <= 16, text.utf8.count <= 2048 else { throw refuse(text, "is too long") }
         for part in parts {
             guard part != ".", part != ".." else { throw refuse(text, "contains '\(part)'") }

@@ -18,7 +18,7 @@ extension CgroupManager {
         let standard = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]
         let listed = (try? File.text(listing))?.split(separator: "\n").map { String($0) } ?? standard
         try Self.give(directory, to: owner, mayBeAbsent: false)
-        for name in listed where Self.isWord(name) && !name.contains("/") {
+        for name in listed where Self.isWord(name) && !name.utf8.contains(UInt8(ascii: "/")) {
             try Self.give("\(directory)/\(name)", to: owner, mayBeAbsent: true)
         }
     }

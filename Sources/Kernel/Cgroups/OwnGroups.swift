@@ -15,12 +15,12 @@ extension CgroupLayout {
                 continue
             }
             let root = hierarchy.root == "/" ? "" : hierarchy.root
-            guard own == root || own.hasPrefix(root + "/"), !own.split(separator: "/").contains("..") else {
+            guard own == root || own.hasPrefix(root + "/"), !own.pathComponents.contains("..") else {
                 throw CgroupError(
                     .invalidPath, hierarchy.mountPoint, "does not show the group \(own) that this process is in",
                     hint: "use an absolute cgroup path")
             }
-            var parts = own.dropFirst(root.count).split(separator: "/")
+            var parts = own.dropFirst(root.count).pathComponents
             if hierarchy.version == .v2 { _ = parts.popLast() }
             moved.append(hierarchy.starting(from: parts.map { "/\($0)" }.joined()))
         }

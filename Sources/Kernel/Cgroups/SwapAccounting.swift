@@ -8,7 +8,7 @@ extension CgroupManager {
     package func accountsSwap() -> Bool {
         guard let home = layout.home(of: .memory) else { return true }
         guard home.version == .v2 else { return File.exists("\(home.mountPoint)/memory.memsw.limit_in_bytes") }
-        var components = (home.base + path).split(separator: "/")
+        var components = (home.base + path).pathComponents
         while !components.isEmpty {
             let directory = ControlDirectory("\(home.mountPoint)/\(components.joined(separator: "/"))")
             if directory.has("memory.max") { return directory.has("memory.swap.max") }

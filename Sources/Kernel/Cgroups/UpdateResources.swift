@@ -80,7 +80,9 @@ private struct FormerLimits {
         if resources.network.classID != nil { add(manager.group(.netClassifier), ["net_cls.classid"]) }
         if !resources.network.priorities.isEmpty { add(manager.group(.netPriority), ["net_prio.ifpriomap"]) }
         guard let unified = manager.unifiedDirectory else { return }
-        let files = resources.unified.map(\.file).filter { CgroupManager.isWord($0) && !$0.contains("/") }
+        let files = resources.unified.map(\.file).filter {
+            CgroupManager.isWord($0) && !$0.utf8.contains(UInt8(ascii: "/"))
+        }
         add(ControllerGroup(directory: ControlDirectory(unified), version: .v2), files)
     }
 

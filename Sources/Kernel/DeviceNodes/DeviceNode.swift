@@ -142,7 +142,9 @@ package struct DeviceNode: Sendable, Equatable {
     /// - Throws: `DeviceError` with EEXIST when something else has the name, EPERM without CAP_MKNOD or where the
     ///   device cgroup denies it.
     package func create(in directory: Int32, procfs: Int32 = -1) throws(DeviceError) {
-        let name = String(path[(path.lastIndex(of: "/").map { path.index(after: $0) } ?? path.startIndex)...])
+        // Of bytes, as the kernel reads it.
+        let slash = path.utf8.lastIndex(of: UInt8(ascii: "/"))
+        let name = String(path[(slash.map { path.utf8.index(after: $0) } ?? path.startIndex)...])
         guard !name.isEmpty, name != ".", name != "..", name.utf8.count <= 255, !name.utf8.contains(0) else {
             throw DeviceError(path, "has no usable last component: name a file in a directory")
         }

@@ -129,7 +129,7 @@ extension Root {
                     throw KernelError("open", "\(path) in \(name)", errno: ELOOP)
                 }
                 let target = try Self.readLink(step, path: path)
-                if target.hasPrefix("/") { trail.removeAll() }
+                if target.utf8.first == UInt8(ascii: "/") { trail.removeAll() }
                 pending = Self.components(target) + pending
             default:
                 guard isLast, makingFile else { throw KernelError("open", "\(path) in \(name)", errno: ENOTDIR) }
@@ -162,7 +162,7 @@ extension Root {
     }
 
     private static func components(_ path: String) -> [String] {
-        path.split(separator: "/").map(String.init).filter { $0 != "." }
+        path.pathComponents.map { String($0) }.filter { $0 != "." }
     }
 
     private static func type(of descriptor: borrowing OwnedFD, path: String) throws(KernelError) -> mode_t {

@@ -1,3 +1,4 @@
+import Kernel
 import OCISpec
 
 /// Who owns a container's group in cgroup v2, see "Cgroup ownership" in config-linux.md of the specification: the
@@ -19,7 +20,7 @@ enum CgroupOwnership {
     }
 
     private static func isWritableGroup(_ mount: MountSpec) -> Bool {
-        let place = mount.destination.split(separator: "/").filter { $0 != "." }
+        let place = mount.destination.pathComponents.filter { $0 != "." }
         return mount.source == "cgroup" && place == ["sys", "fs", "cgroup"] && !mount.options.contains("ro")
     }
 }

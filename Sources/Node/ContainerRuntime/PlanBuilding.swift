@@ -118,7 +118,7 @@ extension ContainerPlan {
     /// The path inside the root of a host path that begins with the root's; nil for another.
     func placeInRoot(_ path: String) -> String? {
         // With dots it may be a place beside the root.
-        guard path.hasPrefix(rootfs + "/"), !path.split(separator: "/").contains("..") else { return nil }
+        guard path.hasPrefix(rootfs + "/"), !path.pathComponents.contains("..") else { return nil }
         return String(path.dropFirst(rootfs.utf8.count))
     }
 
@@ -132,7 +132,7 @@ extension ContainerPlan {
 
     /// Through a process's open files: `/proc/<pid>/fd/<number>`, `/dev/fd/<number>`, and what lies below them.
     private static func isDescriptor(_ path: String) -> Bool {
-        let parts = path.split(separator: "/")
+        let parts = path.pathComponents
         return parts.count >= 4 && parts[0] == "proc" && parts[2] == "fd"
             || parts.count >= 3 && parts[0] == "dev" && parts[1] == "fd"
     }
@@ -162,7 +162,7 @@ extension MountPlan {
         mapping = nil
         // One that is not absolute, which the specification still allows, begins at the root.
         var parts: [Substring] = []
-        for part in spec.destination.split(separator: "/") where part != "." {
+        for part in spec.destination.pathComponents where part != "." {
             if part == ".." { _ = parts.popLast() } else { parts.append(part) }
         }
         guard !parts.isEmpty else {

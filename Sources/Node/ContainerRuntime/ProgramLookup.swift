@@ -8,7 +8,7 @@ enum ProgramLookup {
     ///
     /// - Throws: `RuntimeError` in the words that engines look for to tell 127 (not found) from 126 (not executable).
     static func candidates(_ name: String, environment: [String], directory: String) throws -> [String] {
-        if name.contains("/") {
+        if name.utf8.contains(UInt8(ascii: "/")) {
             let path = name.hasPrefix("/") ? name : "\(directory)/\(name)"
             var info = stat()
             guard stat(path, &info) == 0 else {

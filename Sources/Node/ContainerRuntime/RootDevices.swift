@@ -48,7 +48,7 @@ extension RootFilesystem {
     }
 
     private static func parts(of device: DeviceNode) -> [Substring] {
-        device.path.split(separator: "/").filter { $0 != "." }
+        device.path.pathComponents.filter { $0 != "." }
     }
 
     private func make(_ device: DeviceNode, _ dev: borrowing OwnedFD) throws {

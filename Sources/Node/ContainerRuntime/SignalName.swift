@@ -15,7 +15,8 @@ enum SignalName {
     static func number(of text: String) throws -> Int32 {
         if let number = Int32(text) {
             if (1...64).contains(number) { return number }
-        } else {
+        } else if text.utf8.allSatisfy({ $0 < 0x80 }) {
+            // Some letters beyond ASCII have capitals in it.
             var name = text.uppercased()
             if name.hasPrefix("SIG") { name.removeFirst(3) }
             if let number = names[name] { return number }

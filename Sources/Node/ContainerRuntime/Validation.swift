@@ -59,7 +59,8 @@ struct Validation {
             throw RefusedField("\(path).cwd", "'\(process.cwd)' is not an absolute path")
         }
         for (index, entry) in process.env.enumerated() {
-            guard let equals = entry.firstIndex(of: "="), equals != entry.startIndex else {
+            // Of bytes: a value may begin with what joins with the sign into one character.
+            guard let equals = entry.utf8.firstIndex(of: UInt8(ascii: "=")), equals != entry.startIndex else {
                 throw RefusedField("\(path).env[\(index)]", "'\(entry.prefix(64))' is not NAME=value")
             }
         }
@@ -141,7 +142,7 @@ struct Validation {
             }
         }
         for (index, device) in linux.devices.enumerated() {
-            guard device.path.hasPrefix("/"), device.path.split(separator: "/").last.map({ $0 != ".." }) ?? false else {
+            guard device.path.hasPrefix("/"), device.path.pathComponents.last.map({ $0 != ".." }) ?? false else {
                 throw RefusedField("linux.devices[\(index)].path", "'\(device.path)' is not an absolute path of a file")
             }
             if let mode = device.fileMode, mode & ~0o170000 > 0o7777 {
@@ -168,9 +169,10 @@ struct SysctlCheck {
     /// The path below /proc/sys. The first separator decides what the other character means: `net.ipv4.conf.eth0/1.tag`
     /// is the interface eth0.1, as in sysctl(8).
     static func place(of name: String) -> String? {
-        let separator = name.first { $0 == "." || $0 == "/" } ?? "."
-        let parts = name.split(separator: separator, omittingEmptySubsequences: false).map { part in
-            separator == "." ? String(part.map { $0 == "/" ? "." : $0 }) : String(part)
+        let (dot, slash) = (UInt8(ascii: "."), UInt8(ascii: "/"))
+        let separator = name.utf8.first { $0 == dot || $0 == slash } ?? dot
+        let parts = name.utf8.split(separator: separator, omittingEmptySubsequences: false).map { part in
+            String(decoding: separator == dot ? part.map { $0 == slash ? dot : $0 } : Array(part), as: UTF8.self)
         }
         guard parts.count >= 2, parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }) else { return nil }
         return parts.joined(separator: "/")

@@ -190,14 +190,14 @@ extension ContainerFiles {
         }
         // In a container `..` of the root is the root, so it is in a path that a user types.
         var parts: [Substring] = []
-        for part in path.split(separator: "/") where part != "." {
+        for part in path.pathComponents where part != "." {
             if part == ".." { _ = parts.popLast() } else { parts.append(part) }
         }
         return try EntryPath(Array(parts.joined(separator: "/").utf8), limits: limits)
     }
 
     private static func name(of path: String) -> String {
-        path.split(separator: "/").last { $0 != "." }.map(String.init) ?? "/"
+        path.pathComponents.last { $0 != "." }.map { String($0) } ?? "/"
     }
 
     /// A slash or `/.` at the end asks for the directory that a link leads to.

@@ -25,7 +25,7 @@ package struct TmpfsMount: Sendable, Equatable, Codable {
     package init(parsing text: String) throws {
         let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
         guard let destination = parts.first, destination.hasPrefix("/"), destination.utf8.count <= 4095,
-            !text.utf8.contains(0), !destination.split(separator: "/").contains(".."),
+            !text.utf8.contains(0), !destination.pathComponents.contains(".."),
             destination.contains(where: { $0 != "/" })
         else {
             throw VolumeError(

@@ -57,7 +57,7 @@ extension PodExecutor {
     private static func mountPoint(_ path: String, like source: Int32, in root: Int32) throws -> OwnedFD {
         var info = stat()
         try systemCall("fstat", path) { fstat(source, &info) }
-        let parts = path.split(separator: "/").map { Array($0.utf8) }
+        let parts = path.pathComponents.map { Array($0.utf8) }
         let flags = Int32(CK_O_PATH)
         for count in parts.indices {
             let parent = Array(parts[..<count].joined(separator: [0x2f]))

@@ -120,8 +120,8 @@ extension StreamPort {
     }
 
     private static func isInside(_ path: String, _ folder: String) -> Bool {
-        let parts = path.split(separator: "/").filter { $0 != "." }
-        let around = folder.split(separator: "/").filter { $0 != "." }
+        let parts = path.pathComponents.filter { $0 != "." }
+        let around = folder.pathComponents.filter { $0 != "." }
         return parts.starts(with: around)
     }
 

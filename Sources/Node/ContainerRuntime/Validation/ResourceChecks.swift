@@ -13,7 +13,8 @@ extension Validation {
             }
         }
         for (file, value) in resources.unified {
-            guard !file.contains("/"), let point = file.firstIndex(of: "."), point != file.startIndex else {
+            guard !file.utf8.contains(UInt8(ascii: "/")), let point = file.firstIndex(of: "."), point != file.startIndex
+            else {
                 throw RefusedField("\(path).unified.\(file)", "is no name of a file, as memory.high is one")
             }
             guard !value.utf8.contains(0) else { throw RefusedField("\(path).unified.\(file)", "contains a NUL") }

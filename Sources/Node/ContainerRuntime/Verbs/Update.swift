@@ -118,6 +118,7 @@ private enum UpdateArguments {
 enum ByteSize {
     /// - Returns: bytes, fractions of one cut off; nil for what is no size or too large.
     static func parse(_ text: String) -> Int64? {
+        guard text.utf8.allSatisfy({ $0 < 0x80 }) else { return nil }
         var rest = Substring(text)
         let whole = rest.prefix { $0.isASCII && $0.isNumber }
         rest = rest.dropFirst(whole.count)
