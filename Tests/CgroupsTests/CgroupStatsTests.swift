@@ -70,6 +70,19 @@ import Testing
         #expect(stats.devices?.map(\.writeOperations) == [2])
     }
 
+    @Test func countersThatAreTooLargeTogetherWrap() throws {
+        let most = UInt64.max
+        let unified = try ControlTree.unified(["io.stat": "8:0 rbytes=\(most) dios=\(most)\n8:0 rbytes=2 dios=3\n"])
+        #expect(try unified.manager.stats().devices?.map(\.readBytes) == [1])
+        let old = try ControlTree.old([
+            .blkio: [
+                "blkio.throttle.io_service_bytes": "8:0 Read \(most)\n8:0 Read 5\n",
+                "blkio.throttle.io_serviced": "8:0 Read \(most)\n8:0 Write \(most)\n8:0 Discard \(most)\n",
+            ]
+        ])
+        #expect(try old.manager.stats().devices?.map(\.readBytes) == [4])
+    }
+
     @Test func whatTheHostLacksIsAbsent() throws {
         let tree = try ControlTree.old([.freezer: [:]])
         let stats = try withExtendedLifetime(tree) { try tree.manager.stats() }

@@ -302,6 +302,15 @@ private final class ScriptedManager {
         #expect(properties == expected)
     }
 
+    @Test(arguments: ["1 18446744073709551615", "18446744073709551615 1", "9223372036854 1", "1 0", "max", "x y"])
+    func aQuotaThatNoKernelWritesIsNoCrash(quota: String) throws {
+        let tree = try ControlTree.unified(["cpu.max": quota + "\n"])
+        var change = CgroupResources()
+        change.cpu.quota = 1
+        let properties = tree.manager.unitProperties(of: change)
+        #expect(properties.isEmpty || properties.map(\.name) == ["CPUQuotaPeriodUSec", "CPUQuotaPerSecUSec"])
+    }
+
     @Test func listsOfProcessorsBecomeBits() {
         #expect(CgroupManager.mask("0") == [1])
         #expect(CgroupManager.mask("0-7,8") == [0xff, 1])

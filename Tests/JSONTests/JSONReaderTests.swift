@@ -71,4 +71,8 @@ private enum Mode: String, CaseIterable {
         #expect(sum == 6)
         #expect(try root.map("l") { (element) throws(JSONError) in try element.integer(as: Int.self) } == [1, 2, 3])
     }
+
+    @Test func aMembersNameInAnErrorIsNoCommandToATerminal() {
+        #expect(JSONPathElement.quoted("a\u{7f}\u{9b}31m\u{e9}\n") == "\"a\\u007f\\u009b31m\u{e9}\\n\"")
+    }
 }

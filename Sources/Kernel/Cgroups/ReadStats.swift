@@ -37,7 +37,7 @@ extension CgroupManager {
     private static func oldOOMKills(_ directory: ControlDirectory, depth: Int) -> UInt64 {
         var sum = directory.table("memory.oom_control")["oom_kill"] ?? 0
         guard depth < maximumDepth else { return sum }
-        for name in directory.children() { sum += oldOOMKills(directory.child(name), depth: depth + 1) }
+        for name in directory.children() { sum &+= oldOOMKills(directory.child(name), depth: depth + 1) }
         return sum
     }
 
@@ -135,7 +135,7 @@ extension CgroupManager {
                     ?? group.directory.readIfPresent("\(prefix).\(file)") ?? ""
                 for line in text.split(separator: "\n") { table.addOld(line, bytes: isBytes) }
             }
-            if table.devices.contains(where: { $0.readOperations + $0.writeOperations > 0 }) { break }
+            if table.devices.contains(where: { $0.readOperations > 0 || $0.writeOperations > 0 }) { break }
             if prefix == "blkio.bfq" { table = DeviceTable() }
         }
         return table.devices
@@ -183,7 +183,7 @@ extension CgroupManager {
     }
 }
 
-/// Adds lines about devices up.
+/// Adds lines about devices up; sums wrap as the kernel's counters do.
 private struct DeviceTable {
     private(set) var devices: [CgroupStats.Device] = []
 
@@ -192,12 +192,12 @@ private struct DeviceTable {
         let fields = line.split(separator: " ")
         guard fields.count == 3, let index = index(fields[0]), let value = UInt64(fields[2]) else { return }
         switch (fields[1], bytes) {
-        case ("Read", true): devices[index].readBytes += value
-        case ("Read", false): devices[index].readOperations += value
-        case ("Write", true): devices[index].writeBytes += value
-        case ("Write", false): devices[index].writeOperations += value
-        case ("Discard", true): devices[index].discardBytes += value
-        case ("Discard", false): devices[index].discardOperations += value
+        case ("Read", true): devices[index].readBytes &+= value
+        case ("Read", false): devices[index].readOperations &+= value
+        case ("Write", true): devices[index].writeBytes &+= value
+        case ("Write", false): devices[index].writeOperations &+= value
+        case ("Discard", true): devices[index].discardBytes &+= value
+        case ("Discard", false): devices[index].discardOperations &+= value
         default: break
         }
     }
@@ -210,12 +210,12 @@ private struct DeviceTable {
             let parts = field.split(separator: "=")
             guard parts.count == 2, let value = UInt64(parts[1]) else { continue }
             switch parts[0] {
-            case "rbytes": devices[index].readBytes += value
-            case "wbytes": devices[index].writeBytes += value
-            case "rios": devices[index].readOperations += value
-            case "wios": devices[index].writeOperations += value
-            case "dbytes": devices[index].discardBytes += value
-            case "dios": devices[index].discardOperations += value
+            case "rbytes": devices[index].readBytes &+= value
+            case "wbytes": devices[index].writeBytes &+= value
+            case "rios": devices[index].readOperations &+= value
+            case "wios": devices[index].writeOperations &+= value
+            case "dbytes": devices[index].discardBytes &+= value
+            case "dios": devices[index].discardOperations &+= value
             default: break
             }
         }

@@ -68,7 +68,11 @@ package enum JSONPathElement: Sendable, Equatable {
         var bytes: [UInt8] = []
         let cut = key.count > 64 ? String(key.prefix(61)) + "..." : key
         JSONSerializer.append(string: cut, to: &bytes)
-        return String(decoding: bytes, as: UTF8.self)
+        // JSON leaves these as they are, and to terminals some of them are commands.
+        return String(decoding: bytes, as: UTF8.self).unicodeScalars.reduce(into: "") { text, scalar in
+            guard (0x7F...0x9F).contains(scalar.value) else { return text.unicodeScalars.append(scalar) }
+            text += "\\u00\(String(scalar.value, radix: 16))"
+        }
     }
 
     private static func isWord(_ key: String) -> Bool {

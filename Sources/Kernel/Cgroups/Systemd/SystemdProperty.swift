@@ -138,9 +138,10 @@ extension CgroupManager {
     /// `cpu.max` as microseconds in each second, rounded up to whole hundredths, which is what systemd keeps.
     private func quotaProperties() -> [SystemdProperty] {
         let fields = group(.cpu)?.directory.readIfPresent("cpu.max")?.split(separator: " ") ?? []
-        guard fields.count == 2, let period = UInt64(fields[1]), period > 0 else { return [] }
+        guard fields.count == 2, let period = UInt64(fields[1]), (1...1_000_000_000).contains(period)
+        else { return [] }
         var perSecond = UInt64.max
-        if let quota = UInt64(fields[0]), quota < UInt64.max / 1_000_000 {
+        if let quota = UInt64(fields[0]), quota < UInt64.max / 2_000_000 {
             perSecond = ((quota * 1_000_000 + period - 1) / period + 9_999) / 10_000 * 10_000
         }
         return [
