@@ -1,7 +1,7 @@
 # Martlet. `make run` and `make test` are the two commands; everything they need they install or build.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop test build release bench soak format lint clean
+.PHONY: help run stop test build release bench soak fuzz format lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,11 +29,14 @@ bench: ## ratios against runc, crun, dockerd and conmon, measured in one run
 soak: ## the loops of the tests at their full counts; the log is .build/soak.log
 	@scripts/soak.sh
 
+fuzz: ## feed the parsers of runtime and shim for FUZZ_SECONDS each (60); findings are kept in .build/fuzz
+	@scripts/fuzz.sh
+
 format: ## rewrite our sources in the house style
-	swift format format --in-place --parallel --recursive Sources Tests plugins Package.swift
+	swift format format --in-place --parallel --recursive Sources Tests plugins Fuzz Package.swift
 
 lint: ## check the style without changing anything
-	swift format lint --strict --parallel --recursive Sources Tests plugins Package.swift
+	swift format lint --strict --parallel --recursive Sources Tests plugins Fuzz Package.swift
 
 clean: ## remove the build folder
 	rm -rf .build

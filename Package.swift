@@ -286,3 +286,20 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// `make fuzz` (scripts/fuzz.sh) builds the parsers alone, with the program that feeds them.
+if Context.environment["MARTLET_FUZZ"] != nil {
+    let parsers = [
+        "CKernel", "CStage", "CSeccomp", "CCapabilities", "Kernel", "Cgroups", "Confinement", "DeviceNodes", "JSON",
+        "OCISpec", "CNISpec", "StreamFrames", "ShimProtocol", "ContainerRuntime",
+    ]
+    package.dependencies = []
+    package.products = []
+    package.targets = package.targets.filter { parsers.contains($0.name) }
+    package.targets += [
+        .target(name: "CFuzzer", path: "Fuzz/CFuzzer"),
+        .executableTarget(
+            name: "martlet-fuzz", dependencies: (["CFuzzer"] + parsers).map { .byName(name: $0) },
+            path: "Fuzz/Targets", swiftSettings: settings, linkerSettings: [.unsafeFlags(["-use-ld=lld"])]),
+    ]
+}

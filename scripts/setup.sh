@@ -1,5 +1,5 @@
 #!/bin/bash
-# Usage: setup.sh build|run|test|bench: checks what cannot be installed, then installs the Debian packages that are missing.
+# Usage: setup.sh build|run|test|bench|fuzz: checks what cannot be installed, then installs the Debian packages that are missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,7 +25,7 @@ free=$(df -Pk . | awk 'NR == 2 { print $4 }')
 packages=(ca-certificates pkg-config libseccomp-dev libcap-dev libarchive-dev libsqlite3-dev libnl-3-dev libnl-route-3-dev)
 command -v git >/dev/null || packages+=(git)
 case "${1:-build}" in
-    build) ;;
+    build | fuzz) ;;
     run) packages+=(containernetworking-plugins iptables iproute2 curl) ;;
     test)
         packages+=(containernetworking-plugins iptables nftables iproute2 curl runc crun skopeo docker.io containerd podman conmon netavark catatonit docker-registry openssl python3 python3-pip jq attr)

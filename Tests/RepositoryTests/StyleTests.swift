@@ -13,7 +13,7 @@ struct StyleTests {
             access($0, X_OK) == 0
         }
         let swift = try #require(found, "no swift on the PATH")
-        let folders = ["Sources", "Tests", "plugins", "Package.swift"].map { "\(tree.root)/\($0)" }
+        let folders = ["Sources", "Tests", "plugins", "Fuzz", "Package.swift"].map { "\(tree.root)/\($0)" }
         let lint = Program(
             swift, ["format", "lint", "--strict", "--parallel", "--recursive"] + folders,
             environment: ["PATH=\(path)", "HOME=/root"], timeoutMilliseconds: 300_000)

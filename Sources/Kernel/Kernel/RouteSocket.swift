@@ -188,7 +188,18 @@ struct RouteSocket: ~Copyable {
         let count = try systemCall("recv", subject) {
             buffer.withUnsafeMutableBytes { recv(raw, $0.baseAddress, $0.count, 0) }
         }
-        var rest = buffer[..<count]
+        try Self.messages(in: buffer[..<count], answering: sequence, subject, body)
+    }
+
+    /// Takes a datagram apart.
+    ///
+    /// - Parameter sequence: of the request; messages that answer another one are passed over.
+    /// - Throws: `KernelError` with EBADMSG for an empty datagram, and for lengths that cannot be.
+    static func messages(
+        in datagram: ArraySlice<UInt8>, answering sequence: UInt32, _ subject: String,
+        _ body: (UInt16, UInt16, ArraySlice<UInt8>) throws(KernelError) -> Void
+    ) throws(KernelError) {
+        var rest = datagram
         guard !rest.isEmpty else { throw KernelError("recv", subject, errno: EBADMSG) }
         while !rest.isEmpty {
             guard let length = rest.number(0, UInt32.self), length >= 16, length <= rest.count,
