@@ -88,6 +88,7 @@ let package = Package(
         // 0 C
         shim("CKernel"),
         shim("CStage"),
+        shim("CProtect"),
         system("CSeccomp", "libseccomp", apt: "libseccomp-dev"),
         system("CCapabilities", "libcap", apt: "libcap-dev"),
         system("CArchive", "libarchive", apt: "libarchive-dev"),
@@ -194,7 +195,7 @@ let package = Package(
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
         // 7 programs
-        program("martlet-runtime", ["ContainerRuntime"], linker: fullyStatic),
+        program("martlet-runtime", ["ContainerRuntime", "CProtect"], linker: fullyStatic),
         program("martlet-shim", ["ShimCore"], linker: fullyStatic),
         program(
             "martlet",

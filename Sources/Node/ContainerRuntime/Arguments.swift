@@ -24,8 +24,10 @@ struct Flag: Sendable {
 /// `--flag value`, `--flag=value`, `-f value`; one dash or two; `--flag=false`; one-letter flags without a value may be
 /// written together (`-it`).
 struct Arguments {
-    private var switches: Set<String> = []
-    private var values: [String: [String]] = [:]
+    // Searched from the front: a set's or a dictionary's first use makes its type at run time, which takes longer than
+    // the few comparisons.
+    private var switches: [String] = []
+    private var values: [(name: String, value: String)] = []
     /// What follows the flags.
     private(set) var positional: [String] = []
 
@@ -48,7 +50,7 @@ struct Arguments {
             if flag.value == nil {
                 try setSwitch(flag, attached, word)
             } else if let value = attached ?? rest.popFirst() {
-                values[flag.names[0], default: []].append(value)
+                values.append((flag.names[0], value))
             } else {
                 throw UsageError("flag needs an argument: \(word)")
             }
@@ -58,8 +60,8 @@ struct Arguments {
 
     private mutating func setSwitch(_ flag: Flag, _ attached: String?, _ word: String) throws {
         switch attached {
-        case nil, "true", "1": switches.insert(flag.names[0])
-        case "false", "0": switches.remove(flag.names[0])
+        case nil, "true", "1": switches.append(flag.names[0])
+        case "false", "0": switches.removeAll { $0 == flag.names[0] }
         default: throw UsageError("invalid boolean value in \(word)")
         }
     }
@@ -74,7 +76,7 @@ struct Arguments {
             }
             found.append(flag.names[0])
         }
-        switches.formUnion(found)
+        switches += found
         return true
     }
 
@@ -82,10 +84,10 @@ struct Arguments {
     func has(_ name: String) -> Bool { switches.contains(name) }
 
     /// The last value of a flag.
-    func value(_ name: String) -> String? { values[name]?.last }
+    func value(_ name: String) -> String? { values.last { $0.name == name }?.value }
 
     /// All values of a flag, in order.
-    func all(_ name: String) -> [String] { values[name] ?? [] }
+    func all(_ name: String) -> [String] { values.filter { $0.name == name }.map(\.value) }
 
     /// Throws unless there are as many positional arguments as said.
     func require(_ verb: String, atLeast minimum: Int, atMost maximum: Int) throws {

@@ -57,25 +57,28 @@ extension MountOptions {
 
     /// All names that are no filesystem's own option.
     static var knownNames: [String] {
-        effects.keys.filter {
-            if case .refused = effects[$0] { false } else { true }
+        effects.compactMap { name, effect in
+            if case .refused = effect { nil } else { name }
         }.sorted()
     }
 
-    private static let effects: [String: Effect] = {
-        var table: [String: Effect] = [
-            "defaults": .nothing, "bind": .bind(recursive: false), "rbind": .bind(recursive: true),
-            "tmpcopyup": .copyUp, "remount": .remount, "idmap": .idMapping(.top), "ridmap": .idMapping(.recursive),
-            "private": .propagation(.private, recursive: false), "rprivate": .propagation(.private, recursive: true),
-            "slave": .propagation(.slave, recursive: false), "rslave": .propagation(.slave, recursive: true),
-            "shared": .propagation(.shared, recursive: false), "rshared": .propagation(.shared, recursive: true),
-            "unbindable": .propagation(.unbindable, recursive: false),
-            "runbindable": .propagation(.unbindable, recursive: true),
-            "sync": .superblock("sync"), "async": .superblock("async"), "dirsync": .superblock("dirsync"),
-            "lazytime": .superblock("lazytime"), "nolazytime": .superblock("nolazytime"),
-            "mand": .superblock("mand"), "nomand": .superblock("nomand"),
-            "iversion": .versions(true), "noiversion": .versions(false), "silent": .nothing, "loud": .nothing,
-            "move": .refused("moving a mount is not supported"),
+    /// Searched from the front: a dictionary's first use takes longer than the searches of a container's mounts.
+    private static let effects: [(name: String, effect: Effect)] = {
+        var table: [(name: String, effect: Effect)] = [
+            ("defaults", .nothing), ("bind", .bind(recursive: false)), ("rbind", .bind(recursive: true)),
+            ("tmpcopyup", .copyUp), ("remount", .remount), ("idmap", .idMapping(.top)),
+            ("ridmap", .idMapping(.recursive)),
+            ("private", .propagation(.private, recursive: false)),
+            ("rprivate", .propagation(.private, recursive: true)),
+            ("slave", .propagation(.slave, recursive: false)), ("rslave", .propagation(.slave, recursive: true)),
+            ("shared", .propagation(.shared, recursive: false)), ("rshared", .propagation(.shared, recursive: true)),
+            ("unbindable", .propagation(.unbindable, recursive: false)),
+            ("runbindable", .propagation(.unbindable, recursive: true)),
+            ("sync", .superblock("sync")), ("async", .superblock("async")), ("dirsync", .superblock("dirsync")),
+            ("lazytime", .superblock("lazytime")), ("nolazytime", .superblock("nolazytime")),
+            ("mand", .superblock("mand")), ("nomand", .superblock("nomand")),
+            ("iversion", .versions(true)), ("noiversion", .versions(false)), ("silent", .nothing), ("loud", .nothing),
+            ("move", .refused("moving a mount is not supported")),
         ]
         let attributes: [(on: String, off: String, MountAttributes)] = [
             ("ro", "rw", .readOnly), ("nosuid", "suid", .noSetuid), ("nodev", "dev", .noDevices),
@@ -83,10 +86,10 @@ extension MountOptions {
             ("nosymfollow", "symfollow", .noSymlinks),
         ]
         for (on, off, attribute) in attributes {
-            table[on] = .attribute(attribute, on: true)
-            table[off] = .attribute(attribute, on: false)
-            table["r" + on] = .recursiveAttribute(attribute, on: true)
-            table["r" + off] = .recursiveAttribute(attribute, on: false)
+            table.append((on, .attribute(attribute, on: true)))
+            table.append((off, .attribute(attribute, on: false)))
+            table.append(("r" + on, .recursiveAttribute(attribute, on: true)))
+            table.append(("r" + off, .recursiveAttribute(attribute, on: false)))
         }
         let times: [(on: String, off: String, AccessTime.Mode)] = [
             ("noatime", "atime", .never), ("strictatime", "nostrictatime", .strict),
@@ -95,8 +98,8 @@ extension MountOptions {
         for (on, off, mode) in times {
             for recursive in [false, true] {
                 let prefix = recursive ? "r" : ""
-                table[prefix + on] = .time(mode, on: true, recursive: recursive)
-                table[prefix + off] = .time(mode, on: false, recursive: recursive)
+                table.append((prefix + on, .time(mode, on: true, recursive: recursive)))
+                table.append((prefix + off, .time(mode, on: false, recursive: recursive)))
             }
         }
         return table
@@ -108,7 +111,7 @@ extension MountOptions {
         var time = AccessTime()
         var recursiveTime = AccessTime()
         for (index, option) in options.enumerated() {
-            guard let effect = Self.effects[option] else {
+            guard let effect = Self.effects.first(where: { $0.name == option })?.effect else {
                 data.append(option)
                 continue
             }
@@ -151,12 +154,13 @@ extension MountOptions {
 private struct AccessTime {
     enum Mode { case never, strict, relative }
 
-    private var wanted: Set<Mode> = []
+    private var wanted: [Mode] = []
     private var isGiven = false
 
     mutating func apply(_ mode: Mode, _ on: Bool) {
         isGiven = true
-        if on { wanted.insert(mode) } else { wanted.remove(mode) }
+        wanted.removeAll { $0 == mode }
+        if on { wanted.append(mode) }
     }
 
     /// The field is cleared first whenever it is set; all bits clear are relative times.

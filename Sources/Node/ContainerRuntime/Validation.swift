@@ -74,17 +74,17 @@ struct Validation {
         if let mask = process.user.umask, mask > 0o777 {
             throw RefusedField("\(path).user.umask", "is not between 0 and 0777")
         }
-        var limits: Set<String> = []
-        for (index, limit) in process.rlimits.enumerated() where !limits.insert(limit.type).inserted {
+        guard process.rlimits.count <= 64 else { throw RefusedField("\(path).rlimits", "more than 64 limits") }
+        for (index, limit) in process.rlimits.enumerated()
+        where process.rlimits[..<index].contains(where: { $0.type == limit.type }) {
             throw RefusedField("\(path).rlimits[\(index)].type", "\(limit.type) is given twice")
         }
     }
 
     private func checkNamespaces(_ linux: LinuxSpec) throws {
-        var seen: Set<NamespaceSpec.Kind> = []
         for (index, namespace) in linux.namespaces.enumerated() {
             let path = "linux.namespaces[\(index)]"
-            guard seen.insert(namespace.type).inserted else {
+            guard !linux.namespaces[..<index].contains(where: { $0.type == namespace.type }) else {
                 throw RefusedField(path, "the \(namespace.type.rawValue) namespace is given twice")
             }
             if let joined = namespace.path, !joined.hasPrefix("/") {
