@@ -125,7 +125,8 @@ final class OOMScore {
     init() {
         let before = try? File.text(path)
         guard (try? File.writeControl(path, Self.lowered)) != nil else { return }
-        original = before
+        // A service manager may protect the daemons, and we are an agent's child; containers are not meant.
+        original = before.map { String(max(0, Int($0) ?? 0)) }
     }
 
     private static let lowered = "-998"

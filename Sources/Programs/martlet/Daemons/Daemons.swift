@@ -32,6 +32,7 @@ struct Daemons: Sendable {
         try ProcessMemory.hide()
         // Before anything listens: what is missing is said at once.
         let agentConfiguration = agent ? try agentConfiguration() : nil
+        let manager = try ServiceManager()
         try await withThrowingTaskGroup(of: Void.self) { group in
             defer { group.cancelAll() }
             if master {
@@ -43,12 +44,27 @@ struct Daemons: Sendable {
                 let daemon = try await AgentDaemon(configuration, logger: Logger(label: "martlet.agent"))
                 group.addTask { try await daemon.run() }
             }
+            if let manager {
+                group.addTask { [place] in
+                    try await manager.tellWhenReady { await Self.serve(place, master: master, agent: agent) }
+                    // Whichever ends first ends them all.
+                    while true { try await Task.sleep(for: .seconds(3600)) }
+                }
+            }
             group.addTask {
                 for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) { return }
             }
             // Whichever ends first: a signal, or a daemon that cannot go on and says why.
             try await group.next()
         }
+    }
+
+    /// Whether the daemons answer on their sockets. An agent need not have found its master: its pods start without.
+    private static func serve(_ place: PlaceOptions, master: Bool, agent: Bool) async -> Bool {
+        if master, (try? await ClusterAPI(host: "unix:\(place.socket)").version()) == nil { return false }
+        guard agent else { return true }
+        let ping: AgentPing? = try? await ClusterAPI(host: "unix:\(place.runDir)/agent.sock").get("/node/v1/ping")
+        return ping != nil
     }
 
     private func masterConfiguration() -> MasterConfiguration {

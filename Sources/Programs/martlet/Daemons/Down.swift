@@ -9,8 +9,15 @@ struct Down: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "down", abstract: "End the daemons of this machine and their pods.",
         discussion: "The state stays, and `martlet up` goes on from it; with --all nothing stays.")
+    private static let alone =
+        "End the pods alone, not the daemons: what a service manager does after it has ended these."
     @OptionGroup var place: PlaceOptions
+    @Flag(help: ArgumentHelp(alone)) var pods = false
     @Flag(help: "Remove everything: pods, images, volumes, the store, the bridge and its rules.") var all = false
+
+    func validate() throws {
+        guard !pods || !all else { throw ValidationError("--pods and --all exclude each other") }
+    }
 
     func run() async throws {
         try requireRoot("down")
@@ -19,7 +26,7 @@ struct Down: AsyncParsableCommand {
             return
         }
         if all { try place.refuseWhatIsNotOurs() }
-        for role in DaemonRole.allCases { try await end(role) }
+        if !pods { for role in DaemonRole.allCases { try await end(role) } }
         guard let node = try NodeOptions.remembered(in: place) else {
             // No agent has been here, so there are no pods; whose the usual bridge and cgroups are is not known.
             if all { try removeFiles() }
