@@ -95,6 +95,8 @@ private final class ScriptedManager {
         let manager = try ScriptedManager(greeting)
         let error = #expect(throws: CgroupError.self) { try manager.connect() }
         #expect(error?.controller == "systemd")
+        // All of it was said before the answer: systemd does not look at what it reads together with BEGIN.
+        #expect(try manager.heard().greeting.hasSuffix("BEGIN\r\n"))
     }
 
     @Test func aScopeIsStartedWithItsProcessAndAwaited() throws {
@@ -130,6 +132,33 @@ private final class ScriptedManager {
         manager.jobRemoved(7, "done")
         manager.reply(to: 2, .objectPath(ScriptedManager.job(7)))
         try scope.start(try manager.connect(), pid: 1, description: "x")
+    }
+
+    @Test func whatKillsAGroupAsOneIsTheScopesPolicyWhereSystemdHasOne() throws {
+        var limits = CgroupResources()
+        #expect(SystemdScope.OOMPolicy(limits) == nil)
+        limits.unified = [CgroupResources.Unified(file: "memory.oom.group", value: "0")]
+        #expect(SystemdScope.OOMPolicy(limits) == .continue)
+        limits.unified = [CgroupResources.Unified(file: "memory.oom.group", value: "1")]
+        #expect(SystemdScope.OOMPolicy(limits) == .kill)
+        let manager = try ScriptedManager()
+        manager.reply(to: 1)
+        manager.fail(
+            2, "org.freedesktop.DBus.Error.PropertyReadOnly", "Cannot set property OOMPolicy, or unknown property.")
+        manager.reply(to: 3, .objectPath(ScriptedManager.job(7)))
+        manager.jobRemoved(7, "done")
+        try scope.start(try manager.connect(), pid: 1, description: "x", oomPolicy: .kill)
+        let calls = try manager.heard().calls.filter { $0.member == "StartTransientUnit" }
+        func names(_ call: DBusMessage) -> [String] {
+            guard call.body.count == 4, case .array(_, let entries) = call.body[2] else { return [] }
+            return entries.compactMap {
+                guard case .structure(let members) = $0 else { return nil }
+                return members.first?.text
+            }
+        }
+        try #require(calls.count == 2)
+        #expect(names(calls[0]).contains("OOMPolicy"))
+        #expect(names(calls[1]) == names(calls[0]).filter { $0 != "OOMPolicy" })
     }
 
     @Test func aScopeThatDoesNotStartIsAnErrorThatNamesIt() throws {
@@ -309,6 +338,21 @@ private final class ScriptedManager {
         change.cpu.quota = 1
         let properties = tree.manager.unitProperties(of: change)
         #expect(properties.isEmpty || properties.map(\.name) == ["CPUQuotaPeriodUSec", "CPUQuotaPerSecUSec"])
+    }
+
+    @Test(
+        arguments: [
+            (["io.weight": "default 250\n8:0 30\n"], 250), (["io.bfq.weight": "60\n", "io.weight": "default 1\n"], 60),
+            (["io.bfq.weight": "default 1000\n"], 10_000), (["io.bfq.weight": "default 136\n8:0 2\n"], 496), ([:], nil),
+        ] as [([String: String], UInt64?)])
+    func weightsOfDisksAreTold(files: [String: String], expected: UInt64?) throws {
+        let tree = try ControlTree.unified(files)
+        var change = CgroupResources()
+        #expect(tree.manager.unitProperties(of: change) == [])
+        change.blockIO.weight = 500
+        #expect(
+            tree.manager.unitProperties(of: change)
+                == (expected.map { [SystemdProperty("IOWeight", .uint64($0))] } ?? []))
     }
 
     @Test func listsOfProcessorsBecomeBits() {

@@ -112,6 +112,18 @@ extension CgroupResources {
     }
 }
 
+extension CgroupResources {
+    /// Takes out what limits the number of processes.
+    mutating func takeProcessLimits() -> CgroupResources {
+        var taken = CgroupResources()
+        taken.pidsLimit = pidsLimit
+        taken.unified = unified.filter { $0.file == "pids.max" }
+        pidsLimit = nil
+        unified.removeAll { $0.file == "pids.max" }
+        return taken
+    }
+}
+
 extension CgroupResources.BlockIO {
     init(_ spec: BlockIOSpec) {
         self.init()

@@ -84,16 +84,22 @@ struct Launcher {
             if !filter.bytes.isEmpty { try store.write(filter: filter.bytes, of: options.id) }
             failpoint("runtime.before_cgroup")
             if let scope = cgroup.scope {
-                holder = try ScopeHolder(scope, id: options.id, annotations: spec.annotations, lock: lock.raw)
+                let limits = spec.linux?.resources.map { CgroupResources($0) }
+                holder = try ScopeHolder(
+                    scope, id: options.id, annotations: spec.annotations,
+                    oomPolicy: limits.flatMap { SystemdScope.OOMPolicy($0) }, lock: lock.raw)
             }
             try makeGroup(cgroup, spec, rules, &cleanup)
             if let control {
                 try control.create()
                 cleanup.resourceControl = control
             }
-            let container = try start(plan, &record, &cleanup, lock, relay)
-            holder?.end()
-            return container
+            return try start(plan, &record, &cleanup, lock, relay) {
+                guard let holder else { return }
+                // Where it counted, a group of one process would have no place for the container's.
+                holder.end()
+                try limitProcesses(cgroup, spec)
+            }
         } catch {
             holder?.end()
             cleanup.run(log: log)
@@ -112,7 +118,8 @@ struct Launcher {
             return
         }
         if let resources = spec.linux?.resources {
-            let limits = CgroupResources(resources)
+            var limits = CgroupResources(resources)
+            if cgroup.scope != nil { _ = limits.takeProcessLimits() }
             let notices = try cgroup.manager.apply(limits)
             try LimitNotices.check(notices)
             LimitNotices.report(notices, log: log)
@@ -120,6 +127,16 @@ struct Launcher {
         }
         if let owner = CgroupOwnership.owner(spec) { try cgroup.manager.delegate(to: owner) }
         try cgroup.manager.setDevices(rules)
+    }
+
+    /// Limits the processes of a scope, in which the container's first process is alone by now.
+    private func limitProcesses(_ cgroup: CgroupRecord, _ spec: ContainerSpec) throws {
+        guard let resources = spec.linux?.resources else { return }
+        var limits = CgroupResources(resources)
+        let processes = limits.takeProcessLimits()
+        guard processes != CgroupResources() else { return }
+        _ = try cgroup.manager.apply(processes)
+        try cgroup.tellSystemd(of: processes)
     }
 
     private func loadSpec() throws -> ContainerSpec {
@@ -163,7 +180,7 @@ struct Launcher {
 
     private func start(
         _ plan: ContainerPlan, _ record: inout ContainerRecord, _ cleanup: inout Cleanup,
-        _ lock: borrowing StateLock, _ relay: NotifyRelay?
+        _ lock: borrowing StateLock, _ relay: NotifyRelay?, entered afterEntry: () throws -> Void
     ) throws -> LaunchedContainer {
         var plan = plan
         try plan.openBindSources()
@@ -188,6 +205,7 @@ struct Launcher {
         cleanup.pid = entered.pid
         cleanup.pidfd = SharedFD(try entered.pidfd.duplicate())
         failpoint("runtime.after_clone")
+        try afterEntry()
         try pidfdSocket?.send(entered.pidfd.raw, "standard")
         let near = SharedFD(try sockets.near.duplicate())
         _ = consume sockets

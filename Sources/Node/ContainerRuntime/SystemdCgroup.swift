@@ -38,33 +38,36 @@ extension CgroupRecord {
 /// is there with its limits.
 final class ScopeHolder {
     private var child: ChildProcess?
-    /// Open as long as the runtime lives; the holder ends with it.
-    private let leash: SharedFD
 
     /// Has systemd make the scope.
     ///
-    /// - Parameter lock: the lock of the container's state, which the holder must not share.
-    init(_ scope: SystemdScope, id: ContainerID, annotations: [String: String], lock: Int32) throws {
+    /// - Parameters:
+    ///   - oomPolicy: what becomes of the whole group when one process of it is killed for lack of memory; nil: what
+    ///     systemd does for a group that is not its own.
+    ///   - lock: the lock of the container's state, which the holder must not share.
+    init(
+        _ scope: SystemdScope, id: ContainerID, annotations: [String: String],
+        oomPolicy: SystemdScope.OOMPolicy?, lock: Int32
+    ) throws {
         let properties = try Self.properties(annotations)
         let systemd = try SystemdConnection.open()
-        var ends: [Int32] = [-1, -1]
-        try systemCall("pipe2") { pipe2(&ends, O_CLOEXEC) }
-        let near = OwnedFD(adopting: ends[0])
-        leash = SharedFD(OwnedFD(adopting: ends[1]))
+        let runtime = getpid()
         var pidfd: Int32 = -1
         let pid = cs_fork(&pidfd)
         if pid == 0 {
+            // It ends with the runtime, whatever becomes of that. Nothing that the container's first process might hold
+            // on to says so, and the runtime may have ended before the request was made.
+            ck_prctl(1 /* PR_SET_PDEATHSIG */, UInt(SIGKILL), 0, 0, 0)
             close(lock)
-            close(ends[1])
-            var byte: UInt8 = 0
-            _ = Glibc.read(near.raw, &byte, 1)
+            while getppid() == runtime { pause() }
             _exit(0)
         }
         guard pid > 0 else { throw KernelError("clone3", errno: errno) }
         child = ChildProcess(pid: pid, pidfd: OwnedFD(adopting: pidfd))
         do throws(CgroupError) {
             try scope.start(
-                systemd, pid: UInt32(pid), description: "martlet container \(id)", properties: properties)
+                systemd, pid: UInt32(pid), description: "martlet container \(id)", oomPolicy: oomPolicy,
+                properties: properties)
         } catch {
             end()
             throw error

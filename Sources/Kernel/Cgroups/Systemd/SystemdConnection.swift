@@ -61,10 +61,11 @@ package final class SystemdConnection {
         self.socket = socket
         // The name is the user id in digits, each digit's code in hexadecimal: `30` for root.
         let name = String(getuid()).utf8.map { String($0, radix: 16) }.joined()
-        try send([0] + Array("AUTH EXTERNAL \(name)\r\n".utf8))
+        // In one piece, so that the other side is past it all when it answers: systemd does not look at a message that it
+        // has read together with BEGIN before it is sent something more.
+        try send([0] + Array("AUTH EXTERNAL \(name)\r\nBEGIN\r\n".utf8))
         let answer = try line()
         guard answer.hasPrefix("OK ") else { throw Self.broken("it refuses user \(getuid()): '\(answer.prefix(100))'") }
-        try send(Array("BEGIN\r\n".utf8))
         if isBus {
             let bus = "org.freedesktop.DBus"
             let rule =

@@ -126,6 +126,10 @@ extension CgroupManager {
         if change.cpu.quota != nil || change.cpu.period != nil || files.contains("cpu.max") {
             properties += quotaProperties()
         }
+        let isPreferred = change.blockIO.weight != nil || change.blockIO.isWeightLifted
+        if isPreferred || !files.isDisjoint(with: ["io.weight", "io.bfq.weight"]), let weight = transferWeight() {
+            properties.append(SystemdProperty("IOWeight", .uint64(weight)))
+        }
         for (file, name, list) in [
             ("cpuset.cpus", "AllowedCPUs", change.cpu.cpus), ("cpuset.mems", "AllowedMemoryNodes", change.cpu.mems),
         ] where list != nil || files.contains(file) {
@@ -133,6 +137,19 @@ extension CgroupManager {
             properties.append(SystemdProperty(name, .array(of: "y", mask.map { .byte($0) })))
         }
         return properties
+    }
+
+    /// The weight of input and output, 1 to 10000, of which systemd makes BFQ's 1 to 1000: the same up to 100, then
+    /// one for eleven. It writes both files.
+    private func transferWeight() -> UInt64? {
+        guard let io = group(.blkio)?.directory else { return nil }
+        func number(_ file: String) -> UInt64? {
+            // `100`, or `default 100` before the weights of single disks.
+            let line = io.readIfPresent(file)?.split(separator: "\n").first { $0.first != nil && !$0.contains(":") }
+            return line?.split(separator: " ").last.flatMap { UInt64($0) }
+        }
+        if let weight = number("io.bfq.weight") { return weight <= 100 ? weight : 100 + 11 * (weight - 100) }
+        return number("io.weight")
     }
 
     /// `cpu.max` as microseconds in each second, rounded up to whole hundredths, which is what systemd keeps.

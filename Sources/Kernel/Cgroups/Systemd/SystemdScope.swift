@@ -72,30 +72,49 @@ package struct SystemdScope: Sendable, Equatable {
 }
 
 extension SystemdScope {
+    /// What becomes of a scope of which a process was killed for lack of memory, see systemd.scope(5).
+    package enum OOMPolicy: String, Sendable {
+        case `continue`
+        case kill
+
+        /// What `memory.oom.group` of a configuration says; nil where it says nothing.
+        package init?(_ resources: CgroupResources) {
+            guard let entry = resources.unified.last(where: { $0.file == "memory.oom.group" }) else { return nil }
+            self = entry.value == "0" ? .continue : .kill
+        }
+    }
+
     /// Has systemd make the scope with a process in it; the group below is ours to divide.
     ///
     /// - Parameters:
     ///   - pid: it has to live until another process is in the group.
+    ///   - oomPolicy: left out where this systemd knows none for scopes; nil for what is usual.
     ///   - properties: further ones, from the configuration.
     /// - Throws: `CgroupError` with systemd's own words.
     package func start(
-        _ systemd: SystemdConnection, pid: UInt32, description: String, properties: [SystemdProperty] = []
+        _ systemd: SystemdConnection, pid: UInt32, description: String, oomPolicy: OOMPolicy? = nil,
+        properties: [SystemdProperty] = []
     ) throws(CgroupError) {
-        let own = [
+        var own = [
             SystemdProperty("Description", .string(description)), SystemdProperty("Slice", .string(slice)),
             SystemdProperty("Delegate", .boolean(true)), SystemdProperty("PIDs", .array(of: "u", [.uint32(pid)])),
             SystemdProperty("MemoryAccounting", .boolean(true)), SystemdProperty("CPUAccounting", .boolean(true)),
             SystemdProperty("IOAccounting", .boolean(true)), SystemdProperty("TasksAccounting", .boolean(true)),
             SystemdProperty("DefaultDependencies", .boolean(false)),
         ]
-        let arguments: [DBusValue] = [
-            .string(unit), .string("replace"), SystemdProperty.list(own + properties), .array(of: "(sa(sv))", []),
-        ]
-        var answer = try systemd.call("StartTransientUnit", arguments)
+        func arguments() -> [DBusValue] {
+            [.string(unit), .string("replace"), SystemdProperty.list(own + properties), .array(of: "(sa(sv))", [])]
+        }
+        if let oomPolicy { own.append(SystemdProperty("OOMPolicy", .string(oomPolicy.rawValue))) }
+        var answer = try systemd.call("StartTransientUnit", arguments())
+        if oomPolicy != nil, case .failure(_, let text) = answer, text.contains("OOMPolicy") {
+            own.removeLast()
+            answer = try systemd.call("StartTransientUnit", arguments())
+        }
         if case .failure(let name, _) = answer, name == "org.freedesktop.systemd1.UnitExists" {
             // One of this name that failed is still remembered.
             _ = try systemd.call("ResetFailedUnit", [.string(unit)])
-            answer = try systemd.call("StartTransientUnit", arguments)
+            answer = try systemd.call("StartTransientUnit", arguments())
         }
         let result = try systemd.result(of: try systemd.require(unit, answer), unit)
         guard result == "done" else {
