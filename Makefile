@@ -1,10 +1,10 @@
 # Martlet. `make run` and `make test` are the two commands; everything they need they install or build.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop test build release bench soak fuzz format lint clean
+.PHONY: help run stop test build release install uninstall bench soak fuzz format lint clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## set up, build, start a one-node cluster with a web service, and show it
 	@scripts/run.sh
@@ -22,6 +22,13 @@ build: ## debug build of all programs and tests
 release: ## optimised build of all programs into .build/release
 	@scripts/setup.sh build
 	@scripts/release.sh
+
+install: ## optimised build, then programs and systemd units into PREFIX (/usr/local) below DESTDIR; BUILD=dir takes built ones
+	@[ -n "$(BUILD)" ] || $(MAKE) --no-print-directory release
+	@scripts/install.sh install
+
+uninstall: ## remove what install has put there; the state stays
+	@scripts/install.sh uninstall
 
 bench: ## ratios against runc, crun, dockerd and conmon, measured in one run
 	@scripts/bench.sh
