@@ -1,13 +1,19 @@
 #!/bin/bash
-# Usage: machine.sh [FILTER…]: runs tests of the built test bundle in the machine: Debian's kernel with every controller on
-# cgroup v2, AppArmor and all capabilities, in QEMU; without a filter those of Tests/Machine/tests. machine.sh -c COMMAND
-# runs a shell command there instead. The host's root is the machine's, by 9p and read-only; what the machine writes goes
-# to a disk that is thrown away.
+# Usage: machine.sh [-s] [FILTER…]: runs tests of the built test bundle in the machine: Debian's kernel with every controller
+# on cgroup v2, AppArmor and all capabilities, in QEMU; without a filter those of Tests/Machine/tests. With -s systemd is its
+# PID 1, and the tests are those of Tests/Machine/systemd/tests. machine.sh [-s] -c COMMAND runs a shell command there instead.
+# The host's root is the machine's, by 9p and read-only; what the machine writes goes to a disk that is thrown away.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fail() { echo "martlet: $*" >&2; exit 1; }
 [ "$(uname -m)" = x86_64 ] || fail "the machine is an x86_64 one, this host is not"
 
+init=.
+if [ "${1:-}" = -s ]; then
+    init=systemd
+    [ -x /lib/systemd/systemd ] || fail "there is no systemd: apt-get install systemd"
+    shift
+fi
 busybox=$PWD/.build/assets/busybox kernel=$PWD/.build/assets/kernel folder=$PWD/.build/machine
 scripts/busybox.sh "$busybox"
 scripts/guestkernel.sh "$busybox" "$kernel"
@@ -33,6 +39,13 @@ cp Tests/Machine/init "$folder/initramfs/init"
 
 # The programs are read from the disk, which is faster than 9p.
 cp Tests/Machine/start "$folder/disk/start"
+if [ $init = systemd ]; then
+    cp Tests/Machine/systemd/start "$folder/disk/systemd"
+    # It is installed more than once, and what is for debuggers makes most of it.
+    strip -o "$folder/disk/programs/martlet" .build/debug/martlet || fail "there is no .build/debug/martlet: make build"
+    mkdir "$folder/disk/source"
+    cp --parents -r scripts/install.sh systemd "$folder/disk/source/"
+fi
 cp "$busybox" "$folder/disk/assets/"
 [ ! -e .build/assets/rootfs.tar ] || cp .build/assets/rootfs.tar "$folder/disk/assets/"
 for name in martletPackageTests.xctest martlet-runtime martlet-shim martlet-overlay; do
@@ -44,7 +57,9 @@ if [ "${1:-}" = -c ]; then
 else
     [ -x "$folder/disk/programs/martletPackageTests.xctest" ] || fail "there is no test bundle in .build/debug: make build"
     filters=("$@")
-    [ $# -gt 0 ] || mapfile -t filters < <(grep -vE '^(#|$)' Tests/Machine/tests)
+    lists=(Tests/Machine/$init/tests)
+    [ -z "${MARTLET_SOAK:-}" ] || [ ! -e Tests/Machine/$init/soak ] || lists+=(Tests/Machine/$init/soak)
+    [ $# -gt 0 ] || mapfile -t filters < <(grep -hvE '^(#|$)' "${lists[@]}")
     {
         printf 'exec /machine/programs/martletPackageTests.xctest --testing-library swift-testing --no-parallel'
         for filter in "${filters[@]}"; do printf ' --filter %q' "$filter"; done

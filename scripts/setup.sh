@@ -30,7 +30,7 @@ case "${1:-build}" in
     test)
         packages+=(containernetworking-plugins iptables nftables iproute2 curl runc crun skopeo docker.io containerd podman conmon netavark catatonit docker-registry openssl python3 python3-pip jq attr)
         # The machine tier has an x86_64 machine only.
-        [ "$(uname -m)" != x86_64 ] || packages+=(qemu-system-x86 e2fsprogs apparmor)
+        [ "$(uname -m)" != x86_64 ] || packages+=(qemu-system-x86 e2fsprogs apparmor systemd binutils)
         ;;
     bench) packages+=(containernetworking-plugins iptables iproute2 curl runc crun docker.io containerd conmon skopeo docker-registry python3 jq time) ;;
     *) fail "setup.sh: unknown purpose '$1'" ;;

@@ -95,6 +95,7 @@ tier kernel "${private[@]}" "${tests[@]}" --no-parallel --filter '^KernelTests\.
 tier system "${private[@]}" "${tests[@]}" --no-parallel --filter '^SystemTests\.'
 if [ "$(uname -m)" = x86_64 ]; then
     tier machine scripts/machine.sh
+    tier systemd scripts/machine.sh -s
 else
     printf '\n== machine\nmachine: skipped, it is an x86_64 one and this host is not\n'
 fi
