@@ -365,8 +365,8 @@ extension KernelSuite {
         }
 
         @Test(arguments: [
-            "runtime.before_cgroup", "runtime.after_clone", "runtime.before_publish", "runtime.published",
-            "runtime.created",
+            "runtime.after_directory", "runtime.before_cgroup", "runtime.after_cgroup", "runtime.after_clone",
+            "runtime.after_maps", "runtime.before_publish", "runtime.published", "runtime.created",
         ])
         func `a runtime that is killed while it creates leaves what delete removes`(_ mark: String) throws {
             let fixture = try RuntimeFixture()

@@ -11,8 +11,10 @@ extension StateStore {
         let cgroup = record.cgroup.manager
         if !record.ownsPids { try cgroup.kill() }
         try record.cgroup.remove()
+        failpoint("runtime.after_cgroup_removal")
         try record.resourceControl?.remove()
         try remove(record.id)
+        failpoint("runtime.after_removal")
         record.runPoststop(log)
     }
 

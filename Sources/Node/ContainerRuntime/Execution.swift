@@ -69,6 +69,7 @@ struct Execution {
                 terminal: terminal, consoleSize: size, consoleSocket: console?.raw
             ).run()
         }
+        failpoint("runtime.exec_after_clone")
         let near = SharedFD(try sockets.near.duplicate())
         _ = consume sockets
         let process = ChildProcess(pid: entered.pid, pidfd: try entered.pidfd.duplicate())
@@ -110,7 +111,9 @@ struct Execution {
             try supervisor.explainingEnd(of: process) { try control.add(process.pid) }
         }
         if let path = options.pidFile { try PidFile.write(process.pid, to: path) }
+        failpoint("runtime.exec_before_go")
         try supervisor.tell(CS_GO)
+        failpoint("runtime.exec_after_go")
         try supervisor.follow(process, until: nil)
         return supervisor.terminal
     }

@@ -78,6 +78,7 @@ struct Launcher {
         var cleanup = Cleanup(store: store, record: record)
         var holder: ScopeHolder?
         do {
+            failpoint("runtime.after_directory")
             try store.write(record)
             try notify?.prepare()
             let relay = try options.startsAtOnce ? notify?.listen() : nil
@@ -90,6 +91,7 @@ struct Launcher {
                     oomPolicy: limits.flatMap { SystemdScope.OOMPolicy($0) }, lock: lock.raw)
             }
             try makeGroup(cgroup, spec, rules, &cleanup)
+            failpoint("runtime.after_cgroup")
             if let control {
                 try control.create()
                 cleanup.resourceControl = control
@@ -235,9 +237,11 @@ struct Launcher {
         record.startTime = stat.startTime
         supervisor.state = record.state(.creating)
         supervisor.listener = record.seccompListener
+        failpoint("runtime.after_maps")
         if options.startsAtOnce {
             if supervisor.isNeeded { try supervisor.follow(process, until: CS_HOOKS) }
             try publish(record)
+            failpoint("runtime.published")
             try supervisor.tell(CS_GO)
             try supervisor.follow(process, until: nil)
             try Hooks.run(plan.hooks.poststart, .poststart, state: record.state(.running))

@@ -28,6 +28,7 @@ extension Verb {
             }
             try call.store.killAndWait(record)
         }
+        failpoint("runtime.after_kill")
         // What was cut off in the middle has cgroups, and perhaps a process, that no record tells of.
         if record.pid == 0 { try record.cgroup.manager.kill() }
         try call.store.destroy(record, log: call.log)
