@@ -28,19 +28,23 @@ extension SystemSuite {
             ["agent.after_removal", "agent.after_clone", "agent.after_start", "master.after_placement"] + masterPoints
         static let removalPoints = ["agent.after_kill", "agent.after_removal", "runtime.destroy"] + masterPoints
 
-        /// Runs `body` with a number for its names, as often as the tier says.
-        private func rounds(_ point: String, _ body: (CrashCluster, Int) throws -> Void) throws {
+        /// Runs `body` with a number for its names, as often as the tier says: in `make test` once, where the point is one of
+        /// several and each has the next kind of victims.
+        private func rounds(
+            _ point: String, of points: [String] = [], _ body: (CrashCluster, Int) throws -> Void
+        ) throws {
             let crash = try CrashCluster()
             defer { crash.tearDown() }
-            for round in 0..<loops(50) {
-                try crash.arm(point, Victims.allCases[round % Victims.allCases.count])
+            let first = points.firstIndex(of: point) ?? 0
+            for round in 0..<loops(50, otherwise: points.isEmpty ? 3 : 1) {
+                try crash.arm(point, Victims.allCases[(first + round) % Victims.allCases.count])
                 try body(crash, round)
             }
         }
 
         @Test("a start", arguments: startPoints)
         func start(point: String) throws {
-            try rounds(point) { crash, round in
+            try rounds(point, of: Self.startPoints) { crash, round in
                 let name = "c\(round)"
                 let marker = "10\(round)0\(getpid())"
                 try crash.pull()
@@ -65,7 +69,7 @@ extension SystemSuite {
 
         @Test("a stop is finished, grace and all", arguments: stopPoints)
         func stop(point: String) throws {
-            try rounds(point) { crash, round in
+            try rounds(point, of: Self.stopPoints) { crash, round in
                 let name = "s\(round)"
                 try expectSuccess(
                     crash.cluster.martlet(
@@ -90,7 +94,7 @@ extension SystemSuite {
 
         @Test("an exec: the client gets an error, the container lives on", arguments: execPoints)
         func exec(point: String) throws {
-            try rounds(point) { crash, round in
+            try rounds(point, of: Self.execPoints) { crash, round in
                 let name = "e\(round)"
                 try expectSuccess(crash.cluster.martlet("run", "-d", "--name", name, "busybox", "sleep", "1000"))
                 try eventually("it runs") { try crash.cluster.inspect(name).status.phase == .running }
@@ -132,7 +136,7 @@ extension SystemSuite {
         @Test("an update goes on afterwards, and never runs an instance twice", arguments: updatePoints)
         func update(point: String) throws {
             let marker = "77\(getpid())"
-            try rounds(point) { crash, round in
+            try rounds(point, of: Self.updatePoints) { crash, round in
                 if round == 0 {
                     try expectSuccess(
                         crash.cluster.martlet(
@@ -157,7 +161,7 @@ extension SystemSuite {
 
         @Test("a removal leaves nothing", arguments: removalPoints)
         func removal(point: String) throws {
-            try rounds(point) { crash, round in
+            try rounds(point, of: Self.removalPoints) { crash, round in
                 let name = "r\(round)"
                 let marker = "66\(round)0\(getpid())"
                 try expectSuccess(crash.cluster.martlet("run", "-d", "--name", name, "busybox", "sleep", marker))

@@ -15,11 +15,11 @@ struct ComposeCall: Sendable, CustomTestStringConvertible {
         command.hasPrefix("docker ") ? "plugin of docker \(client.version)" : "docker-compose"
     }
 
-    /// As a program of its own, and as a plugin of each `docker`.
+    /// As a program of its own, and as a plugin of each `docker`, or of the oldest one.
     static let all: [ComposeCall] = {
         guard let newest = DockerClient.all.last else { return [] }
         return [ComposeCall(command: "docker-compose", client: newest)]
-            + DockerClient.all.map { ComposeCall(command: "docker compose", client: $0) }
+            + DockerClient.only(.oldest).map { ComposeCall(command: "docker compose", client: $0) }
     }()
 }
 

@@ -27,6 +27,15 @@ struct DockerClient: Sendable, CustomTestStringConvertible {
         return found.sorted { ($0.major, $0.version) < ($1.major, $1.version) }
     }()
 
+    /// For sessions in which clients of all versions send much the same: in `make test` the oldest or the newest, in
+    /// `make soak` all.
+    enum Choice { case oldest, newest }
+
+    static func only(_ choice: Choice) -> [DockerClient] {
+        if getenv("MARTLET_SOAK") != nil { return all }
+        return [choice == .oldest ? all.first : all.last].compactMap { $0 }
+    }
+
     /// Why tests with dockerd are skipped; nil: they are not.
     static let isMissing = all.isEmpty || access("/usr/sbin/dockerd", X_OK) != 0
 }
