@@ -1,8 +1,8 @@
 #!/bin/bash
 # Usage: machine.sh [-s] [FILTER…]: runs tests of the built test bundle in the machine: Debian's kernel with every controller
 # on cgroup v2, AppArmor and all capabilities, in QEMU; without a filter those of Tests/Machine/tests. With -s systemd is its
-# PID 1, and the tests are those of Tests/Machine/systemd/tests. machine.sh [-s] -c COMMAND runs a shell command there instead.
-# The host's root is the machine's, by 9p and read-only; what the machine writes goes to a disk that is thrown away.
+# PID 1, and the tests are those of Tests/Machine/systemd/tests. In the soak those of the file `soak` beside it are run
+# too. machine.sh [-s] -c COMMAND runs a shell command there instead. The host's root is the machine's, by 9p and read-only; what the machine writes goes to a disk that is thrown away.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fail() { echo "martlet: $*" >&2; exit 1; }
