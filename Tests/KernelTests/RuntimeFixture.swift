@@ -77,8 +77,10 @@ final class RuntimeFixture {
 
     /// How often a loop that looks for a race runs: a twentieth of the full count, which is for the soak; in the emulated
     /// machine, where each round takes as long as twenty, a two-hundredth.
-    static func rounds(_ full: Int) -> Int {
-        getenv("MARTLET_SOAK") != nil ? full : max(3, full / (getenv("MARTLET_MACHINE") != nil ? 200 : 20))
+    /// - Parameter few: instead of the twentieth.
+    static func rounds(_ full: Int, otherwise few: Int? = nil) -> Int {
+        if getenv("MARTLET_SOAK") != nil { return full }
+        return max(3, (few ?? full / 20) / (getenv("MARTLET_MACHINE") != nil ? 10 : 1))
     }
 
     /// The runtime's state directory.
@@ -169,6 +171,14 @@ final class RuntimeFixture {
         let output = try call(arguments)
         try #require(output.code == 0, "\(arguments.joined(separator: " ")): \(output.stderr)")
         return output
+    }
+
+    /// Starts a call whose errors go to a file, or nowhere.
+    func spawn(_ arguments: [String], errors: SharedFD? = nil) throws -> ChildProcess {
+        let null = SharedFD(try File.open("/dev/null", O_RDWR))
+        let all = [program, "--root", root] + arguments
+        let descriptors = [null.raw, null.raw, errors?.raw ?? null.raw]
+        return try Spawn(program, all, environment: environment, descriptors: descriptors).start()
     }
 
     /// Runs `sh -c script` in a container of its own and removes it.

@@ -363,22 +363,5 @@ extension KernelSuite {
             #expect(Timestamp(rfc3339: entry["time"]?.stringValue ?? "") != nil)
             #expect(output.stderr.contains("does not exist"))
         }
-
-        @Test(arguments: [
-            "runtime.after_directory", "runtime.before_cgroup", "runtime.after_cgroup", "runtime.after_clone",
-            "runtime.after_maps", "runtime.before_publish", "runtime.published", "runtime.created",
-        ])
-        func `a runtime that is killed while it creates leaves what delete removes`(_ mark: String) throws {
-            let fixture = try RuntimeFixture()
-            let bundle = try fixture.bundle("sleep 1000")
-            fixture.environment.append("MARTLET_FAILPOINT=\(mark)")
-            #expect(try fixture.call(["create", "--bundle", bundle, "c1"]).code == 137)
-            fixture.environment.removeLast()
-            usleep(50_000)
-            fixture.reap()
-            try fixture.must("delete", "--force", "c1")
-            fixture.reap()
-            #expect(try fixture.traces() == [])
-        }
     }
 }
