@@ -68,7 +68,8 @@ extension KernelSuite {
         @Test(
             arguments: [
                 ("create", "after_directory"), ("create", "before_cgroup"), ("create", "after_cgroup"),
-                ("create", "after_clone"), ("create", "after_maps"), ("create", "before_publish"), ("create", "published"), ("create", "created"),
+                ("create", "after_clone"), ("create", "after_maps"), ("create", "before_publish"),
+                ("create", "published"), ("create", "created"),
                 ("run", "after_clone"), ("run", "after_maps"), ("run", "published"), ("run", "created"),
                 ("start", "starting"), ("start", "started"),
                 ("exec", "exec_after_clone"), ("exec", "exec_before_go"), ("exec", "exec_after_go"),
