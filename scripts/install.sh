@@ -40,6 +40,7 @@ install_all() {
     [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "installing into $prefix needs root: run it as root or with sudo"
     mapfile -t before < <(listed file)
     trap unstage EXIT
+    [ -z "$root" ] || mkdir -p "$root"
     # The runtime is for other engines too, so both are on the PATH; the rest is found by these.
     for name in martlet martlet-runtime; do stage 755 "$build/$name" "$bin/$name"; done
     for name in martlet-shim martlet-overlay; do stage 755 "$build/$name" "$libexec/$name"; done
@@ -54,7 +55,8 @@ install_all() {
         name=$etc/$(basename "$path")
         # What somebody changed stays.
         if [ ! -e "$root$name" ] || grep -qxF "$(checksum "$root$name") $name" <<<"$(listed config)"; then
-            stage 644 "$path" "$name"
+            # Tokens may be written into it.
+            stage 600 "$path" "$name"
             entries+=("config $(checksum "$path") $name")
         else
             echo "kept      $name, which is not as it was installed"
@@ -91,7 +93,7 @@ install_all() {
 Next, on one machine:
   systemctl enable --now martlet-master martlet-agent
   martlet doctor; martlet node ls
-On a further machine of a cluster: write the line of \`martlet token create\` into $etc/agent.env, then
+On a further machine of a cluster: write into $etc/agent.env what docs/install.md says of a master and a token, then
   systemctl enable --now martlet-agent
 docs/install.md has the rest.
 TEXT
@@ -99,18 +101,24 @@ TEXT
 
 uninstall_all() {
     local path sum name pods=0 kept=()
+    [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "uninstalling from $prefix needs root: run it as root or with sudo"
     [ -e "$root$list" ] || fail "nothing is installed under $root$prefix: there is no $root$list"
     if [ -z "$root" ]; then
         for path in /proc/[0-9]*/exe; do
+            # Whatever installation it is of: the units are one and the same, and links may stand before its name.
             name=$(readlink "$path" 2>/dev/null) || continue
-            [ "${name% (deleted)}" != "$libexec/martlet-shim" ] || pods=$((pods + 1))
+            [[ ${name% (deleted)} != */martlet-shim ]] || pods=$((pods + 1))
         done
         [ "$pods" = 0 ] ||
             fail "pods are running, $pods of them, and would lose their logs and exit codes: end them first ('systemctl stop martlet-pods', or 'martlet down' without systemd)"
     fi
     if managed; then
-        systemctl disable --quiet martlet-agent martlet-master
-        systemctl stop martlet-agent martlet-master martlet-pods martlet.slice
+        # Those that are there: an uninstallation that was interrupted can be finished.
+        for name in martlet-agent martlet-master martlet-pods martlet.slice; do
+            systemctl cat "$name" >/dev/null 2>&1 || continue
+            [[ $name != martlet-[am]* ]] || systemctl disable --quiet "$name"
+            systemctl stop "$name"
+        done
     fi
     while read -r path; do
         rm -f "$root$path"

@@ -107,7 +107,7 @@ struct ConnectionLoop: Sendable {
     /// After the answer: carries out the session that it has begun, or says whether another request is read.
     @inline(never)
     private func goesOn(after answer: Answer, _ parts: InboundParts, _ logger: Logger) async throws -> Bool {
-        let wasRead = try await parts.skipBody()
+        try await parts.skipBody()
         if answer.status.code == 101 {
             guard let session = answer.takeover.take() else { return false }
             do {
@@ -119,7 +119,6 @@ struct ConnectionLoop: Sendable {
         }
         // What the client has sent behind it is not carried out, when it is told that nothing more will be.
         if answer.closes { return false }
-        if wasRead { return true }
         return try await !endsAfterAnswer()
     }
 
@@ -136,7 +135,7 @@ struct ConnectionLoop: Sendable {
             source: ServiceContextSource(logger: logger, connection: connection, takeover: slot))
         let request = Request(head: head, body: RequestBody(asyncSequence: body))
         let response = await find(request, context, respond)
-        if response.status.code >= 400, Self.mayHaveBody(head) { await skipRest(parts) }
+        if response.status.code >= 400, Self.mayHaveBody(head) { await skipRest(body) }
         logger.debug(
             "request",
             metadata: [
@@ -153,10 +152,10 @@ struct ConnectionLoop: Sendable {
 
     /// Reads what is left of a refused request's body before the refusal is told, where it is little and comes soon: a
     /// client that is told while it writes complains of the connection, as docker does, rather than of what it was told.
-    private func skipRest(_ parts: InboundParts) async {
+    private func skipRest(_ body: BodySequence) async {
         let over = Signal()
         Task {
-            await parts.skipBody(upTo: 256 << 10)
+            await body.skip(upTo: 256 << 10)
             over.fire()
         }
         let timer = connection.channel.eventLoop.scheduleTask(in: .milliseconds(100)) { over.fire() }

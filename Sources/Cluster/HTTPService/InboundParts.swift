@@ -16,8 +16,6 @@ final class InboundParts: @unchecked Sendable {
     private let turn = ReadTurn()
     private var inRequest = false
     private var continueAwaited = false
-    /// Whether a body was read past that its route had left.
-    private var wasSkipped = false
     /// Counts what bodies are handed out for.
     private var exchange = 0
     /// Fires when all that the peer sent has been read.
@@ -37,7 +35,6 @@ final class InboundParts: @unchecked Sendable {
         defer { turn.give() }
         guard case .head(let head)? = try await iterator.next() else { return nil }
         inRequest = true
-        wasSkipped = false
         continueAwaited = head.headerFields[.expect]?.lowercased() == "100-continue"
         exchange += 1
         return (head, BodySequence(parts: self, exchange: exchange))
@@ -59,39 +56,37 @@ final class InboundParts: @unchecked Sendable {
             continueAwaited = false
             try await outbound.write(.head(HTTPResponse(status: .continue)))
         }
+        // Over, unless there is more.
+        inRequest = false
         switch try await iterator.next() {
         case .body(let bytes):
+            inRequest = true
             return bytes
         case .end:
-            inRequest = false
             return nil
         case .head, nil:
-            inRequest = false
             throw APIError.badRequest("the connection ended before the body was complete", code: "invalid-http")
         }
     }
 
     /// Ends the request for whoever still reads its body, and reads past what is left of it.
-    ///
-    /// - Returns: whether nothing was left.
-    func skipBody() async throws -> Bool {
+    func skipBody() async throws {
         await turn.take()
         defer { turn.give() }
         exchange += 1
         continueAwaited = false
-        var wasRead = !wasSkipped
-        while try await readBody() != nil { wasRead = false }
-        return wasRead
+        while try await readBody() != nil {}
     }
 
     /// Reads past so many bytes of what is left of the request's body, for whoever still reads it too. A client that waits
     /// to be told to send it is not.
-    func skipBody(upTo bytes: Int) async {
+    fileprivate func skipBody(of exchange: Int, upTo bytes: Int) async {
         await turn.take()
         defer { turn.give() }
-        exchange += 1
+        // Nobody may have waited for this: by then another request's body may be read.
+        guard exchange == self.exchange else { return }
+        self.exchange += 1
         guard inRequest, !continueAwaited else { return }
-        wasSkipped = true
         var left = bytes
         while left > 0, let piece = try? await readBody() { left -= piece.readableBytes }
     }
@@ -127,6 +122,9 @@ struct BodySequence: AsyncSequence, AsyncIteratorProtocol, Sendable {
 
     func makeAsyncIterator() -> BodySequence { self }
     func next() async throws -> ByteBuffer? { try await parts.nextBody(of: exchange) }
+
+    /// Reads past so many bytes of what is left, for whoever still reads it too; see `InboundParts`.
+    func skip(upTo bytes: Int) async { await parts.skipBody(of: exchange, upTo: bytes) }
 }
 
 /// Lets one reader in after another, in the order in which they came.

@@ -11,19 +11,22 @@ extension StateStore {
         guard let stat = try Proc.stat(record.pid), stat.startTime == record.startTime, !stat.hasEnded else {
             return .stopped
         }
-        if waitsForStart(record.id) { return .created }
+        if try waitsForStart(record.id) { return .created }
         return try record.cgroup.manager.isFrozen() ? .paused : .running
     }
 
     /// Whether the container's process still listens for its start. A `start` that was killed may have left the socket's
     /// name behind, so it is asked for in a way that no listener takes: who is there is of another type.
-    private func waitsForStart(_ id: ContainerID) -> Bool {
+    private func waitsForStart(_ id: ContainerID) throws -> Bool {
         guard File.exists(startSocket(id)) else { return false }
         do throws(KernelError) {
             _ = try UnixSocket.connect(startSocket(id), kind: .stream)
             return false
         } catch {
-            return error.errno == EPROTOTYPE
+            if error.errno == EPROTOTYPE { return true }
+            // Of ours, which say nothing of the container.
+            if [EMFILE, ENFILE, ENOMEM, ENOBUFS].contains(error.errno) { throw error }
+            return false
         }
     }
 

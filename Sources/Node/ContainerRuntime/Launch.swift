@@ -282,11 +282,11 @@ private struct Cleanup {
     /// Also runs the poststop hooks, once there was a process: other hooks may have run, and what they made has to be
     /// undone (the specification's lifecycle, which goes on with them when a hook fails).
     func run(log: RuntimeLog) {
-        undo(log)
-        if pidfd != nil { record.runPoststop(log) }
+        // What could not be removed is `delete`'s, which runs them then.
+        if undo(log), pidfd != nil { record.runPoststop(log) }
     }
 
-    private func undo(_ log: RuntimeLog) {
+    private func undo(_ log: RuntimeLog) -> Bool {
         do {
             if let pidfd {
                 _ = ck_pidfd_send_signal(pidfd.raw, SIGKILL)
@@ -299,8 +299,10 @@ private struct Cleanup {
             if hasCgroup { try record.cgroup.remove() }
             try resourceControl?.remove()
             try store.remove(record.id)
+            return true
         } catch {
             log.write(.warning, "cleaning up after a failure: \(error)")
+            return false
         }
     }
 }

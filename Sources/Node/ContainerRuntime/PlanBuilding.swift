@@ -118,8 +118,8 @@ extension ContainerPlan {
     /// The path inside the root of a host path that begins with the root's; nil for another.
     func placeInRoot(_ path: String) -> String? {
         // With dots it may be a place beside the root.
-        guard path.hasPrefix(rootfs + "/"), !path.pathComponents.contains("..") else { return nil }
-        return String(path.dropFirst(rootfs.utf8.count))
+        guard path.utf8.starts(with: (rootfs + "/").utf8), !path.pathComponents.contains("..") else { return nil }
+        return String(Substring(path.utf8.dropFirst(rootfs.utf8.count)))
     }
 
     private var copiesPropagation: MountPropagation? {

@@ -19,18 +19,11 @@ extension RootFilesystem {
         return nil
     }
 
-    /// Makes the devices that do not belong in /dev, and looks whether the others are there.
+    /// Looks whether the devices are there. Those that belong elsewhere are not made either: a link of the image may lead
+    /// from there into /dev.
     private func lookForDevices() throws -> String? {
-        if plan.devices.isEmpty { return nil }
-        let dev = try root.makeDirectories("/dev")
         var missing: [String] = []
-        for device in plan.devices {
-            if !Self.parts(of: device).starts(with: ["dev"]) {
-                try withContext("linux.devices: \(device.path)") { try make(device, dev) }
-            } else if try !has(device) {
-                missing.append(device.path)
-            }
-        }
+        for device in plan.devices where try !has(device) { missing.append(device.path) }
         if missing.isEmpty { return nil }
         let more = missing.count > 5 ? " and \(missing.count - 5) more" : ""
         return "linux.devices: not made, because /dev is a bind mount, which does not have them: "

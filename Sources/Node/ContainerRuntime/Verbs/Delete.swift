@@ -12,7 +12,14 @@ extension Verb {
         let id = try call.containerID()
         let force = call.arguments.has("force")
         if force && !File.exists(call.store.directory(id)) { return 0 }
-        let lock = try call.store.lock(id)
+        let lock: StateLock
+        do {
+            lock = try call.store.lock(id)
+        } catch {
+            // Another `delete` was first.
+            if force && !File.exists(call.store.directory(id)) { return 0 }
+            throw error
+        }
         guard let record = try call.store.read(id) else {
             // Cut off before anything but the directory was made.
             try call.store.remove(id)
