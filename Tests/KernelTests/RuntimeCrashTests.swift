@@ -171,11 +171,13 @@ extension KernelSuite {
             // Namespaces, groups and their memory are given back a moment later, by the kernel's workers.
             var after = try HostFootprint.now()
             let spare = max(64, count / 100)
+            // A mount namespace that stays has all its mounts, some fifteen.
+            func mayStay(_ kind: String) -> Int { kind == "mnt_cache" ? spare * 10 : spare }
             fixture.eventually {
                 after = (try? HostFootprint.now()) ?? after
                 return after.dyingCgroups <= before.dyingCgroups + spare
                     && HostFootprint.kinds.allSatisfy {
-                        after.objects[$0, default: 0] <= before.objects[$0, default: 0] + spare
+                        after.objects[$0, default: 0] <= before.objects[$0, default: 0] + mayStay($0)
                     }
             }
             print("containers \(count), before \(before), after \(after)")
@@ -184,7 +186,7 @@ extension KernelSuite {
             #expect(after.dyingCgroups <= before.dyingCgroups + spare)
             for kind in HostFootprint.kinds {
                 #expect(
-                    after.objects[kind, default: 0] <= before.objects[kind, default: 0] + spare,
+                    after.objects[kind, default: 0] <= before.objects[kind, default: 0] + mayStay(kind),
                     "\(kind): \(before.objects[kind] ?? 0) before, \(after.objects[kind] ?? 0) after")
             }
             // A cgroup alone would be some ten KiB in all hierarchies: one that stays of every container shows.

@@ -126,12 +126,12 @@ extension KernelSuite {
                 ]
             }
             #expect(output.code == 0, "\(output)")
-            #expect(output.lines.first == "/dev/null /dev/wrong", "\(output)")
+            // Devices elsewhere are not made either: a link of the image may lead from there into /dev.
+            #expect(output.lines == ["/dev/null /dev/wrong"], "\(output)")
             #expect(try Set(File.list(source)) == ["null", "wrong"])
             guard runtime == .ours else { return }
-            #expect(output.lines.last == "character special file", "what belongs elsewhere is made")
             #expect(output.stderr.contains("linux.devices"), "\(output.stderr)")
-            #expect(output.stderr.contains(": /dev/wrong, /dev/missing\n"), "\(output.stderr)")
+            #expect(output.stderr.contains(": /dev/wrong, /dev/missing, /opt/zero\n"), "\(output.stderr)")
         }
 
         @Test func `a remount of dev is no bind mount of somebody else's`() throws {
