@@ -1,4 +1,5 @@
 import DeviceNodes
+import Glibc
 import Kernel
 
 extension CgroupManager {
@@ -139,9 +140,17 @@ private struct FormerLimits {
         }
         for line in former { _ = entry.directory.attempt(entry.file, String(line)) }
         if former.isEmpty && !now.isEmpty && noLimit(entry.file, "") == nil {
-            _ = entry.directory.attempt(entry.file, "\n")
+            if entry.directory.attempt(entry.file, "\n") == ENOSPC { return inherit(entry) }
         }
         return value(entry.directory, entry.file) == entry.text
+    }
+
+    /// Gives a set of processors or memory nodes all that the parent has, which is what an empty one means: the kernel lets
+    /// nobody empty that of a group with processes.
+    private static func inherit(_ entry: Entry) -> Bool {
+        let parent = ControlDirectory(entry.directory.path + "/..")
+        guard let all = parent.readIfPresent("\(entry.file).effective") else { return false }
+        return entry.directory.attempt(entry.file, all) == 0
     }
 
     private static func key(_ line: Substring) -> Substring { line.prefix { $0 != " " } }
