@@ -8,7 +8,8 @@ extension RootFilesystem {
     /// bound over empty files.
     ///
     /// Where /dev is a bind mount nothing in it is touched, because it is somebody else's too.
-    /// - Returns: a warning of listed devices that are missing there.
+    ///
+    /// - Returns: a warning of listed devices that are missing then.
     func populateDev() throws -> String? {
         guard plan.populatesDev else { return try lookForDevices() }
         let dev = try root.makeDirectories("/dev")
@@ -26,7 +27,7 @@ extension RootFilesystem {
         for device in plan.devices where try !has(device) { missing.append(device.path) }
         if missing.isEmpty { return nil }
         let more = missing.count > 5 ? " and \(missing.count - 5) more" : ""
-        return "linux.devices: not made, because /dev is a bind mount, which does not have them: "
+        return "linux.devices: not made, because /dev is a bind mount; bind a folder that has them, or leave them out: "
             + missing.prefix(5).joined(separator: ", ") + more
     }
 
@@ -40,12 +41,8 @@ extension RootFilesystem {
         return try Self.isNode(node, device)
     }
 
-    private static func parts(of device: DeviceNode) -> [Substring] {
-        device.path.pathComponents.filter { $0 != "." }
-    }
-
     private func make(_ device: DeviceNode, _ dev: borrowing OwnedFD) throws {
-        let parts = Self.parts(of: device)
+        let parts = device.path.pathComponents.filter { $0 != "." }
         let isInDev = parts.count == 2 && parts[0] == "dev"
         let directory =
             isInDev ? try dev.duplicate() : try root.makeDirectories(parts.dropLast().joined(separator: "/"))
