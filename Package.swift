@@ -14,6 +14,8 @@ let settings: [SwiftSetting] =
 
 /// The small programs start in under a millisecond because nothing is loaded at run time.
 let fullyStatic: [LinkerSetting] = [.unsafeFlags(["-static-executable", "-use-ld=lld"])]
+// The runtime protects its own program before anything else is done in it: CShims/CProtect.
+let protected: [LinkerSetting] = fullyStatic + [.unsafeFlags(["-Xlinker", "--entry=martlet_runtime_start"])]
 
 /// The command line starts for every call, and it is the daemons' program: packed, its 170,000 relative relocations take a
 /// hundredth of the bytes (DT_RELR, glibc 2.36).
@@ -195,7 +197,7 @@ let package = Package(
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
         // 7 programs
-        program("martlet-runtime", ["ContainerRuntime", "CProtect"], linker: fullyStatic),
+        program("martlet-runtime", ["ContainerRuntime", "CProtect"], linker: protected),
         program("martlet-shim", ["ShimCore"], linker: fullyStatic),
         program(
             "martlet",

@@ -3,6 +3,7 @@ import Glibc
 /// A system call that failed: which one, on what, and why.
 ///
 /// The text is built only when it is printed. `hint` says what to do next where there is something to say.
+@usableFromInline
 package struct KernelError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The call, as its manual page names it: `openat2`, `mount(overlay)`.
     package let operation: String
@@ -13,6 +14,7 @@ package struct KernelError: Error, Sendable, Equatable, CustomStringConvertible 
     /// What to do next; empty when there is nothing to add.
     package let hint: String
 
+    @usableFromInline
     package init(_ operation: String, _ subject: String = "", errno: Int32, hint: String = "") {
         self.operation = operation
         self.subject = subject
@@ -23,6 +25,7 @@ package struct KernelError: Error, Sendable, Equatable, CustomStringConvertible 
     /// The disk is full, or the quota on it is.
     package var isOutOfSpace: Bool { [ENOSPC, EDQUOT].contains(errno) }
 
+    @usableFromInline
     package var description: String {
         let object = subject.isEmpty ? "" : " \(subject)"
         let next = hint.isEmpty ? "" : " (\(hint))"
@@ -45,9 +48,10 @@ extension String {
     }
 }
 
-/// The one funnel of system calls: repeats on EINTR and turns -1 into a `KernelError`.
+/// The one funnel of system calls: repeats on EINTR and turns -1 into a `KernelError`. It is inlinable because a generic
+/// function that is not specialised looks its conformances up at run time.
 @discardableResult
-
+@inlinable
 package func systemCall<Result: SignedInteger>(
     _ operation: @autoclosure () -> String, _ subject: @autoclosure () -> String = "",
     _ body: () -> Result

@@ -132,13 +132,16 @@ package struct Spawn: Sendable {
 package func withCStrings<Result>(
     _ strings: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result
 ) -> Result {
-    var pointers: [UnsafeMutablePointer<CChar>?] = strings.map { strdup($0) }
-    pointers.append(nil)
-    defer { for pointer in pointers { free(pointer) } }
-    return pointers.withUnsafeBufferPointer {
-        // SAFETY: the array has at least its terminating NULL, so it has a base address.
-        body($0.baseAddress.unsafelyUnwrapped)
+    // Not an array: its type would be made at run time, which takes longer than the rest, and this is in the path of
+    // every program that a container executes.
+    let pointers = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.allocate(capacity: strings.count + 1)
+    for (index, string) in strings.enumerated() { (pointers + index).initialize(to: strdup(string)) }
+    (pointers + strings.count).initialize(to: nil)
+    defer {
+        for index in 0..<strings.count { free(pointers[index]) }
+        pointers.deallocate()
     }
+    return body(pointers)
 }
 
 func withOptionalCString<Result>(_ string: String?, _ body: (UnsafePointer<CChar>?) -> Result) -> Result {

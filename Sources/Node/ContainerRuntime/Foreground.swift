@@ -30,17 +30,23 @@ struct Foreground: ~Copyable {
         var relay = try terminal.map { try TerminalRelay($0) }
         defer { relay?.end() }
         while true {
-            var polls = [pollfd(fd: signals.raw, events: Int16(POLLIN), revents: 0)]
-            if let relay { polls += relay.polls }
-            if let notify { polls.append(pollfd(fd: notify.container.raw, events: Int16(POLLIN), revents: 0)) }
-            try systemCall("poll") { poll(&polls, nfds_t(polls.count), -1) }
+            // Four at most, and the kernel passes over -1. Not an array: its type would be made at run time.
+            var polls: InlineArray<4, pollfd> = [
+                pollfd(fd: signals.raw, events: Int16(POLLIN), revents: 0), relay?.callersPoll ?? .none,
+                relay?.containersPoll ?? .none,
+                notify.map { pollfd(fd: $0.container.raw, events: Int16(POLLIN), revents: 0) } ?? .none,
+            ]
+            try systemCall("poll") {
+                var span = polls.mutableSpan
+                return span.withUnsafeMutableBufferPointer { poll($0.baseAddress, nfds_t($0.count), -1) }
+            }
             if polls[0].revents != 0, let status = try handleSignals(process, relay) {
                 relay?.drain()
                 return status
             }
-            if relay != nil { try relay?.handle(polls[1...2]) }
+            try relay?.handle(caller: polls[1].revents, container: polls[2].revents)
             // A service manager that is gone is no reason to leave the container.
-            if polls[polls.count - 1].revents != 0, (try? notify?.relay(main: getpid())) == true { notify = nil }
+            if polls[3].revents != 0, (try? notify?.relay(main: getpid())) == true { notify = nil }
         }
     }
 
@@ -72,6 +78,11 @@ struct Foreground: ~Copyable {
     }
 }
 
+extension pollfd {
+    /// Nothing to wait for.
+    fileprivate static var none: pollfd { pollfd(fd: -1, events: 0, revents: 0) }
+}
+
 /// Copies between the caller's terminal (or whatever its standard input and output are) and the container's.
 struct TerminalRelay {
     private let container: SharedFD
@@ -87,19 +98,18 @@ struct TerminalRelay {
         copySize()
     }
 
-    /// What to wait for: the caller's input, the container's terminal.
-    var polls: [pollfd] {
-        let wantsInput = inputOpen && input.isEmpty
-        let events = POLLIN | (input.isEmpty ? 0 : POLLOUT)
-        return [
-            pollfd(fd: wantsInput ? 0 : -1, events: Int16(POLLIN), revents: 0),
-            pollfd(fd: containerOpen ? container.raw : -1, events: Int16(events), revents: 0),
-        ]
+    /// What to wait for of the caller: input.
+    var callersPoll: pollfd { pollfd(fd: inputOpen && input.isEmpty ? 0 : -1, events: Int16(POLLIN), revents: 0) }
+
+    /// What to wait for of the container's terminal.
+    var containersPoll: pollfd {
+        pollfd(
+            fd: containerOpen ? container.raw : -1, events: Int16(POLLIN | (input.isEmpty ? 0 : POLLOUT)), revents: 0)
     }
 
-    mutating func handle(_ polls: ArraySlice<pollfd>) throws {
-        guard let first = polls.first, let second = polls.last else { return }
-        if first.revents != 0 {
+    /// - Parameters: what poll(2) returned for each.
+    mutating func handle(caller: Int16, container events: Int16) throws {
+        if caller != 0 {
             var chunk = [UInt8](repeating: 0, count: 4096)
             let count = read(0, &chunk, chunk.count)
             if count > 0 { input = Array(chunk[..<count]) } else if count == 0 || errno != EINTR { inputOpen = false }
@@ -108,7 +118,7 @@ struct TerminalRelay {
             let count = write(container.raw, input, input.count)
             if count > 0 { input.removeFirst(count) } else if errno != EAGAIN { input = [] }
         }
-        if second.revents & Int16(POLLIN | POLLHUP | POLLERR) != 0 { containerOpen = copyOutput() }
+        if events & Int16(POLLIN | POLLHUP | POLLERR) != 0 { containerOpen = copyOutput() }
     }
 
     /// One piece from the container to standard output; false at its end.

@@ -81,9 +81,10 @@ extension ProcessPlan {
         if !plan.unavailable.isEmpty {
             // An ambient capability that is permitted but not inheritable is the configuration's contradiction, and a
             // common one; what is missing altogether is worth a warning.
-            let names = plan.unavailable.map(\.name).joined(separator: ", ")
             let missing = plan.unavailable.contains { !plan.sets.permitted.contains($0) }
-            log.write(missing ? .warning : .debug, "capabilities that cannot be granted: \(names)")
+            log.write(
+                missing ? .warning : .debug,
+                "capabilities that cannot be granted: \(plan.unavailable.map(\.name).joined(separator: ", "))")
         }
         capabilities = plan.sets
         noNewPrivileges = spec.noNewPrivileges
@@ -97,6 +98,8 @@ extension ProcessPlan {
 }
 
 extension CapabilitiesSpec {
-    /// Every capability that is named, each once.
-    fileprivate var names: [String] { Array(Set(bounding + effective + inheritable + permitted + ambient)) }
+    /// Every capability that is named; sets that are the same, as they mostly are, count once.
+    fileprivate var names: [String] {
+        [effective, inheritable, permitted, ambient].reduce(into: bounding) { if $1 != bounding { $0 += $1 } }
+    }
 }

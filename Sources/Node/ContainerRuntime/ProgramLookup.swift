@@ -41,12 +41,28 @@ enum ProgramLookup {
     static func home(of uid: UInt32, in root: borrowing Root) -> String {
         guard let bytes = try? root.read("/etc/passwd", limit: passwordLimit) else { return "/" }
         let wanted = Array(String(uid).utf8)
-        for line in bytes.split(separator: UInt8(ascii: "\n")) {
-            let fields = line.split(separator: UInt8(ascii: ":"), omittingEmptySubsequences: false)
-            guard fields.count >= 6, fields[2].elementsEqual(wanted) else { continue }
-            let home = String(decoding: fields[5], as: UTF8.self)
-            return home.hasPrefix("/") && !home.utf8.contains(0) ? home : "/"
+        var line = bytes[...]
+        while !line.isEmpty {
+            let end = line.firstIndex(of: UInt8(ascii: "\n")) ?? line.endIndex
+            if let home = home(line[..<end], of: wanted) {
+                return home.utf8.first == UInt8(ascii: "/") && !home.utf8.contains(0) ? home : "/"
+            }
+            line = line[end...].dropFirst()
         }
         return "/"
+    }
+
+    /// The sixth field of a line, passwd(5), when the third is the one that is wanted; nil too for a line with fewer.
+    private static func home(_ line: ArraySlice<UInt8>, of wanted: [UInt8]) -> String? {
+        var rest = line
+        var isWanted = false
+        for number in 0..<6 {
+            let end = rest.firstIndex(of: UInt8(ascii: ":")) ?? rest.endIndex
+            if number == 2 { isWanted = rest[..<end].elementsEqual(wanted) }
+            if number == 5 { return isWanted ? String(decoding: rest[..<end], as: UTF8.self) : nil }
+            if end == rest.endIndex { return nil }
+            rest = rest[end...].dropFirst()
+        }
+        return nil
     }
 }

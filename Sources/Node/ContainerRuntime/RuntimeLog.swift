@@ -33,8 +33,9 @@ struct RuntimeLog {
     }
 
     /// Writes one entry. A log that cannot be written does not stop the runtime.
-    func write(_ level: Level, _ message: String) {
+    func write(_ level: Level, _ message: @autoclosure () -> String) {
         if level == .debug && !debug { return }
+        let message = message()
         guard let file else {
             if level != .error { Self.standardError("martlet-runtime: \(level.rawValue): \(message)") }
             return

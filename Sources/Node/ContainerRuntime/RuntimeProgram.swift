@@ -30,7 +30,7 @@ package enum RuntimeProgram {
             let name = global.positional[0]
             guard let verb = Verb.all.first(where: { $0.name == name }) else { throw unknownVerb(name) }
             failure = verb.failureStatus
-            let own = try Arguments(global.positional.dropFirst(), flags: verb.flags + [helpFlag])
+            let own = try Arguments(global.positional.dropFirst(), flags: verb.flags() + [helpFlag])
             if own.has("help") {
                 print(Help.of(verb))
                 return 0
@@ -118,7 +118,8 @@ struct Verb: Sendable {
     let name: String
     let usage: String
     let summary: String
-    let flags: [Flag]
+    /// Made for the verb that is called, not for all of them.
+    let flags: @Sendable () -> [Flag]
     /// The exit status of a call that failed.
     var failureStatus: Int32 = 1
     let body: @Sendable (Invocation) throws -> Int32
@@ -158,7 +159,7 @@ enum Help {
            martlet-runtime \(verb.name) \(verb.usage)
 
         OPTIONS:
-        \((verb.flags + [RuntimeProgram.helpFlag]).map(\.helpLine).joined(separator: "\n"))
+        \((verb.flags() + [RuntimeProgram.helpFlag]).map(\.helpLine).joined(separator: "\n"))
         """
     }
 }

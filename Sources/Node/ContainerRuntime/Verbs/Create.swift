@@ -4,7 +4,7 @@ import Kernel
 extension Verb {
     static let create = Verb(
         name: "create", usage: "[command options] <container-id>", summary: "create a container",
-        flags: LaunchArguments.flags
+        flags: { LaunchArguments.flags }
     ) { call in
         try call.arguments.require("create", atLeast: 1, atMost: 1)
         try SelfProtection.ensure(call.commandLine)

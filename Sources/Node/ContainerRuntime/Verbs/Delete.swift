@@ -6,7 +6,7 @@ import OCISpec
 extension Verb {
     static let delete = Verb(
         name: "delete", usage: "[command options] <container-id>", summary: "remove what a container leaves",
-        flags: [Flag("force", "f", help: "kill the container if it runs; no error if there is none")]
+        flags: { [Flag("force", "f", help: "kill the container if it runs; no error if there is none")] }
     ) { call in
         try call.arguments.require("delete", atLeast: 1, atMost: 1)
         let id = try call.containerID()

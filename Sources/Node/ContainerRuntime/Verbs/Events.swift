@@ -9,10 +9,12 @@ extension Verb {
     static let events = Verb(
         name: "events", usage: "[command options] <container-id>",
         summary: "print what a container uses, and when it runs out of memory",
-        flags: [
-            Flag("interval", value: "TIME", help: "between two lines: 500ms, 5s (default), 1m30s"),
-            Flag("stats", help: "print one line and end"),
-        ]
+        flags: {
+            [
+                Flag("interval", value: "TIME", help: "between two lines: 500ms, 5s (default), 1m30s"),
+                Flag("stats", help: "print one line and end"),
+            ]
+        }
     ) { call in
         try call.arguments.require("events", atLeast: 1, atMost: 1)
         let id = try call.containerID()

@@ -5,7 +5,7 @@ import OCISpec
 
 extension Verb {
     static let features = Verb(
-        name: "features", usage: "", summary: "print what this runtime supports, as JSON", flags: []
+        name: "features", usage: "", summary: "print what this runtime supports, as JSON", flags: { [] }
     ) { call in
         try call.arguments.require("features", atLeast: 0, atMost: 0)
         print(String(decoding: Features.json.serialized(pretty: true), as: UTF8.self))

@@ -7,7 +7,7 @@ extension Verb {
     static let kill = Verb(
         name: "kill", usage: "[command options] <container-id> [signal]",
         summary: "send a signal (default: SIGTERM) to the container's first process",
-        flags: [Flag("all", "a", help: "to all processes of the container")]
+        flags: { [Flag("all", "a", help: "to all processes of the container")] }
     ) { call in
         try call.arguments.require("kill", atLeast: 1, atMost: 2)
         let id = try call.containerID()

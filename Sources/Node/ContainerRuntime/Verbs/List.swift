@@ -4,10 +4,12 @@ import OCISpec
 extension Verb {
     static let list = Verb(
         name: "list", usage: "[command options]", summary: "list the containers of a root",
-        flags: [
-            Flag("format", "f", value: "FORMAT", help: "table (default) or json"),
-            Flag("quiet", "q", help: "ids only"),
-        ]
+        flags: {
+            [
+                Flag("format", "f", value: "FORMAT", help: "table (default) or json"),
+                Flag("quiet", "q", help: "ids only"),
+            ]
+        }
     ) { call in
         try call.arguments.require("list", atLeast: 0, atMost: 0)
         let format = call.arguments.value("format") ?? "table"

@@ -3,7 +3,7 @@ import OCISpec
 
 extension Verb {
     static let pause = Verb(
-        name: "pause", usage: "<container-id>", summary: "suspend all processes of a container", flags: []
+        name: "pause", usage: "<container-id>", summary: "suspend all processes of a container", flags: { [] }
     ) { call in
         try call.arguments.require("pause", atLeast: 1, atMost: 1)
         let id = try call.containerID()
@@ -20,7 +20,7 @@ extension Verb {
     }
 
     static let resume = Verb(
-        name: "resume", usage: "<container-id>", summary: "resume the processes of a paused container", flags: []
+        name: "resume", usage: "<container-id>", summary: "resume the processes of a paused container", flags: { [] }
     ) { call in
         try call.arguments.require("resume", atLeast: 1, atMost: 1)
         let id = try call.containerID()

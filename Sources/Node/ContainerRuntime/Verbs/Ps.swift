@@ -7,7 +7,7 @@ extension Verb {
     static let ps = Verb(
         name: "ps", usage: "[command options] <container-id> [ps options]",
         summary: "list the processes of a container",
-        flags: [Flag("format", "f", value: "FORMAT", help: "table (default) or json")]
+        flags: { [Flag("format", "f", value: "FORMAT", help: "table (default) or json")] }
     ) { call in
         try call.arguments.require("ps", atLeast: 1, atMost: 64)
         let record = try call.store.require(try call.containerID())

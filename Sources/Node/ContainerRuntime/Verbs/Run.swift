@@ -4,11 +4,13 @@ import Kernel
 extension Verb {
     static let run = Verb(
         name: "run", usage: "[command options] <container-id>", summary: "create and start a container",
-        flags: LaunchArguments.flags + [
-            Flag("detach", "d", help: "return when the program runs"),
-            Flag("keep", help: "do not delete the container after it has ended"),
-            Flag("no-subreaper", help: "accepted; orphans are always reaped"),
-        ]
+        flags: {
+            LaunchArguments.flags + [
+                Flag("detach", "d", help: "return when the program runs"),
+                Flag("keep", help: "do not delete the container after it has ended"),
+                Flag("no-subreaper", help: "accepted; orphans are always reaped"),
+            ]
+        }
     ) { call in
         try call.arguments.require("run", atLeast: 1, atMost: 1)
         try SelfProtection.ensure(call.commandLine)

@@ -6,10 +6,13 @@ import OCISpec
 extension Verb {
     static let spec = Verb(
         name: "spec", usage: "[command options]", summary: "write a configuration to start from",
-        flags: [
-            Flag("bundle", "b", value: "DIR", help: "where to (default: the current directory)"),
-            Flag("rootless", help: "for a user namespace in which the caller is root, without a network of its own"),
-        ]
+        flags: {
+            [
+                Flag("bundle", "b", value: "DIR", help: "where to (default: the current directory)"),
+                Flag(
+                    "rootless", help: "for a user namespace in which the caller is root, without a network of its own"),
+            ]
+        }
     ) { call in
         try call.arguments.require("spec", atLeast: 0, atMost: 0)
         let path = "\(call.arguments.value("bundle") ?? ".")/config.json"

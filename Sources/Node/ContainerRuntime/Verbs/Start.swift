@@ -6,7 +6,7 @@ import OCISpec
 
 extension Verb {
     static let start = Verb(
-        name: "start", usage: "<container-id>", summary: "execute the program of a created container", flags: []
+        name: "start", usage: "<container-id>", summary: "execute the program of a created container", flags: { [] }
     ) { call in
         try call.arguments.require("start", atLeast: 1, atMost: 1)
         let id = try call.containerID()

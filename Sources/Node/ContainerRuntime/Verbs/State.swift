@@ -3,7 +3,7 @@ import OCISpec
 
 extension Verb {
     static let state = Verb(
-        name: "state", usage: "<container-id>", summary: "print the state of a container", flags: []
+        name: "state", usage: "<container-id>", summary: "print the state of a container", flags: { [] }
     ) { call in
         try call.arguments.require("state", atLeast: 1, atMost: 1)
         let id = try call.containerID()

@@ -7,27 +7,30 @@ import OCISpec
 extension Verb {
     static let update = Verb(
         name: "update", usage: "[command options] <container-id>", summary: "change the limits of a container",
-        flags: [
-            Flag("resources", "r", value: "FILE", help: "read all limits from a file (- is standard input), as JSON"),
-            Flag("memory", value: "BYTES", help: "memory, as 64M; -1: no limit"),
-            Flag("memory-reservation", value: "BYTES", help: "memory that is reclaimed last"),
-            Flag("memory-swap", value: "BYTES", help: "memory and swap together; -1: no limit"),
-            Flag("cpu-share", "cpu-shares", value: "N", help: "relative weight"),
-            Flag("cpu-period", value: "US", help: "period of the quota, in microseconds"),
-            Flag("cpu-quota", value: "US", help: "time in a period, in microseconds; -1: no limit"),
-            Flag("cpu-burst", value: "US", help: "time that may be saved up, in microseconds"),
-            Flag("cpu-rt-period", value: "US", help: "period of the real-time budget"),
-            Flag("cpu-rt-runtime", value: "US", help: "real-time budget in a period"),
-            Flag("cpu-idle", value: "0|1", help: "1: run only when nobody else does"),
-            Flag("cpuset-cpus", value: "LIST", help: "CPUs, as 0-2,5"),
-            Flag("cpuset-mems", value: "LIST", help: "memory nodes"),
-            Flag("pids-limit", value: "N", help: "processes and threads; -1: no limit"),
-            Flag("blkio-weight", value: "N", help: "relative weight, 10 to 1000"),
-            Flag("kernel-memory", value: "BYTES", help: "without effect: kernels have no such limit"),
-            Flag("kernel-memory-tcp", value: "BYTES", help: "TCP buffers; cgroup v1 only"),
-            Flag("l3-cache-schema", value: "SCHEMA", help: "its class of service's share of the cache, as L3:0=ff"),
-            Flag("mem-bw-schema", value: "SCHEMA", help: "the same for memory bandwidth, as MB:0=50"),
-        ]
+        flags: {
+            [
+                Flag(
+                    "resources", "r", value: "FILE", help: "read all limits from a file (- is standard input), as JSON"),
+                Flag("memory", value: "BYTES", help: "memory, as 64M; -1: no limit"),
+                Flag("memory-reservation", value: "BYTES", help: "memory that is reclaimed last"),
+                Flag("memory-swap", value: "BYTES", help: "memory and swap together; -1: no limit"),
+                Flag("cpu-share", "cpu-shares", value: "N", help: "relative weight"),
+                Flag("cpu-period", value: "US", help: "period of the quota, in microseconds"),
+                Flag("cpu-quota", value: "US", help: "time in a period, in microseconds; -1: no limit"),
+                Flag("cpu-burst", value: "US", help: "time that may be saved up, in microseconds"),
+                Flag("cpu-rt-period", value: "US", help: "period of the real-time budget"),
+                Flag("cpu-rt-runtime", value: "US", help: "real-time budget in a period"),
+                Flag("cpu-idle", value: "0|1", help: "1: run only when nobody else does"),
+                Flag("cpuset-cpus", value: "LIST", help: "CPUs, as 0-2,5"),
+                Flag("cpuset-mems", value: "LIST", help: "memory nodes"),
+                Flag("pids-limit", value: "N", help: "processes and threads; -1: no limit"),
+                Flag("blkio-weight", value: "N", help: "relative weight, 10 to 1000"),
+                Flag("kernel-memory", value: "BYTES", help: "without effect: kernels have no such limit"),
+                Flag("kernel-memory-tcp", value: "BYTES", help: "TCP buffers; cgroup v1 only"),
+                Flag("l3-cache-schema", value: "SCHEMA", help: "its class of service's share of the cache, as L3:0=ff"),
+                Flag("mem-bw-schema", value: "SCHEMA", help: "the same for memory bandwidth, as MB:0=50"),
+            ]
+        }
     ) { call in
         try call.arguments.require("update", atLeast: 1, atMost: 1)
         let id = try call.containerID()
