@@ -1,6 +1,6 @@
 """The daemons that are measured, ours and the others', each with places of its own, and machines to run them on."""
 import contextlib, glob, os, signal, subprocess, time
-from bench_measure import ENV, MARTLET, ROOT, ROOTFS, WORK, run, until
+from bench_measure import ENV, MARTLET, ROOT, ROOTFS, WORK, in_memory, run, until
 
 
 def beginning(*command, **options):
@@ -20,7 +20,7 @@ def end(process):
 @contextlib.contextmanager
 def one_node():
     """A cluster of this machine alone."""
-    place = ["--data-dir", f"{WORK}/data", "--run-dir", f"{WORK}/run"]
+    place = ["--data-dir", f"{WORK}/data", "--run-dir", in_memory(f"{WORK}/run")]
     try:
         run(MARTLET, "up", "--detach", *place, "--bridge", "mbench0", "--subnet", "10.221.0.0/16", "--cgroup-parent", "martlet-bench")
         run(MARTLET, "image", "import", "--name", "busybox", ROOTFS)
@@ -33,7 +33,7 @@ class Docker:
     """A dockerd of our own, and its command line. containerd is started by dockerd itself."""
 
     def __init__(self, name="docker", enter=(), bridge="10.222.0.1/16"):
-        self.data, self.state, self.socket, self.parent = f"{WORK}/{name}", f"{WORK}/{name}-run", f"{WORK}/{name}.sock", f"martlet-bench-{name}"
+        self.data, self.state, self.socket, self.parent = f"{WORK}/{name}", in_memory(f"{WORK}/{name}-run"), f"{WORK}/{name}.sock", f"martlet-bench-{name}"
         self.log = open(f"{WORK}/{name}.log", "w")
         self.daemon = beginning(*enter, "dockerd", "--data-root", self.data, "--exec-root", self.state, "-H", f"unix://{self.socket}",
                                 "-p", f"{WORK}/{name}.pid", "--storage-driver", "overlay2", "--bip", bridge,

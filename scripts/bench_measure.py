@@ -40,16 +40,32 @@ def until(what, condition, seconds=120, every=0.02):
         time.sleep(every)
 
 
+def in_memory(path):
+    """A directory in memory, as /run is on the machines that these programs are for: what they keep there unless told otherwise."""
+    os.makedirs(path)
+    run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", path)
+    atexit.register(run, "umount", "--lazy", path, check=False)
+    return path
+
+
 def interval(values, rounds=2000):
     medians = sorted(statistics.median(random.choices(values, k=len(values))) for _ in range(rounds))
     return medians[int(rounds * 0.025)], medians[int(rounds * 0.975)]
+
+
+# Seconds between two measurements: what a daemon still does after its answer, as clearing up after a container, is not to be
+# in the other's figure.
+PAUSE = 0.03
 
 
 def pairs(title, ours, theirs, peer, count=30, budget=None, why="", size=None):
     """Runs A B A B …; `ours` and `theirs` are commands or functions that return milliseconds.
 
     `size` is what both transfer in bytes: rates are printed as well then. Returns our median."""
-    measure = lambda what: what() if callable(what) else timed(what)
+    def measure(what):
+        time.sleep(PAUSE)
+        return what() if callable(what) else timed(what)
+
     count = int(COUNT or count)
     measure(ours), measure(theirs)
     a, b = [], []

@@ -1,6 +1,6 @@
 """The runtime against runc and crun: time of each verb, memory, the lowest limit that a container starts in, instructions."""
 import ctypes, itertools, json, os, statistics, subprocess, sys, time
-from bench_measure import BIN, COUNT, ROOT, ROOTFS, WORK, interval, pairs, run, timed
+from bench_measure import BIN, COUNT, ROOT, ROOTFS, WORK, in_memory, interval, pairs, run, timed
 
 OURS = f"{BIN}/martlet-runtime"
 numbers = itertools.count()
@@ -138,6 +138,7 @@ def measure():
 
 
 def runtimes():
+    in_memory(f"{WORK}/state")
     pairs("runtime run as the host is", lambda: Runtime(OURS).run(bundle()), lambda: Runtime("runc").run(bundle()), "runc",
           why="four fifths of ours is the kernel: page faults of exec and exit, path lookups, mounts, cgroup files")
     sys.stdout.flush()
@@ -149,9 +150,6 @@ def runtimes():
                 raise OSError(ctypes.get_errno(), "unshare")
             run("mount", "--make-rprivate", "/")
             run("umount", "/sys/fs/cgroup/unified", check=False)
-            # Where the runtimes keep their state unless told otherwise, /run, is in memory on the machines that they are for.
-            os.makedirs(f"{WORK}/state", exist_ok=True)
-            run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", f"{WORK}/state")
             measure()
             status = 0
         except BaseException as error:
