@@ -14,13 +14,16 @@ mkdir -p $home/corpus $home/findings
 program=$home/build/release/martlet-fuzz
 
 # The one file of dependencies is the other builds'; this build has none.
+restore() { [ ! -e $home/Package.resolved ] || mv $home/Package.resolved Package.resolved; }
+trap 'restore; [ -z "${pid:-}" ] || kill "$pid" 2>/dev/null' EXIT
+trap 'exit 130' INT TERM
 [ ! -e Package.resolved ] || cp -p Package.resolved $home/Package.resolved
 [ ! -t 1 ] || echo "  building the parsers with coverage and the address sanitizer …"
 # -enable-testing: the targets look into the modules as tests do.
 MARTLET_FUZZ=1 swift build -c release --scratch-path $home/build --product martlet-fuzz \
     -Xswiftc -enable-testing -Xswiftc -sanitize=fuzzer,address -Xcc -fsanitize=fuzzer-no-link,address >$log 2>&1
 built=$?
-[ ! -e $home/Package.resolved ] || mv $home/Package.resolved Package.resolved
+restore
 [ $built = 0 ] || { grep -E 'error' $log | head -n 20 >&2; fail "the build failed; the whole log is $log"; }
 
 # The runtime's own reports of crashes would wait for this terminal; libFuzzer has its own.
@@ -34,8 +37,6 @@ done
 [ ${#targets[@]} -gt 0 ] || fail "FUZZ_TARGETS names none of: ${known[*]% *}"
 echo "Fuzzing: ${#targets[@]} targets, $seconds s each, $((${#targets[@]} * seconds / 60)) minutes; logs and findings are in $home"
 
-trap '[ -z "${pid:-}" ] || kill "$pid" 2>/dev/null' EXIT
-trap 'exit 130' INT TERM
 found=0
 for line in "${targets[@]}"; do
     name=${line% *} longest=${line#* }
