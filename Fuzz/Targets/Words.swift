@@ -53,7 +53,7 @@ extension FuzzTarget {
         if let options = try? ShimOptions(arguments: words) {
             expect((try? ShimOptions(arguments: options.arguments)) == options, "options are read as they are written")
         }
-        if let arguments = try? Arguments(words[...], flags: Verb.exec.flags) {
+        if let arguments = try? Arguments(words[...], flags: Verb.exec.flags()) {
             expect(arguments.positional.count <= words.count, "words are not made up")
         }
         _ = try? CgroupSubgroups(words)

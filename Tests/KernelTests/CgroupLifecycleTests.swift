@@ -76,6 +76,30 @@ extension KernelSuite {
             #expect(!group.manager.exists())
         }
 
+        @Test(arguments: present()) func groupsThatAContainerMadeAreFoundAndGo(place: Int) throws {
+            let group = try GroupFixture(Self.layouts[place]())
+            // No text, and together longer than a path may be.
+            let name = [0xff] + [UInt8](repeating: UInt8(ascii: "n"), count: 59)
+            let process = try ScriptProcess("sleep 1000")
+            for directory in group.manager.directories {
+                var here = try File.open(directory, O_RDONLY | O_DIRECTORY)
+                for level in 1...100 {
+                    try systemCall("mkdirat") { ByteName.with(name) { mkdirat(here.raw, $0, 0o755) } }
+                    here = try ByteName.openEntry(name, of: here.raw, O_RDONLY | O_DIRECTORY)
+                    guard level == 2 else { continue }
+                    let members = try ByteName.openEntry(Array("cgroup.procs".utf8), of: here.raw, O_WRONLY)
+                    // A new cpuset of v1 has no processors and takes nobody.
+                    try? Descriptor.writeAll(members.raw, Array("\(process.child.pid)".utf8))
+                }
+            }
+            #expect(try group.manager.processes().contains(process.child.pid))
+            let error = #expect(throws: CgroupError.self) { try group.manager.delete(timeoutMilliseconds: 20) }
+            #expect(error.map { "\($0)".contains(String(process.child.pid)) } == true)
+            try process.child.signal(SIGKILL)
+            try group.manager.delete()
+            #expect(!group.manager.exists())
+        }
+
         @Test func whatWasMadeIsRemovedWhenAHierarchyCannotBeWritten() throws {
             let good = try #require(try GroupFixture.host().hierarchies.first)
             let broken = CgroupHierarchy(mountPoint: "/proc/sys", version: .v2, controllers: [])

@@ -57,6 +57,10 @@ private let time = Timestamp(nanoseconds: 1_700_000_000_000_000_001)
             try JSONCoding.decode(ShimRequest.self, from: Array(#"{"op":"teleport"}"#.utf8))
         }
         #expect(error?.description == "$.op: this shim has no operation \"teleport\"")
+        let control = #expect(throws: JSONError.self) {
+            try JSONCoding.decode(ShimRequest.self, from: Array("{\"op\":\"\u{7f}\"}".utf8))
+        }
+        #expect(control?.description == #"$.op: this shim has no operation "\u007f""#)
         let request = try JSONCoding.decode(
             ShimRequest.self, from: Array(#"{"op":"delete","container":"c","later":[1]}"#.utf8))
         #expect(request == .delete(container: "c", force: false))

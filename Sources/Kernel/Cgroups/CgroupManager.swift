@@ -19,7 +19,7 @@ package struct CgroupManager: Sendable, Equatable {
         func refuse(_ reason: String) -> CgroupError {
             CgroupError(.invalidPath, "path '\(path)'", reason, hint: "name a group such as /martlet/name")
         }
-        guard path.utf8.first == UInt8(ascii: "/") else { throw refuse("is not absolute") }
+        guard path.isAbsolutePath else { throw refuse("is not absolute") }
         guard path.utf8.count <= 2048 else { throw refuse("is longer than 2048 bytes") }
         let components = path.pathComponents
         guard !components.isEmpty else { throw refuse("is the root group, which belongs to the host") }
@@ -171,7 +171,7 @@ package struct CgroupManager: Sendable, Equatable {
     /// - Throws: `CgroupError` of kind `busy` naming the directory and its processes when the time is over.
     package func delete(timeoutMilliseconds: Int = 5000) throws(CgroupError) {
         let deadline = Deadline(milliseconds: timeoutMilliseconds)
-        for directory in directories { try Self.remove(ControlDirectory(directory), deadline, depth: 0) }
+        for directory in directories { try Self.remove(ControlDirectory(directory), deadline) }
     }
 }
 
@@ -191,21 +191,19 @@ extension CgroupManager {
         processes.prefix(8).map { String($0) }.joined(separator: ", ") + (processes.count > 8 ? ", …" : "")
     }
 
-    /// The levels of nested groups that are looked into. A container can nest deeper only to hurt itself.
-    static let maximumDepth = 64
-
     private static func collect(
-        _ directory: ControlDirectory, recursive: Bool, into found: inout Set<pid_t>, depth: Int = 0
+        _ directory: ControlDirectory, recursive: Bool, into found: inout Set<pid_t>
     ) throws(CgroupError) {
-        do throws(CgroupError) {
-            found.formUnion(try directory.processes())
-        } catch {
+        found.formUnion(try directory.processes())
+        guard recursive else { return }
+        do throws(KernelError) {
             // A sub-group may go while we look; a threaded one has no cgroup.procs: its root lists them.
-            guard depth > 0 && [ENOENT, ENODEV, EOPNOTSUPP].contains(error.errno) else { throw error }
-        }
-        guard recursive && depth < maximumDepth else { return }
-        for name in directory.children() {
-            try collect(directory.child(name), recursive: true, into: &found, depth: depth + 1)
+            try GroupTree.forEach(below: directory.path) { name, parent in
+                found.formUnion(
+                    ControlDirectory.processes(GroupTree.read("cgroup.procs", of: name, in: parent) ?? ""))
+            }
+        } catch {
+            throw CgroupError(.refused, directory.path, "its groups cannot be looked at", errno: error.errno)
         }
     }
 
@@ -296,16 +294,14 @@ extension CgroupManager {
             let group = String(line.dropFirst(3))
             let shown = home.root == "/" ? "" : home.root
             let own = shown + home.base + path
-            let inside = group == own || group.hasPrefix(own + "/")
+            let inside = group == own || group.isPath(inside: own)
             guard inside, !group.pathComponents.contains("..") else { return nil }
-            return home.mountPoint + group.dropFirst(shown.count)
+            return home.mountPoint + String(decoding: group.utf8.dropFirst(shown.utf8.count), as: UTF8.self)
         }
         return nil
     }
 
-    private static func remove(
-        _ directory: ControlDirectory, _ deadline: Deadline, depth: Int
-    ) throws(CgroupError) {
+    private static func remove(_ directory: ControlDirectory, _ deadline: Deadline) throws(CgroupError) {
         var wait = 1
         while true {
             if rmdir(directory.path) == 0 { return }
@@ -314,14 +310,21 @@ extension CgroupManager {
             guard number == EBUSY || number == ENOTEMPTY else {
                 throw CgroupError(.refused, directory.path, "cannot be removed", errno: number)
             }
-            let children = directory.children()
-            if depth < maximumDepth {
-                for name in children { try remove(directory.child(name), deadline, depth: depth + 1) }
+            var hadGroups = false
+            do throws(KernelError) {
+                try GroupTree.forEach(below: directory.path) { name, parent in
+                    hadGroups = true
+                    // One that is still busy is tried again with the whole.
+                    _ = ByteName.with(name) { unlinkat(parent, $0, AT_REMOVEDIR) }
+                }
+            } catch {
+                throw CgroupError(.refused, directory.path, "its groups cannot be looked at", errno: error.errno)
             }
-            if !children.isEmpty && rmdir(directory.path) == 0 { return }
+            if hadGroups && rmdir(directory.path) == 0 { return }
             guard !deadline.hasPassed else {
-                let left = (try? directory.processes()) ?? []
-                let reason = left.isEmpty ? "is still busy" : "still has processes: \(list(left))"
+                var left: Set<pid_t> = []
+                try? collect(directory, recursive: true, into: &left)
+                let reason = left.isEmpty ? "is still busy" : "still has processes: \(list(left.sorted()))"
                 throw CgroupError(.busy, directory.path, reason, errno: number, hint: "kill them, then delete again")
             }
             deadline.pause(wait)

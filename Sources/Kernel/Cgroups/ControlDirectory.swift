@@ -66,7 +66,10 @@ struct ControlDirectory: Sendable {
 
     /// A file of `key value` lines.
     func table(_ file: String) -> [String: UInt64] {
-        guard let text = readIfPresent(file) else { return [:] }
+        readIfPresent(file).map { Self.table($0) } ?? [:]
+    }
+
+    static func table(_ text: String) -> [String: UInt64] {
         var result: [String: UInt64] = [:]
         for line in text.split(separator: "\n") {
             let fields = line.split(separator: " ", maxSplits: 1)
@@ -77,7 +80,11 @@ struct ControlDirectory: Sendable {
 
     /// The processes listed directly in this group. Ones of foreign pid namespaces (0) are left out.
     func processes() throws(CgroupError) -> [pid_t] {
-        try read("cgroup.procs").split(separator: "\n").compactMap { pid_t($0) }.filter { $0 > 0 }
+        Self.processes(try read("cgroup.procs"))
+    }
+
+    static func processes(_ text: String) -> [pid_t] {
+        text.split(separator: "\n").compactMap { pid_t($0) }.filter { $0 > 0 }
     }
 
     /// The names of the sub-groups; none when the group is gone.

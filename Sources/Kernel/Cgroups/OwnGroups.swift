@@ -15,7 +15,7 @@ extension CgroupLayout {
                 continue
             }
             let root = hierarchy.root == "/" ? "" : hierarchy.root
-            guard own == root || own.hasPrefix(root + "/"), !own.pathComponents.contains("..") else {
+            guard own == root || own.isPath(inside: root), !own.pathComponents.contains("..") else {
                 throw CgroupError(
                     .invalidPath, hierarchy.mountPoint, "does not show the group \(own) that this process is in",
                     hint: "use an absolute cgroup path")

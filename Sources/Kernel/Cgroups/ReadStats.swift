@@ -30,14 +30,16 @@ extension CgroupManager {
         guard let group = group(.memory) else { return 0 }
         if group.isUnified { return group.directory.table("memory.events")["oom_kill"] ?? 0 }
         _ = try group.directory.read("memory.oom_control")
-        return Self.oldOOMKills(group.directory, depth: 0)
+        return Self.oldOOMKills(group.directory)
     }
 
     /// v1 counts in each group for itself.
-    private static func oldOOMKills(_ directory: ControlDirectory, depth: Int) -> UInt64 {
+    private static func oldOOMKills(_ directory: ControlDirectory) -> UInt64 {
         var sum = directory.table("memory.oom_control")["oom_kill"] ?? 0
-        guard depth < maximumDepth else { return sum }
-        for name in directory.children() { sum &+= oldOOMKills(directory.child(name), depth: depth + 1) }
+        try? GroupTree.forEach(below: directory.path) { name, parent in
+            let text = GroupTree.read("memory.oom_control", of: name, in: parent) ?? ""
+            sum &+= ControlDirectory.table(text)["oom_kill"] ?? 0
+        }
         return sum
     }
 
@@ -108,7 +110,7 @@ extension CgroupManager {
             // Where memory and swap together have the same limit, that one is met first.
             memory.failures =
                 (directory.number("memory.failcnt") ?? 0) &+ (directory.number("memory.memsw.failcnt") ?? 0)
-            memory.oomKills = Self.oldOOMKills(directory, depth: 0)
+            memory.oomKills = Self.oldOOMKills(directory)
         }
         memory.workingSet = memory.usage > inactive ? memory.usage - inactive : 0
         return memory

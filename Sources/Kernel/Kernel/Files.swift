@@ -63,7 +63,7 @@ package enum File {
 
     /// Makes the directory entry of `path` durable.
     package static func syncDirectory(of path: String) throws(KernelError) {
-        let parent = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
+        let parent = String(path[..<(path.lastSlash ?? path.startIndex)])
         let directory = try open(parent.isEmpty ? "/" : parent, O_RDONLY | O_DIRECTORY)
         try systemCall("fsync", parent) { fsync(directory.raw) }
     }
@@ -72,7 +72,7 @@ package enum File {
     package static func makeDirectories(_ path: String, mode: mode_t = 0o700) throws(KernelError) {
         if mkdir(path, mode) == 0 || errno == EEXIST { return }
         let number = errno
-        guard number == ENOENT, let slash = path.lastIndex(of: "/"), slash != path.startIndex else {
+        guard number == ENOENT, let slash = path.lastSlash, slash != path.startIndex else {
             throw KernelError("mkdir", path, errno: number)
         }
         try makeDirectories(String(path[..<slash]), mode: mode)

@@ -128,8 +128,8 @@ package enum UnixSocket {
     private static func withShortPath(
         _ path: String, _ body: (String) throws(KernelError) -> Void
     ) throws(KernelError) {
-        guard path.utf8.count > 107, let slash = path.lastIndex(of: "/") else { return try body(path) }
+        guard path.utf8.count > 107, let slash = path.lastSlash else { return try body(path) }
         let directory = try File.open(String(path[...slash]), Int32(CK_O_PATH) | O_DIRECTORY)
-        try body("/proc/self/fd/\(directory.raw)/\(path[path.index(after: slash)...])")
+        try body("/proc/self/fd/\(directory.raw)/\(path[path.utf8.index(after: slash)...])")
     }
 }

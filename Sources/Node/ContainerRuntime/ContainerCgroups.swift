@@ -21,12 +21,12 @@ struct CgroupRecord: Sendable, Equatable {
         }
         scope = nil
         let place = path.flatMap { $0.isEmpty ? nil : $0 } ?? "/martlet-\(id)"
-        guard place.hasPrefix("/") || !place.contains(":") else {
+        guard place.isAbsolutePath || !place.contains(":") else {
             throw RefusedField("linux.cgroupsPath", "'\(place)' is a path for systemd: call with --systemd-cgroup")
         }
         manager = try withContext("config.json: linux.cgroupsPath") {
             var layout = try CgroupLayout.detect()
-            guard !place.hasPrefix("/") else { return try CgroupManager(layout: layout, path: place) }
+            guard !place.isAbsolutePath else { return try CgroupManager(layout: layout, path: place) }
             layout = try layout.startingFromOwnGroups(try File.text("/proc/self/cgroup"))
             return try CgroupManager(layout: layout, path: "/" + place)
         }

@@ -310,9 +310,9 @@ private struct Cleanup {
 /// The file that `--pid-file` names: it appears with its content.
 enum PidFile {
     static func write(_ pid: pid_t, to path: String) throws {
-        let slash = path.lastIndex(of: "/")
+        let slash = path.lastSlash
         let directory = slash.map { String(path[...$0]) } ?? ""
-        let name = slash.map { String(path[path.index(after: $0)...]) } ?? path
+        let name = slash.map { String(path[path.utf8.index(after: $0)...]) } ?? path
         let temporary = "\(directory).\(name)"
         let file = try File.open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode: 0o666)
         try file.writeAll(Array(String(pid).utf8), subject: temporary)

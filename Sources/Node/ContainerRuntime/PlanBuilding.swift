@@ -68,7 +68,7 @@ extension ContainerPlan {
 
     /// The host path of the root filesystem; the bundle belongs to the caller, so it is an ordinary path.
     private static func resolveRoot(_ path: String, bundle: String) throws -> String {
-        let joined = path.hasPrefix("/") ? path : "\(bundle)/\(path)"
+        let joined = path.isAbsolutePath ? path : "\(bundle)/\(path)"
         guard let resolved = realpath(joined, nil) else {
             throw KernelError("config.json: root.path:", joined, errno: errno)
         }
@@ -118,7 +118,7 @@ extension ContainerPlan {
     /// The path inside the root of a host path that begins with the root's; nil for another.
     func placeInRoot(_ path: String) -> String? {
         // With dots it may be a place beside the root.
-        guard path.utf8.starts(with: (rootfs + "/").utf8), !path.pathComponents.contains("..") else { return nil }
+        guard path.isPath(inside: rootfs), !path.pathComponents.contains("..") else { return nil }
         return String(Substring(path.utf8.dropFirst(rootfs.utf8.count)))
     }
 
@@ -179,7 +179,7 @@ extension MountPlan {
             guard !source.isEmpty || options.remount else {
                 throw RefusedField("\(path).source", "a bind mount needs one")
             }
-            kind = .bind(source: source.hasPrefix("/") ? source : "\(bundle)/\(source)")
+            kind = .bind(source: source.isAbsolutePath ? source : "\(bundle)/\(source)")
             if let unknown = options.data.first {
                 throw RefusedField("\(path).options", "'\(unknown)' is no option of a bind mount")
             }

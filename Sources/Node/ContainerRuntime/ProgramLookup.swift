@@ -9,7 +9,7 @@ enum ProgramLookup {
     /// - Throws: `RuntimeError` in the words that engines look for to tell 127 (not found) from 126 (not executable).
     static func candidates(_ name: String, environment: [String], directory: String) throws -> [String] {
         if name.utf8.contains(UInt8(ascii: "/")) {
-            let path = name.hasPrefix("/") ? name : "\(directory)/\(name)"
+            let path = name.isAbsolutePath ? name : "\(directory)/\(name)"
             var info = stat()
             guard stat(path, &info) == 0 else {
                 throw RuntimeError("exec: \"\(name)\": stat \(path): \(String(errno: errno).lowercased())")
@@ -19,7 +19,7 @@ enum ProgramLookup {
         }
         let search = environment.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) }
         var found: [String] = []
-        for part in (search ?? defaultSearch).split(separator: ":") where part.hasPrefix("/") {
+        for part in (search ?? defaultSearch).split(separator: ":") where part.isAbsolutePath {
             let path = "\(part)/\(name)"
             var info = stat()
             if stat(path, &info) == 0, isExecutable(info) { found.append(path) }
@@ -45,7 +45,7 @@ enum ProgramLookup {
         while !line.isEmpty {
             let end = line.firstIndex(of: UInt8(ascii: "\n")) ?? line.endIndex
             if let home = home(line[..<end], of: wanted) {
-                return home.utf8.first == UInt8(ascii: "/") && !home.utf8.contains(0) ? home : "/"
+                return home.isAbsolutePath && !home.utf8.contains(0) ? home : "/"
             }
             line = line[end...].dropFirst()
         }

@@ -41,7 +41,7 @@ struct RootFilesystem: ~Copyable {
 
     private static func makeParentPrivate(of path: String) throws {
         let parents = try MountInfo.read().filter { entry in
-            entry.mountPoint == "/" || path == entry.mountPoint || path.hasPrefix(entry.mountPoint + "/")
+            entry.mountPoint == "/" || path == entry.mountPoint || path.isPath(inside: entry.mountPoint)
         }
         guard let parent = parents.max(by: { $0.mountPoint.utf8.count < $1.mountPoint.utf8.count }) else { return }
         try Mounts.setPropagation(.private, at: parent.mountPoint, recursive: false)

@@ -10,7 +10,7 @@ extension RootFilesystem {
     /// through which the host could be changed, are taken away first.
     func moveToRoot() throws {
         let rootfs = plan.rootfs
-        func isOurs(_ place: String) -> Bool { place == rootfs || place.hasPrefix(rootfs + "/") }
+        func isOurs(_ place: String) -> Bool { place == rootfs || place.isPath(inside: rootfs) }
         // A root that is shared may have left the host's mounts peers of these: what is unmounted here must stay there.
         for entry in try MountInfo.read() where !isOurs(entry.mountPoint) {
             do throws(KernelError) {

@@ -25,7 +25,7 @@ struct Rootless {
     /// Root of a user namespace is a user too (podman without root calls runtimes so), unless it is somebody who is
     /// called root.
     static var stateRoot: String {
-        guard let given = getenv("XDG_RUNTIME_DIR").map({ String(cString: $0) }), given.hasPrefix("/") else {
+        guard let given = getenv("XDG_RUNTIME_DIR").map({ String(cString: $0) }), given.isAbsolutePath else {
             return RuntimeProgram.defaultRoot
         }
         if geteuid() == 0 {

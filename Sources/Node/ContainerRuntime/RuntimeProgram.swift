@@ -80,10 +80,10 @@ package enum RuntimeProgram {
     /// The directory of `--root`; the host's own root is none.
     private static func stateRoot(_ global: Arguments) throws -> String {
         guard let root = global.value("root") else { return Rootless.stateRoot }
-        guard !root.isEmpty, root.contains(where: { $0 != "/" }) else {
+        guard !root.isEmpty, !root.pathComponents.isEmpty else {
             throw UsageError("--root: '\(root)' is no directory for the state of containers")
         }
-        if root.hasPrefix("/") { return root }
+        if root.isAbsolutePath { return root }
         var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
         guard let here = getcwd(&buffer, buffer.count) else { throw KernelError("getcwd", errno: errno) }
         return "\(String(cString: here))/\(root)"

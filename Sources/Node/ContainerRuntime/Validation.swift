@@ -55,7 +55,7 @@ struct Validation {
         guard let program = process.args.first, !program.isEmpty else {
             throw RefusedField("\(path).args", "names no program")
         }
-        guard process.cwd.hasPrefix("/") else {
+        guard process.cwd.isAbsolutePath else {
             throw RefusedField("\(path).cwd", "'\(process.cwd)' is not an absolute path")
         }
         for (index, entry) in process.env.enumerated() {
@@ -87,7 +87,7 @@ struct Validation {
             guard !linux.namespaces[..<index].contains(where: { $0.type == namespace.type }) else {
                 throw RefusedField(path, "the \(namespace.type.rawValue) namespace is given twice")
             }
-            if let joined = namespace.path, !joined.hasPrefix("/") {
+            if let joined = namespace.path, !joined.isAbsolutePath {
                 throw RefusedField("\(path).path", "'\(joined)' is not an absolute path")
             }
         }
@@ -137,12 +137,12 @@ struct Validation {
 
     private func checkPaths(_ linux: LinuxSpec) throws {
         for (name, paths) in [("maskedPaths", linux.maskedPaths), ("readonlyPaths", linux.readonlyPaths)] {
-            for (index, path) in paths.enumerated() where !path.hasPrefix("/") {
+            for (index, path) in paths.enumerated() where !path.isAbsolutePath {
                 throw RefusedField("linux.\(name)[\(index)]", "'\(path)' is not an absolute path")
             }
         }
         for (index, device) in linux.devices.enumerated() {
-            guard device.path.hasPrefix("/"), device.path.pathComponents.last.map({ $0 != ".." }) ?? false else {
+            guard device.path.isAbsolutePath, device.path.pathComponents.last.map({ $0 != ".." }) ?? false else {
                 throw RefusedField("linux.devices[\(index)].path", "'\(device.path)' is not an absolute path of a file")
             }
             if let mode = device.fileMode, mode & ~0o170000 > 0o7777 {

@@ -68,8 +68,8 @@ package struct ContainerFiles: Sendable {
             var info = statvfs()
             try systemCall("fstatvfs", path) { fstatvfs(found.raw, &info) }
             let (top, whole) = (try Self.kernelPath(of: root.raw), try Self.kernelPath(of: found.raw))
-            let isBelow = top != "/" && (whole == top || whole.hasPrefix(top + "/"))
-            let inside = isBelow ? String(whole.dropFirst(top.count)) : whole
+            let isBelow = top != "/" && (whole == top || whole.isPath(inside: top))
+            let inside = isBelow ? String(decoding: whole.utf8.dropFirst(top.utf8.count), as: UTF8.self) : whole
             return (inside.isEmpty ? "/" : inside, info.f_flag & 1 /* ST_RDONLY */ != 0)
         }
     }
@@ -203,7 +203,7 @@ extension ContainerFiles {
     /// A slash or `/.` at the end asks for the directory that a link leads to.
     private func open(_ path: String, in root: Int32) throws -> OwnedFD {
         let place = try Self.entryPath(path, limits: limits)
-        let follows = path.hasSuffix("/") || path.hasSuffix("/.")
+        let follows = path.utf8.last == UInt8(ascii: "/") || path.utf8.reversed().starts(with: "./".utf8)
         let flags = Int32(CK_O_PATH) | (follows ? O_DIRECTORY : O_NOFOLLOW)
         do throws(KernelError) {
             return try ByteName.open(place.bytes, in: root, flags)

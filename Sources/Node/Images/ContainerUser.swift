@@ -165,7 +165,7 @@ private struct UserDatabase {
                     .invalidArchive, "the container's /etc/passwd has no valid numbers for '\(printable(fields[0]))'")
             }
             let home = fields.count > 5 ? String(decoding: fields[5], as: UTF8.self) : ""
-            let isUsable = home.hasPrefix("/") && home.utf8.count <= 4095 && !home.utf8.contains(0)
+            let isUsable = home.isAbsolutePath && home.utf8.count <= 4095 && !home.utf8.contains(0)
             found = Account(
                 name: String(decoding: fields[0], as: UTF8.self), uid: uid, gid: gid, home: isUsable ? home : "/")
             return true

@@ -69,8 +69,8 @@ struct LogFile: Sendable {
 
     /// The highest number of a rotated file; 0 when there is none.
     private static func lastRotation(of path: String) throws(KernelError) -> Int {
-        guard let slash = path.lastIndex(of: "/") else { return 0 }
-        let prefix = String(path[path.index(after: slash)...]) + "."
+        guard let slash = path.lastSlash else { return 0 }
+        let prefix = String(path[path.utf8.index(after: slash)...]) + "."
         let names: [String]
         do throws(KernelError) {
             names = try File.list(String(path[..<slash]))

@@ -13,7 +13,7 @@ final class LogWatch: Sendable {
     private let ticket: WatchedDirectories.Ticket
 
     init(_ path: String) throws(KernelError) {
-        let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+        let directory = path.lastSlash.map { String(path[..<$0]) } ?? "."
         signal = SharedFD(
             OwnedFD(adopting: try systemCall("eventfd") { eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK)) }))
         hub = try WatchedDirectories.shared()

@@ -87,17 +87,19 @@ extension Shim {
 extension ShimCreate {
     /// Why this request makes no sense, or nil.
     var refusal: String? {
-        guard isContainerID(container, limit: 128) else { return "\"\(container.prefix(128))\" is no container id" }
+        guard isContainerID(container, limit: 128) else {
+            return "\(JSONPathElement.quoted(container)) is no container id"
+        }
         guard start > 0 else { return "start number \(start) of container \(container) is not above 0" }
         for (name, path) in [("bundle", bundle), ("logPath", logPath ?? "/"), ("exitPath", exitPath)] {
-            guard path.hasPrefix("/"), !path.utf8.contains(0) else {
+            guard path.isAbsolutePath, !path.utf8.contains(0) else {
                 return "\(name) of container \(container) is not an absolute path"
             }
         }
         guard (logMaxBytes ?? 0) >= 0, (1...1000).contains(logMaxFiles ?? 1) else {
             return "logMaxBytes or logMaxFiles of container \(container) is out of range"
         }
-        guard cgroups.count <= 64, cgroups.allSatisfy({ $0.hasPrefix("/") && !$0.utf8.contains(0) }) else {
+        guard cgroups.count <= 64, cgroups.allSatisfy({ $0.isAbsolutePath && !$0.utf8.contains(0) }) else {
             return "cgroups of container \(container) are not absolute paths, 64 at most"
         }
         return nil
@@ -113,8 +115,10 @@ extension ShimCreate {
 extension ShimExec {
     /// Why this request makes no sense, or nil.
     var refusal: String? {
-        guard isContainerID(container, limit: 128) else { return "\"\(container.prefix(128))\" is no container id" }
-        guard isContainerID(execID, limit: 64) else { return "\"\(execID.prefix(64))\" is no exec id" }
+        guard isContainerID(container, limit: 128) else {
+            return "\(JSONPathElement.quoted(container)) is no container id"
+        }
+        guard isContainerID(execID, limit: 64) else { return "\(JSONPathElement.quoted(execID)) is no exec id" }
         guard process.objectValue != nil else { return "the process of exec \(execID) is not an object" }
         guard (1...86_400 * 365).contains(deadlineSeconds ?? 1) else {
             return "deadlineSeconds of exec \(execID) is out of range"

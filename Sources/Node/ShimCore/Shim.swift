@@ -29,7 +29,7 @@ final class Shim {
     /// Listens; `run` serves.
     init(_ options: ShimOptions) throws(KernelError) {
         self.options = options
-        directory = String(options.socket[..<(options.socket.lastIndex(of: "/") ?? options.socket.startIndex)])
+        directory = String(options.socket[..<(options.socket.lastSlash ?? options.socket.startIndex)])
         loop = try EventLoop()
         runtime = RuntimeProgram(
             path: options.runtime, root: options.runtimeRoot, directory: directory, loop: loop, reaper: reaper,

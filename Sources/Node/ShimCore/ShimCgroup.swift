@@ -1,5 +1,6 @@
 import Cgroups
 import Glibc
+import Kernel
 
 /// The cgroup in which the shims of a machine live, apart from their agent's: what happens to the agent's group does
 /// not happen to them.
@@ -9,7 +10,7 @@ enum ShimCgroup {
     /// - Parameter path: below each hierarchy's root, with or without a leading slash.
     static func enter(_ path: String) throws(CgroupError) {
         let group = try CgroupManager(
-            layout: CgroupLayout.detect(), path: path.hasPrefix("/") ? path : "/\(path)")
+            layout: CgroupLayout.detect(), path: path.isAbsolutePath ? path : "/\(path)")
         try group.create()
         try group.enter()
     }

@@ -26,7 +26,7 @@ extension VolumeStore {
     ///
     /// - Throws: `VolumeError`: invalidArgument, notFound, refused, system.
     package func openBindSource(_ path: String) throws -> BindSource {
-        guard path.hasPrefix("/"), path.utf8.count <= 4095, !path.utf8.contains(0) else {
+        guard path.isAbsolutePath, path.utf8.count <= 4095, !path.utf8.contains(0) else {
             throw VolumeError(
                 .invalidArgument,
                 "the bind source '\(ByteName.text(path.utf8))' must be an absolute path of at most 4,095 bytes")
@@ -83,13 +83,13 @@ extension VolumeStore {
             own.append((UInt64(info.st_dev), UInt64(info.st_ino)))
             let opened = try File.open(directory, Int32(CK_O_PATH))
             let real = try Self.resolvedPath(opened.raw)
-            if resolved == real || resolved.hasPrefix(real + "/") { throw refusal }
+            if resolved == real || resolved.isPath(inside: real) { throw refusal }
         }
         var current: SharedFD
         if isDirectory {
             current = SharedFD(OwnedFD(adopting: try systemCall("dup") { ck_fcntl(descriptor, F_DUPFD_CLOEXEC, 3) }))
         } else {
-            let above = resolved[..<(resolved.lastIndex(of: "/") ?? resolved.startIndex)]
+            let above = resolved[..<(resolved.lastSlash ?? resolved.startIndex)]
             current = SharedFD(try File.open(above.isEmpty ? "/" : String(above), Int32(CK_O_PATH) | O_DIRECTORY))
         }
         var before: (device: UInt64, inode: UInt64)?

@@ -24,7 +24,7 @@ package struct TmpfsMount: Sendable, Equatable, Codable {
     /// - Throws: `VolumeError`: invalidArgument, unsupported for another option.
     package init(parsing text: String) throws {
         let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-        guard let destination = parts.first, destination.hasPrefix("/"), destination.utf8.count <= 4095,
+        guard let destination = parts.first, destination.isAbsolutePath, destination.utf8.count <= 4095,
             !text.utf8.contains(0), !destination.pathComponents.contains(".."),
             destination.contains(where: { $0 != "/" })
         else {

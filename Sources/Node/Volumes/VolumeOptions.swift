@@ -50,7 +50,7 @@ package struct VolumeOptions: Sendable, Equatable {
                 throw VolumeError(
                     .invalidArgument, "a volume of the type '\(type)' needs 'bind' in its option o, and a device")
             }
-            guard device.hasPrefix("/") else {
+            guard device.isAbsolutePath else {
                 throw VolumeError(
                     .invalidArgument, "the volume's device '\(Self.shown(device))' is no absolute path of the node")
             }

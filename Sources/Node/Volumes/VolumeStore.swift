@@ -227,7 +227,7 @@ extension VolumeStore {
     /// - Throws: `VolumeError`: notFound, invalidArgument, system.
     package func open(_ name: String, subpath: String = "") throws -> OwnedFD {
         let path = try path(name)
-        guard subpath.utf8.count <= 4095, !subpath.utf8.contains(0), !subpath.hasPrefix("/") else {
+        guard subpath.utf8.count <= 4095, !subpath.utf8.contains(0), !subpath.isAbsolutePath else {
             throw VolumeError(
                 .invalidArgument, "a path in a volume is relative, without NUL and at most 4,095 bytes long")
         }

@@ -160,7 +160,9 @@ package struct HookSpec: OCIDocument {
         args = try reader.list("args")
         env = try reader.list("env")
         timeout = try reader.optionalInt64("timeout")
-        guard path.hasPrefix("/") else { throw reader.error(.type, "path", "must be an absolute path") }
+        guard path.utf8.first == UInt8(ascii: "/") else {
+            throw reader.error(.type, "path", "must be an absolute path")
+        }
         if let timeout, timeout <= 0 { throw reader.error(.type, "timeout", "must be greater than 0") }
     }
 

@@ -99,7 +99,9 @@ package struct ShimOptions: Sendable, Equatable {
         }
         func path(_ name: String) throws(ShimOptionsError) -> String {
             let value = try required(name)
-            guard value.hasPrefix("/") else { throw ShimOptionsError("\(name) \(value) is not an absolute path") }
+            guard value.utf8.first == UInt8(ascii: "/") else {
+                throw ShimOptionsError("\(name) \(value) is not an absolute path")
+            }
             return value
         }
         socket = try path("--socket")

@@ -189,7 +189,8 @@ extension ShimRequest: Codable {
         case "shutdown": self = .shutdown
         default:
             throw DecodingError.dataCorruptedError(
-                forKey: .op, in: fields, debugDescription: "this shim has no operation \"\(operation)\"")
+                forKey: .op, in: fields,
+                debugDescription: "this shim has no operation \(JSONPathElement.quoted(operation))")
         }
     }
 

@@ -89,7 +89,7 @@ extension PodExecutor {
         if info.isDirectory {
             try File.makeDirectories(place)
         } else {
-            try File.makeDirectories(String(place[..<(place.lastIndex(of: "/") ?? place.endIndex)]))
+            try File.makeDirectories(String(place[..<(place.lastSlash ?? place.endIndex)]))
             _ = try File.open(place, O_WRONLY | O_CREAT | O_NOFOLLOW)
         }
         try Mounts.attach(try Mounts.clone(of: source.raw, recursive: isRecursive, subject: subject), at: place)

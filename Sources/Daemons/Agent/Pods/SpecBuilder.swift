@@ -92,7 +92,7 @@ struct SpecBuilder: Sendable {
     var workingDirectory: String {
         let given = container.workingDirectory.isEmpty ? pod.image.workingDirectory : container.workingDirectory
         if given.isEmpty { return "/" }
-        return given.hasPrefix("/") ? given : "/" + given
+        return given.isAbsolutePath ? given : "/" + given
     }
 
     private func process(_ capabilities: CapabilitySet) throws(ExecutorFailure) -> ProcessSpec {

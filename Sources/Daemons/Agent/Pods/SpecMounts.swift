@@ -1,4 +1,5 @@
 import AgentCore
+import Kernel
 import Model
 import OCISpec
 import Wire
@@ -67,7 +68,7 @@ extension SpecBuilder {
             ])
     }
 
-    private static func depth(_ path: String) -> Int { path.split(separator: "/").count }
+    private static func depth(_ path: String) -> Int { path.pathComponents.count }
 
     private func userMounts() -> [MountSpec] {
         var mounts = pod.mounts.map { mount in

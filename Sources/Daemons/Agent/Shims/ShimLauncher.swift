@@ -39,7 +39,7 @@ struct ShimLauncher: Sendable {
             spawn.newSession = true
             spawn.workingDirectory = "/"
             // The shim moves itself in the v1 hierarchies; in cgroup2 only being born there is quick.
-            let group = try CgroupManager(layout: .detect(), path: cgroup.hasPrefix("/") ? cgroup : "/\(cgroup)")
+            let group = try CgroupManager(layout: .detect(), path: cgroup.isAbsolutePath ? cgroup : "/\(cgroup)")
             try group.create()
             let unified = try SharedFD(optional: group.unifiedDescriptor())
             spawn.cgroup = unified?.raw ?? -1

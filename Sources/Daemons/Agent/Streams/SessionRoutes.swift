@@ -180,7 +180,7 @@ extension StreamPort {
         guard exec.environment.allSatisfy({ $0.contains("=") && !$0.hasPrefix("=") }) else {
             throw .badRequest("an environment entry is not of the form KEY=value")
         }
-        guard exec.workingDirectory.isEmpty || exec.workingDirectory.hasPrefix("/") else {
+        guard exec.workingDirectory.isEmpty || exec.workingDirectory.isAbsolutePath else {
             throw .badRequest("working directory '\(exec.workingDirectory)' is not an absolute path")
         }
     }

@@ -1,3 +1,4 @@
+import Kernel
 import OCISpec
 
 extension Validation {
@@ -17,7 +18,7 @@ extension Validation {
             throw RefusedField(
                 "linux.seccomp.listenerPath", "is missing: SCMP_ACT_NOTIFY needs a socket of who is to be asked")
         }
-        guard path.hasPrefix("/") else {
+        guard path.isAbsolutePath else {
             throw RefusedField("linux.seccomp.listenerPath", "'\(path)' is not an absolute path")
         }
         guard spec.hooks?.startContainer.isEmpty ?? true else {

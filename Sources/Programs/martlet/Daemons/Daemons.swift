@@ -18,8 +18,8 @@ struct Daemons: Sendable {
     var settings: ClusterSettings?
     /// Where the agent's master is; nil: on this machine.
     var master: String?
-    /// With which the agent joins.
-    var token: String?
+    /// The token with which the agent joins, or `@FILE`.
+    var join: String?
 
     func run(master: Bool, agent: Bool) async throws {
         let level = logLevel
@@ -32,7 +32,7 @@ struct Daemons: Sendable {
         try ProcessMemory.hide()
         // Before anything listens: what is missing is said at once.
         let agentConfiguration = agent ? try agentConfiguration() : nil
-        let manager = try ServiceManager()
+        let manager = ServiceManager(Logger(label: "martlet"))
         try await withThrowingTaskGroup(of: Void.self) { group in
             defer { group.cancelAll() }
             if master {
@@ -59,6 +59,17 @@ struct Daemons: Sendable {
         }
     }
 
+    /// A file of a token may be removed once the machine has joined; where it has not, the agent says what it needs.
+    private func token() throws -> String? {
+        guard let join, join.hasPrefix("@") else { return join }
+        let path = String(join.dropFirst())
+        guard File.exists(path) else {
+            Logger(label: "martlet.agent").warning("--join: \(path) is not there")
+            return nil
+        }
+        return try File.text(path, limit: 4096).split(whereSeparator: \.isWhitespace).first.map(String.init)
+    }
+
     /// Whether the daemons answer on their sockets. An agent need not have found its master: its pods start without.
     private static func serve(_ place: PlaceOptions, master: Bool, agent: Bool) async -> Bool {
         if master, (try? await ClusterAPI(host: "unix:\(place.socket)").version()) == nil { return false }
@@ -78,7 +89,7 @@ struct Daemons: Sendable {
     private func agentConfiguration() throws -> AgentConfiguration {
         var configuration = node.agentConfiguration(place)
         if let master { configuration.masterEndpoint = master }
-        configuration.joinToken = token
+        configuration.joinToken = try token()
         configuration.shimProgram = try SmallProgram.find("martlet-shim")
         configuration.runtimeProgram = try SmallProgram.find("martlet-runtime")
         configuration.overlayProgram = try SmallProgram.find("martlet-overlay")

@@ -67,7 +67,7 @@ struct AgentCommand: AsyncParsableCommand {
         if detach { return try await Background(role: .agent, place: place).start() }
         try place.claim(.agent)
         try await Daemons(
-            place: place, node: node, logLevel: logLevel, master: try masterAddress(), token: try token()
+            place: place, node: node, logLevel: logLevel, master: try masterAddress(), join: join
         ).run(master: false, agent: true)
     }
 }
@@ -83,12 +83,6 @@ extension AgentCommand {
         try File.makeDirectories(place.dataDir)
         try File.replace(path, with: Array("\(master)\n".utf8))
         return master
-    }
-
-    private func token() throws -> String? {
-        guard let join, join.hasPrefix("@") else { return join }
-        return try File.text(String(join.dropFirst()), limit: 4096).split(whereSeparator: \.isWhitespace).first.map(
-            String.init)
     }
 }
 
