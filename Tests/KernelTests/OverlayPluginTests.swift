@@ -74,6 +74,28 @@ struct OverlayProgram: Sendable {
 
 extension KernelSuite {
     @Suite(.serialized) struct OverlayPluginByHand {
+        @Test func `DEL detaches whatever became of the configuration, as long as it says where the leases are`()
+            async throws
+        {
+            try await PrivateMachine.run { machine in
+                let plugin = try OverlayProgram(machine)
+                let namespace = try machine.pin("one")
+                #expect(try plugin.call("ADD", "c1", in: namespace).isGood)
+                #expect(try plugin.leases() == ["10.9.0.2"])
+                let worse = try plugin.call("DEL", "c1", in: namespace) { configuration in
+                    configuration["bridge"] = "no/bridge"
+                    configuration["addresses"] = "gone"
+                    configuration["mtu"] = 1
+                    configuration["later"] = ["a": 1]
+                    configuration["prevResult"] = 3
+                }
+                #expect(worse.isGood, "\(worse.message)")
+                try plugin.expectNothing()
+                let blind = try plugin.call("DEL", "c1", in: namespace) { $0["dataDir"] = "leases" }
+                #expect(!blind.isGood && blind.message.contains("dataDir"), "\(blind.message)")
+            }
+        }
+
         @Test func `a bridge that somebody switched off is told by CHECK and STATUS, and switched on by ADD`()
             async throws
         {

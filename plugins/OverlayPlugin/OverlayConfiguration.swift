@@ -1,6 +1,7 @@
 import CNIPlugin
 import CNISpec
 import JSON
+import Kernel
 
 /// What `martlet-overlay` is told to do: its part of a network configuration, see plugins/README.md.
 struct OverlayConfiguration: Sendable {
@@ -62,11 +63,7 @@ struct OverlayConfiguration: Sendable {
             if isDefaultRoute, pool.gateway == nil {
                 throw pools[0].error(.missing, "gateway", "the default route needs one")
             }
-            let directory = try reader.string("dataDir")
-            guard directory.utf8.first == UInt8(ascii: "/") else {
-                throw reader.error(.type, "dataDir", "\(JSONPathElement.quoted(directory)) is no absolute path")
-            }
-            leases = AddressLeases(dataDirectory: directory, network: call.network)
+            leases = try Self.leases(reader, call.network)
             dns =
                 try reader.optionalObject("dns").map { member throws(JSONError) in try CNIResult.DNS(member) }
                 ?? .init()
@@ -86,6 +83,23 @@ struct OverlayConfiguration: Sendable {
 
     /// `CNI_ARGS` at DEL: the network namespace goes away right afterwards, and the device with it.
     static let endArgument = "MARTLET_END"
+
+    /// Where the network's addresses are kept, without a look at anything else.
+    static func leases(_ call: PluginCall) throws(CNIError) -> AddressLeases {
+        do throws(JSONError) {
+            return try leases(call.configuration, call.network)
+        } catch {
+            throw failure(error)
+        }
+    }
+
+    private static func leases(_ reader: JSONReader, _ network: String) throws(JSONError) -> AddressLeases {
+        let directory = try reader.string("dataDir")
+        guard directory.isAbsolutePath else {
+            throw reader.error(.type, "dataDir", "\(JSONPathElement.quoted(directory)) is no absolute path")
+        }
+        return AddressLeases(dataDirectory: directory, network: network)
+    }
 
     private static func failure(_ error: JSONError) -> CNIError {
         CNIError(code: CNIError.invalidConfiguration, message: error.description)

@@ -1,6 +1,7 @@
 import CNIPlugin
 import CNISpec
 import Glibc
+import JSON
 import Kernel
 import Netlink
 
@@ -56,25 +57,31 @@ package enum OverlayPlugin: Plugin {
         return result
     }
 
+    /// Needs of the configuration where the leases are, and no more: what was attached is detached whatever became of the rest.
     package static func delete(_ call: PluginCall) throws(CNIError) {
-        let configuration = try OverlayConfiguration(call)
-        let wiring = wiring(call, configuration)
+        let leases = try OverlayConfiguration.leases(call)
+        let attachment = PluginAttachment(containerID: call.containerID, interface: call.interface)
+        let hostEnd = OverlayNames.hostEnd(of: attachment, in: call.network)
         try CNIError.from(CNIError.refusedByKernel) { () throws(KernelError) in
             var host = try NetlinkSocket()
             if call.arguments[OverlayConfiguration.endArgument] == "1" {
-                try wiring.letGo(&host)
+                try PodWiring.letGo(hostEnd, &host)
             } else {
-                try wiring.remove(&host)
+                try PodWiring.remove(hostEnd, &host)
             }
         }
         failpoint("plugin.after_device")
-        try configuration.leases.giveBack(wiring.attachment, expected: address(call, configuration))
+        let previous = (try? call.configuration.optionalObject("prevResult")).flatMap { $0 }
+            .flatMap { try? CNIResult($0, version: nil) }
+        try leases.giveBack(attachment, expected: previous.flatMap { address(call, in: $0) })
     }
 
     package static func check(_ call: PluginCall) throws(CNIError) {
         let configuration = try OverlayConfiguration(call)
         let wiring = wiring(call, configuration)
-        guard let address = address(call, configuration) else {
+        guard let previous = configuration.previous, let address = address(call, in: previous),
+            configuration.pool.subnet.contains(address)
+        else {
             throw CNIError(
                 code: CNIError.invalidConfiguration,
                 message: "$.prevResult has no address of the container's device \(call.interface)")
@@ -125,12 +132,10 @@ package enum OverlayPlugin: Plugin {
     }
 
     /// The container's address as the result of ADD has it.
-    private static func address(_ call: PluginCall, _ configuration: OverlayConfiguration) -> IPAddress? {
-        guard let previous = configuration.previous else { return nil }
-        return previous.addresses.first { address in
+    private static func address(_ call: PluginCall, in previous: CNIResult) -> IPAddress? {
+        previous.addresses.first { address in
             guard let index = address.interface else { return false }
             return previous.interfaces[index].name == call.interface && previous.interfaces[index].sandbox != nil
-                && configuration.pool.subnet.contains(address.address.address)
         }?.address.address
     }
 }

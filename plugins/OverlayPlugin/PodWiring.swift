@@ -51,7 +51,7 @@ struct PodWiring {
                 guard !old.isUp, old.master == 0 else {
                     throw taken("the container is attached already, by \(hostEnd)")
                 }
-                try remove(&host)
+                try Self.remove(hostEnd, &host)
             }
             do throws(KernelError) {
                 try makeHostEnd(pair, address, &host)
@@ -145,13 +145,13 @@ struct PodWiring {
     // MARK: The end
 
     /// Deletes both ends.
-    func remove(_ host: inout NetlinkSocket) throws(KernelError) {
+    static func remove(_ hostEnd: String, _ host: inout NetlinkSocket) throws(KernelError) {
         try host.send(Link.deletion(of: hostEnd))
     }
 
     /// Takes the device off the bridge, down, and leaves its deletion to the end of the namespace: to delete it here
     /// waits 10 to 50 ms for the kernel.
-    func letGo(_ host: inout NetlinkSocket) throws(KernelError) {
+    static func letGo(_ hostEnd: String, _ host: inout NetlinkSocket) throws(KernelError) {
         var change = LinkChange()
         change.isUp = false
         change.master = 0
