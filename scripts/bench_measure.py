@@ -42,9 +42,10 @@ def until(what, condition, seconds=120, every=0.02):
 
 def in_memory(path):
     """A directory in memory, as /run is on the machines that these programs are for: what they keep there unless told otherwise."""
-    os.makedirs(path)
-    run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", path)
-    atexit.register(run, "umount", "--lazy", path, check=False)
+    if not os.path.ismount(path):
+        os.makedirs(path)
+        run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", path)
+        atexit.register(run, "umount", "--lazy", path, check=False)
     return path
 
 
