@@ -33,7 +33,9 @@ class Docker:
     """A dockerd of our own, and its command line. containerd is started by dockerd itself."""
 
     def __init__(self, name="docker", enter=(), bridge="10.222.0.1/16"):
-        self.data, self.state, self.socket, self.parent = f"{WORK}/{name}", in_memory(f"{WORK}/{name}-run"), f"{WORK}/{name}.sock", f"martlet-bench-{name}"
+        # A machine's mounts are its own.
+        state = f"{WORK}/{name}-run" if enter else in_memory(f"{WORK}/{name}-run")
+        self.data, self.state, self.socket, self.parent = f"{WORK}/{name}", state, f"{WORK}/{name}.sock", f"martlet-bench-{name}"
         self.log = open(f"{WORK}/{name}.log", "w")
         self.daemon = beginning(*enter, "dockerd", "--data-root", self.data, "--exec-root", self.state, "-H", f"unix://{self.socket}",
                                 "-p", f"{WORK}/{name}.pid", "--storage-driver", "overlay2", "--bip", bridge,

@@ -59,12 +59,12 @@ def interval(values, rounds=2000):
 PAUSE = 0.03
 
 
-def pairs(title, ours, theirs, peer, count=30, budget=None, why="", size=None):
+def pairs(title, ours, theirs, peer, count=30, budget=None, why="", size=None, pause=PAUSE):
     """Runs A B A B …; `ours` and `theirs` are commands or functions that return milliseconds.
 
-    `size` is what both transfer in bytes: rates are printed as well then. Returns our median."""
+    `size` is what both transfer in bytes: rates are printed as well then. `pause` seconds lie before each. Returns our median."""
     def measure(what):
-        time.sleep(PAUSE)
+        time.sleep(pause)
         return what() if callable(what) else timed(what)
 
     count = int(COUNT or count)

@@ -144,7 +144,7 @@ def measure():
 
 def runtimes():
     in_memory(f"{WORK}/state")
-    pairs("runtime run as the host is", lambda: Runtime(OURS).run(bundle()), lambda: Runtime("runc").run(bundle()), "runc",
+    pairs("runtime run as the host is", lambda: Runtime(OURS).run(bundle()), lambda: Runtime("runc").run(bundle()), "runc", pause=0,
           why="four fifths of ours is the kernel: page faults of exec and exit, path lookups, mounts, cgroup files")
     sys.stdout.flush()
     child = os.fork()

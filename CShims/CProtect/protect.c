@@ -27,7 +27,7 @@ __asm__(
     "    mov %rbx, %rsp\n"
     "    jmp _start\n");
 
-static long call(long number, long a, long b, long c, long d, long e)
+__attribute__((always_inline, no_stack_protector)) static inline long call(long number, long a, long b, long c, long d, long e)
 {
     long result;
     register long r10 __asm__("r10") = d;
@@ -39,7 +39,7 @@ static long call(long number, long a, long b, long c, long d, long e)
     return result;
 }
 
-static int same(const char *a, const char *b)
+__attribute__((always_inline, no_stack_protector)) static inline int same(const char *a, const char *b)
 {
     while (*a && *a == *b) a++, b++;
     return *a == *b;
@@ -66,8 +66,13 @@ __attribute__((used, visibility("hidden"), no_stack_protector)) void martlet_run
     call(__NR_close, file, 0, 0, 0, 0);
 }
 
-#else
+#elif defined(__aarch64__)
 
-__asm__(".globl martlet_runtime_start\n.set martlet_runtime_start, _start\n");
+// SelfProtection.swift does it alone.
+__asm__(
+    ".globl martlet_runtime_start\n"
+    ".type martlet_runtime_start, %function\n"
+    "martlet_runtime_start:\n"
+    "    b _start\n");
 
 #endif

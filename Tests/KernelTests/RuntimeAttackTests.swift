@@ -20,6 +20,24 @@ extension KernelSuite {
             return hash
         }
 
+        /// Its late half, in Swift, would hide that the early one is lost.
+        @Test func `the program begins with its protection`() throws {
+            let program = try File.read(try RuntimeFixture.program("martlet-runtime"), limit: 512 << 20)
+            func number(_ offset: UInt64, _ size: Int = 8) -> UInt64 {
+                program[Int(offset)..<Int(offset) + size].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+            }
+            // elf(5): e_entry, e_shoff and e_shnum; sh_type, sh_offset, sh_size and sh_link; st_name and st_value.
+            let sections = (0..<number(60, 2)).map { number(40) + $0 * 64 }
+            let symbols = try #require(sections.first { number($0 + 4, 4) == 2 }, "it is stripped")
+            let names = number(sections[Int(number(symbols + 40, 4))] + 24)
+            let entries = (0..<number(symbols + 32) / 24).map { number(symbols + 24) + $0 * 24 }
+                .filter { number($0 + 8) == number(24) }
+            let beginning = entries.map { entry in
+                String(decoding: program[Int(names + number(entry, 4))...].prefix { $0 != 0 }, as: UTF8.self)
+            }
+            #expect(beginning.contains("martlet_runtime_start"), "\(beginning)")
+        }
+
         @Test func `the runtime's own program cannot be written (CVE-2019-5736)`() throws {
             let fixture = try RuntimeFixture()
             let program = try RuntimeFixture.program("martlet-runtime")

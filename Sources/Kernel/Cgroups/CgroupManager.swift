@@ -197,10 +197,10 @@ extension CgroupManager {
         found.formUnion(try directory.processes())
         guard recursive else { return }
         do throws(KernelError) {
-            // A sub-group may go while we look; a threaded one has no cgroup.procs: its root lists them.
-            try GroupTree.forEach(below: directory.path) { name, parent in
-                found.formUnion(
-                    ControlDirectory.processes(GroupTree.read("cgroup.procs", of: name, in: parent) ?? ""))
+            // The root of threaded groups lists the processes of those.
+            try GroupTree.forEach(below: directory.path) { name, parent throws(KernelError) in
+                guard let list = try GroupTree.read("cgroup.procs", of: name, in: parent) else { return }
+                found.formUnion(ControlDirectory.processes(list))
             }
         } catch {
             throw CgroupError(.refused, directory.path, "its groups cannot be looked at", errno: error.errno)
@@ -311,16 +311,21 @@ extension CgroupManager {
                 throw CgroupError(.refused, directory.path, "cannot be removed", errno: number)
             }
             var hadGroups = false
+            var refusal: Int32?
             do throws(KernelError) {
                 try GroupTree.forEach(below: directory.path) { name, parent in
                     hadGroups = true
+                    guard ByteName.with(name, { unlinkat(parent, $0, AT_REMOVEDIR) }) != 0 else { return }
                     // One that is still busy is tried again with the whole.
-                    _ = ByteName.with(name) { unlinkat(parent, $0, AT_REMOVEDIR) }
+                    if ![EBUSY, ENOTEMPTY, ENOENT].contains(errno) { refusal = refusal ?? errno }
                 }
             } catch {
                 throw CgroupError(.refused, directory.path, "its groups cannot be looked at", errno: error.errno)
             }
             if hadGroups && rmdir(directory.path) == 0 { return }
+            if let refusal {
+                throw CgroupError(.refused, directory.path, "has a group that cannot be removed", errno: refusal)
+            }
             guard !deadline.hasPassed else {
                 var left: Set<pid_t> = []
                 try? collect(directory, recursive: true, into: &left)

@@ -8,9 +8,12 @@ import Kernel
 /// the kernel takes at once, so the walk goes from one open directory to the next and takes names as bytes.
 enum GroupTree {
     /// Calls `body` for every group below the one at `path`, the deeper ones first, with its name and the open directory
-    /// that it is in. Groups that go meanwhile are passed over; none is there when the one at `path` is gone.
+    /// that it is in. Groups that go meanwhile are passed over; none is there when the one at `path` is gone. What is below
+    /// a group that may not be opened is not looked at.
+    ///
+    /// - Throws: what `body` throws, but for ENOENT and ENODEV, which end the walk.
     static func forEach(
-        below path: String, _ body: (_ name: [UInt8], _ directory: Int32) -> Void
+        below path: String, _ body: (_ name: [UInt8], _ directory: Int32) throws(KernelError) -> Void
     ) throws(KernelError) {
         do throws(KernelError) {
             var here = try File.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
@@ -19,6 +22,7 @@ enum GroupTree {
             while !left.isEmpty {
                 if let name = left[left.count - 1].popLast() {
                     guard let below = try? ByteName.openEntry(name, of: here.raw, O_RDONLY | O_DIRECTORY) else {
+                        try body(name, here.raw)
                         continue
                     }
                     here = below
@@ -28,7 +32,7 @@ enum GroupTree {
                     left.removeLast()
                     guard let name = names.popLast() else { return }
                     here = try ByteName.openEntry([0x2e, 0x2e], of: here.raw, O_RDONLY | O_DIRECTORY)
-                    body(name, here.raw)
+                    try body(name, here.raw)
                 }
             }
         } catch {
@@ -36,13 +40,17 @@ enum GroupTree {
         }
     }
 
-    /// A control file of the group `name` in `directory`; nil when it is not there or cannot be read now.
-    static func read(_ file: String, of name: [UInt8], in directory: Int32) -> String? {
-        guard let group = try? ByteName.openEntry(name, of: directory, Int32(CK_O_PATH) | O_DIRECTORY),
-            let opened = try? ByteName.openEntry(Array(file.utf8), of: group.raw, O_RDONLY),
-            let bytes = try? Descriptor.readAll(opened.raw, limit: 4 << 20)
-        else { return nil }
-        return String(decoding: bytes, as: UTF8.self)
+    /// A control file of the group `name` in `directory`; nil when it is not there, or the group gone or a threaded one,
+    /// which does not have every file.
+    static func read(_ file: String, of name: [UInt8], in directory: Int32) throws(KernelError) -> String? {
+        do throws(KernelError) {
+            let group = try ByteName.openEntry(name, of: directory, Int32(CK_O_PATH) | O_DIRECTORY)
+            let opened = try ByteName.openEntry(Array(file.utf8), of: group.raw, O_RDONLY)
+            return String(decoding: try Descriptor.readAll(opened.raw, limit: 4 << 20), as: UTF8.self)
+        } catch {
+            guard [ENOENT, ENODEV, EOPNOTSUPP].contains(error.errno) else { throw error }
+            return nil
+        }
     }
 
     /// The names of the groups in an open directory.

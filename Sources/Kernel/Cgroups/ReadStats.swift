@@ -36,8 +36,8 @@ extension CgroupManager {
     /// v1 counts in each group for itself.
     private static func oldOOMKills(_ directory: ControlDirectory) -> UInt64 {
         var sum = directory.table("memory.oom_control")["oom_kill"] ?? 0
-        try? GroupTree.forEach(below: directory.path) { name, parent in
-            let text = GroupTree.read("memory.oom_control", of: name, in: parent) ?? ""
+        try? GroupTree.forEach(below: directory.path) { name, parent throws(KernelError) in
+            let text = try GroupTree.read("memory.oom_control", of: name, in: parent) ?? ""
             sum &+= ControlDirectory.table(text)["oom_kill"] ?? 0
         }
         return sum

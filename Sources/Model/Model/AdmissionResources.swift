@@ -267,8 +267,10 @@ extension Admission {
 
     /// Whether no component is empty, `.` or `..`; one '/' at the end is fine.
     static func isCleanPath(_ path: String) -> Bool {
-        var parts = path.split(separator: "/", omittingEmptySubsequences: false).dropFirst()
-        if parts.last == "" { parts = parts.dropLast() }
-        return !parts.isEmpty && parts.allSatisfy { !$0.isEmpty && $0 != "." && $0 != ".." }
+        // By bytes, as the kernel reads it: to Swift a slash before U+0301 is a part of another character.
+        var parts = path.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).dropFirst()
+        if parts.last?.isEmpty == true { parts = parts.dropLast() }
+        return !parts.isEmpty
+            && parts.allSatisfy { !$0.isEmpty && !$0.elementsEqual(".".utf8) && !$0.elementsEqual("..".utf8) }
     }
 }

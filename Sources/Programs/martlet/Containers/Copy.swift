@@ -135,7 +135,7 @@ struct ContainerPath: CustomStringConvertible {
     var description: String { "\(container):\(path)" }
     /// `..` of the root is the root, as in a container.
     private var parts: [Substring] {
-        path.split(separator: "/").reduce(into: []) { parts, part in
+        path.pathComponents.reduce(into: []) { parts, part in
             if part == ".." { _ = parts.popLast() } else if part != "." { parts.append(part) }
         }
     }
@@ -199,7 +199,7 @@ struct LocalPath {
     let name: String
 
     init(_ text: String) {
-        let parts = text.split(separator: "/").filter { $0 != "." }
+        let parts = text.pathComponents.filter { $0 != "." }
         name = parts.last.map(String.init) ?? "."
         let folder = parts.dropLast().joined(separator: "/")
         parent = text.hasPrefix("/") ? "/" + folder : folder.isEmpty ? "." : folder

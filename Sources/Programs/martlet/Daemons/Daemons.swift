@@ -63,11 +63,13 @@ struct Daemons: Sendable {
     private func token() throws -> String? {
         guard let join, join.hasPrefix("@") else { return join }
         let path = String(join.dropFirst())
-        guard File.exists(path) else {
+        do {
+            return try File.text(path, limit: 4096).split(whereSeparator: \.isWhitespace).first.map(String.init)
+        } catch {
+            guard error.errno == ENOENT else { throw error }
             Logger(label: "martlet.agent").warning("--join: \(path) is not there")
             return nil
         }
-        return try File.text(path, limit: 4096).split(whereSeparator: \.isWhitespace).first.map(String.init)
     }
 
     /// Whether the daemons answer on their sockets. An agent need not have found its master: its pods start without.
