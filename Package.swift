@@ -70,6 +70,7 @@ let package = Package(
         .executable(name: "martlet-runtime", targets: ["martlet-runtime"]),
         .executable(name: "martlet-shim", targets: ["martlet-shim"]),
         .executable(name: "martlet-overlay", targets: ["martlet-overlay"]),
+        .executable(name: "portmap", targets: ["portmap"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -95,12 +96,15 @@ let package = Package(
         system("CCapabilities", "libcap", apt: "libcap-dev"),
         system("CArchive", "libarchive", apt: "libarchive-dev"),
         system("CNetlink", "libnl-route-3.0", apt: "libnl-route-3-dev"),
+        // The kernel's own headers: no package.
+        .systemLibrary(name: "CNetfilter", path: "CShims/CNetfilter"),
         // 1 kernel
         layer("Kernel", "Kernel", ["CKernel", "CStage"]),
         layer("Kernel", "Cgroups", ["Kernel", "CKernel", "DeviceNodes"]),
         layer("Kernel", "Confinement", ["Kernel", "CKernel", "CSeccomp", "CCapabilities"]),
         layer("Kernel", "DeviceNodes", ["Kernel", "CKernel"]),
         layer("Kernel", "Netlink", ["Kernel", "CNetlink"]),
+        layer("Kernel", "Netfilter", ["Kernel", "Netlink", "CNetlink", "CNetfilter"]),
         // 2 specs
         layer("Specs", "JSON"),
         layer("Specs", "OCISpec", ["JSON"]),
@@ -119,6 +123,10 @@ let package = Package(
         plugin("OverlayPlugin", ["CNIPlugin", "Kernel", "CKernel", "Netlink", "CNISpec", "JSON"]),
         .executableTarget(
             name: "martlet-overlay", dependencies: ["CNIPlugin", "OverlayPlugin"], path: "plugins/martlet-overlay",
+            swiftSettings: settings, linkerSettings: fullyStatic),
+        plugin("PortmapPlugin", ["CNIPlugin", "Kernel", "Netlink", "Netfilter", "CNISpec", "JSON"]),
+        .executableTarget(
+            name: "portmap", dependencies: ["CNIPlugin", "PortmapPlugin"], path: "plugins/portmap",
             swiftSettings: settings, linkerSettings: fullyStatic),
         // 4 parts: node
         layer(
@@ -221,7 +229,9 @@ let package = Package(
         tests("ReactorTests", ["Reactor", "Kernel", "CKernel"]),
         tests("CNISpecTests", ["CNISpec", "JSON"]),
         tests("NetlinkTests", ["Netlink", "CNetlink", "Kernel"]),
-        tests("CNIPluginTests", ["CNIPlugin", "OverlayPlugin", "CNISpec", "JSON", "Kernel"]),
+        tests(
+            "CNIPluginTests",
+            ["CNIPlugin", "OverlayPlugin", "PortmapPlugin", "Netfilter", "CNISpec", "JSON", "Kernel"]),
         tests("NetworkingTests", ["Networking", "CNISpec", "JSON", "Kernel", "CKernel", "Reactor"]),
         tests("LogsTests", ["Logs", "Reactor", "ShimProtocol", "JSON", "Kernel", "CKernel"]),
         tests("JSONTests", ["JSON"]),
@@ -282,7 +292,7 @@ let package = Package(
                 "CKernel", "Kernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "CNISpec",
                 "StreamFrames",
                 "ShimProtocol", "ContainerRuntime", "ShimCore", "Reactor", "Images", "Networking", "Volumes",
-                "Netlink",
+                "Netlink", "Netfilter",
             ]),
         // Sessions and programs, read where they are.
         tests("SystemTests", ["Kernel", "CKernel", "JSON", "Model", "Wire"], exclude: ["docker", "engines"]),

@@ -22,7 +22,7 @@ struct InstallScriptTests {
         // Not there yet, and with a blank.
         let destination = "\(top)/new root"
         let build = "\(top)/build"
-        let programs = ["martlet", "martlet-runtime", "martlet-shim", "martlet-overlay"]
+        let programs = ["martlet", "martlet-runtime", "martlet-shim", "martlet-overlay", "portmap"]
         #expect(mkdir(build, 0o755) == 0)
         for name in programs {
             try write("#!/bin/sh\n", to: "\(build)/\(name)")

@@ -12,6 +12,8 @@ extension CNIError {
     package static let refusedByKernel: UInt32 = 102
     /// CHECK: something of the attachment is not there any more.
     package static let notAttached: UInt32 = 103
+    /// Somebody else has published the port.
+    package static let portTaken: UInt32 = 104
 
     /// What the kernel refused, with a code that says what was tried.
     package init(_ error: KernelError, code: UInt32 = CNIError.failedIO) {

@@ -9,6 +9,8 @@ package struct NetlinkBatch: ~Copyable {
     package static let limit = 100
     /// Most bytes of one datagram.
     package static let byteLimit = 32 << 10
+    /// Most bytes of a transaction, which is answered once: 4096 published ports in both families are 4 MiB.
+    package static let transactionByteLimit = 8 << 20
 
     /// What an answer is matched with.
     struct Entry {
@@ -22,14 +24,20 @@ package struct NetlinkBatch: ~Copyable {
     private(set) var bytes: [UInt8] = []
     private(set) var entries: [Entry] = []
 
-    package init() {}
+    private let limit: Int
+    private let byteLimit: Int
+
+    package init() { (limit, byteLimit) = (Self.limit, Self.byteLimit) }
+
+    /// One that the kernel carries out as a whole, see `NetlinkSocket.commit`.
+    package init(transaction: Void) { (limit, byteLimit) = (.max, Self.transactionByteLimit) }
 
     package var count: Int { entries.count }
 
     /// - Throws: `KernelError` with E2BIG when the datagram is full.
     package mutating func add(_ request: consuming NetlinkRequest) throws(KernelError) {
         let message = request.bytes()
-        guard entries.count < Self.limit, bytes.count + message.count + 3 <= Self.byteLimit else {
+        guard entries.count < limit, bytes.count + message.count + 3 <= byteLimit else {
             throw KernelError(request.operation, request.subject, errno: E2BIG, hint: "the batch is full")
         }
         entries.append(
@@ -41,10 +49,13 @@ package struct NetlinkBatch: ~Copyable {
     }
 
     /// The datagram, with consecutive sequence numbers from `first` on.
-    func datagram(first: UInt32) -> [UInt8] {
+    ///
+    /// - Parameter acknowledged: whether the message of a number is to be acknowledged.
+    func datagram(first: UInt32, acknowledged: (Int) -> Bool = { _ in true }) -> [UInt8] {
         var datagram = bytes
         for (index, entry) in entries.enumerated() {
-            datagram.setHeader(at: entry.offset, flags: Int32(NLM_F_ACK), sequence: first &+ UInt32(index))
+            datagram.setHeader(
+                at: entry.offset, flags: acknowledged(index) ? Int32(NLM_F_ACK) : 0, sequence: first &+ UInt32(index))
         }
         return datagram
     }

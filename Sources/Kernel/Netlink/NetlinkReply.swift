@@ -3,12 +3,13 @@ import Glibc
 import Kernel
 
 /// One message of the kernel, taken apart with every length checked (netlink(7)).
-struct NetlinkReply: Equatable {
-    let type: UInt16
+package struct NetlinkReply: Equatable {
+    /// `RTM_…`, `NLMSG_…`; for nfnetlink with the part of it in the high byte.
+    package let type: UInt16
     let flags: UInt16
     let sequence: UInt32
     /// What follows the header.
-    let payload: ArraySlice<UInt8>
+    package let payload: ArraySlice<UInt8>
 
     private static let headerLength = 16
 
@@ -45,39 +46,50 @@ struct NetlinkReply: Equatable {
 }
 
 /// The attributes of a message, or of one attribute that holds others. A length that cannot be ends the list.
-struct NetlinkAttributes {
+package struct NetlinkAttributes {
     private var contents: [Int: ArraySlice<UInt8>] = [:]
 
     /// The two high bits of a type are flags.
     private static let typeMask: UInt16 = 0x3fff
 
-    init(_ bytes: ArraySlice<UInt8>) {
+    /// Of several attributes of one type the last.
+    package init(_ bytes: ArraySlice<UInt8>) {
+        for (type, content) in Self.list(bytes) { contents[type] = content }
+    }
+
+    /// All of them in order.
+    package static func list(_ bytes: ArraySlice<UInt8>) -> [(type: Int, content: ArraySlice<UInt8>)] {
+        var list: [(type: Int, content: ArraySlice<UInt8>)] = []
         var rest = bytes
         while let length = rest.number(at: 0, as: UInt16.self), length >= 4, length <= rest.count,
             let type = rest.number(at: 2, as: UInt16.self)
         {
-            contents[Int(type & Self.typeMask)] = rest.dropFirst(4).prefix(Int(length) - 4)
+            list.append((Int(type & typeMask), rest.dropFirst(4).prefix(Int(length) - 4)))
             rest = rest.dropFirst((Int(length) + 3) & ~3)
         }
+        return list
     }
 
-    subscript(_ type: Int) -> ArraySlice<UInt8>? { contents[type] }
+    /// What is in the attribute of a type; nil: there is none.
+    package subscript(_ type: Int) -> ArraySlice<UInt8>? { contents[type] }
 
-    func number<T: FixedWidthInteger & BitwiseCopyable>(_ type: Int, as _: T.Type = T.self) -> T? {
+    /// A number in the machine's byte order.
+    package func number<T: FixedWidthInteger & BitwiseCopyable>(_ type: Int, as _: T.Type = T.self) -> T? {
         contents[type]?.number(at: 0)
     }
 
     /// Text up to its NUL byte.
-    func text(_ type: Int) -> String? {
+    package func text(_ type: Int) -> String? {
         contents[type].map { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
     }
 
-    func nested(_ type: Int) -> NetlinkAttributes { NetlinkAttributes(contents[type] ?? []) }
+    /// The attributes in an attribute; none when it is not there.
+    package func nested(_ type: Int) -> NetlinkAttributes { NetlinkAttributes(contents[type] ?? []) }
 }
 
 extension ArraySlice<UInt8> {
     /// A number in the machine's byte order, so many bytes behind the start; nil when it is not all there.
-    func number<T: FixedWidthInteger & BitwiseCopyable>(at offset: Int, as _: T.Type = T.self) -> T? {
+    package func number<T: FixedWidthInteger & BitwiseCopyable>(at offset: Int, as _: T.Type = T.self) -> T? {
         guard offset >= 0, count >= offset + MemoryLayout<T>.size else { return nil }
         return withUnsafeBytes { $0.loadUnaligned(fromByteOffset: offset, as: T.self) }
     }

@@ -2,7 +2,7 @@ import CNetlink
 import Glibc
 import Kernel
 
-/// One rtnetlink request (rtnetlink(7)), built by libnl, until it is added to a batch or asked.
+/// One request to rtnetlink(7) or nfnetlink, built by libnl, until it is added to a batch or asked.
 package struct NetlinkRequest: ~Copyable {
     /// libnl's `struct nl_msg`.
     let message: OpaquePointer
@@ -23,9 +23,9 @@ package struct NetlinkRequest: ~Copyable {
     /// An empty message: type and flags, then the family's fixed header.
     ///
     /// - Parameters:
-    ///   - type: `RTM_…`.
+    ///   - type: `RTM_…`; for nfnetlink with the part of it in the high byte.
     ///   - flags: `NLM_F_…`; REQUEST and ACK are added when it is sent.
-    init<Header: BitwiseCopyable>(
+    package init<Header: BitwiseCopyable>(
         _ type: Int, flags: Int32 = 0, header: Header, _ operation: String, _ subject: String
     ) throws(KernelError) {
         guard let message = nlmsg_alloc_simple(Int32(type), flags) else {
@@ -57,24 +57,24 @@ package struct NetlinkRequest: ~Copyable {
 
     // MARK: Attributes
 
-    borrowing func put(_ type: Int, _ value: UInt8) throws(KernelError) {
+    package borrowing func put(_ type: Int, _ value: UInt8) throws(KernelError) {
         try check(nla_put_u8(message, Int32(type), value))
     }
 
-    borrowing func put(_ type: Int, _ value: UInt32) throws(KernelError) {
+    package borrowing func put(_ type: Int, _ value: UInt32) throws(KernelError) {
         try check(nla_put_u32(message, Int32(type), value))
     }
 
-    borrowing func put(_ type: Int, _ text: String) throws(KernelError) {
+    package borrowing func put(_ type: Int, _ text: String) throws(KernelError) {
         try check(nla_put_string(message, Int32(type), text))
     }
 
-    borrowing func put(_ type: Int, _ bytes: [UInt8]) throws(KernelError) {
+    package borrowing func put(_ type: Int, _ bytes: [UInt8]) throws(KernelError) {
         try check(bytes.withUnsafeBytes { nla_put(message, Int32(type), Int32($0.count), $0.baseAddress) })
     }
 
     /// An attribute whose content is the attributes that `body` puts.
-    borrowing func nest(
+    package borrowing func nest(
         _ type: Int, _ body: (borrowing NetlinkRequest) throws(KernelError) -> Void
     ) throws(KernelError) {
         guard let start = nla_nest_start(message, Int32(type)) else {

@@ -21,11 +21,21 @@ package struct NetlinkSocket: ~Copyable {
     /// How often a dump is begun anew because what it lists changed meanwhile.
     private static let dumpTries = 16
 
-    /// Opens one to rtnetlink.
-    package init() throws(KernelError) {
+    /// The part of the kernel that is spoken to.
+    package enum Service: Sendable {
+        /// rtnetlink(7): devices, addresses, routes.
+        case routing
+        /// nfnetlink: packet filter and connection tracking.
+        case netfilter
+
+        var name: String { self == .routing ? "rtnetlink" : "nfnetlink" }
+    }
+
+    /// Opens one to a part of the kernel.
+    package init(_ service: Service = .routing) throws(KernelError) {
         guard let socket = nl_socket_alloc() else { throw KernelError("nl_socket_alloc", errno: ENOMEM) }
         do throws(KernelError) {
-            try Self.connect(socket)
+            try Self.connect(socket, service)
         } catch {
             nl_socket_free(socket)
             throw error
@@ -33,11 +43,11 @@ package struct NetlinkSocket: ~Copyable {
         self.socket = socket
     }
 
-    private static func connect(_ socket: OpaquePointer) throws(KernelError) {
+    private static func connect(_ socket: OpaquePointer, _ service: Service) throws(KernelError) {
         // libnl's own choice is the process's id, which a second socket of the process would be refused.
         nl_socket_set_local_port(socket, 0)
-        let code = nl_connect(socket, NETLINK_ROUTE)
-        guard code == 0 else { throw KernelError(libnl: code, "nl_connect", "rtnetlink") }
+        let code = nl_connect(socket, service == .routing ? NETLINK_ROUTE : NETLINK_NETFILTER)
+        guard code == 0 else { throw KernelError(libnl: code, "nl_connect", service.name) }
         let descriptor = nl_socket_get_fd(socket)
         var on: Int32 = 1
         for (number, name) in options {
@@ -47,6 +57,11 @@ package struct NetlinkSocket: ~Copyable {
         // Without CAP_NET_ADMIN in the first user namespace: as much as there is for all.
         if setsockopt(descriptor, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, 4) != 0 {
             try systemCall("setsockopt(SO_RCVBUF)") { setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &bytes, 4) }
+        }
+        if service == .netfilter {
+            // A transaction is one datagram; where this is refused, large ones are with EMSGSIZE.
+            var room = Int32(NetlinkBatch.transactionByteLimit)
+            setsockopt(descriptor, SOL_SOCKET, SO_SNDBUFFORCE, &room, 4)
         }
         var wait = timeval(tv_sec: patience, tv_usec: 0)
         try systemCall("setsockopt(SO_RCVTIMEO)") {
@@ -92,10 +107,46 @@ package struct NetlinkSocket: ~Copyable {
         try send(batch)
     }
 
+    /// Sends a batch that the kernel carries out as a whole or not at all (nfnetlink): the first message begins it, the
+    /// last one ends it.
+    ///
+    /// - Parameter acknowledged: the number of the message whose acknowledgement says that all of them were taken.
+    /// - Throws: what the kernel said of the first message that it refused.
+    package mutating func commit(_ batch: borrowing NetlinkBatch, acknowledged: Int) throws(KernelError) {
+        let entries = batch.entries
+        let first = take(UInt32(entries.count))
+        try send(
+            batch.datagram(first: first) { $0 == acknowledged }, entries[acknowledged].operation,
+            entries[acknowledged].subject)
+        var refused: (index: Int, error: KernelError)?
+        var isAcknowledged = false
+        // The kernel works while the batch is sent: all that it has to say is there now.
+        while true {
+            let replies = try receive(entries[0].subject, waits: false)
+            if replies.isEmpty { break }
+            for reply in replies where reply.type == UInt16(NLMSG_ERROR) {
+                let index = Int(reply.sequence &- first)
+                guard entries.indices.contains(index) else { continue }
+                let (number, text) = try reply.verdict()
+                if number == 0 {
+                    isAcknowledged = true
+                } else if index < refused?.index ?? .max {
+                    let entry = entries[index]
+                    refused = (index, KernelError(entry.operation, entry.subject, errno: number, hint: text))
+                }
+            }
+        }
+        if let refused { throw refused.error }
+        guard isAcknowledged else {
+            throw KernelError(
+                "netlink", entries[acknowledged].subject, errno: EBADMSG, hint: "the kernel did not answer the batch")
+        }
+    }
+
     /// Asks, and returns the messages of the answer.
     ///
     /// - Parameter isDump: for all objects; begun anew as long as they change meanwhile.
-    mutating func ask(_ request: consuming NetlinkRequest, isDump: Bool) throws(KernelError) -> [NetlinkReply] {
+    package mutating func ask(_ request: consuming NetlinkRequest, isDump: Bool) throws(KernelError) -> [NetlinkReply] {
         let (operation, subject, tolerated) = (request.operation, request.subject, request.tolerated)
         var datagram = request.bytes()
         for _ in 0..<Self.dumpTries {
@@ -143,9 +194,12 @@ package struct NetlinkSocket: ~Copyable {
     }
 
     /// The next datagram of the kernel's; those of other processes are dropped.
-    private borrowing func receive(_ subject: String) throws(KernelError) -> [NetlinkReply] {
+    ///
+    /// - Parameter waits: else no message at all says that there is no datagram now.
+    private borrowing func receive(_ subject: String, waits: Bool = true) throws(KernelError) -> [NetlinkReply] {
         var buffer = [UInt8](repeating: 0, count: 64 << 10)
         let descriptor = nl_socket_get_fd(socket)
+        let flags = Int32(MSG_TRUNC) | (waits ? 0 : Int32(MSG_DONTWAIT))
         while true {
             var sender = sockaddr_nl()
             var length = socklen_t(MemoryLayout<sockaddr_nl>.size)
@@ -156,13 +210,14 @@ package struct NetlinkSocket: ~Copyable {
                         withUnsafeMutablePointer(to: &sender) {
                             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                                 recvfrom(
-                                    descriptor, bytes.baseAddress, bytes.count, Int32(MSG_TRUNC), $0, &length)
+                                    descriptor, bytes.baseAddress, bytes.count, flags, $0, &length)
                             }
                         }
                     }
                 }
             } catch {
                 guard error.errno == EAGAIN else { throw error }
+                if !waits { return [] }
                 throw KernelError(
                     "recv(netlink)", subject, errno: ETIMEDOUT, hint: "no answer within \(Self.patience) s")
             }

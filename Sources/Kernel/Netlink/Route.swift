@@ -55,6 +55,27 @@ package struct Route: Sendable, Equatable {
         return try socket.ask(request, isDump: true).compactMap { Route($0) }
     }
 
+    /// The device by which the host reaches an address without a router between; nil: there is none such.
+    ///
+    /// - Parameter address: in network order: 4 or 16 bytes.
+    /// - Returns: the device's index.
+    package static func device(to address: [UInt8], _ socket: inout NetlinkSocket) throws(KernelError) -> Int32? {
+        var header = rtmsg()
+        header.rtm_family = UInt8(address.count == 4 ? AF_INET : AF_INET6)
+        header.rtm_dst_len = UInt8(8 * address.count)
+        let request = try NetlinkRequest(RTM_GETROUTE, header: header, "RTM_GETROUTE", "way to a container")
+            .tolerating(ENETUNREACH, EHOSTUNREACH)
+        try request.put(Int(RTA_DST.rawValue), address)
+        for reply in try socket.ask(request, isDump: false) where reply.type == UInt16(RTM_NEWROUTE) {
+            let attributes = NetlinkAttributes(reply.payload.dropFirst(MemoryLayout<rtmsg>.size))
+            guard attributes[Int(RTA_GATEWAY.rawValue)] == nil, attributes[Int(RTA_VIA.rawValue)] == nil,
+                reply.payload.number(at: 7, as: UInt8.self) == UInt8(RTN_UNICAST)
+            else { return nil }
+            return attributes.number(Int(RTA_OIF.rawValue))
+        }
+        return nil
+    }
+
     /// From an RTM_NEWROUTE; nil when it is none, or another table's.
     init?(_ reply: NetlinkReply) {
         guard reply.type == UInt16(RTM_NEWROUTE), let family = reply.payload.number(at: 0, as: UInt8.self),

@@ -1,0 +1,5 @@
+import CNIPlugin
+import Glibc
+import PortmapPlugin
+
+exit(PluginProgram.run(PortmapPlugin.self, CommandLine.arguments))
