@@ -11,5 +11,9 @@
 #include <netlink/route/neighbour.h>
 #include <linux/if_link.h>
 #include <linux/if_addr.h>
+#include <linux/if_ether.h>
 #include <linux/neighbour.h>
+#include <linux/pkt_cls.h>
+#include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
+#include <linux/tc_act/tc_mirred.h>

@@ -75,6 +75,7 @@ private struct Xorshift: RandomNumberGenerator {
         func look(_ bytes: [UInt8]) {
             for reply in (try? NetlinkReply.parse(bytes)) ?? [] {
                 _ = (Link(reply), Address(reply), Route(reply), try? reply.verdict())
+                _ = (QueueingDiscipline(reply), Redirection.target(reply))
             }
         }
         for length in 0...whole.count { look(Array(whole.prefix(length))) }

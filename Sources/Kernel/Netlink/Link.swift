@@ -14,6 +14,8 @@ package struct Link: Sendable, Equatable {
     package let mac: [UInt8]
     /// The index of the bridge it is a port of; 0: of none.
     package let master: Int32
+    /// The index of the device at the other end, of a veth pair say, in that one's own namespace; 0: there is none.
+    package let peer: Int32
     /// What `ip link` shows as alias.
     package let alias: String
     /// `veth`, `bridge` …; empty for what is no virtual device.
@@ -32,6 +34,7 @@ package struct Link: Sendable, Equatable {
         mtu = attributes.number(IFLA_MTU) ?? 0
         mac = Array(attributes[IFLA_ADDRESS] ?? [])
         master = attributes.number(IFLA_MASTER) ?? 0
+        peer = attributes.number(IFLA_LINK) ?? 0
         alias = attributes.text(IFLA_IFALIAS) ?? ""
         kind = attributes.nested(IFLA_LINKINFO).text(IFLA_INFO_KIND) ?? ""
     }

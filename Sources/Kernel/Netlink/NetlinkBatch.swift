@@ -17,6 +17,7 @@ package struct NetlinkBatch: ~Copyable {
         let operation: String
         let subject: String
         let tolerated: [Int32]
+        let advice: NetlinkAdvice?
         /// Where its header begins in `bytes`.
         let offset: Int
     }
@@ -43,7 +44,7 @@ package struct NetlinkBatch: ~Copyable {
         entries.append(
             Entry(
                 operation: request.operation, subject: request.subject, tolerated: request.tolerated,
-                offset: bytes.count))
+                advice: request.advice, offset: bytes.count))
         bytes += message
         bytes += [UInt8](repeating: 0, count: -message.count & 3)
     }

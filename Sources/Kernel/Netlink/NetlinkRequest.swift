@@ -12,6 +12,8 @@ package struct NetlinkRequest: ~Copyable {
     let subject: String
     /// Error numbers that are as good as success, such as ENOENT for what is to be deleted.
     var tolerated: [Int32] = []
+    /// What an error number means here and what to do about it, beside the kernel's own words.
+    var advice: NetlinkAdvice?
 
     /// Takes over a message that libnl built.
     init(adopting message: OpaquePointer, _ operation: String, _ subject: String) {
@@ -50,6 +52,12 @@ package struct NetlinkRequest: ~Copyable {
         return self
     }
 
+    /// Says what it means when the kernel refuses with one error number.
+    consuming func advising(_ number: Int32, _ text: String) -> NetlinkRequest {
+        advice = NetlinkAdvice(errno: number, text: text)
+        return self
+    }
+
     /// Turns libnl's negative codes into an error about this request.
     borrowing func check(_ code: Int32) throws(KernelError) {
         if code < 0 { throw KernelError(libnl: code, operation, subject) }
@@ -63,6 +71,11 @@ package struct NetlinkRequest: ~Copyable {
 
     package borrowing func put(_ type: Int, _ value: UInt32) throws(KernelError) {
         try check(nla_put_u32(message, Int32(type), value))
+    }
+
+    /// A structure as the kernel's headers declare it, or a number of another size.
+    borrowing func put<Value: BitwiseCopyable>(_ type: Int, raw value: Value) throws(KernelError) {
+        try check(withUnsafeBytes(of: value) { nla_put(message, Int32(type), Int32($0.count), $0.baseAddress) })
     }
 
     package borrowing func put(_ type: Int, _ text: String) throws(KernelError) {
@@ -89,6 +102,18 @@ package struct NetlinkRequest: ~Copyable {
         guard let header = nlmsg_hdr(message) else { return [] }
         // SAFETY: libnl keeps nlmsg_len bytes behind the header for as long as the message lives.
         return Array(UnsafeRawBufferPointer(start: header, count: Int(header.pointee.nlmsg_len)))
+    }
+}
+
+/// What an error number means where a request was refused with it.
+struct NetlinkAdvice: Sendable, Equatable {
+    let errno: Int32
+    let text: String
+
+    /// The kernel's words, and ours where they belong to the error.
+    static func hint(_ advice: NetlinkAdvice?, errno: Int32, kernel words: String) -> String {
+        guard let advice, advice.errno == errno else { return words }
+        return words.isEmpty ? advice.text : "\(words): \(advice.text)"
     }
 }
 

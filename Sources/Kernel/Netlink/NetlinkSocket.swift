@@ -89,7 +89,8 @@ package struct NetlinkSocket: ~Copyable {
                 let (number, text) = try reply.verdict()
                 let entry = entries[index]
                 if number == 0 || entry.tolerated.contains(number) { continue }
-                outcomes[index] = KernelError(entry.operation, entry.subject, errno: number, hint: text)
+                let hint = NetlinkAdvice.hint(entry.advice, errno: number, kernel: text)
+                outcomes[index] = KernelError(entry.operation, entry.subject, errno: number, hint: hint)
             }
         }
         return outcomes
