@@ -71,6 +71,8 @@ let package = Package(
         .executable(name: "martlet-shim", targets: ["martlet-shim"]),
         .executable(name: "martlet-overlay", targets: ["martlet-overlay"]),
         .executable(name: "portmap", targets: ["portmap"]),
+        .executable(name: "loopback", targets: ["loopback"]),
+        .executable(name: "bandwidth", targets: ["bandwidth"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -127,6 +129,14 @@ let package = Package(
         plugin("PortmapPlugin", ["CNIPlugin", "Kernel", "Netlink", "Netfilter", "CNISpec", "JSON"]),
         .executableTarget(
             name: "portmap", dependencies: ["CNIPlugin", "PortmapPlugin"], path: "plugins/portmap",
+            swiftSettings: settings, linkerSettings: fullyStatic),
+        plugin("LoopbackPlugin", ["CNIPlugin", "Kernel", "Netlink", "CNISpec", "JSON"]),
+        .executableTarget(
+            name: "loopback", dependencies: ["CNIPlugin", "LoopbackPlugin"], path: "plugins/loopback",
+            swiftSettings: settings, linkerSettings: fullyStatic),
+        plugin("BandwidthPlugin", ["CNIPlugin", "Kernel", "CKernel", "Netlink", "CNISpec", "JSON"]),
+        .executableTarget(
+            name: "bandwidth", dependencies: ["CNIPlugin", "BandwidthPlugin"], path: "plugins/bandwidth",
             swiftSettings: settings, linkerSettings: fullyStatic),
         // 4 parts: node
         layer(
@@ -232,6 +242,7 @@ let package = Package(
         tests(
             "CNIPluginTests",
             ["CNIPlugin", "OverlayPlugin", "PortmapPlugin", "Netfilter", "CNISpec", "JSON", "Kernel"]),
+        tests("BandwidthPluginTests", ["BandwidthPlugin", "CNIPlugin", "CNISpec", "JSON", "Netlink"]),
         tests("NetworkingTests", ["Networking", "CNISpec", "JSON", "Kernel", "CKernel", "Reactor"]),
         tests("LogsTests", ["Logs", "Reactor", "ShimProtocol", "JSON", "Kernel", "CKernel"]),
         tests("JSONTests", ["JSON"]),

@@ -22,7 +22,8 @@ struct InstallScriptTests {
         // Not there yet, and with a blank.
         let destination = "\(top)/new root"
         let build = "\(top)/build"
-        let programs = ["martlet", "martlet-runtime", "martlet-shim", "martlet-overlay", "portmap"]
+        let plugins = ["martlet-overlay", "portmap", "loopback", "bandwidth"]
+        let programs = ["martlet", "martlet-runtime", "martlet-shim"] + plugins
         #expect(mkdir(build, 0o755) == 0)
         for name in programs {
             try write("#!/bin/sh\n", to: "\(build)/\(name)")

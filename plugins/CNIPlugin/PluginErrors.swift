@@ -33,6 +33,15 @@ extension CNIError {
 }
 
 extension PluginCall {
+    /// Members of the configuration that belong to the specification and mean nothing to a plugin, or are read by the
+    /// frame.
+    package static let commonMembers: Set<String> = [
+        "cniVersion", "cniVersions", "name", "type", "capabilities", "prevResult", "dns", "args", "disableCheck",
+        "disableGC", "loadOnlyInlinedPlugins", "cni.dev/valid-attachments", "cni.dev/attachments",
+    ]
+    /// `CNI_ARGS` at DEL: the network namespace goes away right afterwards, and all devices in it.
+    package static let endArgument = "MARTLET_END"
+
     /// Refuses members of the configuration that are not known, with name and value as the specification wants it
     /// (code 2).
     package func rejectUnknown(_ reader: JSONReader, known: Set<String>) throws(CNIError) {

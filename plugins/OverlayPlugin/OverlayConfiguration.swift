@@ -26,15 +26,10 @@ struct OverlayConfiguration: Sendable {
     private static let own: Set<String> = [
         "bridge", "mode", "mtu", "hairpin", "addresses", "defaultRoute", "dataDir", "runtimeConfig",
     ]
-    /// Members that belong to the specification and mean nothing here, or are read by the frame.
-    private static let common: Set<String> = [
-        "cniVersion", "cniVersions", "name", "type", "capabilities", "prevResult", "dns", "args", "disableCheck",
-        "disableGC", "cni.dev/valid-attachments", "cni.dev/attachments",
-    ]
     private static let mtus: ClosedRange<UInt32> = 68...65535
 
     init(_ call: PluginCall) throws(CNIError) {
-        try call.rejectUnknown(call.configuration, known: Self.own.union(Self.common))
+        try call.rejectUnknown(call.configuration, known: Self.own.union(PluginCall.commonMembers))
         var parts: [(reader: JSONReader, known: Set<String>)] = []
         do throws(JSONError) {
             let reader = call.configuration
@@ -78,11 +73,8 @@ struct OverlayConfiguration: Sendable {
             throw Self.failure(error)
         }
         for part in parts { try call.rejectUnknown(part.reader, known: part.known) }
-        try call.rejectUnknownArguments(known: [Self.endArgument])
+        try call.rejectUnknownArguments(known: [PluginCall.endArgument])
     }
-
-    /// `CNI_ARGS` at DEL: the network namespace goes away right afterwards, and the device with it.
-    static let endArgument = "MARTLET_END"
 
     /// Where the network's addresses are kept, without a look at anything else.
     static func leases(_ call: PluginCall) throws(CNIError) -> AddressLeases {

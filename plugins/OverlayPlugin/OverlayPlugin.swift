@@ -64,7 +64,7 @@ package enum OverlayPlugin: Plugin {
         let hostEnd = OverlayNames.hostEnd(of: attachment, in: call.network)
         try CNIError.from(CNIError.refusedByKernel) { () throws(KernelError) in
             var host = try NetlinkSocket()
-            if call.arguments[OverlayConfiguration.endArgument] == "1" {
+            if call.arguments[PluginCall.endArgument] == "1" {
                 try PodWiring.letGo(hostEnd, &host)
             } else {
                 try PodWiring.remove(hostEnd, &host)

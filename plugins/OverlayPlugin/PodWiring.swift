@@ -27,7 +27,7 @@ struct PodWiring {
     /// Makes all of it for an address. Where that fails nothing of it stays. The thread is in the container's namespace
     /// afterwards.
     func make(_ address: IPAddress, _ host: inout NetlinkSocket) throws(KernelError) -> Outcome {
-        let namespace = try openNamespace()
+        let namespace = try ContainerNamespace.open(namespacePath)
         let bridge = try bridge(&host)
         if !bridge.isUp {
             var up = LinkChange()
@@ -71,18 +71,6 @@ struct PodWiring {
         }
         failpoint("plugin.after_pod")
         return Outcome(bridge: bridge, mac: mac, mtu: mtu)
-    }
-
-    private func openNamespace() throws(KernelError) -> OwnedFD {
-        let file = try File.open(namespacePath, O_RDONLY)
-        let descriptor = file.raw
-        var info = statfs()
-        try systemCall("fstatfs", namespacePath) { fstatfs(descriptor, &info) }
-        // A pin that outlived its namespace is an ordinary file.
-        guard Int(info.f_type) == Int(CK_NSFS_MAGIC) else {
-            throw KernelError("open", namespacePath, errno: EINVAL, hint: "it is no network namespace")
-        }
-        return file
     }
 
     func bridge(_ host: inout NetlinkSocket) throws(KernelError) -> Link {
@@ -167,7 +155,7 @@ struct PodWiring {
         guard let outer = try Link.named(hostEnd, &host) else { return "the device \(hostEnd) is gone" }
         guard outer.master == bridge.index else { return "the device \(hostEnd) hangs off \(bridge.name) no more" }
         guard outer.isUp else { return "the device \(hostEnd) is down" }
-        let namespace = try openNamespace()
+        let namespace = try ContainerNamespace.open(namespacePath)
         try systemCall("setns", namespacePath) { setns(namespace.raw, Int32(CK_CLONE_NEWNET)) }
         var socket = try NetlinkSocket()
         guard let inner = try Link.named(attachment.interface, &socket) else {

@@ -14,23 +14,18 @@ struct PortmapConfiguration: Sendable {
     let previous: CNIResult?
 
     private static let own: Set<String> = ["snat", "backend", "runtimeConfig"]
-    /// Members that belong to the specification and mean nothing here, or are read by the frame.
-    private static let common: Set<String> = [
-        "cniVersion", "cniVersions", "name", "type", "capabilities", "prevResult", "dns", "args", "disableCheck",
-        "disableGC", "cni.dev/valid-attachments", "cni.dev/attachments",
-    ]
     private static let portMembers: Set<String> = ["hostPort", "containerPort", "protocol", "hostIP"]
 
     /// For verbs that need no more than that the configuration can be understood: DEL, STATUS and GC.
     static func check(_ call: PluginCall) throws(CNIError) {
-        try call.rejectUnknown(call.configuration, known: own.union(common))
+        try call.rejectUnknown(call.configuration, known: own.union(PluginCall.commonMembers))
         do throws(JSONError) {
             _ = try call.configuration.optionalBool("snat")
             try checkBackend(call.configuration)
         } catch {
             throw failure(error)
         }
-        try call.rejectUnknownArguments(known: [endArgument])
+        try call.rejectUnknownArguments(known: [PluginCall.endArgument])
     }
 
     /// All of it, for ADD and CHECK.
@@ -64,9 +59,6 @@ struct PortmapConfiguration: Sendable {
         }
         for part in parts { try call.rejectUnknown(part.reader, known: part.known) }
     }
-
-    /// `CNI_ARGS` of the plugin martlet-overlay, which gets the same ones.
-    private static let endArgument = "MARTLET_END"
 
     private static func failure(_ error: JSONError) -> CNIError {
         CNIError(code: CNIError.invalidConfiguration, message: error.description)
