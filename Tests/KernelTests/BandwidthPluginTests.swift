@@ -45,14 +45,9 @@ private struct BandwidthProgram: Sendable {
         ]
         configuration["prevResult"] = previous
         change(&configuration)
-        let environment = [
-            "CNI_COMMAND=\(verb)", "CNI_CONTAINERID=\(id)", "CNI_NETNS=\(namespace)", "CNI_IFNAME=eth0",
-            "CNI_PATH=/nowhere",
-        ]
-        let input = JSONValue.object(configuration).serialized()
-        let result = try Program(path, environment: environment + more, input: input).run()
-        let json = result.output.isEmpty ? JSONValue.null : try JSONValue.parse(result.output)
-        return OverlayProgram.Answer(status: result.status, json: json)
+        return try OverlayProgram.call(
+            path, verb, id, in: namespace, interface: "eth0", more: more,
+            input: JSONValue.object(configuration).serialized())
     }
 
     struct Container {

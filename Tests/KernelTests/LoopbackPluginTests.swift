@@ -17,14 +17,9 @@ private struct LoopbackProgram: Sendable {
     ) throws -> OverlayProgram.Answer {
         var configuration: JSONObject = ["cniVersion": "1.1.0", "name": "net", "type": "loopback"]
         change(&configuration)
-        let environment = [
-            "CNI_COMMAND=\(verb)", "CNI_CONTAINERID=one", "CNI_NETNS=\(namespace)", "CNI_IFNAME=\(interface)",
-            "CNI_PATH=/nowhere",
-        ]
-        let input = JSONValue.object(configuration).serialized()
-        let result = try Program(path, environment: environment + more, input: input).run()
-        let json = result.output.isEmpty ? JSONValue.null : try JSONValue.parse(result.output)
-        return OverlayProgram.Answer(status: result.status, json: json)
+        return try OverlayProgram.call(
+            path, verb, "one", in: namespace, interface: interface, more: more,
+            input: JSONValue.object(configuration).serialized())
     }
 }
 

@@ -44,6 +44,14 @@ struct OverlayProgram: Sendable {
         _ verb: String, _ id: String, in namespace: String, interface: String = "eth0", more: [String] = [],
         input: [UInt8]
     ) throws -> Answer {
+        try Self.call(path, verb, id, in: namespace, interface: interface, more: more, input: input)
+    }
+
+    /// Calls any plugin.
+    static func call(
+        _ path: String, _ verb: String, _ id: String, in namespace: String, interface: String, more: [String],
+        input: [UInt8]
+    ) throws -> Answer {
         let environment = [
             "CNI_COMMAND=\(verb)", "CNI_CONTAINERID=\(id)", "CNI_NETNS=\(namespace)", "CNI_IFNAME=\(interface)",
             "CNI_PATH=/nowhere",

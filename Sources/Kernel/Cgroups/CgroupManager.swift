@@ -203,7 +203,9 @@ extension CgroupManager {
                 found.formUnion(ControlDirectory.processes(list))
             }
         } catch {
-            throw CgroupError(.refused, directory.path, "its groups cannot be looked at", errno: error.errno)
+            throw CgroupError(
+                .refused, directory.path, "its groups cannot be looked at", errno: error.errno,
+                hint: "call as root or as the owner of the groups")
         }
     }
 
@@ -320,11 +322,15 @@ extension CgroupManager {
                     if ![EBUSY, ENOTEMPTY, ENOENT].contains(errno) { refusal = refusal ?? errno }
                 }
             } catch {
-                throw CgroupError(.refused, directory.path, "its groups cannot be looked at", errno: error.errno)
+                throw CgroupError(
+                    .refused, directory.path, "its groups cannot be looked at", errno: error.errno,
+                    hint: "call as root or as the owner of the groups")
             }
             if hadGroups && rmdir(directory.path) == 0 { return }
             if let refusal {
-                throw CgroupError(.refused, directory.path, "has a group that cannot be removed", errno: refusal)
+                throw CgroupError(
+                    .refused, directory.path, "has a group that cannot be removed", errno: refusal,
+                    hint: "remove the groups below it as their owner or root, then delete again")
             }
             guard !deadline.hasPassed else {
                 var left: Set<pid_t> = []

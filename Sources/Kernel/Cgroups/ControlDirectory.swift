@@ -89,17 +89,8 @@ struct ControlDirectory: Sendable {
 
     /// The names of the sub-groups; none when the group is gone.
     func children() -> [String] {
-        guard let directory = opendir(path) else { return [] }
-        defer { closedir(directory) }
-        var names: [String] = []
-        while let entry = readdir(directory) {
-            guard entry.pointee.d_type == UInt8(DT_DIR) else { continue }
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            if name != "." && name != ".." { names.append(name) }
-        }
-        return names
+        guard let directory = try? File.open(path, O_RDONLY | O_DIRECTORY) else { return [] }
+        return GroupTree.groups(in: directory.raw).map { String(decoding: $0, as: UTF8.self) }
     }
 
     func child(_ name: String) -> ControlDirectory { ControlDirectory("\(path)/\(name)", controller) }

@@ -54,7 +54,7 @@ enum GroupTree {
     }
 
     /// The names of the groups in an open directory.
-    private static func groups(in directory: Int32) -> [[UInt8]] {
+    static func groups(in directory: Int32) -> [[UInt8]] {
         let copy = ck_openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
         guard copy >= 0, let stream = fdopendir(copy) else {
             if copy >= 0 { close(copy) }
