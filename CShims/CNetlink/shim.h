@@ -6,9 +6,7 @@
 #include <netlink/route/link.h>
 #include <netlink/route/link/veth.h>
 #include <netlink/route/addr.h>
-#include <netlink/route/route.h>
-#include <netlink/route/nexthop.h>
-#include <netlink/route/neighbour.h>
+#include <linux/fib_rules.h>
 #include <linux/if_link.h>
 #include <linux/if_addr.h>
 #include <linux/if_ether.h>

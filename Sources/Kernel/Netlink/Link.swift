@@ -20,6 +20,19 @@ package struct Link: Sendable, Equatable {
     package let alias: String
     /// `veth`, `bridge` …; empty for what is no virtual device.
     package let kind: String
+    /// A number that several devices may have, see `ip link`'s "group"; 0: none.
+    package let group: UInt32
+    /// What a VXLAN device is about; nil for any other.
+    package let tunnel: Tunnel?
+
+    package struct Tunnel: Sendable, Equatable {
+        package let vni: UInt32
+        /// In network order: 4 or 16 bytes; empty: any of the machine's.
+        package let local: [UInt8]
+        package let port: UInt16
+        /// Senders' addresses are learnt.
+        package let learns: Bool
+    }
 
     /// From an RTM_NEWLINK; nil when it is none.
     init?(_ reply: NetlinkReply) {
@@ -36,7 +49,10 @@ package struct Link: Sendable, Equatable {
         master = attributes.number(IFLA_MASTER) ?? 0
         peer = attributes.number(IFLA_LINK) ?? 0
         alias = attributes.text(IFLA_IFALIAS) ?? ""
-        kind = attributes.nested(IFLA_LINKINFO).text(IFLA_INFO_KIND) ?? ""
+        group = attributes.number(Int(IFLA_GROUP)) ?? 0
+        let info = attributes.nested(IFLA_LINKINFO)
+        kind = info.text(IFLA_INFO_KIND) ?? ""
+        tunnel = kind == VXLANDevice.kind ? Tunnel(info.nested(IFLA_INFO_DATA)) : nil
     }
 
     /// The device of a name or nil.
@@ -62,6 +78,17 @@ package struct Link: Sendable, Equatable {
     }
 }
 
+extension Link.Tunnel {
+    /// From what `IFLA_INFO_DATA` of a VXLAN device holds.
+    fileprivate init?(_ data: NetlinkAttributes) {
+        guard let vni = data.number(Int(IFLA_VXLAN_ID), as: UInt32.self) else { return nil }
+        self.vni = vni
+        local = Array(data[Int(IFLA_VXLAN_LOCAL)] ?? data[Int(IFLA_VXLAN_LOCAL6)] ?? [])
+        port = UInt16(bigEndian: data.number(Int(IFLA_VXLAN_PORT)) ?? 0)
+        learns = data.number(Int(IFLA_VXLAN_LEARNING), as: UInt8.self) != 0
+    }
+}
+
 /// What to change of a device.
 package struct LinkChange: Sendable {
     package var isUp: Bool?
@@ -71,6 +98,7 @@ package struct LinkChange: Sendable {
     /// A bridge's index, 0 for none.
     package var master: Int32?
     package var alias: String?
+    package var group: UInt32?
     /// No link-local IPv6 address by itself. Before the device is first brought up; without IPv6 in the kernel it is
     /// true anyway.
     package var hasNoGeneratedAddress = false
@@ -91,6 +119,7 @@ package struct LinkChange: Sendable {
         if let mac { try request.put(IFLA_ADDRESS, mac) }
         if let master { try request.put(IFLA_MASTER, UInt32(bitPattern: master)) }
         if let alias { try request.put(IFLA_IFALIAS, alias) }
+        if let group { try request.put(Int(IFLA_GROUP), group) }
         if hasNoGeneratedAddress {
             try request.nest(IFLA_AF_SPEC) { request throws(KernelError) in
                 try request.nest(Int(AF_INET6)) { request throws(KernelError) in

@@ -2,16 +2,32 @@ import CNetlink
 import Glibc
 import Kernel
 
-/// A route of the main table.
-package struct Route: Sendable, Equatable {
+/// A route with one next hop, or one that refuses (`ip route`).
+package struct Route: Sendable, Hashable {
+    package enum Kind: Sendable, Hashable {
+        case unicast
+        /// Packets are refused with "host unreachable".
+        case unreachable
+    }
+
+    package var kind: Kind = .unicast
     /// In network order: 4 or 16 bytes.
     package var destination: [UInt8]
     /// In bits; 0 is the way to everywhere else.
     package var prefixLength: Int
     /// nil: the destination is on the link itself.
     package var gateway: [UInt8]?
-    /// The device's index.
+    /// The gateway is on the link, whatever the device's addresses say.
+    package var isOnLink = false
+    /// The device's index; 0: none.
     package var interface: Int32
+    package var table = Self.mainTable
+    /// Who made it, see rtnetlink(7), `rtm_protocol`.
+    package var origin = Self.administrator
+
+    package static let mainTable: UInt32 = 254
+    /// RTPROT_STATIC.
+    package static let administrator: UInt8 = 4
 
     package init(to destination: [UInt8], prefixLength: Int, gateway: [UInt8]?, interface: Int32) {
         self.destination = destination
@@ -20,39 +36,58 @@ package struct Route: Sendable, Equatable {
         self.interface = interface
     }
 
+    private var family: Int32 { destination.count == 4 ? AF_INET : AF_INET6 }
+
+    private var subject: String { interface == 0 ? "no device" : "device \(interface)" }
+
     /// Makes it. EEXIST: there is one to that destination; ENETUNREACH: the gateway is on no network of the device's.
-    package func request() throws(KernelError) -> NetlinkRequest {
-        guard let route = rtnl_route_alloc() else { throw KernelError("rtnl_route_alloc", errno: ENOMEM) }
-        defer { rtnl_route_put(route) }
-        let subject = "device \(interface)"
-        try withAddress(destination, prefixLength: prefixLength) { address throws(KernelError) in
-            let code = rtnl_route_set_dst(route, address)
-            if code < 0 { throw KernelError(libnl: code, "RTM_NEWROUTE", subject) }
-        }
-        // The route owns the hop from `add` on.
-        guard let hop = rtnl_route_nh_alloc() else { throw KernelError("rtnl_route_nh_alloc", errno: ENOMEM) }
-        rtnl_route_nh_set_ifindex(hop, interface)
-        if let gateway {
-            do throws(KernelError) {
-                try withAddress(gateway) { rtnl_route_nh_set_gateway(hop, $0) }
-            } catch {
-                rtnl_route_nh_free(hop)
-                throw error
-            }
-        }
-        rtnl_route_add_nexthop(route, hop)
-        var message: OpaquePointer?
-        let code = rtnl_route_build_add_request(route, Int32(NLM_F_CREATE | NLM_F_EXCL), &message)
-        guard code == 0, let message else { throw KernelError(libnl: code, "RTM_NEWROUTE", subject) }
-        return NetlinkRequest(adopting: message, "RTM_NEWROUTE", subject)
+    ///
+    /// - Parameter replaces: one to the same destination in the same table goes.
+    package func request(replaces: Bool = false) throws(KernelError) -> NetlinkRequest {
+        try message(
+            RTM_NEWROUTE, "RTM_NEWROUTE", flags: Int32(NLM_F_CREATE | (replaces ? NLM_F_REPLACE : NLM_F_EXCL)))
     }
 
-    /// The main table's routes of a family (AF_INET, AF_INET6) with one next hop.
-    package static func all(family: Int32, _ socket: inout NetlinkSocket) throws(KernelError) -> [Route] {
+    /// Takes it away; that there is none is no error.
+    package func deletion() throws(KernelError) -> NetlinkRequest {
+        try message(RTM_DELROUTE, "RTM_DELROUTE", flags: 0).tolerating(ESRCH)
+    }
+
+    private func message(_ type: Int, _ operation: String, flags: Int32) throws(KernelError) -> NetlinkRequest {
         var header = rtmsg()
         header.rtm_family = UInt8(family)
+        header.rtm_dst_len = UInt8(prefixLength)
+        // A byte is too small for all tables: the attribute has the number.
+        header.rtm_table = UInt8(table < 256 ? table : UInt32(RT_TABLE_UNSPEC.rawValue))
+        header.rtm_protocol = origin
+        header.rtm_type = UInt8(kind == .unicast ? RTN_UNICAST : RTN_UNREACHABLE)
+        let isLink = kind == .unicast && gateway == nil && family == AF_INET
+        header.rtm_scope = UInt8(isLink ? RT_SCOPE_LINK.rawValue : RT_SCOPE_UNIVERSE.rawValue)
+        if isOnLink { header.rtm_flags = UInt32(RTNH_F_ONLINK) }
+        let request = try NetlinkRequest(type, flags: flags, header: header, operation, subject)
+        try request.put(Int(RTA_TABLE.rawValue), table)
+        if prefixLength > 0 { try request.put(Int(RTA_DST.rawValue), destination) }
+        if let gateway { try request.put(Int(RTA_GATEWAY.rawValue), gateway) }
+        if interface != 0 { try request.put(Int(RTA_OIF.rawValue), UInt32(bitPattern: interface)) }
+        return request
+    }
+
+    /// A table's routes of a family (AF_INET, AF_INET6), without those of several hops.
+    package static func all(
+        family: Int32, table: UInt32 = mainTable, _ socket: inout NetlinkSocket
+    ) throws(KernelError) -> [Route] {
+        var header = rtmsg()
+        header.rtm_family = UInt8(family)
+        // ENOENT: a table in which there never was a route.
         let request = try NetlinkRequest(RTM_GETROUTE, header: header, "RTM_GETROUTE", "all routes")
-        return try socket.ask(request, isDump: true).compactMap { Route($0) }
+            .tolerating(ENOENT)
+        try request.put(Int(RTA_TABLE.rawValue), table)
+        do throws(KernelError) {
+            return try socket.ask(request, isDump: true).compactMap { Route($0) }.filter { $0.table == table }
+        } catch {
+            if error.errno == ENOENT { return [] }
+            throw error
+        }
     }
 
     /// The device by which the host reaches an address without a router between; nil: there is none such.
@@ -76,17 +111,36 @@ package struct Route: Sendable, Equatable {
         return nil
     }
 
-    /// From an RTM_NEWROUTE; nil when it is none, or another table's.
-    init?(_ reply: NetlinkReply) {
-        guard reply.type == UInt16(RTM_NEWROUTE), let family = reply.payload.number(at: 0, as: UInt8.self),
+    /// From an RTM_NEWROUTE or RTM_DELROUTE; nil when it is neither, of another kind, or of several hops.
+    package init?(_ reply: NetlinkReply) {
+        guard [UInt16(RTM_NEWROUTE), UInt16(RTM_DELROUTE)].contains(reply.type),
+            let family = reply.payload.number(at: 0, as: UInt8.self),
             let prefix = reply.payload.number(at: 1, as: UInt8.self),
-            reply.payload.number(at: 4, as: UInt8.self) == UInt8(RT_TABLE_MAIN.rawValue)
+            let table = reply.payload.number(at: 4, as: UInt8.self),
+            let origin = reply.payload.number(at: 5, as: UInt8.self),
+            let kind = reply.payload.number(at: 7, as: UInt8.self),
+            let flags = reply.payload.number(at: 8, as: UInt32.self)
         else { return nil }
         let attributes = NetlinkAttributes(reply.payload.dropFirst(MemoryLayout<rtmsg>.size))
-        guard let interface = attributes.number(Int(RTA_OIF.rawValue), as: Int32.self) else { return nil }
-        let everywhere = [UInt8](repeating: 0, count: family == UInt8(AF_INET) ? 4 : 16)
-        self.init(
-            to: attributes[Int(RTA_DST.rawValue)].map { Array($0) } ?? everywhere, prefixLength: Int(prefix),
-            gateway: attributes[Int(RTA_GATEWAY.rawValue)].map { Array($0) }, interface: interface)
+        let interface: Int32
+        switch kind {
+        case UInt8(RTN_UNICAST):
+            guard let device = attributes.number(Int(RTA_OIF.rawValue), as: Int32.self) else { return nil }
+            interface = device
+            self.kind = .unicast
+        case UInt8(RTN_UNREACHABLE):
+            // IPv6 names the device lo.
+            interface = 0
+            self.kind = .unreachable
+        default: return nil
+        }
+        let everywhere = [UInt8](repeating: 0, count: Int32(family) == AF_INET ? 4 : 16)
+        destination = attributes[Int(RTA_DST.rawValue)].map { Array($0) } ?? everywhere
+        prefixLength = Int(prefix)
+        gateway = attributes[Int(RTA_GATEWAY.rawValue)].map { Array($0) }
+        self.interface = interface
+        isOnLink = flags & UInt32(RTNH_F_ONLINK) != 0
+        self.table = attributes.number(Int(RTA_TABLE.rawValue)) ?? UInt32(table)
+        self.origin = origin
     }
 }
