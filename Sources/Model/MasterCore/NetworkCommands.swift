@@ -100,7 +100,7 @@ extension MasterCore {
                 APIProblem(.badRequest, "$.options: \(Admission.quoted(key)) \(why)")
             }
             switch Network.Option(rawValue: key) {
-            case nil: throw refusal("is no option of the driver bridge that is supported")
+            case nil, .vni?, .cniConfiguration?: throw refusal("is no option of the driver bridge that is supported")
             case .device?:
                 guard acting.confinement == nil else {
                     throw APIProblem(.forbidden, "\(acting.title) may not name devices of nodes: leave \(key) out")

@@ -4,21 +4,28 @@ import JSON
 package typealias NetworkID = Identifier<Network>
 
 /// A network that users made. One with the driver `bridge` is on one node: all containers that are attached to it run
-/// there.
+/// there. One with the driver `overlay` is wherever one of its containers runs, and so is one with the driver `cni`,
+/// of which each node makes its own by a CNI configuration list.
 package struct Network: Sendable, Hashable, Codable {
     package var id: NetworkID
     /// Unique in the cluster.
     package var name: String
     /// Whose it is: callers that are confined to groups reach it from this one and those above.
     package var group: String
-    /// `bridge`.
+    /// `bridge`, `overlay` or `cni`, see `Driver`.
     package var driver: String
+    /// The VXLAN network identifier of an overlay, 1…16777215 (RFC 7348), and no other's; nil: it is none.
+    package var vni: Int?
     /// The node that has it; nil: where the first container that is attached to it goes.
     package var node: NodeID?
-    /// `172.20.0.0/16`.
+    /// `172.20.0.0/16`; empty when the driver is `cni`, as is all else that is said of addresses here.
     package var subnet: String
     /// An address of the subnet.
     package var gateway: String
+    /// `fd00:1::/64`; empty: it has no IPv6.
+    package var subnet6: String
+    /// An address of `subnet6`; empty when there is none.
+    package var gateway6: String
     /// The part of the subnet that containers get addresses from; empty: all of it.
     package var range: String
     /// Addresses of the subnet that no container gets, by what they are for.
@@ -32,17 +39,20 @@ package struct Network: Sendable, Hashable, Codable {
 
     package init(
         id: NetworkID, name: String, group: String = Group.root, driver: String = "bridge", node: NodeID? = nil,
-        subnet: String, gateway: String, range: String = "", reserved: [String: String] = [:], isInternal: Bool = false,
-        isAttachable: Bool = false, labels: [String: String] = [:], options: [String: String] = [:],
-        createdAt: Timestamp
+        vni: Int? = nil, subnet: String, gateway: String, subnet6: String = "", gateway6: String = "",
+        range: String = "", reserved: [String: String] = [:], isInternal: Bool = false, isAttachable: Bool = false,
+        labels: [String: String] = [:], options: [String: String] = [:], createdAt: Timestamp
     ) {
         self.id = id
         self.name = name
         self.group = group
         self.driver = driver
         self.node = node
+        self.vni = vni
         self.subnet = subnet
         self.gateway = gateway
+        self.subnet6 = subnet6
+        self.gateway6 = gateway6
         self.range = range
         self.reserved = reserved
         self.isInternal = isInternal
@@ -61,8 +71,11 @@ extension Network {
         group = try values.decode(String.self, forKey: .group)
         driver = try values.decode(String.self, forKey: .driver)
         node = try values.decodeIfPresent(NodeID.self, forKey: .node)
+        vni = try values.decodeIfPresent(Int.self, forKey: .vni)
         subnet = try values.decode(String.self, forKey: .subnet)
         gateway = try values.decode(String.self, forKey: .gateway)
+        subnet6 = try values.decode(.subnet6, or: "")
+        gateway6 = try values.decode(.gateway6, or: "")
         range = try values.decode(.range, or: "")
         reserved = try values.decode(.reserved, or: [:])
         isInternal = try values.decode(.isInternal, or: false)
@@ -71,6 +84,18 @@ extension Network {
         options = try values.decode(.options, or: [:])
         createdAt = try values.decode(Timestamp.self, forKey: .createdAt)
     }
+
+    package enum Driver: String, CaseIterable, Sendable { case bridge, overlay, cni }
+
+    /// Whether pods on all nodes reach each other on it, with addresses that the master gives.
+    package var isOverlay: Bool { driver == Driver.overlay.rawValue }
+    /// Whether each node makes it by a CNI configuration list.
+    package var isCNI: Bool { driver == Driver.cni.rawValue }
+    /// Whether all of its containers run on one node.
+    package var isOfOneNode: Bool { !isOverlay && !isCNI }
+
+    /// What VXLAN can tell apart; 0 is left out.
+    package static let vnis = 1...16_777_215
 
     /// The name of its device on its node unless an option says another, at most 15 characters: with the first 12
     /// digits of its id.
@@ -94,6 +119,11 @@ extension Network {
         case mtu = "com.docker.network.driver.mtu"
         /// The name of its device.
         case device = "com.docker.network.bridge.name"
+        /// The VXLAN network identifier of an overlay: one number.
+        case vni = "com.docker.network.driver.overlay.vxlanid_list"
+        /// The CNI configuration list of a network with the driver `cni`, as text; left out: the list of the network's
+        /// name in each node's directory of lists.
+        case cniConfiguration = "martlet.cni.config"
     }
 
     package subscript(option: Option) -> String? { options[option.rawValue] }
@@ -114,16 +144,21 @@ package struct NetworkAttachment: Sendable, Hashable, Codable {
     package var aliases: [String]
     /// IPv4 address that it asks for; nil: any free one.
     package var address: String?
+    /// IPv6 address that it asks for; nil: any free one.
+    package var address6: String?
     /// `02:42:ac:11:00:02`; nil: any.
     package var mac: String?
     /// What this container alone calls others on the network: a name, and the other's id (admission takes any reference).
     package var links: [String: String]
 
-    package init(network: String, aliases: [String] = [], address: String? = nil, mac: String? = nil) {
+    package init(
+        network: String, aliases: [String] = [], address: String? = nil, address6: String? = nil, mac: String? = nil
+    ) {
         links = [:]
         self.network = network
         self.aliases = aliases
         self.address = address
+        self.address6 = address6
         self.mac = mac
     }
 
@@ -132,6 +167,7 @@ package struct NetworkAttachment: Sendable, Hashable, Codable {
         network = try values.decode(String.self, forKey: .network)
         aliases = try values.decode(.aliases, or: [])
         address = try values.decodeIfPresent(String.self, forKey: .address)
+        address6 = try values.decodeIfPresent(String.self, forKey: .address6)
         mac = try values.decodeIfPresent(String.self, forKey: .mac)
         links = try values.decode(.links, or: [:])
     }
@@ -144,13 +180,50 @@ package struct NetworkEndpoint: Sendable, Hashable, Codable {
     /// With the subnet's prefix: `172.20.0.2/16`.
     package var address: String
     package var gateway: String
+    /// With the subnet's prefix: `fd00:1::2/64`; empty: none.
+    package var address6: String
+    /// Empty: none.
+    package var gateway6: String
     package var mac: String
 
-    package init(network: String, address: String, gateway: String, mac: String) {
+    package init(
+        network: String, address: String, gateway: String, address6: String = "", gateway6: String = "", mac: String
+    ) {
         self.network = network
         self.address = address
         self.gateway = gateway
+        self.address6 = address6
+        self.gateway6 = gateway6
         self.mac = mac
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        network = try values.decode(String.self, forKey: .network)
+        address = try values.decode(String.self, forKey: .address)
+        gateway = try values.decode(String.self, forKey: .gateway)
+        address6 = try values.decode(.address6, or: "")
+        gateway6 = try values.decode(.gateway6, or: "")
+        mac = try values.decode(String.self, forKey: .mac)
+    }
+}
+
+/// The addresses that the master gave a task on an overlay: its own for as long as it exists.
+package struct AssignedAddress: Sendable, Hashable, Codable {
+    package var network: NetworkID
+    /// IPv4, without prefix length.
+    package var address: String
+    /// IPv6, without prefix length; empty: the network has none.
+    package var address6: String
+    /// Whether the node of the task leases the block of addresses that it is from; otherwise the address is an
+    /// exception that every other node knows by itself: fixed by the user, or borrowed.
+    package var isLeased: Bool
+
+    package init(network: NetworkID, address: String, address6: String = "", isLeased: Bool) {
+        self.network = network
+        self.address = address
+        self.address6 = address6
+        self.isLeased = isLeased
     }
 }
 

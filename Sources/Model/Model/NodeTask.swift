@@ -16,6 +16,8 @@ package struct NodeTask: Sendable, Hashable, Codable {
     package var stop: StopOrder?
     /// The host ports claimed for it, in the order of the spec's mappings (each a single port now).
     package var ports: [PortMapping]
+    /// What it was given on overlays, in the order of the spec's attachments.
+    package var addresses: [AssignedAddress]
     /// The last report of the node.
     package var status: TaskStatus
     package var createdAt: Timestamp
@@ -23,7 +25,7 @@ package struct NodeTask: Sendable, Hashable, Codable {
     package init(
         id: TaskID, instance: InstanceID, workload: WorkloadID, revision: Int, node: NodeID, epoch: Int,
         desired: DesiredState, generation: Int, stop: StopOrder? = nil, ports: [PortMapping] = [],
-        status: TaskStatus = TaskStatus(), createdAt: Timestamp
+        addresses: [AssignedAddress] = [], status: TaskStatus = TaskStatus(), createdAt: Timestamp
     ) {
         self.id = id
         self.instance = instance
@@ -35,6 +37,7 @@ package struct NodeTask: Sendable, Hashable, Codable {
         self.generation = generation
         self.stop = stop
         self.ports = ports
+        self.addresses = addresses
         self.status = status
         self.createdAt = createdAt
     }
@@ -52,6 +55,23 @@ package struct NodeTask: Sendable, Hashable, Codable {
 }
 
 extension NodeTask {
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        id = try values.decode(TaskID.self, forKey: .id)
+        instance = try values.decode(InstanceID.self, forKey: .instance)
+        workload = try values.decode(WorkloadID.self, forKey: .workload)
+        revision = try values.decode(Int.self, forKey: .revision)
+        node = try values.decode(NodeID.self, forKey: .node)
+        epoch = try values.decode(Int.self, forKey: .epoch)
+        desired = try values.decode(DesiredState.self, forKey: .desired)
+        generation = try values.decode(Int.self, forKey: .generation)
+        stop = try values.decodeIfPresent(StopOrder.self, forKey: .stop)
+        ports = try values.decode([PortMapping].self, forKey: .ports)
+        addresses = try values.decode(.addresses, or: [])
+        status = try values.decode(TaskStatus.self, forKey: .status)
+        createdAt = try values.decode(Timestamp.self, forKey: .createdAt)
+    }
+
     /// Whether it holds nothing of what it was promised: it ended, no restart is due, and its node has acted on the
     /// newest wish to start it, so that it runs again only after a further one.
     package var rests: Bool {

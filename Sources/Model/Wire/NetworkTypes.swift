@@ -4,10 +4,18 @@ import Model
 /// `POST /networks`.
 package struct CreateNetwork: Sendable, Codable {
     package var name: String
+    /// `bridge`, `overlay` or `cni`.
     package var driver: String
+    /// The VXLAN network identifier of an overlay, 1…16777215; nil: the cluster chooses a free one.
+    package var vni: Int?
     /// nil: the cluster chooses a free one.
     package var subnet: String?
     package var gateway: String?
+    /// IPv6, of an overlay; nil: it has none unless `isIPv6`.
+    package var subnet6: String?
+    package var gateway6: String?
+    /// It has IPv6: when no `subnet6` is named the cluster chooses one, a unique local /64 (RFC 4193).
+    package var isIPv6: Bool
     package var range: String?
     /// Addresses of the subnet that no container gets, by what they are for.
     package var reserved: [String: String]
@@ -19,14 +27,19 @@ package struct CreateNetwork: Sendable, Codable {
     package var group: String?
 
     package init(
-        name: String, driver: String = "bridge", subnet: String? = nil, gateway: String? = nil, range: String? = nil,
+        name: String, driver: String = "bridge", vni: Int? = nil, subnet: String? = nil, gateway: String? = nil,
+        subnet6: String? = nil, gateway6: String? = nil, isIPv6: Bool = false, range: String? = nil,
         reserved: [String: String] = [:], isInternal: Bool = false, isAttachable: Bool = false,
         labels: [String: String] = [:], options: [String: String] = [:], group: String? = nil
     ) {
         self.name = name
         self.driver = driver
+        self.vni = vni
         self.subnet = subnet
         self.gateway = gateway
+        self.subnet6 = subnet6
+        self.gateway6 = gateway6
+        self.isIPv6 = isIPv6
         self.range = range
         self.reserved = reserved
         self.isInternal = isInternal
@@ -40,8 +53,12 @@ package struct CreateNetwork: Sendable, Codable {
         let values = try decoder.container(keyedBy: CodingKeys.self)
         name = try values.decode(String.self, forKey: .name)
         driver = try values.decode(.driver, or: "bridge")
+        vni = try values.decodeIfPresent(Int.self, forKey: .vni)
         subnet = try values.decodeIfPresent(String.self, forKey: .subnet)
         gateway = try values.decodeIfPresent(String.self, forKey: .gateway)
+        subnet6 = try values.decodeIfPresent(String.self, forKey: .subnet6)
+        gateway6 = try values.decodeIfPresent(String.self, forKey: .gateway6)
+        isIPv6 = try values.decode(.isIPv6, or: false)
         range = try values.decodeIfPresent(String.self, forKey: .range)
         reserved = try values.decode(.reserved, or: [:])
         isInternal = try values.decode(.isInternal, or: false)
@@ -71,11 +88,46 @@ package struct NetworkView: Sendable, Codable, Hashable {
     /// Empty: on no node yet.
     package var nodeName: String
     package var members: [Member]
+    /// Where an overlay is, in the order of nodes' names; empty for other networks.
+    package var nodes: [Part]
 
-    package init(network: Network, nodeName: String, members: [Member]) {
+    /// What a node has of an overlay.
+    package struct Part: Sendable, Codable, Hashable {
+        package var node: NodeID
+        package var nodeName: String
+        /// Where other nodes send packets for it.
+        package var underlay: String
+        /// CIDRs of the blocks that it leases.
+        package var blocks: [String]
+        /// Addresses beside these.
+        package var addresses: [String]
+        package var tasks: Int
+
+        package init(
+            node: NodeID, nodeName: String, underlay: String, blocks: [String], addresses: [String], tasks: Int
+        ) {
+            self.node = node
+            self.nodeName = nodeName
+            self.underlay = underlay
+            self.blocks = blocks
+            self.addresses = addresses
+            self.tasks = tasks
+        }
+    }
+
+    package init(network: Network, nodeName: String, members: [Member], nodes: [Part] = []) {
         self.network = network
         self.nodeName = nodeName
         self.members = members
+        self.nodes = nodes
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        network = try values.decode(Network.self, forKey: .network)
+        nodeName = try values.decode(String.self, forKey: .nodeName)
+        members = try values.decode([Member].self, forKey: .members)
+        nodes = try values.decode(.nodes, or: [])
     }
 }
 
@@ -84,12 +136,17 @@ package struct ConnectNetwork: Sendable, Codable {
     package var container: String
     package var aliases: [String]
     package var address: String?
+    /// IPv6.
+    package var address6: String?
     package var mac: String?
 
-    package init(container: String, aliases: [String] = [], address: String? = nil, mac: String? = nil) {
+    package init(
+        container: String, aliases: [String] = [], address: String? = nil, address6: String? = nil, mac: String? = nil
+    ) {
         self.container = container
         self.aliases = aliases
         self.address = address
+        self.address6 = address6
         self.mac = mac
     }
 
@@ -98,6 +155,7 @@ package struct ConnectNetwork: Sendable, Codable {
         container = try values.decode(String.self, forKey: .container)
         aliases = try values.decode(.aliases, or: [])
         address = try values.decodeIfPresent(String.self, forKey: .address)
+        address6 = try values.decodeIfPresent(String.self, forKey: .address6)
         mac = try values.decodeIfPresent(String.self, forKey: .mac)
     }
 }

@@ -55,6 +55,8 @@ package struct TaskAssignment: Sendable, Hashable, Codable {
     package var ports: [PortMapping]
     /// The networks of the pod's attachments, in their order.
     package var networks: [Network]
+    /// The task's addresses on those of them that are overlays, in their order.
+    package var addresses: [AssignedAddress]
     /// Volumes that belong to its containers alone go with the task.
     package var removeVolumes: Bool
 
@@ -62,9 +64,10 @@ package struct TaskAssignment: Sendable, Hashable, Codable {
         task: TaskID, instance: InstanceID, instanceName: String, containers: [ContainerID], workload: WorkloadID,
         workloadName: String, kind: Workload.Kind, labels: [String: String], revision: Int, epoch: Int,
         desired: DesiredState, generation: Int, stop: StopOrder?, pod: PodSpec, ports: [PortMapping],
-        networks: [Network] = [], removeVolumes: Bool = false
+        networks: [Network] = [], addresses: [AssignedAddress] = [], removeVolumes: Bool = false
     ) {
         self.networks = networks
+        self.addresses = addresses
         self.removeVolumes = removeVolumes
         self.task = task
         self.instance = instance
@@ -103,7 +106,61 @@ extension TaskAssignment {
         pod = try values.decode(PodSpec.self, forKey: .pod)
         ports = try values.decode([PortMapping].self, forKey: .ports)
         networks = try values.decode(.networks, or: [])
+        addresses = try values.decode(.addresses, or: [])
         removeVolumes = try values.decode(.removeVolumes, or: false)
+    }
+}
+
+/// What a node has of an overlay that another node is on too: `GET /nodes/{node}/peers?watch=true` sends them as
+/// `WatchLine<NetworkPeer>`, first all (then `synced`), then the changes.
+package struct NetworkPeer: Sendable, Hashable, Codable {
+    package var network: NetworkID
+    package var node: NodeID
+    /// The node's address, which VXLAN packets to it go to.
+    package var underlay: String
+    /// CIDRs of both families: everything in them is at the node, unless it is an exception of another.
+    package var blocks: [String]
+    /// Single addresses of both families that are at the node although the blocks that they are in are not its own.
+    package var addresses: [String]
+
+    package init(
+        network: NetworkID, node: NodeID, underlay: String, blocks: [String] = [], addresses: [String] = []
+    ) {
+        self.network = network
+        self.node = node
+        self.underlay = underlay
+        self.blocks = blocks
+        self.addresses = addresses
+    }
+
+    /// What a line of the watch calls it: `<network>/<node>`.
+    package var id: String { Self.id(network, node) }
+
+    package static func id(_ network: NetworkID, _ node: NodeID) -> String { "\(network)/\(node)" }
+}
+
+/// `POST /nodes/{node}/network-check`: compare what a node's kernel has of networks with what it should have.
+package struct NetworkCheckRequest: Sendable, Codable {
+    /// Mend what differs.
+    package var repair: Bool
+
+    package init(repair: Bool = false) { self.repair = repair }
+
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        repair = try values.decode(.repair, or: false)
+    }
+}
+
+package struct NetworkCheck: Sendable, Codable, Hashable {
+    /// One sentence each; empty: all is as it should be.
+    package var differences: [String]
+    /// Whether all of them were mended.
+    package var repaired: Bool
+
+    package init(differences: [String], repaired: Bool) {
+        self.differences = differences
+        self.repaired = repaired
     }
 }
 
