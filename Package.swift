@@ -151,7 +151,7 @@ let package = Package(
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
             ] + nio),
-        layer("Node", "Networking", ["Kernel", "CKernel", "CNISpec", "CNIPlugin", "JSON"]),
+        layer("Node", "Networking", ["Kernel", "CKernel", "CNISpec", "CNIPlugin", "JSON", "Reactor"]),
         layer("Node", "Volumes", ["Kernel", "CKernel", "JSON"]),
         layer("Node", "Logs", ["Kernel", "CKernel", "ShimProtocol", "JSON", "Reactor"]),
         // 4 parts: cluster
@@ -315,7 +315,7 @@ let package = Package(
 if Context.environment["MARTLET_FUZZ"] != nil {
     let parsers = [
         "CKernel", "CStage", "CSeccomp", "CCapabilities", "Kernel", "Cgroups", "Confinement", "DeviceNodes", "JSON",
-        "OCISpec", "CNISpec", "StreamFrames", "ShimProtocol", "ContainerRuntime",
+        "OCISpec", "CNISpec", "StreamFrames", "ShimProtocol", "ContainerRuntime", "CNIPlugin", "Reactor", "Networking",
     ]
     package.dependencies = []
     package.products = []

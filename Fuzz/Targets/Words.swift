@@ -6,6 +6,7 @@ import ShimProtocol
 @testable import Cgroups
 @testable import ContainerRuntime
 @testable import Kernel
+@testable import Networking
 
 extension FuzzTarget {
     /// Words of command lines and of configurations; NUL stands between the words of a command line.
@@ -78,14 +79,46 @@ extension FuzzTarget {
     ) { input in
         if let list = try? NetworkConfigurationList.parse(input) {
             expect(CNINames.isName(list.name) && (1...32).contains(list.plugins.count), "a list is in bounds")
+            expect((try? NetworkConfigurationList(JSONReader(list.json))) == list, "a list is read as it is written")
+            for plugin in list.plugins {
+                let input = plugin.execution(version: list.version, network: list.name).serialized()
+                expect((try? PluginAnswer.object(input)) != nil, "a plugin gets an object")
+            }
         }
         guard let reader = try? PluginAnswer.object(input) else { return }
         if let result = try? CNIResult(reader, version: nil) {
-            let written = result.json(version: .current)
+            let written = result.json(version: .v1_1_0)
             expect((try? CNIResult(JSONReader(written), version: nil)) == result, "a result is read as it is written")
         }
-        _ = try? CNIError(reader)
+        if let error = try? CNIError(reader) { expectSentence(error) }
         _ = try? VersionReply(reader)
+        if let arguments = try? CapabilityArguments(reader) {
+            let written = JSONReader(.object(arguments.json))
+            expect((try? CapabilityArguments(written)) == arguments, "capabilities are read as they are written")
+        }
+    }
+
+    /// What a host remembers of an attachment.
+    static let attachment = FuzzTarget(
+        name: "attachment", longest: 4096,
+        seeds: {
+            [
+                #"""
+                {"kind":"martlet-cni-1","container":"c1","namespace":"/run/netns/c1","interface":"eth0","complete":true,
+                "list":{"cniVersion":"1.1.0","name":"net","plugins":[{"type":"a","ipam":{"type":"host-local"}}]},
+                "capabilities":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"udp","hostIP":"::1"}],
+                "ips":["10.0.0.2/24","fd00::2"],"mac":"02:00:00:00:00:01","aliases":["a"],"dns":{"servers":["10.0.0.1"]},
+                "ipRanges":[[{"subnet":"10.0.0.0/24","rangeStart":"10.0.0.9","rangeEnd":"10.0.0.20"}]]},"arguments":
+                {"K":"v"},"result":{"cniVersion":"1.1.0","ips":[{"address":"10.0.0.2/24"}]},"owner":"o"}
+                """#
+            ].map(bytes)
+        }
+    ) { input in
+        guard let record = CNICache.parse(input) else { return }
+        expect(CNICache.parse(record.json.serialized()) == record, "a record is read as it is written")
+        let attachment = record.attachment
+        let name = "\(record.list.name)-\(attachment.containerID)-\(attachment.interface).json"
+        expect(name.utf8.count < 240 && !name.utf8.contains(UInt8(ascii: "/")), "a record has a file's name: \(name)")
     }
 }
 

@@ -151,7 +151,8 @@ func writeProgram(_ path: String, _ text: String) throws {
         try plugins.plugin("c", address: "10.0.0.4/24")
         let host = try plugins.host("a", "b", "c")
         let error = #expect(throws: CNIHostError.self) { try host.add(plugins.attachment()) }
-        #expect(error?.description == "CNI ADD in network net for c1: plugin b: no room: none (code 11)")
+        #expect(
+            error?.description == "CNI ADD in network net for c1: plugin b: no room: none (code 11: it may work later)")
         #expect(error?.code == CNIError.tryAgainLater)
         #expect(plugins.calls == ["ADD a", "ADD b", "DEL c", "DEL b", "DEL a"])
         #expect(plugins.cached == [])

@@ -15,6 +15,8 @@ package struct CNIHostError: Error, Sendable, Equatable, CustomStringConvertible
     package let reason: String
     /// The code of the plugin's own error; nil when it gave none.
     package var code: UInt32?
+    /// The plugin says that it may work later.
+    package var isTransient: Bool { code == CNIError.tryAgainLater }
     /// What went wrong when a failed ADD was undone.
     package var cleanup: [String] = []
 
@@ -26,7 +28,7 @@ package struct CNIHostError: Error, Sendable, Equatable, CustomStringConvertible
     }
 }
 
-/// Runs the plugins of one network configuration list (CNI specification 1.0, sections 2 to 4).
+/// Runs the plugins of one network configuration list (CNI specification 1.1, sections 2 to 4).
 ///
 /// All functions block until the plugins have ended. Calls about the same container and interface must not overlap;
 /// others may.
@@ -36,8 +38,8 @@ package struct CNIHost: Sendable {
     /// Longest run of one plugin.
     package let timeoutMilliseconds: Int
     let cache: CNICache
-    /// Plugins that are not looked for in the directories, with their absolute paths.
-    let own: [String: String]
+    let finder: PluginFinder
+    let gate: NetworkGate
 
     /// Where the plugins themselves find programs such as iptables.
     package static let searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -48,15 +50,17 @@ package struct CNIHost: Sendable {
     ///   - pluginDirectories: the only places where plugins are looked for, in order; absolute paths.
     ///   - own: plugins by name that are elsewhere, with absolute paths.
     ///   - cacheDirectory: made when first needed.
+    ///   - isDurable: records outlive a crash of the machine; for plugins that keep something on disk themselves.
     package init(
         list: NetworkConfigurationList, pluginDirectories: [String] = defaultPluginDirectories,
-        own: [String: String] = [:], cacheDirectory: String, timeoutMilliseconds: Int = 60_000
+        own: [String: String] = [:], cacheDirectory: String, isDurable: Bool = false, timeoutMilliseconds: Int = 60_000
     ) {
         self.list = list
-        self.own = own
         self.pluginDirectories = pluginDirectories
         self.timeoutMilliseconds = timeoutMilliseconds
-        cache = CNICache(directory: cacheDirectory)
+        cache = CNICache(directory: cacheDirectory, isDurable: isDurable)
+        finder = PluginFinder(directories: pluginDirectories, own: own)
+        gate = NetworkGate.of(list.name, in: cacheDirectory)
     }
 
     /// Wires a container: runs ADD of every plugin in order, each with the result of the one before.
@@ -65,42 +69,62 @@ package struct CNIHost: Sendable {
     /// ADD of the same attachment left is deleted first. When a plugin fails, DEL of all plugins is run with the same
     /// arguments; if that fails too, the record stays for `delete` or the garbage collection.
     ///
-    /// - Parameter list: used instead of the host's own; of the same name.
-    package func add(_ attachment: NetworkAttachment, list: NetworkConfigurationList? = nil) throws(CNIHostError)
-        -> CNIResult
-    {
-        let list = list ?? self.list
+    /// - Parameters:
+    ///   - list: used instead of the host's own; of the same name.
+    ///   - owner: what the record says whose it is.
+    ///   - inspect: looks at the result of the last plugin; what it throws counts as a failure of ADD.
+    package func add(
+        _ attachment: NetworkAttachment, list: NetworkConfigurationList? = nil, owner: String = "",
+        inspect: ((CNIResult) throws(CNIHostError) -> Void)? = nil
+    ) throws(CNIHostError) -> CNIResult {
         try validate(attachment, .add)
-        if let left = try load(attachment, .add) { try delete(left) }
-        var record = CNIRecord(list: list, attachment: attachment, result: nil, isComplete: false)
+        let list = try negotiated(list ?? self.list)
+        return try gate.shared { () throws(CNIHostError) in
+            try addInside(
+                CNIRecord(list: list, attachment: attachment, result: nil, isComplete: false, owner: owner), inspect)
+        }
+    }
+
+    private func addInside(
+        _ new: CNIRecord, _ inspect: ((CNIResult) throws(CNIHostError) -> Void)?
+    ) throws(CNIHostError) -> CNIResult {
+        var record = new
+        if let left = try load(record.attachment, .add) {
+            try deleteInside(left)
+        } else if cache.isDamaged(record) {
+            try deleteInside(record)
+        }
         try store(record)
         failpoint("cni.after_record")
-        for plugin in list.plugins {
+        for (index, plugin) in record.list.plugins.enumerated() {
             do throws(CNIHostError) {
                 let output = try run(plugin, .add, record, previous: record.result)
                 record.result = try result(output, plugin, record)
+                // So that DEL knows, after a crash too, what there is. The last one's is stored as complete below.
+                if index + 1 < record.list.plugins.count { try store(record, isStep: true) }
             } catch {
                 throw undo(record, after: error)
             }
             failpoint("cni.after_plugin")
         }
+        guard let result = record.result else {
+            throw failure(.add, "", record.attachment, "the list has no plugin")
+        }
         record.isComplete = true
         do throws(CNIHostError) {
+            try inspect?(result)
             try store(record)
         } catch {
             throw undo(record, after: error)
         }
         failpoint("cni.after_add")
-        guard let result = record.result else {
-            throw failure(.add, "", record.attachment, "the list has no plugin")
-        }
         return result
     }
 
     private func undo(_ record: CNIRecord, after error: CNIHostError) -> CNIHostError {
         var error = error
         do throws(CNIHostError) {
-            try delete(record)
+            try deleteInside(record)
         } catch let second {
             error.cleanup = [second.reason]
         }
@@ -113,10 +137,12 @@ package struct CNIHost: Sendable {
     /// - Throws: `CNIHostError` with all failures in its reason; the record stays then, so that it can be tried again.
     package func delete(_ attachment: NetworkAttachment) throws(CNIHostError) {
         try validate(attachment, .delete)
-        let record =
-            try load(attachment, .delete)
-            ?? CNIRecord(list: list, attachment: attachment, result: nil, isComplete: false)
-        try delete(record)
+        try gate.shared { () throws(CNIHostError) -> Void in
+            let record =
+                try load(attachment, .delete)
+                ?? CNIRecord(list: list, attachment: attachment, result: nil, isComplete: false)
+            try deleteInside(record)
+        }
     }
 
     /// The same for what is on record.
@@ -125,6 +151,10 @@ package struct CNIHost: Sendable {
     package func delete(_ record: CNIRecord, arguments: [String: String] = [:]) throws(CNIHostError) {
         var record = record
         record.attachment.arguments.merge(arguments) { _, new in new }
+        try gate.shared { () throws(CNIHostError) in try deleteInside(record) }
+    }
+
+    private func deleteInside(_ record: CNIRecord) throws(CNIHostError) {
         var failures: [CNIHostError] = []
         for plugin in record.list.plugins.reversed() {
             do throws(CNIHostError) {
@@ -132,7 +162,8 @@ package struct CNIHost: Sendable {
                 let previous = record.list.version.hasCheck ? record.result : nil
                 _ = try run(plugin, .delete, record, previous: previous)
             } catch {
-                failures.append(error)
+                // A container that the plugin does not know has nothing that it could take away.
+                if error.code != CNIError.unknownContainer { failures.append(error) }
             }
         }
         if failures.count == 1 { throw failures[0] }
@@ -166,28 +197,6 @@ package struct CNIHost: Sendable {
         for plugin in record.list.plugins { _ = try run(plugin, .check, record, previous: result) }
     }
 
-    /// Asks every plugin of the list for its versions.
-    ///
-    /// - Throws: `CNIHostError` when one is missing or does not speak the list's version.
-    package func verifyPlugins() throws(CNIHostError) {
-        let nobody = NetworkAttachment(containerID: "", namespacePath: "")
-        for plugin in list.plugins {
-            let record = CNIRecord(list: list, attachment: nobody, result: nil, isComplete: false)
-            let output = try run(plugin, .version, record, previous: nil)
-            let reply: VersionReply
-            do throws(JSONError) {
-                reply = try VersionReply(PluginAnswer.object(output))
-            } catch {
-                throw failure(.version, plugin.type, nobody, "its answer is not understood: \(error)")
-            }
-            guard reply.supports(list.version) else {
-                let known = reply.supported.joined(separator: ", ")
-                throw failure(
-                    .version, plugin.type, nobody, "it does not speak \(list.version.rawValue), only \(known)")
-            }
-        }
-    }
-
     /// What is on record for this network, complete or not.
     package func records() throws(KernelError) -> [CNIRecord] { try cache.all(network: list.name) }
 
@@ -196,15 +205,8 @@ package struct CNIHost: Sendable {
         try cache.all(network: list.name, container: containerID)
     }
 
-    /// The program of a plugin, or nil when no plugin directory has an executable file of that name.
-    package func program(of type: String) -> String? {
-        guard CNINames.isPluginType(type) else { return nil }
-        let places = own[type].map { [$0] } ?? pluginDirectories.map { "\($0)/\(type)" }
-        return places.first { path in
-            var info = stat()
-            return stat(path, &info) == 0 && info.st_mode & S_IFMT == S_IFREG && access(path, X_OK) == 0
-        }
-    }
+    /// The program of a plugin, or nil when there is none that may be run, see `PluginFinder`.
+    package func program(of type: String) -> String? { try? finder.find(type).get() }
 }
 
 // MARK: - One plugin
@@ -214,38 +216,46 @@ extension CNIHost {
         _ plugin: PluginConfiguration, _ verb: CNIVerb, _ record: CNIRecord, previous: CNIResult?
     ) throws(CNIHostError) -> [UInt8] {
         let attachment = record.attachment
-        guard let path = program(of: plugin.type) else {
-            let places = pluginDirectories.joined(separator: ", ")
-            throw failure(
-                verb, plugin.type, attachment,
-                own[plugin.type].map { "there is no program \($0): build or install it with Martlet's others" }
-                    ?? "the plugin is not installed in \(places); Debian has it in containernetworking-plugins")
-        }
-        let input =
-            verb == .version
-            ? JSONValue.object(["cniVersion": .string(record.list.version.rawValue)])
-            : plugin.execution(
-                version: record.list.version, network: record.list.name, arguments: attachment.capabilities,
-                previous: previous)
+        let input = plugin.execution(
+            version: record.list.version, network: record.list.name, arguments: attachment.capabilities,
+            previous: previous)
+        return try run(plugin.type, verb, attachment, input)
+    }
+
+    /// Runs one plugin's program with a configuration.
+    ///
+    /// - Parameter attachment: nil for verbs that are about the network.
+    /// - Returns: what it printed; it ended with 0.
+    func run(
+        _ type: String, _ verb: CNIVerb, _ attachment: NetworkAttachment?, _ input: JSONValue
+    ) throws(CNIHostError) -> [UInt8] {
+        let path = try path(of: type, verb, attachment)
         let program = Program(
             path, environment: environment(verb, attachment), input: input.serialized(),
             timeoutMilliseconds: timeoutMilliseconds, outputLimit: CNILimits.bytes)
         let answer: ProgramResult
         do throws(ProgramError) {
-            answer = try program.run()
+            answer = try program.runGroup()
         } catch {
-            throw failure(verb, plugin.type, attachment, error.description)
+            throw failure(verb, type, attachment, error.description)
         }
         if answer.status == .exited(0) { return answer.output }
-        throw refusal(answer, verb, plugin, attachment)
+        throw refusal(answer, verb, type, attachment)
     }
 
-    private func environment(_ verb: CNIVerb, _ attachment: NetworkAttachment) -> [String] {
+    func path(of type: String, _ verb: CNIVerb, _ attachment: NetworkAttachment?) throws(CNIHostError) -> String {
+        switch finder.find(type) {
+        case .success(let path): return path
+        case .failure(let missing): throw failure(verb, type, attachment, missing.reason)
+        }
+    }
+
+    private func environment(_ verb: CNIVerb, _ attachment: NetworkAttachment?) -> [String] {
         var environment = [
             "PATH=\(Self.searchPath)", "CNI_COMMAND=\(verb.rawValue)",
             "CNI_PATH=\(pluginDirectories.joined(separator: ":"))",
         ]
-        if verb == .version { return environment }
+        guard let attachment else { return environment }
         // A pin file that outlived its namespace is none: plugins stop there, and leave what they should remove.
         let gone = verb == .delete && !Self.isNamespace(attachment.namespacePath)
         environment += [
@@ -265,10 +275,10 @@ extension CNIHost {
     }
 
     private func refusal(
-        _ answer: ProgramResult, _ verb: CNIVerb, _ plugin: PluginConfiguration, _ attachment: NetworkAttachment
+        _ answer: ProgramResult, _ verb: CNIVerb, _ type: String, _ attachment: NetworkAttachment?
     ) -> CNIHostError {
         if let reader = try? PluginAnswer.object(answer.output), let error = try? CNIError(reader) {
-            var failure = failure(verb, plugin.type, attachment, error.description)
+            var failure = failure(verb, type, attachment, error.sentence)
             failure.code = error.code
             return failure
         }
@@ -277,8 +287,8 @@ extension CNIHost {
             case .exited(let code): "it ended with code \(code)"
             case .signaled(let number): "it was killed by signal \(number)"
             }
-        let said = answer.errorText.isEmpty ? "" : " and wrote: \(answer.errorText)"
-        return failure(verb, plugin.type, attachment, ending + said)
+        let words = CNIText.line(answer.errorText)
+        return failure(verb, type, attachment, ending + (words.isEmpty ? "" : " and wrote: \(words)"))
     }
 
     private func result(
@@ -292,21 +302,10 @@ extension CNIHost {
     }
 
     private func validate(_ attachment: NetworkAttachment, _ verb: CNIVerb) throws(CNIHostError) {
-        let problem: String? =
-            if !CNINames.isName(attachment.containerID) {
-                "the container's id must be letters, digits, '_', '.' and '-', at most \(CNINames.longest)"
-            } else if !CNINames.isInterface(attachment.interface) {
-                "'\(attachment.interface)' is no name of a network device"
-            } else if verb != .delete && !Self.isNamespace(attachment.namespacePath) {
-                "\(attachment.namespacePath) is no network namespace"
-            } else if let bad = attachment.arguments.first(where: {
-                !CNINames.isArgumentKey($0.key) || !CNINames.isArgumentValue($0.value)
-            }) {
-                "the argument \(JSONPathElement.quoted(bad.key)) cannot be passed to plugins"
-            } else {
-                nil
-            }
-        if let problem { throw failure(verb, "", attachment, problem) }
+        if let problem = attachment.problem { throw failure(verb, "", attachment, problem) }
+        if verb != .delete, !Self.isNamespace(attachment.namespacePath) {
+            throw failure(verb, "", attachment, "\(attachment.namespacePath) is no network namespace")
+        }
     }
 
     private func load(_ attachment: NetworkAttachment, _ verb: CNIVerb) throws(CNIHostError) -> CNIRecord? {
@@ -318,18 +317,18 @@ extension CNIHost {
         }
     }
 
-    private func store(_ record: CNIRecord) throws(CNIHostError) {
+    private func store(_ record: CNIRecord, isStep: Bool = false) throws(CNIHostError) {
         do throws(KernelError) {
-            try cache.store(record)
+            try cache.store(record, isStep: isStep)
         } catch {
             throw failure(.add, "", record.attachment, error.description)
         }
     }
 
-    private func failure(
-        _ verb: CNIVerb, _ plugin: String, _ attachment: NetworkAttachment, _ reason: String
+    func failure(
+        _ verb: CNIVerb, _ plugin: String, _ attachment: NetworkAttachment?, _ reason: String
     ) -> CNIHostError {
         CNIHostError(
-            verb: verb, plugin: plugin, network: list.name, container: attachment.containerID, reason: reason)
+            verb: verb, plugin: plugin, network: list.name, container: attachment?.containerID ?? "", reason: reason)
     }
 }

@@ -177,37 +177,18 @@ extension CNIResult.Route {
 }
 
 extension CNIResult.DNS {
-    private static let limit = 64
-
     package init(_ reader: JSONReader) throws(JSONError) {
-        nameservers = try Self.words(reader, "nameservers")
+        nameservers = try reader.words("nameservers")
         if let text = try reader.optionalString("domain"), !text.isEmpty { domain = text }
-        search = try Self.words(reader, "search")
-        options = try Self.words(reader, "options")
-        if let domain, !Self.isWord(domain) {
+        search = try reader.words("search")
+        options = try reader.words("options")
+        if let domain, !CNINames.isWord(domain) {
             throw reader.error(.type, "domain", "\(JSONPathElement.quoted(domain)) is no domain")
         }
         for (index, text) in nameservers.enumerated() where IPAddress(text) == nil {
             throw reader.error(
                 .type, "nameservers", "element \(index), \(JSONPathElement.quoted(text)), is no IP address")
         }
-    }
-
-    private static func words(_ reader: JSONReader, _ key: String) throws(JSONError) -> [String] {
-        var words: [String] = []
-        for element in try reader.elements(key, atMost: limit) {
-            let text = try element.string()
-            guard isWord(text) else {
-                throw element.error(.type, "\(JSONPathElement.quoted(text)) does not fit into a resolv.conf")
-            }
-            words.append(text)
-        }
-        return words
-    }
-
-    /// One word of a resolv.conf: nothing in it can begin another line or another word.
-    private static func isWord(_ text: String) -> Bool {
-        (1...256).contains(text.utf8.count) && text.utf8.allSatisfy { $0 > 32 && $0 < 127 }
     }
 
     var json: JSONValue {

@@ -51,6 +51,11 @@ package enum CNINames {
         text.utf8.count <= 1024 && text.utf8.allSatisfy { $0 >= 32 && $0 != 127 && $0 != UInt8(ascii: ";") }
     }
 
+    /// One word of a resolv.conf.
+    static func isWord(_ text: String) -> Bool {
+        (1...256).contains(text.utf8.count) && text.utf8.allSatisfy { $0 > 32 && $0 < 127 }
+    }
+
     private static func isAlphanumeric(_ byte: UInt8) -> Bool {
         switch byte {
         case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
@@ -71,6 +76,8 @@ package enum CNILimits {
     package static let endpoints = 256
     /// Routes in a result.
     package static let routes = 4096
+    /// Name servers, search domains, options, aliases and ranges of addresses, each.
+    package static let words = 64
     /// Port mappings of a container.
     package static let portMappings = 4096
 
@@ -113,6 +120,20 @@ extension JSONReader {
             throw error(.type, "CNI version \(JSONPathElement.quoted(text)) is not supported, only \(known)")
         }
         return version
+    }
+
+    /// The words of a member that is an array of at most `CNILimits.words`: printable, without spaces, so that nothing
+    /// in one can begin another word or line of a resolv.conf; none when it is absent.
+    func words(_ key: String) throws(JSONError) -> [String] {
+        var words: [String] = []
+        for element in try elements(key, atMost: CNILimits.words) {
+            let text = try element.string()
+            guard CNINames.isWord(text) else {
+                throw element.error(.type, "\(JSONPathElement.quoted(text)) does not fit into a resolv.conf")
+            }
+            words.append(text)
+        }
+        return words
     }
 
     /// The elements of a member that is an array of bounded length; none when it is absent.

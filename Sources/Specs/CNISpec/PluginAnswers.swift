@@ -11,6 +11,8 @@ package struct CNIError: Error, Sendable, Equatable, CustomStringConvertible {
     package static let incompatibleVersion: UInt32 = 1
     /// 2: a field of the network configuration is not supported; the message has its name and value.
     package static let unsupportedField: UInt32 = 2
+    /// 3: the container is not known, so that nothing of it needs to be taken away.
+    package static let unknownContainer: UInt32 = 3
     /// 4: necessary environment variables are invalid.
     package static let invalidEnvironment: UInt32 = 4
     /// 5: reading or writing failed.
@@ -24,13 +26,16 @@ package struct CNIError: Error, Sendable, Equatable, CustomStringConvertible {
     /// 50 (STATUS): no ADD can be served now.
     package static let notAvailable: UInt32 = 50
 
+    /// 51 (STATUS): the same, and containers that are attached may have lost connections.
+    package static let notAvailableAndLimited: UInt32 = 51
+
     package init(code: UInt32, message: String, details: String = "") {
         self.code = code
         self.message = message
         self.details = details
     }
 
-    /// Reads an error; message and details are cut to 1000 characters, and line breaks become spaces.
+    /// Reads an error; message and details are cut to 1000 characters, and control characters become spaces.
     package init(_ reader: JSONReader) throws(JSONError) {
         code = try reader.integer("code")
         message = Self.line(try reader.optionalString("msg") ?? "")
@@ -38,7 +43,31 @@ package struct CNIError: Error, Sendable, Equatable, CustomStringConvertible {
     }
 
     private static func line(_ text: String) -> String {
-        String(text.split(whereSeparator: \.isNewline).joined(separator: " ").prefix(1000))
+        CNIText.line(text)
+    }
+
+    /// What the specification says that the code means; nil for the plugins' own and those that are not assigned.
+    package var meaning: String? {
+        switch code {
+        case Self.incompatibleVersion: "it does not speak the list's version of CNI"
+        case Self.unsupportedField: "it does not know a field of its configuration"
+        case Self.unknownContainer: "it does not know the container"
+        case Self.invalidEnvironment: "it was called with words that it does not take"
+        case Self.failedIO: "it could not read or write"
+        case Self.failedDecoding: "it could not read its configuration as JSON"
+        case Self.invalidConfiguration: "its configuration is invalid"
+        case Self.tryAgainLater: "it may work later"
+        case Self.notAvailable: "it cannot attach anybody now"
+        case Self.notAvailableAndLimited: "it cannot attach anybody now, and who is attached may have lost connections"
+        default: nil
+        }
+    }
+
+    /// Message, details and the code with its meaning.
+    package var sentence: String {
+        let text = [message, details].filter { !$0.isEmpty }.joined(separator: ": ")
+        let code = "code \(code)\(meaning.map { ": \($0)" } ?? "")"
+        return "\(text.isEmpty ? "no message" : text) (\(code))"
     }
 
     package func json(version: CNIVersion) -> JSONValue {
@@ -85,5 +114,28 @@ package enum PluginAnswer {
         let reader = JSONReader(try JSONValue.parse(bytes, limits: CNILimits.json))
         _ = try reader.members()
         return reader
+    }
+}
+
+/// Words of plugins in our messages.
+package enum CNIText {
+    /// One line of at most 1000 characters; control characters become spaces, several of them one.
+    package static func line(_ text: String) -> String {
+        var line = ""
+        var length = 0
+        var isGap = false
+        for character in text {
+            let scalars = character.unicodeScalars
+            if character.isNewline || scalars.contains(where: { $0.value < 32 || (127...159).contains($0.value) }) {
+                isGap = true
+                continue
+            }
+            if isGap, !line.isEmpty { line.append(" ") }
+            isGap = false
+            line.append(character)
+            length += 1
+            if length == 1000 { break }
+        }
+        return line
     }
 }
