@@ -151,7 +151,9 @@ let package = Package(
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
             ] + nio),
-        layer("Node", "Networking", ["Kernel", "CKernel", "CNISpec", "CNIPlugin", "JSON", "Reactor"]),
+        layer(
+            "Node", "Networking",
+            ["Kernel", "CKernel", "Netlink", "Netfilter", "CNISpec", "CNIPlugin", "JSON", "Reactor"]),
         layer("Node", "Volumes", ["Kernel", "CKernel", "JSON"]),
         layer("Node", "Logs", ["Kernel", "CKernel", "ShimProtocol", "JSON", "Reactor"]),
         // 4 parts: cluster

@@ -31,6 +31,20 @@ package enum FilterExpression: Sendable, Equatable {
         case transport
         /// 16 bytes: the name of the device that it came by, filled with NUL.
         case inputName
+        /// The same of the device that it leaves by.
+        case outputName
+        /// Four bytes in the machine's order: the group (see `ip link`) of the device that it came by.
+        case inputGroup
+        /// The same of the device that it leaves by.
+        case outputGroup
+        /// Four bytes in the machine's order: the user whose socket sent it; packets of the kernel's own end the rule.
+        case sender
+    }
+
+    /// Bits of the state of a packet's connection (`ct state` of nft(8)).
+    package enum State {
+        package static let established: UInt32 = 2
+        package static let related: UInt32 = 4
     }
 
     package enum Verdict: Sendable, Equatable {
@@ -49,6 +63,11 @@ package enum FilterExpression: Sendable, Equatable {
     case meta(Meta, FilterRegister)
     /// Four bytes in the machine's order: the bits `IPS_…` of the packet's connection.
     case connectionStatus(FilterRegister)
+    /// Four bytes in the machine's order: bits of `State`.
+    case connectionState(FilterRegister)
+    /// Four bytes in the machine's order: the index of the device that the packet came by, where an answer to its source
+    /// would leave by it; else 0. Before the routing decision only.
+    case wayBack(FilterRegister)
     /// Four bytes in the machine's order: what the packet's destination is to this host, `RTN_…` (rtnetlink(7)).
     case destinationType(FilterRegister)
     case equal(FilterRegister, [UInt8])
@@ -71,8 +90,8 @@ extension FilterExpression {
         switch self {
         case .payload: "payload"
         case .meta: "meta"
-        case .connectionStatus: "ct"
-        case .destinationType: "fib"
+        case .connectionStatus, .connectionState: "ct"
+        case .destinationType, .wayBack: "fib"
         case .equal, .notEqual: "cmp"
         case .mask: "bitwise"
         case .lookup: "lookup"
@@ -106,6 +125,13 @@ extension FilterExpression {
         case .connectionStatus(let register):
             try request.put(NFTA_CT_DREG, number: register.number)
             try request.put(NFTA_CT_KEY, number: NFT_CT_STATUS.rawValue)
+        case .connectionState(let register):
+            try request.put(NFTA_CT_DREG, number: register.number)
+            try request.put(NFTA_CT_KEY, number: NFT_CT_STATE.rawValue)
+        case .wayBack(let register):
+            try request.put(NFTA_FIB_DREG, number: register.number)
+            try request.put(NFTA_FIB_RESULT, number: NFT_FIB_RESULT_OIF.rawValue)
+            try request.put(NFTA_FIB_FLAGS, number: NFTA_FIB_F_SADDR.rawValue | NFTA_FIB_F_IIF.rawValue)
         case .destinationType(let register):
             try request.put(NFTA_FIB_DREG, number: register.number)
             try request.put(NFTA_FIB_RESULT, number: NFT_FIB_RESULT_ADDRTYPE.rawValue)
@@ -163,6 +189,10 @@ extension FilterExpression.Meta {
         case .family: NFT_META_NFPROTO.rawValue
         case .transport: NFT_META_L4PROTO.rawValue
         case .inputName: NFT_META_IIFNAME.rawValue
+        case .outputName: NFT_META_OIFNAME.rawValue
+        case .inputGroup: NFT_META_IIFGROUP.rawValue
+        case .outputGroup: NFT_META_OIFGROUP.rawValue
+        case .sender: NFT_META_SKUID.rawValue
         }
     }
 }

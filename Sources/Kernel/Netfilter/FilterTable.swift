@@ -33,6 +33,10 @@ package struct FilterSet: Sendable {
         package static let ipv6 = Field(type: 8, bytes: 16)
         package static let transport = Field(type: 12, bytes: 1)
         package static let port = Field(type: 13, bytes: 2)
+        /// A number of four bytes that nft(8) shows as a mark.
+        package static let mark = Field(type: 19, bytes: 4)
+        /// The group of a device, in the machine's order.
+        package static let group = Field(type: 35, bytes: 4)
         package static let interface = Field(type: 41, bytes: 16)
 
         var paddedBytes: Int { (bytes + 3) & ~3 }
@@ -54,9 +58,12 @@ package struct FilterSet: Sendable {
 
     /// The number of a type that is put together: six bits for each.
     static func type(_ fields: [Field]) -> UInt32 { fields.reduce(0) { $0 << 6 | $1.type } }
-    /// What nft(8) must be told to show keys: a byte 0, a length, and 1 for keys in the machine's order, which names of
-    /// devices are, or 2 for keys in network order.
-    var byteOrder: [UInt8] { [0, 4] + withUnsafeBytes(of: UInt32(key == [.interface] ? 1 : 2)) { Array($0) } }
+    /// What nft(8) must be told to show keys: a byte 0, a length, and 1 for keys in the machine's order, which names and
+    /// groups of devices are, or 2 for keys in network order.
+    var byteOrder: [UInt8] {
+        let isOurs = key.allSatisfy { [.interface, .group].contains($0) }
+        return [0, 4] + withUnsafeBytes(of: UInt32(isOurs ? 1 : 2)) { Array($0) }
+    }
 
     static func bytes(_ fields: [Field]) -> Int { fields.reduce(0) { $0 + $1.paddedBytes } }
 }

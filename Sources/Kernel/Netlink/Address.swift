@@ -54,9 +54,10 @@ package struct Address: Sendable, Equatable {
         return try socket.ask(request, isDump: true).compactMap { Address($0) }
     }
 
-    /// From an RTM_NEWADDR; nil when it is none.
-    init?(_ reply: NetlinkReply) {
-        guard reply.type == UInt16(RTM_NEWADDR), let prefix = reply.payload.number(at: 1, as: UInt8.self),
+    /// From an RTM_NEWADDR or RTM_DELADDR; nil when it is neither.
+    package init?(_ reply: NetlinkReply) {
+        guard [UInt16(RTM_NEWADDR), UInt16(RTM_DELADDR)].contains(reply.type),
+            let prefix = reply.payload.number(at: 1, as: UInt8.self),
             let interface = reply.payload.number(at: 4, as: Int32.self)
         else { return nil }
         let attributes = NetlinkAttributes(reply.payload.dropFirst(MemoryLayout<ifaddrmsg>.size))

@@ -34,9 +34,10 @@ package struct Link: Sendable, Equatable {
         package let learns: Bool
     }
 
-    /// From an RTM_NEWLINK; nil when it is none.
-    init?(_ reply: NetlinkReply) {
-        guard reply.type == UInt16(RTM_NEWLINK), let index = reply.payload.number(at: 4, as: Int32.self),
+    /// From an RTM_NEWLINK or RTM_DELLINK; nil when it is neither.
+    package init?(_ reply: NetlinkReply) {
+        guard [UInt16(RTM_NEWLINK), UInt16(RTM_DELLINK)].contains(reply.type),
+            let index = reply.payload.number(at: 4, as: Int32.self),
             let flags = reply.payload.number(at: 8, as: UInt32.self)
         else { return nil }
         let attributes = NetlinkAttributes(reply.payload.dropFirst(MemoryLayout<ifinfomsg>.size))

@@ -110,14 +110,16 @@ package struct ForwardingEntry: Sendable, Hashable {
         return request
     }
 
-    /// All of a VXLAN device.
-    package static func all(interface: Int32, _ socket: inout NetlinkSocket) throws(KernelError) -> [ForwardingEntry] {
+    /// All of a VXLAN device; without one those of all VXLAN devices.
+    package static func all(
+        interface: Int32? = nil, _ socket: inout NetlinkSocket
+    ) throws(KernelError) -> [ForwardingEntry] {
         var header = ndmsg()
         header.ndm_family = UInt8(AF_BRIDGE)
-        header.ndm_ifindex = interface
-        let request = try NetlinkRequest(RTM_GETNEIGH, header: header, "RTM_GETNEIGH", "device \(interface)")
+        header.ndm_ifindex = interface ?? 0
+        let request = try NetlinkRequest(RTM_GETNEIGH, header: header, "RTM_GETNEIGH", "forwarding entries")
         return try socket.ask(request, isDump: true).compactMap { ForwardingEntry($0) }
-            .filter { $0.interface == interface }
+            .filter { interface == nil || $0.interface == interface }
     }
 
     /// From an RTM_NEWNEIGH or RTM_DELNEIGH of a device's own table; nil when it is neither.

@@ -43,7 +43,7 @@ package struct NetlinkSocket: ~Copyable {
         self.socket = socket
     }
 
-    private static func connect(_ socket: OpaquePointer, _ service: Service) throws(KernelError) {
+    static func connect(_ socket: OpaquePointer, _ service: Service) throws(KernelError) {
         // libnl's own choice is the process's id, which a second socket of the process would be refused.
         nl_socket_set_local_port(socket, 0)
         let code = nl_connect(socket, service == .routing ? NETLINK_ROUTE : NETLINK_NETFILTER)

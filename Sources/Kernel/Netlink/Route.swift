@@ -15,7 +15,7 @@ package struct Route: Sendable, Hashable {
     package var destination: [UInt8]
     /// In bits; 0 is the way to everywhere else.
     package var prefixLength: Int
-    /// nil: the destination is on the link itself.
+    /// nil: the destination is on the link itself. One to IPv4 addresses may have an IPv6 gateway.
     package var gateway: [UInt8]?
     /// The gateway is on the link, whatever the device's addresses say.
     package var isOnLink = false
@@ -67,7 +67,13 @@ package struct Route: Sendable, Hashable {
         let request = try NetlinkRequest(type, flags: flags, header: header, operation, subject)
         try request.put(Int(RTA_TABLE.rawValue), table)
         if prefixLength > 0 { try request.put(Int(RTA_DST.rawValue), destination) }
-        if let gateway { try request.put(Int(RTA_GATEWAY.rawValue), gateway) }
+        if let gateway, gateway.count == destination.count {
+            try request.put(Int(RTA_GATEWAY.rawValue), gateway)
+        } else if let gateway {
+            // struct rtvia: the family, then the address.
+            let family = withUnsafeBytes(of: UInt16(gateway.count == 4 ? AF_INET : AF_INET6)) { Array($0) }
+            try request.put(Int(RTA_VIA.rawValue), family + gateway)
+        }
         if interface != 0 { try request.put(Int(RTA_OIF.rawValue), UInt32(bitPattern: interface)) }
         return request
     }
@@ -136,8 +142,11 @@ package struct Route: Sendable, Hashable {
         }
         let everywhere = [UInt8](repeating: 0, count: Int32(family) == AF_INET ? 4 : 16)
         destination = attributes[Int(RTA_DST.rawValue)].map { Array($0) } ?? everywhere
+        guard destination.count == everywhere.count, Int(prefix) <= 8 * everywhere.count else { return nil }
         prefixLength = Int(prefix)
-        gateway = attributes[Int(RTA_GATEWAY.rawValue)].map { Array($0) }
+        gateway = (attributes[Int(RTA_GATEWAY.rawValue)] ?? attributes[Int(RTA_VIA.rawValue)]?.dropFirst(2))
+            .map { Array($0) }
+        if let gateway, ![4, 16].contains(gateway.count) { return nil }
         self.interface = interface
         isOnLink = flags & UInt32(RTNH_F_ONLINK) != 0
         self.table = attributes.number(Int(RTA_TABLE.rawValue)) ?? UInt32(table)

@@ -43,16 +43,6 @@ package struct BridgeNetworkConfiguration: Sendable, Equatable {
     }
 }
 
-/// How a pod can be reached.
-package struct EndpointAddresses: Sendable, Equatable {
-    package let interface: String
-    /// With the subnet's prefix.
-    package let address: CIDR
-    package let gateway: IPAddress?
-    package let mac: MACAddress?
-    package let ports: [PortMapping]
-}
-
 /// The node's own network: a bridge, an address for each pod, translation outwards, published ports; wired by our CNI
 /// plugin martlet-overlay, and Debian's portmap for pods with ports.
 ///
@@ -71,14 +61,9 @@ package final class BridgeNetwork: Sendable {
     private let range: AddressRange
     let device: BridgeDevice
     let host: CNIHost
-    private let state = Mutex(State())
-
-    private struct State {
-        /// Published ports by who has them; nil until the records were read.
-        var ports: [PortMapping: String]?
-        /// What this process attached: never garbage, however old the list of the living is that we are given.
-        var attached: Set<String> = []
-    }
+    private let ports = PublishedPorts()
+    /// What this process attached: never garbage, however old the list of the living is that we are given.
+    private let attached = Mutex<Set<String>>([])
 
     /// The namespace's first device.
     package static let interface = "eth0"
@@ -346,7 +331,8 @@ extension BridgeNetwork {
         } catch {
             throw NetworkError(.failed, "\(error)")
         }
-        try reserve(ports, for: id)
+        try self.ports.reserve(ports, for: id) { () throws(KernelError) in try host.records() }
+        attached.withLock { _ = $0.insert(id) }
         var capabilities = CapabilityArguments(portMappings: ports)
         capabilities.mac = mac
         if let address, let wanted = CIDR(address, prefixLength: subnet.prefixLength) {
@@ -392,7 +378,7 @@ extension BridgeNetwork {
     }
 
     /// Says so to our plugin; others may ignore it.
-    private static let endArguments = ["IgnoreUnknown": "1", "MARTLET_END": "1"]
+    static let endArguments = ["IgnoreUnknown": "1", "MARTLET_END": "1"]
 
     /// The addresses of a pod that is connected; nil for one that is not.
     package func addresses(of id: String) throws(NetworkError) -> EndpointAddresses? {
@@ -426,11 +412,7 @@ extension BridgeNetwork {
     private func addresses(
         in result: CNIResult, _ ports: [PortMapping]
     ) throws(CNIHostError) -> EndpointAddresses {
-        let inside = { (address: CNIResult.Address) in
-            guard let index = address.interface else { return false }
-            return result.interfaces[index].sandbox != nil
-        }
-        guard let address = result.addresses.first(where: inside) ?? result.addresses.first else {
+        guard let address = result.inside.first else {
             throw CNIHostError(
                 verb: .add, plugin: "", network: configuration.name, container: "", reason: "the result has no address")
         }
@@ -440,60 +422,9 @@ extension BridgeNetwork {
             mac: interface?.mac, ports: ports)
     }
 
-    /// Takes the ports for a pod, all or none. The check by bind comes first: it may take a while to find who has one.
-    private func reserve(_ ports: [PortMapping], for id: String) throws(NetworkError) {
-        for port in ports {
-            guard port.hostPort > 0, port.containerPort > 0, port.hostAddress?.family != .v6 else {
-                throw NetworkError(
-                    .configuration, "a published port needs two numbers from 1 on and an IPv4 address, or none")
-            }
-            try PortCheck.requireFree(port)
-        }
-        let records: [CNIRecord]
-        do throws(KernelError) {
-            records = try state.withLock({ $0.ports == nil }) ? host.records() : []
-        } catch {
-            throw NetworkError(.failed, error.description)
-        }
-        let failure = state.withLock { state -> NetworkError? in
-            var taken = state.ports ?? [:]
-            if state.ports == nil {
-                for record in records {
-                    for port in record.attachment.capabilities.portMappings {
-                        taken[port] = record.attachment.containerID
-                    }
-                }
-            }
-            // What the same pod had before goes with its earlier ADD.
-            taken = taken.filter { $0.value != id }
-            for port in ports {
-                if let (_, owner) = taken.first(where: { Self.collide($0.key, port) }) {
-                    state.ports = taken
-                    return NetworkError(
-                        .portTaken,
-                        "port \(port.hostPort)/\(port.transport.rawValue) is published by task \(owner) already; "
-                            + "publish another port")
-                }
-            }
-            for port in ports { taken[port] = id }
-            state.ports = taken
-            state.attached.insert(id)
-            return nil
-        }
-        if let failure { throw failure }
-    }
-
-    private static func collide(_ left: PortMapping, _ right: PortMapping) -> Bool {
-        guard left.hostPort == right.hostPort, left.transport == right.transport else { return false }
-        guard let one = left.hostAddress, let two = right.hostAddress else { return true }
-        return one == two || one.isUnspecified || two.isUnspecified
-    }
-
     private func release(_ id: String) {
-        state.withLock { state in
-            state.ports = state.ports?.filter { $0.value != id }
-            state.attached.remove(id)
-        }
+        ports.release(id)
+        attached.withLock { _ = $0.remove(id) }
     }
 }
 
@@ -505,7 +436,7 @@ extension BridgeNetwork {
     ///
     /// - Returns: the ids that were cleaned up, and what could not be.
     package func collectGarbage(living: Set<String>) -> (removed: [String], problems: [String]) {
-        let kept = state.withLock { living.union($0.attached) }
+        let kept = attached.withLock { living.union($0) }
         var removed: Set<String> = []
         var problems: [String] = []
         do {
@@ -587,7 +518,8 @@ extension BridgeNetwork {
     ///
     /// - Returns: what could not be removed.
     package func removeLeftovers() -> [String] {
-        state.withLock { $0 = State(ports: [:], attached: []) }
+        ports.clear()
+        attached.withLock { $0 = [] }
         var problems = collectGarbage(living: []).problems
         do {
             try removeRules()

@@ -1,0 +1,126 @@
+import CNISpec
+import Glibc
+import JSON
+import Kernel
+
+/// What is known of overlay networks beside the kernel, in the run directory: a crash of the machine takes it along together
+/// with what it describes.
+///
+/// - `networks/<name>.json`: the network, from before anything of it is made until all of it is gone.
+/// - `peers/<name>`: a line for each peer, `+ key underlay block…`, and one for each change since, `- key` for a peer that
+///   went: to write down one change costs one line. A last line without its end is of a crash and counts as not written.
+/// - `ipam/<name>`: the leases of the plugin.
+struct OverlayStore: Sendable {
+    let directory: String
+
+    var leaseDirectory: String { "\(directory)/ipam" }
+    private var networkDirectory: String { "\(directory)/networks" }
+    private var peerDirectory: String { "\(directory)/peers" }
+
+    private static let suffix = ".json"
+    private static let limits = JSONLimits(bytes: 64 << 10, depth: 8, stringBytes: 4096)
+    /// Most bytes of the peers of a network: 10,000 peers with 64 blocks each are 16 MiB.
+    private static let peerBytes = 64 << 20
+
+    // MARK: Networks
+
+    func write(_ configuration: OverlayNetworkConfiguration) throws(KernelError) {
+        try File.makeDirectories(networkDirectory)
+        try File.replace(
+            "\(networkDirectory)/\(configuration.name)\(Self.suffix)", with: configuration.json.serialized())
+    }
+
+    func remove(network name: String) throws(KernelError) {
+        try File.removeFile("\(networkDirectory)/\(name)\(Self.suffix)")
+    }
+
+    /// All of them. A record that cannot be read is set aside as `….corrupt`.
+    func networks() throws(KernelError) -> [OverlayNetworkConfiguration] {
+        var networks: [OverlayNetworkConfiguration] = []
+        for name in try Self.entries(networkDirectory) where name.hasSuffix(Self.suffix) {
+            let path = "\(networkDirectory)/\(name)"
+            if let configuration = Self.network(path), configuration.name + Self.suffix == name {
+                networks.append(configuration)
+            } else {
+                rename(path, path + ".corrupt")
+            }
+        }
+        return networks
+    }
+
+    private static func network(_ path: String) -> OverlayNetworkConfiguration? {
+        guard let bytes = try? File.read(path, limit: limits.bytes),
+            let value = try? JSONValue.parse(bytes, limits: limits),
+            let configuration = try? OverlayNetworkConfiguration(JSONReader(value)),
+            (try? configuration.validate()) != nil
+        else { return nil }
+        return configuration
+    }
+
+    // MARK: Peers
+
+    /// Writes down all peers of a network, whatever was there before.
+    func write(_ peers: some Collection<OverlayPeer>, of name: String) throws(KernelError) {
+        let path = "\(peerDirectory)/\(name)"
+        if peers.isEmpty { return try File.removeFile(path) }
+        try File.makeDirectories(peerDirectory)
+        var bytes: [UInt8] = []
+        for peer in peers { bytes += Self.line(peer) }
+        try File.replace(path, with: bytes)
+    }
+
+    /// Writes down a change.
+    func append(_ change: OverlayPeerChange, of name: String) throws(KernelError) {
+        try File.makeDirectories(peerDirectory)
+        let line =
+            switch change {
+            case .update(let peer): Self.line(peer)
+            case .remove(let key): Array("- \(key)\n".utf8)
+            }
+        let path = "\(peerDirectory)/\(name)"
+        let file = try File.open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW)
+        try file.writeAll(line, subject: path)
+    }
+
+    private static func line(_ peer: OverlayPeer) -> [UInt8] {
+        let words = ["+", peer.key, peer.underlay.description] + peer.blocks.map(\.description)
+        return Array((words.joined(separator: " ") + "\n").utf8)
+    }
+
+    /// The peers of all networks. A line that cannot be read is left out.
+    func peers() throws(KernelError) -> [String: [OverlayPeer]] {
+        var all: [String: [OverlayPeer]] = [:]
+        for name in try Self.entries(peerDirectory) where CNINames.isInterface(name) {
+            all[name] = Self.peers(try File.read("\(peerDirectory)/\(name)", limit: Self.peerBytes))
+        }
+        return all
+    }
+
+    static func peers(_ bytes: [UInt8]) -> [OverlayPeer] {
+        var order: [String] = []
+        var known: [String: OverlayPeer] = [:]
+        let whole = bytes[..<((bytes.lastIndex(of: UInt8(ascii: "\n")) ?? -1) + 1)]
+        for line in whole.split(separator: UInt8(ascii: "\n")) {
+            let words = line.split(separator: UInt8(ascii: " ")).map { String(decoding: $0, as: UTF8.self) }
+            guard words.count >= 2 else { continue }
+            if words[0] == "-" { known[words[1]] = nil }
+            guard words[0] == "+", words.count >= 3, let underlay = IPAddress(words[2]) else { continue }
+            let blocks = words[3...].compactMap { CIDR($0) }
+            let peer = OverlayPeer(key: words[1], underlay: underlay, blocks: blocks)
+            guard blocks.count == words.count - 3, (try? peer.validate()) != nil else { continue }
+            if known.updateValue(peer, forKey: peer.key) == nil { order.append(peer.key) }
+        }
+        var seen: Set<String> = []
+        return order.filter { seen.insert($0).inserted }.compactMap { known[$0] }
+    }
+
+    private static func entries(_ directory: String) throws(KernelError) -> [String] {
+        File.exists(directory) ? try File.list(directory).sorted() : []
+    }
+}
+
+/// One change of the peers of a network.
+enum OverlayPeerChange: Sendable {
+    case update(OverlayPeer)
+    case remove(String)
+}
