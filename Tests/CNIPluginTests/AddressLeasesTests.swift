@@ -35,7 +35,7 @@ import Testing
     }
 
     private func give(_ id: String, _ expected: String? = nil) throws {
-        try leases.giveBack(holder(id), expected: expected.flatMap { IPAddress($0) })
+        try leases.giveBack(holder(id), expected: [expected].compactMap { $0.flatMap { IPAddress($0) } })
     }
 
     @Test func `a lease whose maker was killed in the middle stays its own`() throws {
@@ -89,13 +89,32 @@ import Testing
         try give("a", "10.9.0.2")
         #expect(try leases.all() == [IPAddress(.v4, 0x0a09_0002): holder("b")])
         try give("a")
-        try leases.giveBack(holder("b", "eth1"), expected: IPAddress("10.9.0.2"))
+        try leases.giveBack(holder("b", "eth1"), expected: [IPAddress(.v4, 0x0a09_0002)])
         #expect(try leases.all().count == 1)
         try leases.giveBack(IPAddress(.v4, 0x0a09_0002), of: holder("b"))
         #expect(try leases.all() == [:])
         let other = AddressLeases(dataDirectory: folder, network: "none")
-        try other.giveBack(holder("a"), expected: nil)
+        try other.giveBack(holder("a"), expected: [])
         #expect(!File.exists(other.directory))
+    }
+
+    @Test func `the addresses of both families go together, and one alone where a crash took the other`() throws {
+        let (four, six) = (try pool("10.9.0.0/24", gateway: "10.9.0.1"), try pool("fd09::/64", gateway: "fd09::1"))
+        func takeBoth(_ id: String) throws -> [IPAddress] {
+            [
+                try leases.take(nil, of: four, number: 0, for: holder(id)),
+                try leases.take(nil, of: six, number: 1, for: holder(id)),
+            ]
+        }
+        let (a, b) = (try takeBoth("a"), try takeBoth("b"))
+        #expect((a + b).map(\.description) == ["10.9.0.2", "fd09::2", "10.9.0.3", "fd09::3"])
+        #expect(try File.read("\(leases.directory)/last_reserved_ip.1") == Array("fd09::3".utf8))
+        try leases.giveBack(holder("a"), expected: a)
+        #expect(try leases.all().count == 2)
+        try leases.giveBack(b[0], of: holder("b"))
+        try leases.giveBack(holder("b"), expected: b)
+        #expect(try leases.all() == [:])
+        #expect(six.count == UInt128(1) << 64 - 3)
     }
 
     @Test func `files are those of host-local, which may have been here before`() throws {

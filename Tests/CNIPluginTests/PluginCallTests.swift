@@ -76,12 +76,67 @@ func call(
                 ]
                 $0["runtimeConfig"] = ["mac": "02:00:00:00:00:01", "ips": ["10.9.0.77"]]
             })
-        #expect(configuration.bridge == "br0" && configuration.mtu == 1400 && configuration.hairpin)
-        #expect(configuration.isDefaultRoute && configuration.pool.count == 8)
+        #expect(configuration.mode == .shared(bridge: "br0", hairpin: true) && configuration.mtu == 1400)
+        #expect(configuration.isDefaultRoute && configuration.pools.map(\.count) == [8])
         #expect(configuration.mac?.description == "02:00:00:00:00:01")
-        #expect(configuration.address?.description == "10.9.0.77", "of the subnet, whatever the ranges are")
+        #expect(configuration.wanted.map(\.description) == ["10.9.0.77"], "of the subnet, whatever the ranges are")
         #expect(configuration.dns.nameservers == ["10.9.0.1"])
         #expect(configuration.leases.directory == "/run/leases/net")
+    }
+
+    /// What martlet-overlay is told for an overlay network.
+    private func routed(_ change: (inout JSONObject) -> Void = { _ in }) throws(CNIError) -> OverlayConfiguration {
+        try OverlayConfiguration(
+            call {
+                for key in ["bridge", "hairpin"] { $0[key] = nil }
+                $0["mode"] = "routed"
+                $0["group"] = 1_828_716_545
+                $0["table"] = 28020
+                $0["addresses"] = [
+                    ["subnet": "10.64.0.0/20", "gateway": "10.64.0.1"],
+                    ["subnet": "fd00:1::/64", "gateway": "fd00:1::1"],
+                ]
+                change(&$0)
+            })
+    }
+
+    @Test func `the mode routed takes a subnet of each family, and an address of each`() throws {
+        let both = try routed { $0["runtimeConfig"] = ["ips": ["fd00:1::7/64", "10.64.0.7/20"]] }
+        #expect(both.mode == .routed(group: 1_828_716_545, table: 28020) && both.isDefaultRoute)
+        #expect(both.pools.map(\.subnet.description) == ["10.64.0.0/20", "fd00:1::/64"])
+        #expect(Set(both.wanted.map(\.description)) == ["10.64.0.7", "fd00:1::7"])
+        let least = try routed {
+            $0["group"] = nil
+            $0["table"] = nil
+            $0["addresses"] = [["subnet": "fd00:1::/64", "gateway": "fd00:1::1"]]
+        }
+        #expect(least.mode == .routed(group: 0, table: 254))
+    }
+
+    /// Member, value as JSON, code and what the refusal names.
+    @Test(arguments: [
+        ("bridge", #""br0""#, CNIError.unsupportedField, "bridge"), ("hairpin", "true", 2, "hairpin"),
+        ("table", "0", 7, "0 is no routing table"), ("table", "255", 7, "255"), ("table", "-1", 7, "table"),
+        ("group", "4294967296", 7, "group"), ("mtu", "1279", 7, "1280"), ("addresses", "[]", 7, "addresses"),
+        ("addresses", #"[{"subnet":"10.64.0.0/20"}]"#, 7, "gateway"),
+        (
+            "addresses",
+            #"[{"subnet":"10.1.0.0/24","gateway":"10.1.0.1"},{"subnet":"10.2.0.0/24","gateway":"10.2.0.1"}]"#, 7,
+            "addresses"
+        ),
+        ("addresses", #"[{"subnet":"fd00::/127","gateway":"fd00::1"}]"#, 7, "/127"),
+        ("addresses", #"[{"subnet":"fd00::/64","gateway":"10.64.0.1"}]"#, 7, "10.64.0.1"),
+        ("runtimeConfig", #"{"ips":["10.64.0.7","10.64.0.8"]}"#, 7, "one address of a family"),
+        ("runtimeConfig", #"{"ips":["fd00:1::1"]}"#, 7, "fd00:1::1"),
+        ("runtimeConfig", #"{"ips":["fd00:2::7"]}"#, 7, "fd00:2::7"),
+    ])
+    func `what the mode routed cannot be told is refused`(
+        key: String, json: String, code: UInt32, word: String
+    ) throws {
+        let value = try JSONValue.parse(json)
+        let error = #expect(throws: CNIError.self) { _ = try routed { $0[key] = value } }
+        #expect(error?.code == code)
+        #expect(error?.message.contains(word) == true, "\(error?.message ?? "")")
     }
 
     @Test func `a field that is not known is refused with its value`() {
@@ -103,7 +158,7 @@ func call(
 
     /// Member, value as JSON, and what the refusal names.
     @Test(arguments: [
-        ("mode", #""routed""#, "routed"), ("mode", #""vxlan""#, "vxlan"), ("mode", "null", "mode"),
+        ("mode", #""bridged""#, "bridged"), ("mode", #""vxlan""#, "vxlan"), ("mode", "null", "mode"),
         ("bridge", #""a/b""#, "a/b"), ("mtu", "67", "67"), ("mtu", "70000", "70000"), ("mtu", #""big""#, "mtu"),
         ("hairpin", "1", "hairpin"), ("dataDir", #""leases""#, "leases"), ("addresses", "[]", "addresses"),
         ("addresses", #"[{"subnet":"10.0.0.0/24"},{"subnet":"fd00::/64"}]"#, "IPv6"),

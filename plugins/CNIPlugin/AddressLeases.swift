@@ -5,8 +5,8 @@ import Kernel
 /// Who has which address of a network: a file for each address, as the reference plugin host-local keeps them, so that
 /// either can go on where the other stopped.
 ///
-/// In `dataDir/<network>`: a file named by the address with the container's id, CR LF and the device; the file
-/// `last_reserved_ip.0` with the address that was given last; `lock`, on which flock(2) is held over each change. A lease
+/// In `dataDir/<network>`: a file named by the address with the container's id, CR LF and the device; the files
+/// `last_reserved_ip.0` and, for the second subnet, `last_reserved_ip.1` with the address that was given last; `lock`, on which flock(2) is held over each change. A lease
 /// appears whole (link(2)); one without an id in it is what a crash left of a lease, and nobody's.
 package struct AddressLeases: Sendable {
     package let network: String
@@ -14,7 +14,7 @@ package struct AddressLeases: Sendable {
     /// Longest wait for the lock, in milliseconds.
     private let patience: Int
 
-    private static let lastName = "last_reserved_ip.0"
+    private static let lastName = "last_reserved_ip"
     /// No address, so that nobody takes it for a lease.
     private static let newName = ".new"
     /// A lease is an id and a device's name.
@@ -28,10 +28,12 @@ package struct AddressLeases: Sendable {
 
     /// Takes an address for a device.
     ///
-    /// - Parameter wanted: the only one that will do; nil: the next free one after the one that was given last.
+    /// - Parameters:
+    ///   - wanted: the only one that will do; nil: the next free one after the one that was given last.
+    ///   - number: the subnet's among those of the network.
     /// - Throws: code 100 when none is free, 101 when somebody else has the only one, 11 when the lock is not let go.
     package func take(
-        _ wanted: IPAddress?, of pool: AddressPool, for holder: PluginAttachment
+        _ wanted: IPAddress?, of pool: AddressPool, number: Int = 0, for holder: PluginAttachment
     ) throws(CNIError) -> IPAddress {
         try CNIError.from { () throws(KernelError) in try File.makeDirectories(directory) }
         return try locked { () throws(CNIError) in
@@ -47,7 +49,8 @@ package struct AddressLeases: Sendable {
                     message: "the address \(wanted) of the network \(network) belongs to container "
                         + "\(try self.holder(of: wanted)?.containerID ?? "?"): ask for another")
             }
-            let last = try IPAddress(text(Self.lastName) ?? "")
+            let lastName = "\(Self.lastName).\(number)"
+            let last = try IPAddress(text(lastName) ?? "")
             var found: IPAddress?
             try pool.forEach(after: last) { address throws(CNIError) in
                 guard try place(new, at: address) else { return false }
@@ -59,18 +62,23 @@ package struct AddressLeases: Sendable {
                     code: CNIError.noAddress,
                     message: "the network \(network) has no free address: \(pool.count) of \(pool.count) in use")
             }
-            try write("\(directory)/\(Self.lastName)", found.description)
+            try write("\(directory)/\(lastName)", found.description)
             return found
         }
     }
 
     /// Gives back what a device has; that it has nothing is no error.
     ///
-    /// - Parameter expected: where to look first: its address as far as the caller knows.
-    package func giveBack(_ holder: PluginAttachment, expected: IPAddress?) throws(CNIError) {
+    /// - Parameter expected: its addresses as far as the caller knows: where they are there is nowhere else to look.
+    package func giveBack(_ holder: PluginAttachment, expected: [IPAddress]) throws(CNIError) {
         guard File.exists(directory) else { return }
         try locked { () throws(CNIError) in
-            if let expected, try self.holder(of: expected) == holder { return try remove(expected) }
+            var known = !expected.isEmpty
+            for address in expected where known { known = try self.holder(of: address) == holder }
+            if known {
+                for address in expected { try remove(address) }
+                return
+            }
             for (address, found) in try all() where found == holder { try remove(address) }
         }
     }

@@ -1,10 +1,10 @@
 import CNISpec
 import JSON
 
-/// The addresses of a network that containers can have.
+/// The addresses of a network that containers can have, in one family.
 package struct AddressPool: Sendable, Equatable {
     package let subnet: CIDR
-    /// Nobody's but the bridge's; nil: there is none.
+    /// Nobody's but the host's; nil: there is none.
     package let gateway: IPAddress?
     /// What is given to those who ask for none in particular, in order.
     package let ranges: [ClosedRange<IPAddress>]
@@ -15,16 +15,13 @@ package struct AddressPool: Sendable, Equatable {
         guard subnet.isNetwork else {
             throw reader.error(.type, "subnet", "\(subnet) has bits after its prefix: \(subnet.network) is a network")
         }
-        guard subnet.address.family == .v4 else {
-            throw reader.error(
-                .type, "subnet", "\(subnet) is of IPv6, which comes with the overlay networks: give an IPv4 subnet")
-        }
-        guard subnet.prefixLength <= 30 else {
+        let family = subnet.address.family
+        guard subnet.prefixLength <= family.bits - 2 else {
             throw reader.error(.type, "subnet", "\(subnet) has no address for a container")
         }
         self.subnet = subnet
         gateway = try reader.optional("gateway")?.address()
-        let hosts = IPAddress(.v4, subnet.first.value + 1)...IPAddress(.v4, subnet.last.value - 1)
+        let hosts = IPAddress(family, subnet.first.value + 1)...IPAddress(family, subnet.last.value - 1)
         if let gateway, !hosts.contains(gateway) {
             throw reader.error(.type, "gateway", "\(gateway) is no address of \(subnet)")
         }
@@ -50,9 +47,9 @@ package struct AddressPool: Sendable, Equatable {
     }
 
     /// How many addresses the ranges have.
-    package var count: Int {
+    package var count: UInt128 {
         ranges.reduce(0) { count, range in
-            count + Int(range.upperBound.value - range.lowerBound.value) + 1
+            count + range.upperBound.value - range.lowerBound.value + 1
                 - (gateway.map { range.contains($0) } ?? false ? 1 : 0)
         }
     }
@@ -69,7 +66,7 @@ package struct AddressPool: Sendable, Equatable {
                 // The range of the last one comes twice: behind it first, up to it in the end.
                 if turn == 0 {
                     guard last < bounds.upperBound else { continue }
-                    bounds = IPAddress(.v4, last.value + 1)...bounds.upperBound
+                    bounds = IPAddress(last.family, last.value + 1)...bounds.upperBound
                 } else if turn == ranges.count {
                     bounds = bounds.lowerBound...last
                 }
@@ -77,7 +74,7 @@ package struct AddressPool: Sendable, Equatable {
                 return
             }
             for value in bounds.lowerBound.value...bounds.upperBound.value {
-                let address = IPAddress(.v4, value)
+                let address = IPAddress(subnet.address.family, value)
                 if address != gateway, try body(address) { return }
             }
         }

@@ -5,58 +5,59 @@ import Kernel
 
 /// What `martlet-overlay` is told to do: its part of a network configuration, see plugins/README.md.
 struct OverlayConfiguration: Sendable {
-    /// The bridge that containers hang off, which is there already.
-    let bridge: String
-    /// Of the containers' devices, in bytes; nil: the bridge's.
+    /// How containers of a network reach each other.
+    enum Mode: Sendable, Equatable {
+        /// They hang off a bridge, which is there already; with `hairpin` they may reach their own published ports.
+        case shared(bridge: String, hairpin: Bool)
+        /// By the host, which has a route to each. The devices' ends on the host are in the group, the routes in the table.
+        case routed(group: UInt32, table: UInt32)
+    }
+
+    let mode: Mode
+    /// Of the containers' devices, in bytes; nil: the bridge's, or Ethernet's own.
     let mtu: UInt32?
-    /// A container may reach its own published ports.
-    let hairpin: Bool
-    let pool: AddressPool
-    /// The way out leads through here.
+    /// One in each family that containers get an address of.
+    let pools: [AddressPool]
+    /// The way out leads through the gateways.
     let isDefaultRoute: Bool
     let leases: AddressLeases
     /// The container's hardware address; nil: made of its address.
     let mac: MACAddress?
-    /// The only address that will do.
-    let address: IPAddress?
+    /// The only addresses that will do, of each family at most one.
+    let wanted: [IPAddress]
     let dns: CNIResult.DNS
     /// What plugins before this one made, and at DEL and CHECK this one too.
     let previous: CNIResult?
 
-    private static let own: Set<String> = [
-        "bridge", "mode", "mtu", "hairpin", "addresses", "defaultRoute", "dataDir", "runtimeConfig",
-    ]
+    private static let own: Set<String> = ["mode", "mtu", "addresses", "defaultRoute", "dataDir", "runtimeConfig"]
     private static let mtus: ClosedRange<UInt32> = 68...65535
+    /// Of IPv6 (RFC 8200, section 5).
+    private static let leastMTU6: UInt32 = 1280
 
     init(_ call: PluginCall) throws(CNIError) {
-        try call.rejectUnknown(call.configuration, known: Self.own.union(PluginCall.commonMembers))
+        let reader = call.configuration
+        let isRouted = try Self.isRouted(call)
+        let ofMode: Set<String> = isRouted ? ["group", "table"] : ["bridge", "hairpin"]
+        try call.rejectUnknown(reader, known: Self.own.union(ofMode).union(PluginCall.commonMembers))
         var parts: [(reader: JSONReader, known: Set<String>)] = []
         do throws(JSONError) {
-            let reader = call.configuration
-            let mode = try reader.string("mode")
-            guard mode == "shared" else {
-                throw reader.error(
-                    .type, "mode",
-                    "\(JSONPathElement.quoted(mode)) is not supported yet, only \"shared\": containers on a bridge")
-            }
-            bridge = try Self.interface(reader, "bridge")
+            mode = try isRouted ? Self.routed(reader) : Self.shared(reader)
+            let elements = try reader.array("addresses")
+            parts += elements.map { ($0, ["subnet", "ranges", "gateway"]) }
+            pools = try Self.pools(elements, reader, isRouted: isRouted)
+            let hasV6 = pools.contains { $0.subnet.address.family == .v6 }
             mtu = try reader.optionalUInt32("mtu")
-            if let mtu, !Self.mtus.contains(mtu) {
-                throw reader.error(
-                    .type, "mtu", "\(mtu) is not between \(Self.mtus.lowerBound) and \(Self.mtus.upperBound)")
+            let least = hasV6 ? Self.leastMTU6 : Self.mtus.lowerBound
+            if let mtu, mtu < least || mtu > Self.mtus.upperBound {
+                throw reader.error(.type, "mtu", "\(mtu) is not between \(least) and \(Self.mtus.upperBound)")
             }
-            hairpin = try reader.optionalBool("hairpin") ?? false
-            let pools = try reader.array("addresses")
-            parts += pools.map { ($0, ["subnet", "ranges", "gateway"]) }
-            guard pools.count == 1 else {
-                throw reader.error(
-                    .type, "addresses", "one IPv4 subnet is supported, not \(pools.count); IPv6 comes with the overlays"
-                )
-            }
-            pool = try AddressPool(pools[0])
             isDefaultRoute = try reader.optionalBool("defaultRoute") ?? false
-            if isDefaultRoute, pool.gateway == nil {
-                throw pools[0].error(.missing, "gateway", "the default route needs one")
+            for (pool, element) in zip(pools, elements) where pool.gateway == nil {
+                if isRouted {
+                    throw element.error(.missing, "gateway", "the mode \"routed\" needs one")
+                } else if isDefaultRoute {
+                    throw element.error(.missing, "gateway", "the default route needs one")
+                }
             }
             leases = try Self.leases(reader, call.network)
             dns =
@@ -68,7 +69,7 @@ struct OverlayConfiguration: Sendable {
             let runtime = try reader.optionalObject("runtimeConfig")
             if let runtime { parts.append((runtime, ["mac", "ips"])) }
             mac = try runtime?.optional("mac").map { member throws(JSONError) in try Self.mac(member) }
-            address = if let runtime { try Self.address(runtime, pool) } else { nil }
+            wanted = if let runtime { try Self.wanted(runtime, pools) } else { [] }
         } catch {
             throw Self.failure(error)
         }
@@ -97,13 +98,65 @@ struct OverlayConfiguration: Sendable {
         CNIError(code: CNIError.invalidConfiguration, message: error.description)
     }
 
-    private static func interface(_ reader: JSONReader, _ key: String) throws(JSONError) -> String {
-        let name = try reader.string(key)
-        guard CNINames.isInterface(name) else {
-            throw reader.error(.type, key, "\(JSONPathElement.quoted(name)) is no name of a network device")
+    // MARK: Modes
+
+    private static func isRouted(_ call: PluginCall) throws(CNIError) -> Bool {
+        do throws(JSONError) {
+            let mode = try call.configuration.string("mode")
+            guard mode == "shared" || mode == "routed" else {
+                throw call.configuration.error(
+                    .type, "mode",
+                    "\(JSONPathElement.quoted(mode)) is not supported, only \"shared\", containers on a bridge, and "
+                        + "\"routed\", without one")
+            }
+            return mode == "routed"
+        } catch {
+            throw failure(error)
         }
-        return name
     }
+
+    private static func shared(_ reader: JSONReader) throws(JSONError) -> Mode {
+        let bridge = try reader.string("bridge")
+        guard CNINames.isInterface(bridge) else {
+            throw reader.error(.type, "bridge", "\(JSONPathElement.quoted(bridge)) is no name of a network device")
+        }
+        return .shared(bridge: bridge, hairpin: try reader.optionalBool("hairpin") ?? false)
+    }
+
+    private static func routed(_ reader: JSONReader) throws(JSONError) -> Mode {
+        let table = try reader.optionalUInt32("table") ?? mainTable
+        guard table != 0, table != localTable else {
+            throw reader.error(.type, "table", "\(table) is no routing table for routes to containers")
+        }
+        return .routed(group: try reader.optionalUInt32("group") ?? 0, table: table)
+    }
+
+    /// RT_TABLE_MAIN and RT_TABLE_LOCAL, see rtnetlink(7).
+    private static let mainTable: UInt32 = 254
+    private static let localTable: UInt32 = 255
+
+    private static func pools(
+        _ elements: [JSONReader], _ reader: JSONReader, isRouted: Bool
+    ) throws(JSONError) -> [AddressPool] {
+        var pools: [AddressPool] = []
+        for element in elements.prefix(2) { pools.append(try AddressPool(element)) }
+        let families = Set(pools.map(\.subnet.address.family))
+        if isRouted {
+            guard !elements.isEmpty, elements.count == families.count else {
+                throw reader.error(
+                    .type, "addresses", "one IPv4 subnet, one IPv6 subnet or one of both is supported, not these")
+            }
+        } else {
+            guard elements.count == 1, families == [.v4] else {
+                throw reader.error(
+                    .type, "addresses",
+                    "the mode \"shared\" takes one IPv4 subnet: IPv6 needs the mode \"routed\"")
+            }
+        }
+        return pools
+    }
+
+    // MARK: What the runtime asks for
 
     private static func mac(_ reader: JSONReader) throws(JSONError) -> MACAddress {
         let mac = try reader.mac()
@@ -114,19 +167,22 @@ struct OverlayConfiguration: Sendable {
     }
 
     /// Addresses wanted come with or without the length of their prefix.
-    private static func address(_ runtime: JSONReader, _ pool: AddressPool) throws(JSONError) -> IPAddress? {
-        let wanted = try runtime.elements("ips", atMost: CNILimits.endpoints)
-        guard let first = wanted.first else { return nil }
-        guard wanted.count == 1 else {
-            throw runtime.error(.type, "ips", "a container gets one address here, not \(wanted.count)")
+    private static func wanted(_ runtime: JSONReader, _ pools: [AddressPool]) throws(JSONError) -> [IPAddress] {
+        var wanted: [IPAddress] = []
+        for element in try runtime.elements("ips", atMost: CNILimits.endpoints) {
+            let text = try element.string()
+            guard let address = IPAddress(text) ?? CIDR(text)?.address else {
+                throw element.error(.type, "\(JSONPathElement.quoted(text)) is no IP address")
+            }
+            guard !wanted.contains(where: { $0.family == address.family }) else {
+                throw runtime.error(.type, "ips", "a container gets one address of a family, not \(address) too")
+            }
+            guard pools.contains(where: { $0.serves(address) }) else {
+                let subnets = pools.map(\.subnet.description).joined(separator: " or ")
+                throw element.error(.type, "\(address) is no address for a container in \(subnets)")
+            }
+            wanted.append(address)
         }
-        let text = try first.string()
-        guard let address = IPAddress(text) ?? CIDR(text)?.address else {
-            throw first.error(.type, "\(JSONPathElement.quoted(text)) is no IP address")
-        }
-        guard pool.serves(address) else {
-            throw first.error(.type, "\(address) is no address for a container in \(pool.subnet)")
-        }
-        return address
+        return wanted
     }
 }

@@ -19,39 +19,70 @@ package enum OverlayPlugin: Plugin {
                 message: "\(name) makes a device of its own: it must be the first plugin of a list")
         }
         let wiring = wiring(call, configuration)
-        let address = try configuration.leases.take(
-            configuration.address, of: configuration.pool, for: wiring.attachment)
+        let addresses = try take(configuration, wiring.attachment)
         failpoint("plugin.after_lease")
         do throws(KernelError) {
             var host = try NetlinkSocket()
-            let outcome = try wiring.make(address, &host)
-            return result(address, outcome, wiring)
+            let outcome = try wiring.make(addresses, &host)
+            return result(addresses, outcome, wiring)
         } catch {
-            var message = error.description
-            do throws(CNIError) {
-                try configuration.leases.giveBack(address, of: wiring.attachment)
-            } catch {
-                message += "; the address \(address) could not be given back: \(error.message)"
-            }
-            throw CNIError(code: CNIError.refusedByKernel, message: message)
+            throw giveBack(
+                addresses, configuration, wiring.attachment,
+                CNIError(code: CNIError.refusedByKernel, message: error.description))
         }
     }
 
-    private static func result(_ address: IPAddress, _ outcome: PodWiring.Outcome, _ wiring: PodWiring) -> CNIResult {
+    /// An address of each subnet, or none at all.
+    private static func take(
+        _ configuration: OverlayConfiguration, _ attachment: PluginAttachment
+    ) throws(CNIError) -> [IPAddress] {
+        var taken: [IPAddress] = []
+        do throws(CNIError) {
+            for (number, pool) in configuration.pools.enumerated() {
+                let wanted = configuration.wanted.first { $0.family == pool.subnet.address.family }
+                taken.append(try configuration.leases.take(wanted, of: pool, number: number, for: attachment))
+            }
+            return taken
+        } catch {
+            throw giveBack(taken, configuration, attachment, error)
+        }
+    }
+
+    /// - Returns: the error, with what went wrong beside it.
+    private static func giveBack(
+        _ addresses: [IPAddress], _ configuration: OverlayConfiguration, _ attachment: PluginAttachment,
+        _ error: CNIError
+    ) -> CNIError {
+        var message = error.message
+        for address in addresses {
+            do throws(CNIError) {
+                try configuration.leases.giveBack(address, of: attachment)
+            } catch {
+                message += "; the address \(address) could not be given back: \(error.message)"
+            }
+        }
+        return CNIError(code: error.code, message: message)
+    }
+
+    private static func result(_ addresses: [IPAddress], _ outcome: PodWiring.Outcome, _ wiring: PodWiring) -> CNIResult
+    {
         let configuration = wiring.configuration
         var result = CNIResult()
         let inside = CNIResult.Interface(
             name: wiring.attachment.interface, mac: outcome.mac, sandbox: wiring.namespacePath, mtu: outcome.mtu)
-        result.interfaces = [
-            CNIResult.Interface(name: outcome.bridge.name, mac: MACAddress(bytes: outcome.bridge.mac)),
-            CNIResult.Interface(name: wiring.hostEnd), inside,
-        ]
-        let (subnet, gateway) = (configuration.pool.subnet, configuration.pool.gateway)
-        if let address = CIDR(address, prefixLength: subnet.prefixLength) {
-            result.addresses = [CNIResult.Address(address, gateway: gateway, interface: 2)]
-        }
-        if configuration.isDefaultRoute, let gateway, let everywhere = CIDR(IPAddress(.v4, 0), prefixLength: 0) {
-            result.routes = [CNIResult.Route(everywhere, gateway: gateway)]
+        result.interfaces = outcome.outer + [inside]
+        let isRouted = if case .routed = configuration.mode { true } else { false }
+        for (address, pool) in zip(addresses, configuration.pools) {
+            let prefix = isRouted ? address.family.bits : pool.subnet.prefixLength
+            if let address = CIDR(address, prefixLength: prefix) {
+                result.addresses.append(
+                    CNIResult.Address(address, gateway: pool.gateway, interface: result.interfaces.count - 1))
+            }
+            guard let gateway = pool.gateway else { continue }
+            if isRouted { result.routes.append(CNIResult.Route(pool.subnet, gateway: gateway)) }
+            if configuration.isDefaultRoute, let everywhere = CIDR(IPAddress(gateway.family, 0), prefixLength: 0) {
+                result.routes.append(CNIResult.Route(everywhere, gateway: gateway))
+            }
         }
         result.dns = configuration.dns
         return result
@@ -73,30 +104,34 @@ package enum OverlayPlugin: Plugin {
         failpoint("plugin.after_device")
         let previous = (try? call.configuration.optionalObject("prevResult")).flatMap { $0 }
             .flatMap { try? CNIResult($0, version: nil) }
-        try leases.giveBack(attachment, expected: previous.flatMap { address(call, in: $0) })
+        try leases.giveBack(attachment, expected: previous.map { addressesOfADD(call, in: $0) } ?? [])
     }
 
     package static func check(_ call: PluginCall) throws(CNIError) {
         let configuration = try OverlayConfiguration(call)
         let wiring = wiring(call, configuration)
-        guard let previous = configuration.previous, let address = address(call, in: previous),
-            configuration.pool.subnet.contains(address)
-        else {
-            throw CNIError(
-                code: CNIError.invalidConfiguration,
-                message: "$.prevResult has no address of the container's device \(call.interface)")
+        let known = configuration.previous.map { addressesOfADD(call, in: $0) } ?? []
+        var addresses: [IPAddress] = []
+        for pool in configuration.pools {
+            guard let address = known.first(where: { pool.subnet.contains($0) }) else {
+                throw CNIError(
+                    code: CNIError.invalidConfiguration,
+                    message: "$.prevResult has no address of the container's device \(call.interface) in \(pool.subnet)"
+                )
+            }
+            addresses.append(address)
         }
         func missing(_ what: String) -> CNIError {
             CNIError(
                 code: CNIError.notAttached,
                 message: "\(what) (container \(call.containerID), network \(call.network)): attach it again")
         }
-        guard try configuration.leases.holder(of: address) == wiring.attachment else {
+        for address in addresses where try configuration.leases.holder(of: address) != wiring.attachment {
             throw missing("the lease of \(address) is gone")
         }
         let what = try CNIError.from(CNIError.refusedByKernel) { () throws(KernelError) in
             var host = try NetlinkSocket()
-            return try wiring.whatIsMissing(address, &host)
+            return try wiring.whatIsMissing(addresses, &host)
         }
         if let what { throw missing(what) }
     }
@@ -105,10 +140,14 @@ package enum OverlayPlugin: Plugin {
         let wiring = wiring(call, try OverlayConfiguration(call))
         try CNIError.from(CNIError.notAvailable) { () throws(KernelError) in
             var host = try NetlinkSocket()
-            let bridge = try wiring.bridge(&host)
-            guard bridge.isUp else {
-                throw KernelError(
-                    "use the bridge", bridge.name, errno: ENETDOWN, hint: "switch it on: ip link set \(bridge.name) up")
+            switch try wiring.base(&host) {
+            case .bridge(let bridge, _):
+                guard bridge.isUp else {
+                    throw KernelError(
+                        "use the bridge", bridge.name, errno: ENETDOWN,
+                        hint: "switch it on: ip link set \(bridge.name) up")
+                }
+            case .host(let routing): try PodWiring.expectForwarding(routing, &host)
             }
         }
     }
@@ -131,11 +170,11 @@ package enum OverlayPlugin: Plugin {
             configuration: configuration, namespacePath: call.namespacePath)
     }
 
-    /// The container's address as the result of ADD has it.
-    private static func address(_ call: PluginCall, in previous: CNIResult) -> IPAddress? {
-        previous.addresses.first { address in
+    /// The container's addresses as the result of ADD has them.
+    private static func addressesOfADD(_ call: PluginCall, in previous: CNIResult) -> [IPAddress] {
+        previous.addresses.filter { address in
             guard let index = address.interface else { return false }
             return previous.interfaces[index].name == call.interface && previous.interfaces[index].sandbox != nil
-        }?.address.address
+        }.map(\.address.address)
     }
 }

@@ -5,8 +5,8 @@ import Glibc
 import Kernel
 import Netlink
 
-/// The devices, addresses and routes of one container: two datagrams to the kernel, one in the host's network namespace
-/// and one in the container's.
+/// The devices, addresses and routes of one container, whatever the mode: the devices' ends on the host are made in the
+/// host's network namespace, what is in the container by one datagram to the kernel there.
 struct PodWiring {
     let attachment: PluginAttachment
     /// The network's name.
@@ -19,31 +19,46 @@ struct PodWiring {
 
     /// What was made.
     struct Outcome {
-        let bridge: Link
+        /// Of the host, in the order of the result.
+        let outer: [CNIResult.Interface]
         let mac: MACAddress
         let mtu: UInt32
     }
 
-    /// Makes all of it for an address. Where that fails nothing of it stays. The thread is in the container's namespace
-    /// afterwards.
-    func make(_ address: IPAddress, _ host: inout NetlinkSocket) throws(KernelError) -> Outcome {
+    /// What the way into a mode's network is.
+    enum Base {
+        case bridge(Link, hairpin: Bool)
+        case host(HostRouting)
+    }
+
+    /// - Throws: when there is no way into the network.
+    func base(_ host: inout NetlinkSocket) throws(KernelError) -> Base {
+        switch configuration.mode {
+        case .shared(let name, let hairpin): .bridge(try bridge(name, &host), hairpin: hairpin)
+        case .routed(let group, let table): .host(HostRouting(group: group, table: table, pools: configuration.pools))
+        }
+    }
+
+    /// Makes all of it for an address in each family. Where that fails nothing of it stays. The thread is in the
+    /// container's namespace afterwards.
+    func make(_ addresses: [IPAddress], _ host: inout NetlinkSocket) throws(KernelError) -> Outcome {
         let namespace = try ContainerNamespace.open(namespacePath)
-        let bridge = try bridge(&host)
-        if !bridge.isUp {
-            var up = LinkChange()
-            up.isUp = true
-            try host.send(up.request(for: bridge.name))
-        }
-        let mtu = configuration.mtu ?? bridge.mtu
-        // Made of the address, so that who remembers it is right when another container gets it.
-        guard let mac = configuration.mac ?? MACAddress(bytes: [0x02, 0x42] + address.bytes) else {
-            throw KernelError("make a hardware address", address.description, errno: EINVAL)
-        }
-        var pair = VethPair(hostEnd, peer: attachment.interface, namespace: namespace.raw, mtu: mtu)
+        let base = try base(&host)
+        let mac = try mac(of: addresses)
+        var pair = VethPair(hostEnd, peer: attachment.interface, namespace: namespace.raw, mtu: 1500)
         pair.peerMAC = mac.bytes
-        pair.master = bridge.index
+        switch base {
+        case .bridge(let bridge, _):
+            try switchOn(bridge, &host)
+            pair.mtu = bridge.mtu
+            pair.master = bridge.index
+        case .host(let routing):
+            pair.mac = HostRouting.mac
+            pair.group = routing.group
+        }
+        if let mtu = configuration.mtu { pair.mtu = mtu }
         do throws(KernelError) {
-            try makeHostEnd(pair, address, &host)
+            try makeHostEnd(pair, addresses, base, &host)
         } catch {
             guard error.errno == EEXIST else { throw error }
             // Of a container that was let go, and waits for the end of its namespace, which may come just now.
@@ -54,7 +69,7 @@ struct PodWiring {
                 try Self.remove(hostEnd, &host)
             }
             do throws(KernelError) {
-                try makeHostEnd(pair, address, &host)
+                try makeHostEnd(pair, addresses, base, &host)
             } catch {
                 guard error.errno == EEXIST else { throw error }
                 throw taken("a device \(attachment.interface) is in \(namespacePath) already")
@@ -63,48 +78,40 @@ struct PodWiring {
         failpoint("plugin.after_veth")
         do throws(KernelError) {
             try systemCall("setns", namespacePath) { setns(namespace.raw, Int32(CK_CLONE_NEWNET)) }
-            try makeContainerEnd(address)
+            switch base {
+            case .bridge: try makeContainerEnd(addresses)
+            case .host(let routing): try makeContainerEnd(addresses, routing)
+            }
         } catch {
             // The socket is still in the host's namespace.
             try? host.send(Link.deletion(of: hostEnd))
             throw error
         }
         failpoint("plugin.after_pod")
-        return Outcome(bridge: bridge, mac: mac, mtu: mtu)
-    }
-
-    func bridge(_ host: inout NetlinkSocket) throws(KernelError) -> Link {
-        guard let bridge = try Link.named(configuration.bridge, &host) else {
-            throw KernelError(
-                "find the bridge", configuration.bridge, errno: ENODEV,
-                hint: "the plugin does not make it: make it first")
+        var outer = [CNIResult.Interface(name: hostEnd, mac: pair.mac.flatMap { MACAddress(bytes: $0) })]
+        if case .bridge(let bridge, _) = base {
+            outer.insert(CNIResult.Interface(name: bridge.name, mac: MACAddress(bytes: bridge.mac)), at: 0)
         }
-        guard bridge.kind == "bridge" else {
-            throw KernelError("find the bridge", configuration.bridge, errno: ENOTUNIQ, hint: "it is no bridge")
-        }
-        return bridge
+        return Outcome(outer: outer, mac: mac, mtu: pair.mtu)
     }
 
     private func makeHostEnd(
-        _ pair: VethPair, _ address: IPAddress, _ host: inout NetlinkSocket
+        _ pair: VethPair, _ addresses: [IPAddress], _ base: Base, _ host: inout NetlinkSocket
     ) throws(KernelError) {
-        var port = LinkChange()
-        port.port = BridgePort()
-        port.port?.hairpin = configuration.hairpin
-        port.isUp = true
-        var quiet = LinkChange()
-        quiet.hasNoGeneratedAddress = true
-        var batch = NetlinkBatch()
-        try batch.add(pair.request())
-        try batch.add(quiet.request(for: pair.name))
-        try batch.add(port.request(for: pair.name))
-        // An earlier container with this address may have had another hardware address.
-        try batch.add(Neighbour(address.bytes, interface: pair.master).deletion())
-        let outcomes = try host.perform(batch)
-        guard let failure = outcomes.compactMap({ $0 }).first else { return }
-        // With the first refused, what the others were refused or did concerns somebody else's device of that name.
-        if outcomes[0] == nil { try? host.send(Link.deletion(of: pair.name)) }
-        throw failure
+        switch base {
+        case .bridge(_, let hairpin): try makePort(pair, addresses, hairpin: hairpin, &host)
+        case .host(let routing): try makeHostEnd(pair, addresses, routing, &host)
+        }
+    }
+
+    /// Made of the address, so that who remembers it is right when another container gets it.
+    private func mac(of addresses: [IPAddress]) throws(KernelError) -> MACAddress {
+        if let mac = configuration.mac { return mac }
+        let bytes = addresses.first.map { Array($0.bytes.suffix(4)) } ?? []
+        guard let mac = MACAddress(bytes: [0x02, 0x42] + bytes) else {
+            throw KernelError("make a hardware address", addresses.description, errno: EINVAL)
+        }
+        return mac
     }
 
     private func taken(_ why: String) -> KernelError {
@@ -112,33 +119,34 @@ struct PodWiring {
             "attach", "\(attachment.interface) of container \(attachment.containerID)", errno: EEXIST, hint: why)
     }
 
-    private func makeContainerEnd(_ address: IPAddress) throws(KernelError) {
-        let index = Int32(bitPattern: if_nametoindex(attachment.interface))
-        var up = LinkChange()
-        up.isUp = true
-        var batch = NetlinkBatch()
-        try batch.add(up.request(for: "lo"))
-        try batch.add(up.request(for: attachment.interface))
-        let own = Address(address.bytes, prefixLength: configuration.pool.subnet.prefixLength, interface: index)
-        try batch.add(own.request())
-        if configuration.isDefaultRoute, let gateway = configuration.pool.gateway {
-            // A program in the container may have made its own way out, a tunnel say: that stays.
-            let route = Route(to: [0, 0, 0, 0], prefixLength: 0, gateway: gateway.bytes, interface: index)
-            try batch.add(route.request().tolerating(EEXIST))
-        }
-        var inside = try NetlinkSocket()
-        try inside.send(batch)
+    /// The container may have made its own way out, a tunnel say: that stays.
+    func addDefaultRoute(
+        by gateway: IPAddress, interface: Int32, to batch: inout NetlinkBatch
+    ) throws(KernelError) {
+        let everywhere = [UInt8](repeating: 0, count: gateway.bytes.count)
+        let route = Route(to: everywhere, prefixLength: 0, gateway: gateway.bytes, interface: interface)
+        try batch.add(route.request().tolerating(EEXIST))
+    }
+
+    /// What a batch was refused with first, where the first of its requests made the device: then that goes again.
+    func undo(
+        _ outcomes: [KernelError?], of pair: VethPair, _ host: inout NetlinkSocket
+    ) throws(KernelError) {
+        guard let failure = outcomes.compactMap({ $0 }).first else { return }
+        // With the first refused, what the others were refused or did concerns somebody else's device of that name.
+        if outcomes[0] == nil { try? host.send(Link.deletion(of: pair.name)) }
+        throw failure
     }
 
     // MARK: The end
 
-    /// Deletes both ends.
+    /// Deletes both ends, and with them all routes and neighbours by them.
     static func remove(_ hostEnd: String, _ host: inout NetlinkSocket) throws(KernelError) {
         try host.send(Link.deletion(of: hostEnd))
     }
 
     /// Takes the device off the bridge, down, and leaves its deletion to the end of the namespace: to delete it here
-    /// waits 10 to 50 ms for the kernel.
+    /// waits 10 to 50 ms for the kernel. Routes and neighbours go as soon as it is down.
     static func letGo(_ hostEnd: String, _ host: inout NetlinkSocket) throws(KernelError) {
         var change = LinkChange()
         change.isUp = false
@@ -149,12 +157,17 @@ struct PodWiring {
     // MARK: Whether it is there
 
     /// What is not there any more, in words; nil: all is. The thread is in the container's namespace afterwards.
-    func whatIsMissing(_ address: IPAddress, _ host: inout NetlinkSocket) throws(KernelError) -> String? {
-        let bridge = try bridge(&host)
-        guard bridge.isUp else { return "the bridge \(bridge.name) is down" }
+    func whatIsMissing(_ addresses: [IPAddress], _ host: inout NetlinkSocket) throws(KernelError) -> String? {
+        let base = try base(&host)
+        if case .bridge(let bridge, _) = base, !bridge.isUp { return "the bridge \(bridge.name) is down" }
         guard let outer = try Link.named(hostEnd, &host) else { return "the device \(hostEnd) is gone" }
-        guard outer.master == bridge.index else { return "the device \(hostEnd) hangs off \(bridge.name) no more" }
+        if case .bridge(let bridge, _) = base, outer.master != bridge.index {
+            return "the device \(hostEnd) hangs off \(bridge.name) no more"
+        }
         guard outer.isUp else { return "the device \(hostEnd) is down" }
+        if case .host(let routing) = base, let what = try whatIsMissing(at: outer, addresses, routing, &host) {
+            return what
+        }
         let namespace = try ContainerNamespace.open(namespacePath)
         try systemCall("setns", namespacePath) { setns(namespace.raw, Int32(CK_CLONE_NEWNET)) }
         var socket = try NetlinkSocket()
@@ -162,11 +175,20 @@ struct PodWiring {
             return "the container's device \(attachment.interface) is gone"
         }
         guard inner.isUp else { return "the container's device \(inner.name) is down" }
-        let own = Address(address.bytes, prefixLength: configuration.pool.subnet.prefixLength, interface: inner.index)
-        guard try Address.all(&socket).contains(own) else { return "the address \(address) is not on \(inner.name)" }
-        if configuration.isDefaultRoute {
-            let hasWayOut = try Route.all(family: AF_INET, &socket).contains { $0.prefixLength == 0 }
-            guard hasWayOut else { return "the default route is gone" }
+        let found = try Address.all(&socket)
+        for (address, pool) in zip(addresses, configuration.pools) {
+            let prefix = if case .host = base { address.family.bits } else { pool.subnet.prefixLength }
+            let own = Address(address.bytes, prefixLength: prefix, interface: inner.index)
+            guard found.contains(own) else { return "the address \(address) is not on \(inner.name)" }
+        }
+        if case .host(let routing) = base, let what = try whatIsMissing(in: inner, routing, &socket) { return what }
+        guard configuration.isDefaultRoute else { return nil }
+        for pool in configuration.pools {
+            let isFour = pool.subnet.address.family == .v4
+            let routes = try Route.all(family: isFour ? AF_INET : AF_INET6, &socket)
+            guard routes.contains(where: { $0.prefixLength == 0 }) else {
+                return "the default route\(isFour ? "" : " of IPv6") is gone"
+            }
         }
         return nil
     }

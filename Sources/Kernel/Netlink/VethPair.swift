@@ -19,6 +19,8 @@ package struct VethPair: Sendable {
     package var peerMAC: [UInt8]?
     /// The index of the bridge that the near end is a port of; 0: of none.
     package var master: Int32 = 0
+    /// The near end's group, see `ip link`'s "group".
+    package var group: UInt32 = 0
 
     package init(_ name: String, peer: String, namespace: Int32, mtu: UInt32) {
         self.name = name
@@ -42,6 +44,7 @@ package struct VethPair: Sendable {
         try Self.set(mac, on: link)
         try Self.set(peerMAC, on: far)
         if master != 0 { rtnl_link_set_master(link, master) }
+        if group != 0 { rtnl_link_set_group(link, group) }
         var message: OpaquePointer?
         let code = rtnl_link_build_add_request(link, Int32(NLM_F_CREATE | NLM_F_EXCL), &message)
         guard code == 0, let message else { throw KernelError(libnl: code, "RTM_NEWLINK", name) }

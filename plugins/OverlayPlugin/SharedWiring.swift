@@ -1,0 +1,66 @@
+import CNIPlugin
+import CNISpec
+import Glibc
+import Kernel
+import Netlink
+
+/// The mode "shared": containers have the subnet's prefix and see each other on a bridge. Two datagrams to the kernel.
+extension PodWiring {
+    func bridge(_ name: String, _ host: inout NetlinkSocket) throws(KernelError) -> Link {
+        guard let bridge = try Link.named(name, &host) else {
+            throw KernelError(
+                "find the bridge", name, errno: ENODEV, hint: "the plugin does not make it: make it first")
+        }
+        guard bridge.kind == "bridge" else {
+            throw KernelError("find the bridge", name, errno: ENOTUNIQ, hint: "it is no bridge")
+        }
+        return bridge
+    }
+
+    func switchOn(_ bridge: Link, _ host: inout NetlinkSocket) throws(KernelError) {
+        if bridge.isUp { return }
+        var up = LinkChange()
+        up.isUp = true
+        try host.send(up.request(for: bridge.name))
+    }
+
+    /// Makes the devices, one of them a port of the bridge. Where that fails there are none.
+    func makePort(
+        _ pair: VethPair, _ addresses: [IPAddress], hairpin: Bool, _ host: inout NetlinkSocket
+    ) throws(KernelError) {
+        var port = LinkChange()
+        port.port = BridgePort()
+        port.port?.hairpin = hairpin
+        port.isUp = true
+        var quiet = LinkChange()
+        quiet.hasNoGeneratedAddress = true
+        var batch = NetlinkBatch()
+        try batch.add(pair.request())
+        try batch.add(quiet.request(for: pair.name))
+        try batch.add(port.request(for: pair.name))
+        for address in addresses {
+            // An earlier container with this address may have had another hardware address.
+            try batch.add(Neighbour(address.bytes, interface: pair.master).deletion())
+        }
+        try undo(host.perform(batch), of: pair, &host)
+    }
+
+    /// The thread is in the container's namespace.
+    func makeContainerEnd(_ addresses: [IPAddress]) throws(KernelError) {
+        let index = Int32(bitPattern: if_nametoindex(attachment.interface))
+        var up = LinkChange()
+        up.isUp = true
+        var batch = NetlinkBatch()
+        try batch.add(up.request(for: "lo"))
+        try batch.add(up.request(for: attachment.interface))
+        for (address, pool) in zip(addresses, configuration.pools) {
+            let own = Address(address.bytes, prefixLength: pool.subnet.prefixLength, interface: index)
+            try batch.add(own.request())
+            if configuration.isDefaultRoute, let gateway = pool.gateway {
+                try addDefaultRoute(by: gateway, interface: index, to: &batch)
+            }
+        }
+        var inside = try NetlinkSocket()
+        try inside.send(batch)
+    }
+}
