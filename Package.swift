@@ -40,6 +40,13 @@ func plugin(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .target(name: name, dependencies: dependencies, path: "plugins/\(name)", swiftSettings: settings)
 }
 
+/// The program of a plugin's library.
+func pluginProgram(_ name: String, _ library: String) -> Target {
+    .executableTarget(
+        name: name, dependencies: ["CNIPlugin", .byName(name: library)], path: "plugins/\(name)",
+        swiftSettings: settings, linkerSettings: fullyStatic)
+}
+
 func program(
     _ name: String, _ dependencies: [Target.Dependency], linker: [LinkerSetting]? = nil
 ) -> Target {
@@ -123,21 +130,13 @@ let package = Package(
         // 3 our CNI plugins
         plugin("CNIPlugin", ["Kernel", "CKernel", "CNISpec", "JSON"]),
         plugin("OverlayPlugin", ["CNIPlugin", "Kernel", "CKernel", "Netlink", "CNISpec", "JSON"]),
-        .executableTarget(
-            name: "martlet-overlay", dependencies: ["CNIPlugin", "OverlayPlugin"], path: "plugins/martlet-overlay",
-            swiftSettings: settings, linkerSettings: fullyStatic),
+        pluginProgram("martlet-overlay", "OverlayPlugin"),
         plugin("PortmapPlugin", ["CNIPlugin", "Kernel", "Netlink", "Netfilter", "CNISpec", "JSON"]),
-        .executableTarget(
-            name: "portmap", dependencies: ["CNIPlugin", "PortmapPlugin"], path: "plugins/portmap",
-            swiftSettings: settings, linkerSettings: fullyStatic),
+        pluginProgram("portmap", "PortmapPlugin"),
         plugin("LoopbackPlugin", ["CNIPlugin", "Kernel", "Netlink", "CNISpec", "JSON"]),
-        .executableTarget(
-            name: "loopback", dependencies: ["CNIPlugin", "LoopbackPlugin"], path: "plugins/loopback",
-            swiftSettings: settings, linkerSettings: fullyStatic),
+        pluginProgram("loopback", "LoopbackPlugin"),
         plugin("BandwidthPlugin", ["CNIPlugin", "Kernel", "CKernel", "Netlink", "CNISpec", "JSON"]),
-        .executableTarget(
-            name: "bandwidth", dependencies: ["CNIPlugin", "BandwidthPlugin"], path: "plugins/bandwidth",
-            swiftSettings: settings, linkerSettings: fullyStatic),
+        pluginProgram("bandwidth", "BandwidthPlugin"),
         // 4 parts: node
         layer(
             "Node", "ContainerRuntime",

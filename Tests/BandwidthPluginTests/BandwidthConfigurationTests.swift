@@ -83,7 +83,6 @@ private func call(
         }
         #expect(error?.code == CNIError.invalidConfiguration)
         #expect(error?.message.contains(word) == true, "\(error?.message ?? "")")
-        #expect(try BandwidthConfiguration.previous(call("DEL") { $0["runtimeConfig"] = ["bandwidth": value] }) == nil)
     }
 
     @Test func `a field that is not known is refused with its value`() {

@@ -97,7 +97,7 @@ private func portmapCall(
             #expect(error?.code == CNIError.unsupportedField && error?.message.contains("$.\(member),") == true)
         }
         let error = #expect(throws: CNIError.self) {
-            try PortmapConfiguration.check(portmapCall("DEL") { $0[member] = value })
+            try PortmapConfiguration.check(portmapCall("STATUS") { $0[member] = value })
         }
         #expect(error?.code == CNIError.unsupportedField)
     }

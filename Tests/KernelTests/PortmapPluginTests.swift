@@ -255,6 +255,17 @@ extension KernelSuite {
                         $0["runtimeConfig"] = nil
                     }.isGood)
                 try plugin.expectNothing()
+                // Whatever became of the configuration.
+                #expect(try plugin.call("ADD", two, ports).isGood)
+                let blind = try plugin.call("DEL", two, more: ["CNI_ARGS=LATER=1"]) {
+                    $0["prevResult"] = 3
+                    $0["runtimeConfig"] = ["portMappings": "gone"]
+                    $0["snat"] = "maybe"
+                    $0["backend"] = "iptables"
+                    $0["later"] = ["a": 1]
+                }
+                #expect(blind.isGood, "\(blind.message)")
+                try plugin.expectNothing()
                 let alone = try plugin.call("ADD", two, ports) { $0["prevResult"] = nil }
                 #expect(alone.code == 7 && alone.message.contains("prevResult"))
             }

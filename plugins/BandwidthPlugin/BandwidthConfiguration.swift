@@ -45,9 +45,8 @@ struct BandwidthConfiguration: Sendable {
         try call.rejectUnknownArguments(known: [PluginCall.endArgument])
     }
 
-    /// What plugins before made, and this one too: all that DEL needs. Limits that were refused at ADD are not in the
-    /// way of its cleaning up.
-    static func previous(_ call: PluginCall) throws(CNIError) -> CNIResult? {
+    /// What plugins before made, and this one too.
+    private static func previous(_ call: PluginCall) throws(CNIError) -> CNIResult? {
         do throws(JSONError) {
             return try call.configuration.optionalObject("prevResult").map { member throws(JSONError) in
                 try CNIResult(member, version: nil)

@@ -30,12 +30,12 @@ package enum BandwidthPlugin: Plugin {
         return result
     }
 
+    /// Needs nothing of the configuration: what was made is taken away whatever became of it.
     package static func delete(_ call: PluginCall) throws(CNIError) {
-        let previous = try BandwidthConfiguration.previous(call)
         let shaping = Shaping(call)
         try CNIError.from(CNIError.refusedByKernel) { () throws(KernelError) in
             var host = try NetlinkSocket()
-            try shaping.remove(at: shaping.hostEndIfThere(previous, &host), &host)
+            try shaping.remove(at: shaping.hostEndIfThere(&host), &host)
         }
     }
 

@@ -37,34 +37,39 @@ struct Shaping {
     /// the container's namespace afterwards.
     func hostEnd(_ previous: CNIResult, _ host: inout NetlinkSocket) throws(KernelError) -> Link {
         try ContainerNamespace.enter(namespacePath)
-        return try peer(previous, &host)
+        let inner = try inner()
+        for interface in previous.interfaces where interface.sandbox == nil {
+            guard let outer = try Link.named(interface.name, &host), isPair(outer, inner) else { continue }
+            return outer
+        }
+        throw KernelError(
+            "find the host's end", "of \(attachment.interface) in \(namespacePath)", errno: ENODEV,
+            hint: "none of the interfaces without sandbox in prevResult is its peer: only veth devices are shaped")
     }
 
-    /// The same for DEL; nil when there is none any more.
-    func hostEndIfThere(_ previous: CNIResult?, _ host: inout NetlinkSocket) throws(KernelError) -> Link? {
-        guard let previous, try ContainerNamespace.enterIfThere(namespacePath) else { return nil }
+    /// The same for DEL, which goes by the devices alone; nil when there is none any more.
+    func hostEndIfThere(_ host: inout NetlinkSocket) throws(KernelError) -> Link? {
+        guard try ContainerNamespace.enterIfThere(namespacePath) else { return nil }
         do throws(KernelError) {
-            return try peer(previous, &host)
+            let inner = try inner()
+            return try Link.all(&host).first { isPair($0, inner) }
         } catch {
             if error.errno == ENODEV { return nil }
             throw error
         }
     }
 
-    private func peer(_ previous: CNIResult, _ host: inout NetlinkSocket) throws(KernelError) -> Link {
+    /// The container's device. The thread is in its namespace.
+    private func inner() throws(KernelError) -> Link {
         var inside = try NetlinkSocket()
         guard let inner = try Link.named(attachment.interface, &inside) else {
             throw KernelError("find the device", "\(attachment.interface) in \(namespacePath)", errno: ENODEV)
         }
-        for interface in previous.interfaces where interface.sandbox == nil {
-            guard let outer = try Link.named(interface.name, &host), outer.kind == "veth", inner.kind == "veth",
-                outer.index == inner.peer, outer.peer == inner.index
-            else { continue }
-            return outer
-        }
-        throw KernelError(
-            "find the host's end", "of \(attachment.interface) in \(namespacePath)", errno: ENODEV,
-            hint: "none of the interfaces without sandbox in prevResult is its peer: only veth devices are shaped")
+        return inner
+    }
+
+    private func isPair(_ outer: Link, _ inner: Link) -> Bool {
+        outer.kind == "veth" && inner.kind == "veth" && outer.index == inner.peer && outer.peer == inner.index
     }
 
     // MARK: Making

@@ -31,7 +31,6 @@ package enum LoopbackPlugin: Plugin {
     }
 
     package static func delete(_ call: PluginCall) throws(CNIError) {
-        _ = try previous(call)
         try CNIError.from(CNIError.refusedByKernel) { () throws(KernelError) in
             guard try ContainerNamespace.enterIfThere(call.namespacePath) else { return }
             var socket = try NetlinkSocket()

@@ -22,7 +22,7 @@ enum PortTable {
         case loopback4
         /// Sources and destinations between which the source must become the host.
         case masquerade4, masquerade6
-        /// Devices that were given route_localnet by us.
+        /// Devices that were given route_localnet by us; one that leads to one container alone is that one's.
         case localnet
 
         var isPublished: Bool { [.any4, .any6, .at4, .at6].contains(self) }
@@ -216,6 +216,11 @@ extension PortmapConfiguration {
     /// Whether 127.0.0.0/8 of the host leads to the container.
     var servesLoopback: Bool {
         masquerades && ports.contains { $0.container.family == .v4 && ($0.host == nil || $0.host?.isLoopback == true) }
+    }
+
+    /// The host's device that leads to the container leads to nobody else: the container has an address without a subnet.
+    var hasDeviceOfItsOwn: Bool {
+        addresses.contains { $0.address.family == .v4 && $0.prefixLength == $0.address.family.bits }
     }
 
     /// All elements of this container.

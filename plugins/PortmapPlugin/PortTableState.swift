@@ -50,7 +50,16 @@ struct PortTableState {
     }
 
     /// The devices that were given route_localnet by us.
-    var localnet: [String] { (elements[.localnet] ?? []).map { PortTable.interfaceName($0.key) } }
+    var localnet: [String] { Self.localnet(elements) }
+
+    static func localnet(_ elements: PortTable.Elements) -> [String] {
+        (elements[.localnet] ?? []).map { PortTable.interfaceName($0.key) }
+    }
+
+    /// Whether an ADD has something to delete before it can add.
+    func replaces(_ owner: PortOwner) -> Bool {
+        exists && (!isWhole || elements.values.contains { $0.contains { PortOwner($0.comment) == owner } })
+    }
 
     /// The elements without those that belong to somebody.
     func elements(without leaves: (PortOwner) -> Bool) -> PortTable.Elements {
@@ -66,7 +75,12 @@ struct PortTableState {
             try transaction.delete(tableNamed: PortTable.name)
             return consume transaction
         }
-        if !isWhole { try transaction.replace(PortTable.table) }
+        // What is deleted has to be waited for in the end: nothing is where there was nothing.
+        if !exists {
+            try transaction.make(PortTable.table)
+        } else if !isWhole {
+            try transaction.replace(PortTable.table)
+        }
         for part in PortTable.Part.allCases {
             let old = isWhole ? Set(elements[part] ?? []) : []
             let new = Set(wanted[part] ?? [])
@@ -86,8 +100,8 @@ enum PortTableUpdate {
     /// How often a change is tried anew. Each time somebody else's was made.
     private static let tries = 500
 
-    /// Makes the table hold what `decide` makes of it. Route_localnet is taken from devices before the table goes, which
-    /// guards them.
+    /// Makes the table hold what `decide` makes of it. Route_localnet is taken from devices before the table lets go of
+    /// them, which guards them.
     ///
     /// - Returns: what was there before.
     @discardableResult
@@ -102,16 +116,14 @@ enum PortTableUpdate {
             }
             let wanted = try decide(state)
             let ends = wanted.allSatisfy { part, list in part == .localnet || list.isEmpty }
+            let kept = ends ? [] : Set(PortTableState.localnet(wanted))
             do throws(KernelError) {
-                if ends {
-                    for device in state.localnet where try LoopbackRouting.set(device, false) { lowered.insert(device) }
-                } else {
-                    // Somebody came before the table went.
-                    for device in state.localnet where lowered.contains(device) {
-                        try LoopbackRouting.set(device, true)
-                    }
-                    lowered = []
+                for device in state.localnet where !kept.contains(device) {
+                    if try LoopbackRouting.set(device, false) { lowered.insert(device) }
                 }
+                // Somebody came before the change was made.
+                for device in kept.intersection(lowered) { try LoopbackRouting.set(device, true) }
+                lowered.subtract(kept)
                 failpoint("plugin.before_rules")
                 if let transaction = try state.change(to: wanted) { try socket.commit(transaction) }
                 return state

@@ -16,7 +16,7 @@ struct PortmapConfiguration: Sendable {
     private static let own: Set<String> = ["snat", "backend", "runtimeConfig"]
     private static let portMembers: Set<String> = ["hostPort", "containerPort", "protocol", "hostIP"]
 
-    /// For verbs that need no more than that the configuration can be understood: DEL, STATUS and GC.
+    /// For verbs that need no more than that the configuration can be understood: STATUS and GC.
     static func check(_ call: PluginCall) throws(CNIError) {
         try call.rejectUnknown(call.configuration, known: own.union(PluginCall.commonMembers))
         do throws(JSONError) {

@@ -20,13 +20,17 @@ package enum PortmapPlugin: Plugin {
             try CNIError.from(CNIError.refusedByKernel) { () throws(KernelError) in try LoopbackRouting.isOn(device) }
         }
         var socket = try open()
-        try PortTableUpdate.run(&socket) { state throws(CNIError) in
+        let before = try PortTableUpdate.run(&socket) { state throws(CNIError) in
             try refuseTaken(configuration.ports, owner, state)
             var wanted = state.elements { $0 == owner }
             wanted.merge(configuration.elements(owner)) { $0 + $1 }
-            if let device, isOn == false, !state.localnet.contains(device) {
+            if let device, isOn == false || state.localnet.contains(device),
+                !PortTableState.localnet(wanted).contains(device)
+            {
                 wanted[.localnet, default: []].append(
-                    FilterElement(key: PortTable.interfaceKey(device), comment: nil))
+                    FilterElement(
+                        key: PortTable.interfaceKey(device),
+                        comment: configuration.hasDeviceOfItsOwn ? owner.comment : nil))
             }
             return wanted
         }
@@ -38,22 +42,25 @@ package enum PortmapPlugin: Plugin {
             try? remove(&socket) { $0 == owner }
             throw CNIError(error, code: CNIError.refusedByKernel)
         }
+        if before.replaces(owner) { socket.closeUnawaited() }
         return previous
     }
 
+    /// Needs nothing of the configuration: what was published is withdrawn whatever became of it.
     package static func delete(_ call: PluginCall) throws(CNIError) {
-        try PortmapConfiguration.check(call)
         let owner = owner(call)
         // A DEL that was killed may have left conversations by ports that are in the table no more.
         let told = (try? PortmapConfiguration(call))?.ports ?? []
         var socket = try open()
         try remove(&socket, told: told) { $0 == owner }
+        socket.closeUnawaited()
     }
 
     package static func collectGarbage(_ call: PluginCall, valid: Set<PluginAttachment>) throws(CNIError) {
         try PortmapConfiguration.check(call)
         var socket = try open()
         try remove(&socket) { $0.network == call.network && !valid.contains($0.attachment) }
+        socket.closeUnawaited()
     }
 
     package static func check(_ call: PluginCall) throws(CNIError) {

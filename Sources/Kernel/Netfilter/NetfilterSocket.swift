@@ -11,6 +11,9 @@ package struct NetfilterSocket: ~Copyable {
 
     package init() throws(KernelError) { socket = try NetlinkSocket(.netfilter) }
 
+    /// After changes that deleted something, see `NetlinkSocket.closeUnawaited`.
+    package consuming func closeUnawaited() { socket.closeUnawaited() }
+
     // MARK: nf_tables
 
     /// A number that is another one after each change of the namespace's rules.

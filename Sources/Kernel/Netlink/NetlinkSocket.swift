@@ -71,6 +71,9 @@ package struct NetlinkSocket: ~Copyable {
 
     deinit { nl_socket_free(socket) }
 
+    /// For as long as the socket lives.
+    var descriptor: Int32 { nl_socket_get_fd(socket) }
+
     /// Sends a batch and waits for all of its answers.
     ///
     /// - Returns: for each request in order what the kernel refused, nil for success and for what is tolerated.

@@ -2,6 +2,26 @@ import CNetlink
 import Glibc
 import Kernel
 
+extension NetlinkRequest {
+    /// About what packets wait for at a device, tc(8).
+    ///
+    /// - Parameters:
+    ///   - parent: where it is: `TC_H_ROOT` …
+    ///   - handle: its number; 0: any.
+    ///   - info: of a filter: its priority and what it is for.
+    init(
+        _ type: Int, flags: Int32 = 0, at link: Link, parent: UInt32, handle: UInt32 = 0, info: UInt32 = 0,
+        _ operation: String, _ subject: String
+    ) throws(KernelError) {
+        var header = tcmsg()
+        header.tcm_ifindex = link.index
+        header.tcm_handle = handle
+        header.tcm_parent = parent
+        header.tcm_info = info
+        try self.init(type, flags: flags, header: header, operation, subject)
+    }
+}
+
 /// A token bucket that packets wait for, tc-tbf(8): so many bytes a second on average, and at most so many at once.
 package struct TokenBucket: Sendable, Equatable {
     /// In bytes a second; not 0.
@@ -23,13 +43,9 @@ package struct TokenBucket: Sendable, Equatable {
     ///
     /// - Parameter handle: its number, the lower 16 bits 0: by this it is known again.
     package func request(on link: Link, handle: UInt32) throws(KernelError) -> NetlinkRequest {
-        var header = tcmsg()
-        header.tcm_ifindex = link.index
-        header.tcm_handle = handle
-        header.tcm_parent = TC_H_ROOT
         let request = try NetlinkRequest(
-            RTM_NEWQDISC, flags: Int32(NLM_F_CREATE | NLM_F_EXCL), header: header, "RTM_NEWQDISC",
-            "\(Self.kind) on \(link.name)")
+            RTM_NEWQDISC, flags: Int32(NLM_F_CREATE | NLM_F_EXCL), at: link, parent: TC_H_ROOT, handle: handle,
+            "RTM_NEWQDISC", "\(Self.kind) on \(link.name)")
         try request.put(TCA_KIND, Self.kind)
         var parameters = tc_tbf_qopt()
         parameters.limit = limit
@@ -47,12 +63,8 @@ package struct TokenBucket: Sendable, Equatable {
 
     /// Takes it away; that there is none of this handle, or no such device, is no error.
     package static func deletion(from link: Link, handle: UInt32) throws(KernelError) -> NetlinkRequest {
-        var header = tcmsg()
-        header.tcm_ifindex = link.index
-        header.tcm_handle = handle
-        header.tcm_parent = TC_H_ROOT
         let request = try NetlinkRequest(
-            RTM_DELQDISC, header: header, "RTM_DELQDISC", "\(kind) on \(link.name)"
+            RTM_DELQDISC, at: link, parent: TC_H_ROOT, handle: handle, "RTM_DELQDISC", "\(kind) on \(link.name)"
         ).tolerating(ENOENT, EINVAL, ENODEV)
         // With it the kernel compares.
         try request.put(TCA_KIND, kind)
@@ -78,13 +90,10 @@ package struct QueueingDiscipline: Sendable, Equatable {
     package static func root(
         of link: Link, _ socket: inout NetlinkSocket
     ) throws(KernelError) -> QueueingDiscipline? {
-        var header = tcmsg()
-        header.tcm_ifindex = link.index
-        header.tcm_parent = TC_H_ROOT
         // Before Linux 6.12 the answer went to those who listen for changes, and to us only with this flag. For a
         // device whose root is the kernel's own there was EINVAL.
         let request = try NetlinkRequest(
-            RTM_GETQDISC, flags: Int32(NLM_F_ECHO), header: header, "RTM_GETQDISC", link.name
+            RTM_GETQDISC, flags: Int32(NLM_F_ECHO), at: link, parent: TC_H_ROOT, "RTM_GETQDISC", link.name
         ).tolerating(ENOENT, EINVAL)
         return try socket.ask(request, isDump: false).compactMap { QueueingDiscipline($0) }.first
     }

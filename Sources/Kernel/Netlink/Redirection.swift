@@ -29,25 +29,18 @@ package struct Redirection: Sendable {
     }
 
     private func place() throws(KernelError) -> NetlinkRequest {
-        var header = tcmsg()
-        header.tcm_ifindex = source.index
-        header.tcm_handle = Self.ingress
-        header.tcm_parent = TC_H_INGRESS
         let request = try NetlinkRequest(
-            RTM_NEWQDISC, flags: Int32(NLM_F_CREATE | NLM_F_EXCL), header: header, "RTM_NEWQDISC",
-            "ingress on \(source.name)")
+            RTM_NEWQDISC, flags: Int32(NLM_F_CREATE | NLM_F_EXCL), at: source, parent: TC_H_INGRESS,
+            handle: Self.ingress, "RTM_NEWQDISC", "ingress on \(source.name)")
         try request.put(TCA_KIND, "ingress")
         return request.advising(
             ENOENT, "the kernel lacks filters of what arrives: load its module sch_ingress (CONFIG_NET_SCH_INGRESS)")
     }
 
     private func filter() throws(KernelError) -> NetlinkRequest {
-        var header = tcmsg()
-        header.tcm_ifindex = source.index
-        header.tcm_parent = Self.ingress
-        header.tcm_info = Self.priority << 16 | Self.allProtocols
         let request = try NetlinkRequest(
-            RTM_NEWTFILTER, flags: Int32(NLM_F_CREATE | NLM_F_EXCL), header: header, "RTM_NEWTFILTER",
+            RTM_NEWTFILTER, flags: Int32(NLM_F_CREATE | NLM_F_EXCL), at: source, parent: Self.ingress,
+            info: Self.priority << 16 | Self.allProtocols, "RTM_NEWTFILTER",
             "u32 on \(source.name) with mirred to \(target.name)")
         try request.put(TCA_KIND, "u32")
         // struct tc_u32_sel and one struct tc_u32_key: no bit of the first word is looked at, so that all packets match.
@@ -78,24 +71,19 @@ package struct Redirection: Sendable {
 
     /// Whether there is a place for filters of what arrives at a device, whoever made it.
     package static func hasPlace(at source: Link, _ socket: inout NetlinkSocket) throws(KernelError) -> Bool {
-        var header = tcmsg()
-        header.tcm_ifindex = source.index
-        header.tcm_parent = TC_H_INGRESS
         // As for the root of a device: QueueingDiscipline.
         let request = try NetlinkRequest(
-            RTM_GETQDISC, flags: Int32(NLM_F_ECHO), header: header, "RTM_GETQDISC", "ingress on \(source.name)"
+            RTM_GETQDISC, flags: Int32(NLM_F_ECHO), at: source, parent: TC_H_INGRESS, "RTM_GETQDISC",
+            "ingress on \(source.name)"
         ).tolerating(ENOENT, EINVAL)
         return try socket.ask(request, isDump: false).contains { $0.type == UInt16(RTM_NEWQDISC) }
     }
 
     /// Takes the place away with all filters in it; that there is none, or no such device, is no error.
     package static func deletion(from source: Link) throws(KernelError) -> NetlinkRequest {
-        var header = tcmsg()
-        header.tcm_ifindex = source.index
-        header.tcm_handle = ingress
-        header.tcm_parent = TC_H_INGRESS
         let request = try NetlinkRequest(
-            RTM_DELQDISC, header: header, "RTM_DELQDISC", "ingress on \(source.name)"
+            RTM_DELQDISC, at: source, parent: TC_H_INGRESS, handle: ingress, "RTM_DELQDISC",
+            "ingress on \(source.name)"
         ).tolerating(ENOENT, EINVAL, ENODEV)
         try request.put(TCA_KIND, "ingress")
         return request
@@ -104,10 +92,8 @@ package struct Redirection: Sendable {
     /// Where the filters of what arrives at a device send it: the index of a device each, 0 for one that is gone or for
     /// a filter that does something else.
     package static func targets(of source: Link, _ socket: inout NetlinkSocket) throws(KernelError) -> [Int32] {
-        var header = tcmsg()
-        header.tcm_ifindex = source.index
-        header.tcm_parent = ingress
-        let request = try NetlinkRequest(RTM_GETTFILTER, header: header, "RTM_GETTFILTER", source.name)
+        let request = try NetlinkRequest(
+            RTM_GETTFILTER, at: source, parent: ingress, "RTM_GETTFILTER", source.name)
         return try socket.ask(request, isDump: true).compactMap { target($0) }
     }
 
