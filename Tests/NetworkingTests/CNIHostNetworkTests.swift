@@ -2,6 +2,8 @@ import CNISpec
 import Glibc
 import JSON
 import Kernel
+import Reactor
+import Synchronization
 import Testing
 
 @testable import Networking
@@ -103,6 +105,37 @@ import Testing
         try plugins.forgetCalls()
         let silent = try self.host("a", versions: #""cniVersion": "1.1.0""#, more: #", "disableGC": true"#)
         #expect(silent.collectGarbage() == [] && plugins.calls == [])
+    }
+
+    @Test func `GC waits for an ADD that is under way, and leaves what it made alone`() throws {
+        let go = "\(plugins.directory)/go"
+        try plugin(
+            "a", speaks: #""1.1.0""#,
+            more: "[ $CNI_COMMAND = ADD ] && while ! test -e \(go); do sleep 0.01; done")
+        let host = try host("a", versions: #""cniVersion": "1.1.0""#)
+        let ended = Mutex<[String]>([])
+        let attachment = plugins.attachment()
+        try Thread.start(name: "add") {
+            _ = try? host.add(attachment)
+            ended.withLock { $0.append("ADD") }
+        }
+        try wait { plugins.calls == ["ADD a"] }
+        try Thread.start(name: "gc") {
+            _ = host.collectGarbage()
+            ended.withLock { $0.append("GC") }
+        }
+        usleep(100_000)
+        #expect(plugins.calls == ["ADD a"])
+        try File.replace(go, with: [])
+        try wait { ended.withLock { $0.count } == 2 }
+        #expect(plugins.calls == ["ADD a", "GC a"])
+        #expect(
+            try plugins.input("a", "GC")["cni.dev/valid-attachments"] == [["containerID": "c1", "ifname": "eth0"]])
+    }
+
+    private func wait(for condition: () -> Bool) throws {
+        for _ in 0..<1000 where !condition() { usleep(10_000) }
+        try #require(condition())
     }
 
     @Test func `a damaged record is detached before the same pod is attached again`() throws {

@@ -78,7 +78,7 @@ import Testing
         "dns":{"nameservers":["10.0.0.1"],"domain":"d","search":["s"],"options":["o"]}}
         """
 
-    @Test func `lists`() {
+    @Test func `changed lists are read as they are written, or refused by a sentence`() {
         Self.mutate(list, seed: 1) { bytes throws(JSONError) in
             let list = try NetworkConfigurationList.parse(bytes)
             let again = try? NetworkConfigurationList(JSONReader(list.json))
@@ -87,14 +87,14 @@ import Testing
         }
     }
 
-    @Test func `results`() {
+    @Test func `changed results are, too`() {
         Self.mutate(result, seed: 2) { bytes throws(JSONError) in
             let result = try CNIResult(PluginAnswer.object(bytes), version: nil)
             return (try? CNIResult(JSONReader(result.json(version: .v1_1_0)), version: .v1_1_0)) == result
         }
     }
 
-    @Test func `records`() {
+    @Test func `changed records are, too, and never name a path elsewhere`() {
         let record = """
             {"kind":"martlet-cni-1","container":"c1","namespace":"/n","interface":"eth0","complete":true,"owner":"o",
             "list":\(list),"capabilities":{"portMappings":[{"hostPort":80,"containerPort":80,"hostIP":"::1"}],
@@ -111,7 +111,7 @@ import Testing
         }
     }
 
-    @Test func `errors of plugins`() {
+    @Test func `changed errors of plugins stay one line`() {
         let error = #"{"cniVersion":"1.0.0","code":7,"msg":"one\ntwo","details":"three \u001b[2J"}"#
         Self.mutate(error, seed: 4) { bytes throws(JSONError) in
             let sentence = try CNIError(PluginAnswer.object(bytes)).sentence

@@ -120,6 +120,22 @@ import Testing
         #expect(plugins.calls == ["DEL a", "DEL a", "DEL a"] && records == [])
     }
 
+    @Test func `a pod that leaves one network keeps the others, whatever became of the records`() throws {
+        try plugins.plugin("a", address: "10.0.0.2/24")
+        for (index, name) in ["first", "last"].enumerated() {
+            _ = try networks().attach(
+                "c1", to: network(text("net", "a"), as: name), namespacePath: namespace, interface: "eth\(index)")
+        }
+        try damage("net/net-c1-eth0.json")
+        try networks().detach("c1", from: "first")
+        #expect(records == ["net/net-c1-eth0.json.corrupt", "net/net-c1-eth1.json"], "perhaps it was another's")
+        try networks().detach("c1", from: "last")
+        #expect(records == ["net/net-c1-eth0.json.corrupt"])
+        try damage("net/net-c1-eth1.json")
+        try networks().detach("c1")
+        #expect(records == [])
+    }
+
     @Test func `without any list a damaged record is told, and the others go`() throws {
         try plugins.plugin("a", address: "10.0.0.2/24")
         for id in ["c1", "c2"] {

@@ -65,7 +65,8 @@ package struct CNIRecord: Sendable, Equatable {
         var arguments = JSONObject()
         for (key, value) in attachment.arguments.sorted(by: { $0.key < $1.key }) { arguments[key] = .string(value) }
         object["arguments"] = .object(arguments)
-        if let result { object["result"] = result.json(version: list.version) }
+        // In the version that has all fields, whatever the list's is.
+        if let result { object["result"] = result.json(version: .v1_1_0) }
         if !owner.isEmpty { object["owner"] = .string(owner) }
         return .object(object)
     }

@@ -208,37 +208,40 @@ package final class CNINetworks: Sendable {
     ///   - name: the network's, as at `attach`.
     ///   - isEnd: see `BridgeNetwork.detach`.
     package func detach(_ id: String, from name: String, isEnd: Bool = false) throws(NetworkError) {
-        try detach(id, isEnd: isEnd) { $0 == name }
+        try detach(id, isEnd: isEnd, only: name)
         if try records(of: id).isEmpty { release(id) }
     }
 
     /// Disconnects a pod from all of them; costs next to nothing for one that is on none.
     package func detach(_ id: String, isEnd: Bool = false) throws(NetworkError) {
-        try detach(id, isEnd: isEnd) { _ in true }
+        try detach(id, isEnd: isEnd, only: nil)
         release(id)
     }
 
-    private func detach(_ id: String, isEnd: Bool, where isMeant: (String) -> Bool) throws(NetworkError) {
+    /// - Parameter name: the only network that is meant; nil: all.
+    private func detach(_ id: String, isEnd: Bool, only name: String?) throws(NetworkError) {
         guard CNINames.isName(id) else {
             throw NetworkError(.configuration, "\(JSONPathElement.quoted(id)) is no id of a pod")
         }
         var problems: [String] = []
         for place in try places() {
             let contents = try place.contents(of: id)
-            var found = false
-            for record in contents.records where isMeant(record.owner) {
-                found = true
+            let meant = contents.records.filter { name == nil || $0.owner == name }
+            for record in meant {
                 do throws(NetworkError) {
                     try delete(record, isEnd: isEnd)
                 } catch {
                     problems.append(error.description)
                 }
             }
-            // Whose a damaged record was is not known: the network's that has used the list last.
-            let kept = found || contents.damaged.isEmpty ? nil : place.kept
-            if let kept, !isMeant(kept.owner) { continue }
-            if !found { problems += contents.damaged.compactMap { salvage($0, place, kept) } }
             problems += contents.problems.map(\.description)
+            if contents.damaged.isEmpty { continue }
+            // Whose a damaged record was is not known: perhaps the network's that has used the list last. What is left
+            // goes with the pod.
+            let kept = place.kept
+            if name == nil || meant.isEmpty && kept?.owner == name {
+                problems += contents.damaged.compactMap { salvage($0, place, kept) }
+            }
         }
         if !problems.isEmpty { throw NetworkError(.failed, problems.joined(separator: "; ")) }
     }
@@ -253,9 +256,12 @@ package final class CNINetworks: Sendable {
                 + "by which it could be detached: put the list back, or remove \(place.directory)"
         }
         do throws(CNIHostError) {
+            // Without the record its path is not known either, but where pods' namespaces are pinned.
+            let pin = "\(node.runDirectory)/netns/\(damaged.containerID)"
             try host(list).delete(
                 NetworkAttachment(
-                    containerID: damaged.containerID, namespacePath: "", interface: damaged.interface))
+                    containerID: damaged.containerID, namespacePath: File.exists(pin) ? pin : "",
+                    interface: damaged.interface))
             return nil
         } catch {
             return error.description
