@@ -252,7 +252,7 @@ let package = Package(
         tests("ModelTests", ["Model", "JSON"]),
         tests("SchedulingTests", ["Scheduling", "Model", "JSON"]),
         tests("ReconcileTests", ["Reconcile", "Model", "JSON"]),
-        tests("MasterCoreTests", ["MasterCore", "Model", "Wire", "JSON"]),
+        tests("MasterCoreTests", ["MasterCore", "Model", "Wire", "JSON", "CNISpec"]),
         tests("MasterTests", ["Master", "MasterCore", "Model", "Storage", "Wire", "JSON", "Kernel", logging]),
         tests(
             "UnifiedAPITests",

@@ -25,6 +25,10 @@ struct Cluster {
     var commits = 0
     var replies: [RequestID: Result<MasterReply, APIProblem>] = [:]
     var assigned: [NodeID: [TaskID: TaskAssignment]] = [:]
+    /// What nodes have heard of each other's overlays, by the lines' ids.
+    var peers: [NodeID: [String: NetworkPeer]] = [:]
+    /// How many lines of peers were sent.
+    var peerLines = 0
     var events: [Event] = []
     var containerLines: [WatchLine<ContainerView>] = []
     /// Nodes that hear nothing and say nothing.
@@ -56,6 +60,9 @@ struct Cluster {
             case .reply(let request, let result): replies[request] = result
             case .assign(let node, let lines) where !away.contains(node.text):
                 for line in lines { assigned[node, default: [:]][TaskID(line.id)] = line.object }
+            case .peers(let node, let lines) where !away.contains(node.text):
+                peerLines += lines.count
+                for line in lines { peers[node, default: [:]][line.id] = line.object }
             case .event(let event): events.append(event)
             case .changed(let changes):
                 for case .container(let line) in changes { containerLines.append(line) }
@@ -63,7 +70,7 @@ struct Cluster {
                 transfers.append("\(names.keys.sorted().joined(separator: " ")) \(digest.suffix(1)) \(from)-\(to)")
             case .untag(let node, let digest, let names):
                 untagged.append("\(names.joined(separator: " ")) \(digest.suffix(1)) \(node)")
-            case .assign, .wake: break
+            case .assign, .peers, .wake: break
             }
         }
     }
@@ -159,10 +166,12 @@ struct Cluster {
 
     // MARK: Nodes
 
-    mutating func addNode(_ name: String, memory: Int64 = 4 << 30, labels: [String: String] = [:]) throws {
+    mutating func addNode(
+        _ name: String, memory: Int64 = 4 << 30, labels: [String: String] = [:], address: String = "127.0.0.1"
+    ) throws {
         let node = Node(
             id: NodeID(name), name: name, labels: labels, platform: Platform(os: "linux", architecture: "amd64"),
-            capacity: Resources(cpu: 4_000_000_000, memory: memory), address: "127.0.0.1",
+            capacity: Resources(cpu: 4_000_000_000, memory: memory), address: address,
             streamEndpoint: "unix:/run/\(name).sock", agentVersion: "1", kernelVersion: "6", bootID: "b", createdAt: now
         )
         try perform(.registerNode(NodeRegistration(node: node)))
@@ -180,6 +189,8 @@ struct Cluster {
         let had = assigned[node] ?? [:]
         guard case .assignments(_, let list) = try perform(.connectNode(name)) else { throw Unexpected() }
         assigned[node] = Dictionary(uniqueKeysWithValues: list.map { ($0.task, $0) })
+        guard case .peers(_, let others) = try query(.peers(name)) else { throw Unexpected() }
+        peers[node] = Dictionary(uniqueKeysWithValues: others.map { ($0.id, $0) })
         let tasks = had.values.filter { task in list.contains { $0.task == task.task } }.map {
             NodeReport.TaskReport(
                 task: $0.task, instance: $0.instance, epoch: $0.epoch, status: Self.obedient($0, now))

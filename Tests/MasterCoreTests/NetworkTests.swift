@@ -85,7 +85,7 @@ import Wire
             says("a", "$.range: no host") { ($0.subnet, $0.range) = ("10.6.0.0/16", end) }
         }
         says("a", "$.subnet") { $0.gateway = "10.6.0.1" }
-        says("a", "overlay") { $0.driver = "overlay" }
+        says("a", "macvlan") { $0.driver = "macvlan" }
         says("a", "com.docker.network.bridge.name") { $0.options = ["com.docker.network.bridge.name": "br 0"] }
         says("a", "enable_icc") { $0.options = ["com.docker.network.bridge.enable_icc": "false"] }
         says("a", "mtu") { $0.options = ["com.docker.network.driver.mtu": "12"] }

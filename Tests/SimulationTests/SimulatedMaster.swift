@@ -1,8 +1,9 @@
 import AgentCore
 import JSON
-import MasterCore
 import Model
 import Wire
+
+@testable import MasterCore
 
 /// What the store holds; it outlives the masters.
 final class SimulatedStore {
@@ -133,7 +134,7 @@ final class SimulatedMaster {
             if Self.noted.contains(event.action) {
                 world.note("master: \(event.name) \(event.action) \(event.attributes)")
             }
-        case .changed, .replicate, .untag: break
+        case .changed, .replicate, .untag, .peers: break
         }
     }
 
@@ -148,9 +149,33 @@ final class SimulatedMaster {
             case .success(let revision):
                 // Durable, and its master dies before it hears of it.
                 if world.fault(0.003) { return cluster.crashMaster() }
+                checkAddresses()
                 step(.committed(number, revision: revision))
             case .failure(let failure):
                 world.violate("a transaction of the only master is refused: \(failure)")
+            }
+        }
+    }
+
+    /// No two tasks have one address of an overlay, and no block of addresses has two lessees.
+    private func checkAddresses() {
+        var owners: [String: TaskID] = [:]
+        var lessees: [String: NodeID] = [:]
+        for task in core.state.tasks.values where !task.addresses.isEmpty && task.status.phase != .removed {
+            for given in task.addresses {
+                for text in [given.address, given.address6] where !text.isEmpty {
+                    if let other = owners.updateValue(task.id, forKey: text) {
+                        world.violate("\(text) is given to task \(task.id) and to \(other)")
+                    }
+                }
+                guard given.isLeased, let number = given.address.split(separator: ".").last.flatMap({ Int($0) }) else {
+                    continue
+                }
+                // Blocks of a /29 have two addresses, those of a /27 four.
+                let block = given.address.hasPrefix("10.9.0.") ? "tight \(number / 2)" : "wide \(number / 4)"
+                if let other = lessees.updateValue(task.node, forKey: block), other != task.node {
+                    world.violate("the block \(block) is leased by \(other) and by \(task.node)")
+                }
             }
         }
     }

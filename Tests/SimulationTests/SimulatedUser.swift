@@ -17,6 +17,16 @@ final class SimulatedUser {
 
     func stop() { isActive = false }
 
+    /// Overlays that containers may be on; one of them has few addresses.
+    private static let overlays = [
+        CreateNetwork(name: "tight", driver: "overlay", subnet: "10.9.0.0/29"),
+        CreateNetwork(name: "wide", driver: "overlay", subnet: "10.9.1.0/27", isIPv6: true),
+    ]
+
+    private func makeNetworks(_ master: SimulatedMaster) {
+        for body in Self.overlays { master.send(.createNetwork(body)) }
+    }
+
     func act() {
         world.after(world.random.milliseconds(20...1500)) { [weak self] in
             guard let self, isActive else { return }
@@ -27,6 +37,7 @@ final class SimulatedUser {
 
     private func ask() {
         guard let master = cluster.master else { return }
+        if world.random.chance(0.1) { makeNetworks(master) }
         switch Int.random(in: 0..<24, using: &world.random) {
         case 0..<4: if names.count < 8 { master.send(.createContainer(newContainer())) { _ in } }
         case 4..<6: if services.count < 3 { master.send(.createService(newService())) { _ in } }
@@ -107,7 +118,11 @@ final class SimulatedUser {
         let name = "c\(next)"
         next += 1
         names.append(name)
-        return CreateContainer(name: name, pod: pod(), start: world.random.chance(0.85))
+        var pod = pod()
+        if pod.attachments.first?.network == "tight", world.random.chance(0.5) {
+            pod.attachments[0].address = world.random.chance(0.5) ? "10.9.0.4" : "10.9.0.5"
+        }
+        return CreateContainer(name: name, pod: pod, start: world.random.chance(0.85))
     }
 
     private func newService() -> CreateService {
@@ -155,10 +170,16 @@ final class SimulatedUser {
         }
         var ports: [PortMapping] = []
         if world.random.chance(0.3) { ports = [PortMapping(hostPort: 8080, hostPortEnd: 8089, containerPort: 80)] }
-        return PodSpec(
+        var pod = PodSpec(
             containers: [container], ports: ports,
             restart: policies.randomElement(using: &world.random) ?? RestartPolicy(.no),
             loss: loss(grace: container.stopGrace))
+        if world.random.chance(0.25) {
+            pod.network = .attached
+            let network = world.random.chance(0.5) ? "tight" : "wide"
+            pod.attachments = [NetworkAttachment(network: network)]
+        }
+        return pod
     }
 
     private func loss(grace: Int) -> LossPolicy? {

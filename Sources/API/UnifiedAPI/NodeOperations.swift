@@ -1,3 +1,4 @@
+import Client
 import HTTPService
 import HTTPTypes
 import Hummingbird
@@ -5,6 +6,7 @@ import JSON
 import Master
 import MasterCore
 import Model
+import NIOHTTP1
 import Wire
 
 extension UnifiedAPI {
@@ -53,6 +55,18 @@ extension UnifiedAPI {
                     .removeNode(call.name("node"), force: try call.query.flag("force")))
                 return Response.empty
             },
+            Operation(
+                .post, access: .administer, "\(Self.path)/{node}/network-check",
+                "Compare what a node's kernel has of networks with what it should have, and mend it if asked to.",
+                body: .optionalJSON(NetworkCheckRequest.self), answer: .json(NetworkCheck.self),
+                statuses: [200, 404, 409, 413, 501]
+            ) { call in
+                let wish = try await call.request.optionalJSON(NetworkCheckRequest.self, call.context)
+                let node = try await master.node(try call.name("node"))
+                let check = try await master.streams(node).json(
+                    NetworkCheck.self, .POST, "/network-check", body: .json(wish ?? NetworkCheckRequest()))
+                return try .json(check)
+            },
         ]
     }
 
@@ -89,6 +103,22 @@ extension UnifiedAPI {
                 answer: .json([TaskAssignment].self), statuses: [200, 404, 409]
             ) { call in
                 try await tasks(call)
+            },
+            Operation(
+                .get, access: .node, "\(Self.path)/{node}/peers",
+                "What other nodes have of the overlays that the node is on; with `watch`, followed as lines.",
+                query: [.flag("watch", "First all, then every change; ends an older watch of this node.")],
+                answer: .json([NetworkPeer].self), statuses: [200, 404, 409]
+            ) { call in
+                let name = try call.name("node")
+                guard try call.query.flag("watch") else {
+                    guard case .peers(_, let list) = try await master.query(.peers(name)) else {
+                        throw APIProblem.unexpected
+                    }
+                    return try .json(list)
+                }
+                let watch = try await master.watchPeers(of: name)
+                return .lines(call.context) { writer in try await follow(watch, writer, id: { $0.id }) }
             },
             Operation(
                 .post, access: .node, "\(Self.path)/{node}/status", "An agent reports what it observed.",

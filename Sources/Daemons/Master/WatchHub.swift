@@ -21,6 +21,7 @@ final class WatchHub: Sendable {
         case services(Stream<ServiceView>)
         case nodes(Stream<NodeView>)
         case tasks(NodeID, Stream<TaskAssignment>)
+        case peers(NodeID, Stream<NetworkPeer>)
         case events(AsyncThrowingStream<Event?, any Error>.Continuation)
     }
 
@@ -30,6 +31,8 @@ final class WatchHub: Sendable {
     private struct State {
         var watchers: [Int: Watcher] = [:]
         var next = 0
+        /// The watch of its peers that a node began last: a change is told to thousands of them.
+        var peers: [NodeID: Int] = [:]
     }
 
     private let state = Mutex(State())
@@ -61,6 +64,15 @@ final class WatchHub: Sendable {
         return join { .tasks(node, $0) }
     }
 
+    /// The same for its peers.
+    func peers(of node: NodeID) -> AsyncThrowingStream<WatchLine<NetworkPeer>, any Error> {
+        let older = state.withLock { state in
+            state.peers.removeValue(forKey: node).flatMap { state.watchers.removeValue(forKey: $0)?.kind }
+        }
+        if let older { Self.finish(older, throwing: nil) }
+        return join { .peers(node, $0) }
+    }
+
     /// nil elements are signs of life.
     func events() -> AsyncThrowingStream<Event?, any Error> { join { .events($0) } }
 
@@ -71,7 +83,9 @@ final class WatchHub: Sendable {
             bufferingPolicy: .bufferingOldest(Self.buffer))
         let id = state.withLock { state in
             state.next += 1
-            state.watchers[state.next] = Watcher(kind: kind(continuation))
+            let kind = kind(continuation)
+            state.watchers[state.next] = Watcher(kind: kind)
+            if case .peers(let node, _) = kind { state.peers[node] = state.next }
             return state.next
         }
         continuation.onTermination = { [weak self] _ in self?.state.withLock { $0.watchers[id] = nil } }
@@ -101,6 +115,14 @@ final class WatchHub: Sendable {
         }
     }
 
+    func tellPeers(_ node: NodeID, _ lines: [WatchLine<NetworkPeer>]) {
+        let found = state.withLock { state in state.peers[node].flatMap { id in state.watchers[id].map { (id, $0) } } }
+        guard let (id, watcher) = found, case .peers(_, let stream) = watcher.kind else { return }
+        for line in lines {
+            guard hand(id, watcher, { _ in Self.told(stream.yield(line)) }) else { return }
+        }
+    }
+
     func tell(_ event: Event) {
         each { kind in
             guard case .events(let stream) = kind else { return .untouched }
@@ -122,6 +144,7 @@ final class WatchHub: Sendable {
             case .services(let stream): stream.yield(WatchLine(.heartbeat))
             case .nodes(let stream): stream.yield(WatchLine(.heartbeat))
             case .tasks(_, let stream): stream.yield(WatchLine(.heartbeat))
+            case .peers(_, let stream): stream.yield(WatchLine(.heartbeat))
             case .events(let stream): stream.yield(nil)
             }
         }
@@ -134,10 +157,15 @@ final class WatchHub: Sendable {
         }
     }
 
-    /// Ends the watches of all nodes' tasks; agents begin anew.
+    /// Ends the watches of all agents; they begin anew.
     func endTasks() {
         let found = state.withLock { state in
-            let found = state.watchers.filter { if case .tasks = $0.value.kind { true } else { false } }
+            let found = state.watchers.filter {
+                switch $0.value.kind {
+                case .tasks, .peers: true
+                case .containers, .services, .nodes, .events: false
+                }
+            }
             for id in found.keys { state.watchers[id] = nil }
             return found.values.map(\.kind)
         }
@@ -163,17 +191,22 @@ final class WatchHub: Sendable {
     /// Hands something to every watcher. Continuations are called outside the lock: their end comes back here.
     private func each(_ hand: (Kind) -> Outcome) {
         let all = state.withLock { $0.watchers }
-        for (id, watcher) in all {
-            switch hand(watcher.kind) {
-            case .untouched: break
-            case .told: state.withLock { $0.watchers[id]?.silent = 0 }
-            case .tooSlow:
-                state.withLock { $0.watchers[id] = nil }
-                Self.finish(
-                    watcher.kind,
-                    throwing: APIProblem(.unavailable, "the watch was not read fast enough; begin it anew"))
-            }
+        for (id, watcher) in all { _ = self.hand(id, watcher, hand) }
+    }
+
+    /// - Returns: whether the watcher is still there.
+    private func hand(_ id: Int, _ watcher: Watcher, _ hand: (Kind) -> Outcome) -> Bool {
+        switch hand(watcher.kind) {
+        case .untouched: break
+        case .told: state.withLock { $0.watchers[id]?.silent = 0 }
+        case .tooSlow:
+            state.withLock { $0.watchers[id] = nil }
+            Self.finish(
+                watcher.kind,
+                throwing: APIProblem(.unavailable, "the watch was not read fast enough; begin it anew"))
+            return false
         }
+        return true
     }
 
     private static func finish(_ kind: Kind, throwing error: APIProblem?) {
@@ -182,6 +215,7 @@ final class WatchHub: Sendable {
         case .services(let stream): stream.finish(throwing: error)
         case .nodes(let stream): stream.finish(throwing: error)
         case .tasks(_, let stream): stream.finish(throwing: error)
+        case .peers(_, let stream): stream.finish(throwing: error)
         case .events(let stream): stream.finish(throwing: error)
         }
     }

@@ -54,6 +54,15 @@ extension ClusterMaster {
         }
     }
 
+    /// What other nodes have of a node's overlays, for its agent.
+    package func watchPeers(of node: String) async throws(APIProblem) -> Watch<NetworkPeer> {
+        let watches = watches
+        return try await ask({ .query($0, .peers(node), by: Subject.current) }) { reply in
+            guard case .peers(let id, let list) = reply else { return .failure(.unexpected) }
+            return .success(Watch(present: list, changes: watches.peers(of: id)))
+        }
+    }
+
     /// The watch of a node's tasks has ended.
     package func nodeLeft(_ node: NodeID) {
         // A newer watch may have ended this one.

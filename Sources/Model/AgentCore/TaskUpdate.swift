@@ -91,6 +91,6 @@ extension TaskAssignment {
     /// Whether networks, or its name there, are others.
     fileprivate func connectsOtherwise(than other: TaskAssignment) -> Bool {
         pod.attachments != other.pod.attachments || pod.network != other.pod.network || networks != other.networks
-            || instanceName != other.instanceName
+            || addresses != other.addresses || instanceName != other.instanceName
     }
 }

@@ -45,7 +45,7 @@ extension MasterCore {
             return .config(configView(config))
         case .network(let id):
             guard let network = state.networks[id] else { throw Self.gone }
-            return .network(networkView(network))
+            return .network(networkView(network, explained: true))
         case .removed(let names): return .removed(names)
         case .passThrough(let id, let signal):
             guard let location = state.instances[id].flatMap({ location(of: $0) }) else { throw Self.gone }
@@ -86,6 +86,9 @@ extension MasterCore {
         case .assignments(let ref):
             let id = try node(ref).id
             return .assignments(id, state.tasks(on: id).compactMap { assignment(of: $0) })
+        case .peers(let ref):
+            let id = try node(ref).id
+            return .peers(id, peers(of: id))
         case .images: return .images(imageViews())
         case .image(let name): return .image(try imageView(name))
         case .imageNodes(let name): return .nodes(try nodes(having: name).map { nodeView($0, now: now) })
@@ -96,7 +99,7 @@ extension MasterCore {
         case .configs: return .configs(configViews())
         case .config(let ref): return .config(configView(try config(ref)))
         case .networks: return .networks(networkViews())
-        case .network(let ref): return .network(networkView(try network(ref)))
+        case .network(let ref): return .network(networkView(try network(ref), explained: true))
         case .filesForTask(let task, let node): return try filesForTask(task, on: node)
         case .events(let since, let until):
             return .events(history.filter { $0.time >= since ?? $0.time && $0.time <= until ?? $0.time })

@@ -27,6 +27,10 @@ struct ClusterIndexes: Sendable {
     /// Services with an instance on every node.
     private(set) var globalWorkloads: Set<WorkloadID> = []
     private(set) var loads: [NodeID: NodeLoad] = [:]
+    /// Subnets, VXLAN numbers and nodes' addresses.
+    private(set) var pools = AddressPools()
+    /// Who has which address of overlays.
+    private(set) var overlays = OverlayAddresses()
 
     /// What a node has given away.
     struct NodeLoad: Sendable {
@@ -47,6 +51,13 @@ struct ClusterIndexes: Sendable {
         return (containersByBeginning[Self.beginning(text)] ?? []).filter { $0.text.hasPrefix(text) }
     }
 
+    /// What a task has of overlays was one thing, and is another.
+    mutating func setAddresses(_ before: OverlayAddresses.Holding?, _ after: OverlayAddresses.Holding?) {
+        guard before != after else { return }
+        if let before { overlays.remove(before) }
+        if let after { overlays.insert(after) }
+    }
+
     /// - Parameter promised: for a task, what is reserved for it on its node.
     mutating func insert(_ object: StoredObject, promised amount: Resources) {
         switch object {
@@ -54,17 +65,22 @@ struct ClusterIndexes: Sendable {
         case .node(let node):
             nodeByName[node.name] = node.id
             if node.availability != .active { unavailable.insert(node.id) }
+            pools.insert(node)
         case .volume(let volume):
             volumeNodes[volume.name, default: []].insert(volume.node)
             volumesByNode[volume.node, default: []].insert(volume.name)
         case .workload(let workload):
             workloadByName[workload.name] = workload.id
             if workload.scale == .global { globalWorkloads.insert(workload.id) }
-        case .network(let network): networkByName[network.name] = network.id
+        case .network(let network):
+            networkByName[network.name] = network.id
+            pools.insert(network)
+            overlays.insert(network)
         case .revision(let revision):
             revisionsByWorkload[revision.workload, default: []].insert(revision.number)
             for network in revision.networks { revisionsByNetwork[network, default: []].insert(revision.key) }
             for volume in revision.pod.volumes { revisionsByVolume[volume, default: []].insert(revision.key) }
+            overlays.insert(revision)
         case .instance(let instance):
             instanceByName[instance.name] = instance.id
             for container in instance.containers {
@@ -97,6 +113,7 @@ struct ClusterIndexes: Sendable {
             // A draft may have given the name to another.
             if nodeByName[node.name] == node.id { nodeByName[node.name] = nil }
             unavailable.remove(node.id)
+            pools.remove(node)
         case .volume(let volume):
             volumeNodes[volume.name]?.remove(volume.node)
             if volumeNodes[volume.name]?.isEmpty == true { volumeNodes[volume.name] = nil }
@@ -116,8 +133,11 @@ struct ClusterIndexes: Sendable {
                 revisionsByVolume[volume]?.remove(revision.key)
                 if revisionsByVolume[volume]?.isEmpty == true { revisionsByVolume[volume] = nil }
             }
+            overlays.remove(revision)
         case .network(let network):
             if networkByName[network.name] == network.id { networkByName[network.name] = nil }
+            pools.remove(network)
+            overlays.remove(network)
         case .instance(let instance):
             if instanceByName[instance.name] == instance.id { instanceByName[instance.name] = nil }
             for container in instance.containers {

@@ -34,6 +34,7 @@ struct ClusterState: Sendable {
     init(records: [StoreRecord], revision: Int64) throws(UnreadableRecord) {
         storeRevision = revision
         var tasks: [StoredObject] = []
+        var networks: [StoredObject] = []
         var instances: [Instance] = []
         var ids = SharedIDs()
         for record in records {
@@ -42,10 +43,13 @@ struct ClusterState: Sendable {
             switch object {
             // What a task was promised is in its revision, so revisions come first.
             case .task: tasks.append(object)
+            case .network: networks.append(object)
             case .instance(let instance): instances.append(instance)
             default: set(object.key, to: object)
             }
         }
+        // Before the tasks that have their addresses.
+        for network in networks { set(network.key, to: network) }
         // In their order, so that each is appended.
         for instance in instances.sorted(by: { $0.position < $1.position }) {
             set(.instance(instance.id), to: .instance(instance))
@@ -92,7 +96,7 @@ struct ClusterState: Sendable {
 
     /// The draft did not come to be, or changed nothing: everything is as it was.
     mutating func undo() {
-        // What a task was promised is in its revision: tasks come back last.
+        // What a task was promised is in its revision, and its addresses are a network's: tasks come back last.
         for (key, previous) in draft where !key.isTask { set(key, to: previous) }
         for (key, previous) in draft where key.isTask { set(key, to: previous) }
         draft = [:]
@@ -146,6 +150,7 @@ struct ClusterState: Sendable {
         case .network(let id):
             if case .network(let network)? = object { networks[id] = network } else { networks[id] = nil }
         }
+        if case .task = key { indexes.setAddresses(before?.holding, object?.holding) }
         if let object {
             var promised = Resources()
             if case .task(let task) = object, !task.rests, let pod = pod(of: task) { promised = pod.resources }
@@ -186,6 +191,12 @@ struct ClusterState: Sendable {
     }
 }
 
+extension StoredObject {
+    fileprivate var holding: OverlayAddresses.Holding? {
+        if case .task(let task) = self { OverlayAddresses.Holding(task) } else { nil }
+    }
+}
+
 // MARK: - Ways from object to object
 
 extension ClusterState {
@@ -219,6 +230,16 @@ extension ClusterState {
     /// Revisions of a workload that its tasks have, those on their way out too.
     func usedRevisions(of workload: WorkloadID) -> Set<Int> {
         Set(tasks(of: workload).map(\.revision))
+    }
+
+    /// Networks that keep all pods that are attached to them on one node.
+    func networksOfOneNode(_ pod: PodSpec) -> [NetworkID] {
+        pod.attachments.map { NetworkID($0.network) }.filter { networks[$0]?.isOfOneNode ?? true }
+    }
+
+    /// Whether the pod depends on what is on one node.
+    func isAnchored(_ pod: PodSpec) -> Bool {
+        !pod.volumes.isEmpty || !pod.namespaces.containers.isEmpty || !networksOfOneNode(pod).isEmpty
     }
 
     /// All tasks of a workload's instances, in no order.

@@ -100,6 +100,11 @@ extension MasterCore {
     /// Writes a new revision of a workload, and forgets those that are neither new nor used.
     mutating func put(_ pod: PodSpec, as number: Int, of workload: WorkloadID, now: Timestamp) {
         state.put(.revision(Revision(workload: workload, number: number, pod: pod, createdAt: now)))
+        forgetRevisions(of: workload)
+    }
+
+    /// Forgets the revisions of a workload that are neither new nor used.
+    mutating func forgetRevisions(of workload: WorkloadID) {
         let all = (state.indexes.revisionsByWorkload[workload] ?? []).sorted(by: >)
         // A container is never rolled back.
         let old = all.dropFirst(state.workloads[workload]?.kind == .container ? 1 : Self.keptRevisions)

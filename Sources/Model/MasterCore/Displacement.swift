@@ -33,8 +33,10 @@ extension MasterCore {
         if let workload = state.workloads[instance.workload], workload.kind == .container {
             // A container changes in place, see `changeInPlace`: also one that was out of reach then.
             task.revision = workload.revision
+            if let pod = state.pod(of: task) { setAddresses(of: &task, for: pod, instance) }
             state.put(.task(task))
             if let pod = state.pod(of: task) { claimNetworks(of: pod, for: task) }
+            forgetRevisions(of: workload.id)
         }
         instance.task = id
         instance.unschedulable = nil
@@ -44,6 +46,19 @@ extension MasterCore {
         dirty.insert(instance.workload)
         if entry.cause == .rebalanced { balance.retryAt[instance.workload] = steady + Self.retryDelay }
         if entry.cause == .lost { note("returned", instance, on: task.node, now: now) }
+    }
+
+    /// Gives a task that counts again what its pod has on overlays now. Where nothing is free it has none: its node says so.
+    private mutating func setAddresses(of task: inout NodeTask, for pod: PodSpec, _ instance: Instance) {
+        guard
+            let grant = try? addresses(
+                for: pod, of: instance, on: task.node, present: task.addresses, task: task.id, isReplacing: true)
+        else {
+            task.addresses.removeAll { given in !pod.attachments.contains { $0.network == given.network.text } }
+            return
+        }
+        take(grant)
+        task.addresses = grant.addresses
     }
 
     /// The task's node was silent for too long, or somebody will not wait for it: the task is forgotten, and removed by
@@ -74,6 +89,11 @@ extension MasterCore {
         capacityChanged = true
         // What waited for it, another move of a drain say, may begin.
         dirty.insert(task.workload)
+        if let workload = state.workloads[task.workload], workload.kind == .container,
+            workload.revision != task.revision
+        {
+            forgetRevisions(of: workload.id)
+        }
         guard var instance = state.instances[task.instance], instance.tasks.contains(task.id) else { return }
         let wasDisplaced = instance.task != task.id
         if !wasDisplaced { instance.task = nil }

@@ -34,6 +34,8 @@ package struct MasterCore: Sendable {
     var lastStep: Timestamp?
     var replication = ReplicationBook()
     var balance = Balance()
+    /// What was told of each node's part of overlays.
+    var told: [NetworkID: [NodeID: ToldPeer]] = [:]
     /// Since when tasks serve, by the steady clock.
     var serving: [TaskID: Int64] = [:]
     /// Whose command or query is being dealt with.
@@ -118,6 +120,7 @@ package struct MasterCore: Sendable {
         }
         for node in state.nodes.keys { memory[node] = NodeMemory(now: now, steady: steady) }
         for task in state.tasks.values where task.status.serving { serving[task.id] = steady }
+        notePeers()
         waiting = Set(state.instances.values.filter { $0.task == nil }.map(\.id))
         dirty = Set(state.workloads.keys)
     }

@@ -87,6 +87,8 @@ package enum MasterQuery: Sendable {
     case nodes
     case node(String)
     case assignments(String)
+    /// What other nodes have of the overlays that a node is on.
+    case peers(String)
     case images
     /// What an image's name, digest or the beginning of its id means now, with the nodes that have it.
     case image(String)
@@ -119,6 +121,8 @@ package enum MasterEffect: Sendable {
     case changed([ObjectChange])
     /// Lines for the node's watch, if it has one.
     case assign(NodeID, [WatchLine<TaskAssignment>])
+    /// The same for its watch of peers.
+    case peers(NodeID, [WatchLine<NetworkPeer>])
     case event(Event)
     case reply(RequestID, Result<MasterReply, APIProblem>)
     /// Have a node fetch an image's content from another, and give it these names there. → `replicated`
@@ -146,6 +150,7 @@ package enum MasterReply: Sendable {
     case token(TokenView)
     case tokens([TokenView])
     case assignments(NodeID, [TaskAssignment])
+    case peers(NodeID, [NetworkPeer])
     case image(ImageView)
     case images([ImageView])
     case volumes([VolumeView])

@@ -1,4 +1,3 @@
-import CNISpec
 import JSON
 import Model
 import Wire
@@ -18,12 +17,7 @@ extension MasterCore {
         guard !Network.reservedNames.contains(body.name) else {
             throw APIProblem(.forbidden, "the name \(body.name) is that of a predefined network: choose another name")
         }
-        guard body.driver.isEmpty || body.driver == "bridge" else {
-            throw APIProblem(
-                .unsupported,
-                "the network driver \(Admission.quoted(body.driver)) is not supported yet: networks have the driver bridge, "
-                    + "and are on one node")
-        }
+        let driver = try driver(body.driver)
         let group = try group(body.group)
         if state.indexes.networkByName[body.name] != nil {
             throw APIProblem(.conflict, "network with name \(body.name) already exists: choose another name")
@@ -31,13 +25,27 @@ extension MasterCore {
         guard state.networks.count < Self.mostNetworks else {
             throw APIProblem(.conflict, "there are \(Self.mostNetworks) networks already: remove some first")
         }
-        try admit(body.options)
-        let range = try addresses(for: body)
-        let network = Network(
-            id: .makeNetwork(&random), name: body.name, group: group, subnet: "\(range.subnet)",
-            gateway: "\(range.gateway)", range: range.part.map { "\($0)" } ?? "", reserved: body.reserved,
-            isInternal: body.isInternal, isAttachable: body.isAttachable, labels: body.labels, options: body.options,
-            createdAt: now)
+        try admit(body, driver)
+        var network = Network(
+            id: .makeNetwork(&random), name: body.name, group: group, driver: driver.rawValue, subnet: "", gateway: "",
+            reserved: body.reserved, isInternal: body.isInternal, isAttachable: body.isAttachable, labels: body.labels,
+            options: body.options, createdAt: now)
+        if driver != .cni {
+            let addresses = try addresses(for: body, driver, random: &random)
+            network.subnet = "\(addresses.subnet)"
+            network.gateway = "\(addresses.gateway)"
+            network.range = addresses.part.map { "\($0)" } ?? ""
+            network.subnet6 = addresses.subnet6.map { "\($0)" } ?? ""
+            network.gateway6 = addresses.gateway6.map { "\($0)" } ?? ""
+        }
+        if driver == .overlay {
+            network.vni = try vni(for: body)
+            guard AddressBlocks(network).map({ $0.capacity > 0 }) ?? false else {
+                throw APIProblem(
+                    .badRequest,
+                    "$.range: gateways and reserved addresses leave none to containers: choose a larger one")
+            }
+        }
         state.put(.network(network))
         note("create", network, now: now)
         return .network(network.id)
@@ -91,50 +99,5 @@ extension MasterCore {
             attributes: [
                 "container": instance.containers.first?.text ?? "", "name": name, "type": network?.driver ?? "bridge",
             ], now: now)
-    }
-
-    /// Refuses options that are not known or cannot be honoured.
-    private func admit(_ options: [String: String]) throws(APIProblem) {
-        for (key, value) in options.sorted(by: { $0.key < $1.key }) {
-            func refusal(_ why: String) -> APIProblem {
-                APIProblem(.badRequest, "$.options: \(Admission.quoted(key)) \(why)")
-            }
-            switch Network.Option(rawValue: key) {
-            case nil, .vni?, .cniConfiguration?: throw refusal("is no option of the driver bridge that is supported")
-            case .device?:
-                guard acting.confinement == nil else {
-                    throw APIProblem(.forbidden, "\(acting.title) may not name devices of nodes: leave \(key) out")
-                }
-                guard CNINames.isInterface(value) else {
-                    throw refusal("is a device's name of at most 15 characters, not \(Admission.quoted(value))")
-                }
-                if let other = state.networks.values.first(where: { $0[.device] == value }) {
-                    throw APIProblem(
-                        .conflict, "the device \(value) is that of the network \(other.name): choose another name")
-                }
-            case .communication?:
-                guard Self.truth(value) != nil else { throw refusal("is true or false") }
-                guard Self.truth(value) == true else {
-                    throw refusal("is not supported with the value false: members of a network reach each other")
-                }
-            case .masquerade?: if Self.truth(value) == nil { throw refusal("is true or false") }
-            case .hostAddress?:
-                guard let address = IPAddress(value), address.family == .v4 else {
-                    throw refusal("is an IPv4 address of the node, not \(Admission.quoted(value))")
-                }
-            case .mtu?:
-                guard let mtu = Int(value), (576...65535).contains(mtu) else {
-                    throw refusal("is between 576 and 65535, not \(Admission.quoted(value))")
-                }
-            }
-        }
-    }
-
-    private static func truth(_ text: String) -> Bool? {
-        switch text.lowercased() {
-        case "true", "1", "t": true
-        case "false", "0", "f": false
-        default: nil
-        }
     }
 }

@@ -21,7 +21,7 @@ extension MasterCore {
                 throw APIProblem(
                     .forbidden, "the container \(instance.name) is on the network \(Network.nodeNetwork) already")
             }
-            guard body.aliases.isEmpty, body.address == nil, body.mac == nil else {
+            guard body.aliases.isEmpty, body.address == nil, body.address6 == nil, body.mac == nil else {
                 throw APIProblem(
                     .badRequest,
                     "aliases and fixed addresses are of networks that users make, not of \(Network.nodeNetwork)")
@@ -39,12 +39,13 @@ extension MasterCore {
                 .conflict, "the container \(instance.name) is on 32 networks already, and no more are possible")
         }
         var attachment = NetworkAttachment(
-            network: network.id.text, aliases: body.aliases, address: body.address, mac: body.mac)
+            network: network.id.text, aliases: body.aliases, address: body.address, address6: body.address6,
+            mac: body.mac)
         try resolve(&attachment, on: network, kind: .container, workload: workload.id, at: "$")
         let node = state.task(of: instance)?.node
         if let node { try require(network, on: node, for: instance) }
         _ = try changeInPlace(instance, now: now) { $0.attachments.append(attachment) }
-        if let node, network.node != node {
+        if let node, network.isOfOneNode, network.node != node {
             var network = network
             network.node = node
             state.put(.network(network))
@@ -110,7 +111,8 @@ extension MasterCore {
         state.networks.values.filter { sees($0) }.sorted { $0.name < $1.name }.map { networkView($0) }
     }
 
-    func networkView(_ network: Network) -> NetworkView {
+    /// - Parameter explained: with what each node has of an overlay.
+    func networkView(_ network: Network, explained: Bool = false) -> NetworkView {
         let home = home(of: network.id)
         var members: [NetworkView.Member] = []
         for workload in workloads(on: network.id) where sees(workload) {
@@ -131,6 +133,7 @@ extension MasterCore {
         network.node = home
         return NetworkView(
             network: network, nodeName: home.map { nodeName($0) } ?? "",
-            members: members.sorted { ($0.name, $0.container) < ($1.name, $1.container) })
+            members: members.sorted { ($0.name, $0.container) < ($1.name, $1.container) },
+            nodes: explained ? parts(of: network.id) : [])
     }
 }

@@ -100,11 +100,14 @@ extension MasterCore {
             attachment.links[name] = try instance(ref).containers.first?.text
         }
         if attachment.address?.isEmpty == true { attachment.address = nil }
+        if attachment.address6?.isEmpty == true { attachment.address6 = nil }
         if attachment.mac?.isEmpty == true { attachment.mac = nil }
-        guard kind == .container || attachment.address == nil && attachment.mac == nil else {
+        let isFixed = attachment.address != nil || attachment.address6 != nil || attachment.mac != nil
+        guard kind == .container || !isFixed else {
             throw APIProblem(.badRequest, "\(path): instances of a service cannot have a fixed address")
         }
         try requireAddress(attachment, on: network, workload: workload, at: path)
+        try requireAddress6(&attachment, on: network, workload: workload, at: path)
         guard let mac = attachment.mac else { return }
         guard let address = MACAddress(mac), address.bytes.count == 6, address.bytes.contains(where: { $0 != 0 }),
             address.bytes[0] & 1 == 0
@@ -120,6 +123,7 @@ extension MasterCore {
         _ attachment: NetworkAttachment, on network: Network, workload: WorkloadID?, at path: String
     ) throws(APIProblem) {
         guard let text = attachment.address else { return }
+        try requireSubnet(of: network, at: "\(path).address")
         guard let address = IPAddress(text), CIDR(network.subnet)?.hosts(address) ?? false else {
             throw APIProblem(
                 .badRequest,
@@ -131,16 +135,49 @@ extension MasterCore {
         else {
             throw APIProblem(.conflict, "\(path).address: \(text) is the gateway's or reserved: choose another")
         }
-        let owner = workloads(on: network.id).first { other in
-            other.id != workload
-                && state.pod(of: other)?.attachments.contains {
-                    $0.network == network.id.text && $0.address.flatMap { IPAddress($0) } == address
-                } ?? false
+        if let blocks = state.indexes.overlays[network.id], blocks.isReserved(address) {
+            throw APIProblem(.conflict, "\(path).address: \(text) is the gateway's or reserved: choose another")
         }
-        if let owner {
+        try requireNoOwner(of: address, on: network, workload: workload)
+    }
+
+    /// The same of IPv6, which is put into its canonical form.
+    private func requireAddress6(
+        _ attachment: inout NetworkAttachment, on network: Network, workload: WorkloadID?, at path: String
+    ) throws(APIProblem) {
+        guard let text = attachment.address6 else { return }
+        try requireSubnet(of: network, at: "\(path).address6")
+        guard let subnet = CIDR(network.subnet6) else {
+            throw APIProblem(.badRequest, "\(path).address6: the network \(network.name) has no IPv6")
+        }
+        guard let address = IPAddress(text), subnet.contains(address), address != subnet.first else {
             throw APIProblem(
-                .conflict, "Address already in use: \(text) on the network \(network.name) is \(owner.name)'s")
+                .badRequest,
+                "\(path).address6: \(Admission.quoted(text)) is no address of a host in \(subnet), the IPv6 subnet of the "
+                    + "network \(network.name)")
         }
+        guard address != IPAddress(network.gateway6), let blocks = state.indexes.overlays[network.id],
+            !blocks.isReserved(address)
+        else {
+            throw APIProblem(.conflict, "\(path).address6: \(text) is the gateway's or reserved: choose another")
+        }
+        try requireNoOwner(of: address, on: network, workload: workload)
+        attachment.address6 = "\(address)"
+    }
+
+    private func requireSubnet(of network: Network, at path: String) throws(APIProblem) {
+        guard network.isCNI else { return }
+        throw APIProblem(
+            .badRequest,
+            "\(path): the addresses of the network \(network.name) are given by its CNI plugins: leave it out")
+    }
+
+    private func requireNoOwner(
+        of address: IPAddress, on network: Network, workload: WorkloadID?
+    ) throws(APIProblem) {
+        guard let owner = owner(of: address, on: network, besides: workload) else { return }
+        throw APIProblem(
+            .conflict, "Address already in use: \(address) on the network \(network.name) is \(owner)'s")
     }
 
     private static func isHostName(_ name: String) -> Bool {
@@ -194,8 +231,8 @@ extension MasterCore {
     /// Notes, with the task's placement, that the networks of its pod are on its node.
     mutating func claimNetworks(of pod: PodSpec, for task: NodeTask) {
         for attachment in pod.attachments {
-            guard var network = state.networks[NetworkID(attachment.network)], network.node != task.node,
-                home(of: network.id) == nil
+            guard var network = state.networks[NetworkID(attachment.network)], network.isOfOneNode,
+                network.node != task.node, home(of: network.id) == nil
             else { continue }
             network.node = task.node
             state.put(.network(network))

@@ -9,24 +9,56 @@ extension MasterCore {
         var gateway: IPAddress
         /// What containers get addresses from; nil: all of it.
         var part: CIDR?
+        /// nil: no IPv6.
+        var subnet6: CIDR?
+        var gateway6: IPAddress?
     }
 
-    /// Subnets that are tried in turn when a network names none.
+    /// Subnets that are tried in turn when a bridge names none.
     private static let subnets: [CIDR] =
         (18...31).compactMap { CIDR("172.\($0).0.0/16") }
         + stride(from: 0, to: 256, by: 16).compactMap { CIDR("192.168.\($0).0/20") }
 
-    /// The addresses of a new network, as asked for or chosen.
-    func addresses(for body: CreateNetwork) throws(APIProblem) -> NetworkAddresses {
+    /// The addresses of a new bridge or overlay, as asked for or chosen.
+    func addresses(
+        for body: CreateNetwork, _ driver: Network.Driver, random: inout some RandomNumberGenerator
+    ) throws(APIProblem) -> NetworkAddresses {
+        var addresses = try addresses4(for: body, driver)
+        guard driver == .overlay, body.wantsIPv6 else { return addresses }
+        let subnet = try subnet6(for: body, beside: addresses.subnet, random: &random)
+        addresses.subnet6 = subnet
+        let gateway = subnet.first.advanced(by: 1)
+        if let text = body.gateway6, !text.isEmpty {
+            guard let given = IPAddress(text), subnet.contains(given), given != subnet.first else {
+                throw APIProblem(
+                    .badRequest, "$.gateway6: \(Admission.quoted(text)) is no address of a host in \(subnet)")
+            }
+            addresses.gateway6 = given
+        } else {
+            addresses.gateway6 = gateway
+        }
+        return addresses
+    }
+
+    // MARK: IPv4
+
+    private func addresses4(
+        for body: CreateNetwork, _ driver: Network.Driver
+    ) throws(APIProblem) -> NetworkAddresses {
         guard let text = body.subnet, !text.isEmpty else {
             if body.gateway != nil || body.range != nil || !body.reserved.isEmpty {
                 throw APIProblem(
                     .badRequest, "$.subnet: a gateway, a range or reserved addresses are of a subnet: name it")
             }
-            return try freeAddresses()
+            return try freeAddresses(driver)
         }
         if text.contains(":") {
-            throw APIProblem(.badRequest, "$.subnet: \(Admission.quoted(text)): IPv6 is not supported yet")
+            throw APIProblem(
+                .badRequest,
+                driver == .overlay
+                    ? "$.subnet: \(Admission.quoted(text)) is IPv6: name it as subnet6"
+                    : "$.subnet: \(Admission.quoted(text)): IPv6 is not supported yet with the driver bridge: choose "
+                        + "the driver overlay")
         }
         guard let subnet = CIDR(text), subnet.address.family == .v4, (8...29).contains(subnet.prefixLength),
             subnet.isNetwork
@@ -40,12 +72,7 @@ extension MasterCore {
         {
             throw APIProblem(.badRequest, "$.subnet: \(subnet) cannot be routed: choose a private network")
         }
-        if let other = overlap(with: subnet) {
-            throw APIProblem(
-                .conflict,
-                "Pool overlaps with other one on this address space: \(subnet) shares addresses with \(other.subnet) of the "
-                    + "network \(other.name); choose another subnet")
-        }
+        try requireFree(subnet, driver)
         func address(_ text: String, _ field: String) throws(APIProblem) -> IPAddress {
             guard let address = IPAddress(text), subnet.hosts(address) else {
                 throw APIProblem(
@@ -75,19 +102,63 @@ extension MasterCore {
         return part
     }
 
-    private func freeAddresses() throws(APIProblem) -> NetworkAddresses {
-        let hosts = state.nodes.values.compactMap { IPAddress($0.address) }
-        for subnet in Self.subnets where overlap(with: subnet) == nil {
-            guard !hosts.contains(where: { subnet.contains($0) }), let gateway = subnet.first.advanced(by: 1) else {
-                continue
-            }
-            return NetworkAddresses(subnet: subnet, gateway: gateway)
-        }
-        throw APIProblem.exhausted
+    private func freeAddresses(_ driver: Network.Driver) throws(APIProblem) -> NetworkAddresses {
+        let pools = state.indexes.pools
+        let subnet = driver == .overlay ? pools.freeSubnet() : Self.subnets.first { pools.isFree($0) }
+        guard let subnet, let gateway = subnet.first.advanced(by: 1) else { throw APIProblem.exhausted }
+        return NetworkAddresses(subnet: subnet, gateway: gateway)
     }
 
-    private func overlap(with subnet: CIDR) -> Network? {
-        state.networks.values.sorted { $0.name < $1.name }.first { CIDR($0.subnet)?.overlaps(subnet) ?? false }
+    // MARK: IPv6
+
+    private func subnet6(
+        for body: CreateNetwork, beside other: CIDR, random: inout some RandomNumberGenerator
+    ) throws(APIProblem) -> CIDR {
+        guard let text = body.subnet6, !text.isEmpty else {
+            if let gateway = body.gateway6, !gateway.isEmpty {
+                throw APIProblem(.badRequest, "$.subnet6: a gateway is of a subnet: name it")
+            }
+            guard let subnet = state.indexes.pools.freeSubnet6(&random) else { throw APIProblem.exhausted }
+            return subnet
+        }
+        guard let subnet = CIDR(text), subnet.address.family == .v6, (48...112).contains(subnet.prefixLength),
+            subnet.isNetwork
+        else {
+            throw APIProblem(
+                .badRequest,
+                "$.subnet6: \(Admission.quoted(text)) is no IPv6 network between /48 and /112, such as fd00:1::/64")
+        }
+        // 2000::/3 and fc00::/7, see RFC 4291 and RFC 4193.
+        guard subnet.first.value >> 125 == 1 || subnet.first.value >> 121 == 0x7e else {
+            throw APIProblem(
+                .badRequest, "$.subnet6: \(subnet) cannot be routed: choose a unique local one, such as fd00:1::/64")
+        }
+        guard 128 - subnet.prefixLength >= 32 - other.prefixLength else {
+            throw APIProblem(
+                .badRequest,
+                "$.subnet6: \(subnet) has fewer addresses than \(other), and a container has the same one of each: choose "
+                    + "at most /\(96 + other.prefixLength)")
+        }
+        try requireFree(subnet, .overlay)
+        return subnet
+    }
+
+    // MARK: Both
+
+    private func requireFree(_ subnet: CIDR, _ driver: Network.Driver) throws(APIProblem) {
+        let pools = state.indexes.pools
+        if let other = pools.network(overlapping: subnet).flatMap({ state.networks[$0] }) {
+            let taken = subnet.address.family == .v4 ? other.subnet : other.subnet6
+            throw APIProblem(
+                .conflict,
+                "Pool overlaps with other one on this address space: \(subnet) shares addresses with \(taken) of the "
+                    + "network \(other.name); choose another subnet")
+        }
+        guard driver == .overlay, let node = pools.node(in: subnet).flatMap({ state.nodes[$0] }) else { return }
+        throw APIProblem(
+            .conflict,
+            "Pool overlaps with other one on this address space: \(subnet) has \(node.address), the address of the node "
+                + "\(node.name); choose another subnet")
     }
 }
 

@@ -136,7 +136,8 @@ extension MasterCore {
         status.addresses = status.addresses.prefix(16).map(word)
         status.endpoints = status.endpoints.prefix(64).map {
             NetworkEndpoint(
-                network: word($0.network), address: word($0.address), gateway: word($0.gateway), mac: word($0.mac))
+                network: word($0.network), address: word($0.address), gateway: word($0.gateway),
+                address6: word($0.address6), gateway6: word($0.gateway6), mac: word($0.mac))
         }
         let rested = task.rests
         if !status.serving {

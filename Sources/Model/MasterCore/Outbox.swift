@@ -12,6 +12,8 @@ struct Outbox: Sendable {
     var nodes: Set<NodeID> = []
     /// Tasks whose assignment changed, by node.
     var assignments: [NodeID: Set<TaskID>] = [:]
+    /// Nodes whose part of an overlay may have changed.
+    var peers: [NetworkID: Set<NodeID>] = [:]
     var transfers: [ReplicationBook.Transfer] = []
     var staleNames: [ReplicationBook.StaleNames] = []
 
@@ -22,12 +24,13 @@ struct Outbox: Sendable {
         services.formUnion(failed.services)
         nodes.formUnion(failed.nodes)
         assignments.merge(failed.assignments) { $0.union($1) }
+        peers.merge(failed.peers) { $0.union($1) }
     }
 
     var isEmpty: Bool {
         replies.isEmpty && events.isEmpty && transfers.isEmpty && staleNames.isEmpty && instances.isEmpty
             && services.isEmpty && nodes.isEmpty
-            && assignments.isEmpty
+            && assignments.isEmpty && peers.isEmpty
     }
 }
 
@@ -61,7 +64,13 @@ extension MasterCore {
             }
             switch key {
             case .cluster, .revision, .claim, .token, .secret, .config, .volume, .network: break
-            case .node(let id): outbox.nodes.insert(id)
+            case .node(let id):
+                outbox.nodes.insert(id)
+                if case .some(.node(let node)) = previous {
+                    collectPeers(id, before: node)
+                } else {
+                    collectPeers(id, before: nil)
+                }
             case .workload(let id):
                 outbox.services.insert(id)
                 for instance in state.indexes.instancesByWorkload[id] ?? [] { touch(instance) }
@@ -80,12 +89,14 @@ extension MasterCore {
         guard let either = after ?? before else { return }
         outbox.nodes.insert(either.node)
         touch(either.instance)
+        collectPeers(before.flatMap { .init($0) }, after.flatMap { .init($0) })
         let same =
             before.map { before in
                 after.map { after in
                     before.desired == after.desired && before.generation == after.generation
                         && before.revision == after.revision
                         && before.stop == after.stop && before.ports == after.ports
+                        && before.addresses == after.addresses
                 } ?? false
             } ?? false
         if !same { outbox.assignments[either.node, default: []].insert(id) }
@@ -113,6 +124,7 @@ extension MasterCore {
             }
             effects.append(.assign(node, lines))
         }
+        effects += tellPeers(outbox.peers)
         effects += outbox.events.map { .event(record($0)) }
         effects += outbox.transfers.map {
             .replicate(digest: $0.digest, names: $0.names, from: $0.from, to: $0.to)

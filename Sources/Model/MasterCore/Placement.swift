@@ -13,10 +13,17 @@ extension MasterCore {
         guard !instances.isEmpty else { return }
         var demands: [RevisionKey: PodDemand] = [:]
         var requests: [PlacementRequest] = []
+        var shortages: [RevisionKey: AddressShortage?] = [:]
         for instance in instances {
             guard let workload = state.workloads[instance.workload] else { continue }
             let key = RevisionKey(workload: workload.id, number: revision(for: instance, of: workload))
             guard let pod = state.revisions[key]?.pod else { continue }
+            let shortage = shortages[key] ?? shortage(for: pod)
+            shortages.updateValue(shortage, forKey: key)
+            if let shortage {
+                refuse(instance.id, "\(shortage)", now: now)
+                continue
+            }
             let demand = demands[key] ?? demand(of: workload, pod)
             demands[key] = demand
             requests.append(
@@ -33,17 +40,30 @@ extension MasterCore {
         }
         let company = company(for: demands.values.flatMap(\.affinities), placing: Set(requests.map(\.instance)))
         var scheduler = Scheduler(nodes: snapshots(), homes: homes, names: names, company: company)
+        var refusals: [(InstanceID, String)] = []
+        var isFree = false
         for (request, result) in zip(requests, scheduler.place(requests, random: &random)) {
             switch result {
             case .placed(let node, let ports):
-                assign(request.instance, to: node, ports: ports, now: now, random: &random)
-            case .refused(let refusal): refuse(request.instance, "\(refusal)", now: now)
+                do {
+                    try assign(request.instance, to: node, ports: ports, now: now, random: &random)
+                } catch {
+                    isFree = true
+                    refuse(request.instance, "\(error)", now: now)
+                }
+            case .refused(let refusal): refusals.append((request.instance, "\(refusal)"))
             }
         }
+        // The room of those that have found no address is others'.
+        if isFree, !refusals.isEmpty { return place(refusals.map(\.0), pinned: pinned, now: now, random: &random) }
+        for (instance, message) in refusals { refuse(instance, message, now: now) }
     }
 
-    private func demand(of workload: Workload, _ pod: PodSpec) -> PodDemand {
+    func demand(of workload: Workload, _ pod: PodSpec) -> PodDemand {
         var demand = PodDemand(workload: workload.id, pod: pod)
+        demand.anchors.removeAll {
+            if case .network(let id) = $0 { state.networks[id].map { !$0.isOfOneNode } ?? false } else { false }
+        }
         // A global service has a volume of the name on each of its nodes.
         if workload.scale == .global { demand.anchors.removeAll { if case .volume = $0 { true } else { false } } }
         demand.labels = workload.labels(of: pod.containers.first)
@@ -93,14 +113,19 @@ extension MasterCore {
     private mutating func assign(
         _ id: InstanceID, to node: NodeID, ports: [PortMapping], now: Timestamp,
         random: inout some RandomNumberGenerator
-    ) {
+    ) throws(AddressShortage) {
         guard var instance = state.instances[id], let workload = state.workloads[instance.workload] else { return }
+        let revision = revision(for: instance, of: workload)
+        let pod = state.revisions[RevisionKey(workload: workload.id, number: revision)]?.pod
+        let grant = try pod.map { pod throws(AddressShortage) in try addresses(for: pod, of: instance, on: node) }
+        if let grant { take(grant) }
         instance.epoch += 1
         let task = NodeTask(
-            id: .make(&random), instance: id, workload: workload.id, revision: revision(for: instance, of: workload),
+            id: .make(&random), instance: id, workload: workload.id, revision: revision,
             node: node, epoch: instance.epoch, desired: workload.desired,
             generation: workload.kind == .container ? workload.generation : 1,
-            stop: workload.kind == .container ? workload.stop : nil, ports: ports, createdAt: now)
+            stop: workload.kind == .container ? workload.stop : nil, ports: ports,
+            addresses: grant?.addresses ?? [], createdAt: now)
         instance.task = task.id
         instance.unschedulable = nil
         state.put(.instance(instance))
@@ -111,7 +136,7 @@ extension MasterCore {
             if let workload = state.instances[other]?.workload { dirty.insert(workload) }
         }
         wantingCompany.remove(id)
-        if let pod = state.pod(of: task) {
+        if let pod {
             claimVolumes(of: pod, for: task, isGlobal: workload.scale == .global, now: now)
             claimNetworks(of: pod, for: task)
         }

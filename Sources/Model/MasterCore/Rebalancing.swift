@@ -71,7 +71,7 @@ extension MasterCore {
         guard case .replicated(let number) = workload.scale, number > 1, instances.count == number,
             workload.desired == .running, workload.updateState.phase == .settled, balance.retryAt[workload.id] == nil,
             let pod = state.pod(of: workload), pod.affinities.isEmpty, pod.strategy ?? .spread == .spread,
-            !pod.isAnchored,
+            !state.isAnchored(pod), shortage(for: pod) == nil,
             pod.loss?.stopAfter == nil
         else { return nil }
         let tasks = instances.compactMap { instance in
@@ -89,6 +89,6 @@ extension MasterCore {
             return nil
         }
         let placed = tasks.map { SpreadService.Placed(instance: $0.instance, node: $0.node) }
-        return SpreadService(demand: PodDemand(workload: workload.id, pod: pod), instances: placed)
+        return SpreadService(demand: demand(of: workload, pod), instances: placed)
     }
 }

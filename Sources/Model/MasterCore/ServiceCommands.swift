@@ -90,7 +90,7 @@ extension MasterCore {
     }
 
     private func requireNetworks(of pod: PodSpec, scale: Workload.Scale) throws(APIProblem) {
-        guard scale == .global, let network = pod.attachments.first.map({ NetworkID($0.network) }) else { return }
+        guard scale == .global, let network = state.networksOfOneNode(pod).first else { return }
         throw APIProblem(
             .badRequest,
             "$.pod.attachments: a service with an instance on every node cannot be on the network "

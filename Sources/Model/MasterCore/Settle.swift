@@ -45,6 +45,7 @@ extension MasterCore {
             picture.unreachable[task.node] = notReadySince(task.node, now: now)
             if task.revision != workload.revision { picture.olderPods[task.revision] = state.pod(of: task) }
         }
+        picture.spanning = spanningNetworks([pod] + picture.olderPods.values)
         guard workload.kind == .service else { return picture }
         for node in state.indexes.unavailable.compactMap({ state.nodes[$0] }) {
             switch node.availability {
@@ -59,6 +60,17 @@ extension MasterCore {
             picture.eligible[node.id] = node.name
         }
         return picture
+    }
+
+    /// Networks that pods do not leave when they leave their nodes.
+    private func spanningNetworks(_ pods: [PodSpec]) -> Set<String> {
+        var found: Set<String> = []
+        for attachment in pods.flatMap(\.attachments) {
+            if let network = state.networks[NetworkID(attachment.network)], !network.isOfOneNode {
+                found.insert(attachment.network)
+            }
+        }
+        return found
     }
 
     private mutating func apply(

@@ -53,14 +53,28 @@ extension MasterCore {
         }
         var task = instance.task.flatMap { state.tasks[$0] }
         if let task { try requireRoom(for: pod, insteadOf: old, task, named: instance.name) }
+        let grant: AddressGrant?
+        do throws(AddressShortage) {
+            grant = try task.map { task throws(AddressShortage) in
+                try addresses(for: pod, of: instance, on: task.node, present: task.addresses, task: task.id)
+            }
+        } catch {
+            throw APIProblem(.conflict, "\(error)")
+        }
         let revision = (state.indexes.revisionsByWorkload[workload.id]?.max() ?? workload.revision) + 1
         put(pod, as: revision, of: workload.id, now: now)
         if task != nil {
             task?.revision = revision
+            if let grant {
+                take(grant)
+                task?.addresses = grant.addresses
+            }
             if let task { state.put(.task(task)) }
         }
         workload.revision = revision
         state.put(.workload(workload))
+        // What the last one asked for, an address say, is free for others.
+        forgetRevisions(of: workload.id)
         dirty.insert(workload.id)
         capacityChanged = true
         return true

@@ -104,9 +104,6 @@ extension PodSpec {
     /// What becomes of its instances when their node is not heard of.
     package func loss(of kind: Workload.Kind) -> LossPolicy { loss ?? .standard(for: kind) }
 
-    /// Whether it depends on what is on one node.
-    package var isAnchored: Bool { !volumes.isEmpty || !attachments.isEmpty || !namespaces.containers.isEmpty }
-
     /// Names of the volumes that it mounts, each once, in order.
     package var volumes: [String] {
         var names: Set<String> = []

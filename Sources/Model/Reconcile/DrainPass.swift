@@ -83,7 +83,9 @@ extension WorkloadPicture {
     func way(of task: NodeTask) -> Way {
         let pod = pod(of: task)
         if let volume = pod.volumes.first { return .stays("mounts the volume \(volume), which is on this node") }
-        if !pod.attachments.isEmpty { return .stays("is on a network of this node") }
+        if pod.attachments.contains(where: { !spanning.contains($0.network) }) {
+            return .stays("is on a network of this node")
+        }
         if !pod.namespaces.containers.isEmpty { return .stays("shares namespaces with a container of this node") }
         return mustBeAlone(pod) || mustBeAlone(self.pod) ? .stopFirst : .startFirst
     }

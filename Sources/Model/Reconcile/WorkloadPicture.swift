@@ -20,6 +20,8 @@ package struct WorkloadPicture: Sendable {
     package var olderPods: [Int: PodSpec]
     /// Since when tasks serve by the master's own clock, where that is known; nodes' clocks may be wrong.
     package var servingSince: [TaskID: Timestamp] = [:]
+    /// Networks of its pods that are on all nodes; others keep their pods where they are.
+    package var spanning: Set<String> = []
 
     package init(
         workload: Workload, pod: PodSpec, instances: [Instance], tasks: [TaskID: NodeTask],

@@ -14,6 +14,9 @@ struct NameOptions: ParsableArguments {
     @Option(help: "The IPv4 address that it asks for on its network.")
     var ip: String?
 
+    @Option(help: "The IPv6 address that it asks for on its network.")
+    var ip6: String?
+
     @Option(help: "The container's NIS domain name.")
     var domainname = ""
 
@@ -46,8 +49,8 @@ struct NameOptions: ParsableArguments {
 
     private func applyNetworks(to pod: inout PodSpec) throws {
         guard !network.isEmpty else {
-            guard networkAlias.isEmpty, ip == nil else {
-                throw ValidationError("--network-alias and --ip need --network with the name of a network")
+            guard networkAlias.isEmpty, ip == nil, ip6 == nil else {
+                throw ValidationError("--network-alias, --ip and --ip6 need --network with the name of a network")
             }
             return
         }
@@ -65,8 +68,9 @@ struct NameOptions: ParsableArguments {
                 NetworkAttachment(network: $0, aliases: networkAlias)
             }
             pod.attachments[0].address = ip
+            pod.attachments[0].address6 = ip6
         }
-        guard pod.attachments.isEmpty, !networkAlias.isEmpty || ip != nil else { return }
-        throw ValidationError("--network-alias and --ip go only with networks that users made")
+        guard pod.attachments.isEmpty, !networkAlias.isEmpty || ip != nil || ip6 != nil else { return }
+        throw ValidationError("--network-alias, --ip and --ip6 go only with networks that users made")
     }
 }

@@ -8,8 +8,8 @@ struct NetworkCommand: AsyncParsableCommand {
         commandName: "network", abstract: "Networks: containers that reach each other by name, apart from all others.",
         subcommands: [
             NetworkList.self, NetworkCreate.self, NetworkInspect.self, NetworkRemove.self, NetworkConnect.self,
-            NetworkDisconnect.self, NetworkPrune.self,
-        ])
+            NetworkDisconnect.self, NetworkPrune.self, NetworkCheckCommand.self,
+        ], aliases: ["net"])
 }
 
 struct NetworkList: AsyncParsableCommand {
@@ -19,43 +19,16 @@ struct NetworkList: AsyncParsableCommand {
 
     func run() async throws {
         let views: [NetworkView] = try await connection.cluster.get(APIPaths.networks)
-        var table = Table("Name", "ID", "Driver", "Subnet", "Node", "Created", "Containers")
+        var table = Table("Name", "ID", "Driver", "Subnet", "VNI", "Node", "Created", "Containers")
         for view in views {
             let network = view.network
             try table.add(
-                view, network.name, String(network.id.text.prefix(12)), network.driver, network.subnet, view.nodeName,
-                network.createdAt.ago(), view.members.map(\.name).joined(separator: ", "))
+                view, network.name, String(network.id.text.prefix(12)), network.driver,
+                [network.subnet, network.subnet6].filter { !$0.isEmpty }.joined(separator: ", "),
+                network.vni.map { "\($0)" } ?? "", view.nodeName, network.createdAt.ago(),
+                view.members.map(\.name).joined(separator: ", "))
         }
         try table.print(format)
-    }
-}
-
-struct NetworkCreate: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "create", abstract: "Create a network.",
-        discussion: "Example: martlet network create shop; martlet run -d --network shop --name db postgres")
-    @OptionGroup var connection: ConnectionOptions
-    @Option(name: .shortAndLong, help: "bridge: the network is on one node.") var driver = "bridge"
-    @Option(help: "IPv4, such as 172.30.0.0/16; without it a free one is chosen.") var subnet: String?
-    @Option(help: "The node's address in the subnet; the first unless given.") var gateway: String?
-    @Option(help: "The part of the subnet that containers get addresses from.") var ipRange: String?
-    @Option(help: "NAME=ADDRESS: no container gets it.") var auxAddress: [LabelArgument] = []
-    @Flag(help: "No way out.") var `internal` = false
-    @Flag(help: "Kept with the network; all can be attached to.") var attachable = false
-    @Option(name: [.customShort("o"), .customLong("opt")], help: "An option of the driver: KEY=value.")
-    var options: [LabelArgument] = []
-    @Option(name: .shortAndLong, help: "KEY=value.") var label: [LabelArgument] = []
-    @Option(help: "The group whose it is, such as /team/web.") var group: String?
-    @Argument var name: String
-
-    func run() async throws {
-        let view: NetworkView = try await connection.cluster.send(
-            "POST", APIPaths.networks,
-            body: CreateNetwork(
-                name: name, driver: driver, subnet: subnet, gateway: gateway, range: ipRange,
-                reserved: auxAddress.dictionary, isInternal: `internal`, isAttachable: attachable,
-                labels: label.dictionary, options: options.dictionary, group: group))
-        Output.line(view.network.name)
     }
 }
 
@@ -93,14 +66,18 @@ struct NetworkConnect: AsyncParsableCommand {
     @OptionGroup var connection: ConnectionOptions
     @Option(help: "A further name of the container on the network.") var alias: [String] = []
     @Option(help: "The IPv4 address that it asks for.") var ip: String?
-    @Option(help: "The hardware address of its device.") var macAddress: String?
+    @Option(help: "The IPv6 address that it asks for.") var ip6: String?
+    @Option(
+        name: [.customLong("mac-address"), .customLong("mac")], help: "The hardware address of its device.")
+    var macAddress: String?
     @Argument(completion: .networks) var network: String
     @Argument(completion: .containers) var container: String
 
     func run() async throws {
         try await connection.cluster.perform(
             "POST", "\(APIPaths.networks)/\(escaped(network))/connect",
-            body: ConnectNetwork(container: container, aliases: alias, address: ip, mac: macAddress))
+            body: ConnectNetwork(
+                container: container, aliases: alias, address: ip, address6: ip6, mac: macAddress))
     }
 }
 

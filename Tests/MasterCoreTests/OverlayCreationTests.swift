@@ -1,0 +1,185 @@
+import Model
+import Testing
+import Wire
+
+@testable import MasterCore
+
+@Suite struct OverlayCreation {
+    @Test func anOverlayHasASubnetAndANumberThatNoOtherHas() throws {
+        var cluster = try Cluster()
+        let first = try cluster.makeNetwork("a").network
+        let second = try cluster.makeNetwork("b") { $0.isIPv6 = true }.network
+        #expect(first.driver == "overlay" && first.subnet == "10.64.0.0/20" && first.gateway == "10.64.0.1")
+        #expect(first.vni == 4096 && first.subnet6.isEmpty && first.gateway6.isEmpty)
+        #expect(second.subnet == "10.64.16.0/20" && second.vni == 4097)
+        #expect(second.subnet6.hasPrefix("fd") && second.subnet6.hasSuffix("::/64"))
+        #expect(second.gateway6 == second.subnet6.replacing("::/64", with: "::1"))
+        try cluster.restart()
+        #expect(try cluster.networkView("b").network == second)
+        // What was given back is the next, and the rest is not touched.
+        try cluster.perform(.removeNetwork("a"))
+        let third = try cluster.makeNetwork("c").network
+        #expect(third.subnet == "10.64.0.0/20" && third.vni == 4096)
+        #expect(try cluster.makeNetwork("d").network.vni == 4098)
+    }
+
+    @Test func whatIsNamedCounts() throws {
+        var cluster = try Cluster()
+        let network = try cluster.makeNetwork("a") {
+            ($0.subnet, $0.gateway, $0.range) = ("10.9.0.0/16", "10.9.0.254", "10.9.8.0/24")
+            ($0.subnet6, $0.gateway6, $0.vni) = ("fd00:9::/64", "fd00:9::fe", 77)
+            $0.options = ["com.docker.network.driver.mtu": "1400"]
+            $0.isInternal = true
+        }.network
+        #expect(network.subnet6 == "fd00:9::/64" && network.gateway6 == "fd00:9::fe" && network.vni == 77)
+        #expect(network.gateway == "10.9.0.254" && network.range == "10.9.8.0/24" && network.isInternal)
+        let option = "com.docker.network.driver.overlay.vxlanid_list"
+        #expect(try cluster.makeNetwork("b") { $0.options = [option: "16777215"] }.network.vni == 16_777_215)
+        // One that is named in between is passed over.
+        _ = try cluster.makeNetwork("c") { $0.vni = 4096 }
+        #expect(try cluster.makeNetwork("d").network.vni == 4097)
+    }
+
+    @Test func whatCannotBeIsRefusedByName() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1", address: "192.0.2.7")
+        try cluster.makeNetwork("web") {
+            ($0.subnet, $0.subnet6, $0.vni) = ("10.5.0.0/16", "fd00:5::/64", 500)
+        }
+        try cluster.makeNetwork("local", "bridge") { $0.subnet = "10.7.0.0/16" }
+        func says(_ words: String, _ change: (inout CreateNetwork) -> Void) {
+            let message = cluster.refusal("a") { change(&$0) }
+            #expect(message.contains(words), "\(message)")
+        }
+        says("Pool overlaps with other one on this address space: 10.5.128.0/24") { $0.subnet = "10.5.128.0/24" }
+        says("of the network web") { $0.subnet = "10.0.0.0/8" }
+        says("of the network local") { $0.subnet = "10.7.3.0/24" }
+        says("fd00:5::/64 of the network web") { $0.subnet6 = "fd00:5::/56" }
+        says("192.0.2.7, the address of the node n1") { $0.subnet = "192.0.2.0/24" }
+        says("500 is that of the network web") { $0.vni = 500 }
+        for vni in [0, -1, 16_777_216] { says("$.vni: \(vni) is not between 1 and 16777215") { $0.vni = vni } }
+        for subnet in ["10.0.0.0/7", "10.8.0.0/30", "10.8.0.1/16", "x"] { says("$.subnet") { $0.subnet = subnet } }
+        for subnet in ["fd00:8::/47", "fd00:8::/113", "fd00:8::1/64", "10.8.0.0/16", "x"] {
+            says("$.subnet6") { $0.subnet6 = subnet }
+        }
+        says("name it as subnet6") { $0.subnet = "fd00:8::/64" }
+        for subnet in ["fe80::/64", "ff05::/64", "::/64"] { says("cannot be routed") { $0.subnet6 = subnet } }
+        says("at most /104") { ($0.subnet, $0.subnet6) = ("11.0.0.0/8", "fd00:8::/112") }
+        says("$.gateway6") { ($0.subnet6, $0.gateway6) = ("fd00:8::/64", "fd00:9::1") }
+        says("$.gateway6") { ($0.subnet6, $0.gateway6) = ("fd00:8::/64", "fd00:8::") }
+        says("a gateway is of a subnet") { $0.gateway6 = "fd00:8::1" }
+        says("a gateway, a range or reserved addresses are of a subnet") { $0.range = "10.64.0.0/24" }
+        says("leave none to containers") { ($0.subnet, $0.range) = ("10.8.0.0/16", "10.8.0.1/32") }
+        says("not encrypted") { $0.options = ["encrypted": ""] }
+        says("'color' is no option of the driver overlay") { $0.options = ["color": "red"] }
+        for option in ["bridge.name", "bridge.enable_icc", "bridge.enable_ip_masquerade", "bridge.host_binding_ipv4"] {
+            says("is an option of the driver bridge") { $0.options = ["com.docker.network.\(option)": "true"] }
+        }
+        let mtu = "com.docker.network.driver.mtu"
+        for value in ["119", "65466", "x"] { says("between 120 and 65465") { $0.options = [mtu: value] } }
+        says("between 1280 and 65465 with IPv6") { ($0.isIPv6, $0.options) = (true, [mtu: "1279"]) }
+        let list = "com.docker.network.driver.overlay.vxlanid_list"
+        for value in ["4,5", "0", ""] { says("is one number") { $0.options = [list: value] } }
+        says("$.vni: 5 is not 6") { ($0.vni, $0.options) = (5, [list: "6"]) }
+        #expect(cluster.refusal("a", "macvlan") { _ in }.contains("'macvlan' is not supported: choose bridge"))
+        #expect(cluster.refusal("a", "bridge") { $0.vni = 5 }.contains("$.vni"))
+        #expect(cluster.refusal("a", "bridge") { $0.isIPv6 = true }.contains("IPv6 is not supported yet"))
+        #expect(cluster.refusal("a", "bridge") { $0.options = [list: "5"] }.contains("an option of the driver overlay"))
+        #expect(try cluster.makeNetwork("a") { $0.options = ["encrypted": "false", mtu: "120"] }.network.vni == 4096)
+    }
+
+    @Test func aThousandOverlaysHaveEachTheirOwn() throws {
+        var cluster = try Cluster()
+        // Both lie in the pool that is chosen from.
+        try cluster.addNode("n1", address: "10.64.16.9")
+        try cluster.makeNetwork("local", "bridge") { $0.subnet = "10.64.32.0/19" }
+        var subnets: Set<String> = []
+        var numbers: Set<Int> = []
+        for number in 0..<1021 {
+            let network = try cluster.makeNetwork("n\(number)").network
+            subnets.insert(network.subnet)
+            numbers.insert(network.vni ?? 0)
+        }
+        #expect(subnets.count == 1021 && numbers.count == 1021 && subnets.contains("10.127.240.0/20"))
+        #expect(subnets.isDisjoint(with: ["10.64.16.0/20", "10.64.32.0/20", "10.64.48.0/20"]))
+        #expect(cluster.refusal("more") { _ in }.contains("no subnet is free"))
+        _ = try cluster.makeNetwork("named") { $0.subnet = "10.128.0.0/24" }
+        try cluster.perform(.removeNetwork("local"))
+        #expect(try cluster.makeNetwork("more").network.subnet == "10.64.32.0/20")
+        try cluster.perform(.removeNetwork("n500"))
+        try cluster.restart()
+        let again = try cluster.makeNetwork("again").network
+        #expect(again.subnet == "10.64.48.0/20" && numbers.contains(again.vni ?? 0))
+        let last = try cluster.makeNetwork("last").network
+        #expect(subnets.contains(last.subnet) && !numbers.contains(last.vni ?? 0))
+    }
+
+    @Test func aDraftThatIsNotWrittenTakesNoSubnet() throws {
+        var cluster = try Cluster()
+        try cluster.makeNetwork("kept") { $0.subnet = "10.5.0.0/16" }
+        cluster.holdsCommits = true
+        // Two transactions: the second begins when the first has ended.
+        cluster.send(.createNetwork(CreateNetwork(name: "a", driver: "overlay")))
+        cluster.send(.removeNetwork("kept"))
+        cluster.send(.createNetwork(CreateNetwork(name: "b", driver: "overlay", subnet: "10.5.0.0/24")))
+        cluster.failCommits(.unavailable("gone"))
+        cluster.failCommits(.unavailable("gone"))
+        cluster.holdsCommits = false
+        #expect(try cluster.makeNetwork("c").network.subnet == "10.64.0.0/20")
+        #expect(cluster.refusal("d") { $0.subnet = "10.5.0.0/24" }.contains("of the network kept"))
+    }
+
+    @Test func aNetworkOfCNIIsWhatItsConfigurationSays() throws {
+        var cluster = try Cluster()
+        let list = #"{"cniVersion": "1.1.0", "name": "lan", "plugins": [{"type": "macvlan", "master": "eth1"}]}"#
+        let network = try cluster.makeNetwork("lan", "cni") { $0.options = ["martlet.cni.config": list] }.network
+        #expect(network.driver == "cni" && network.subnet.isEmpty && network.gateway.isEmpty && network.vni == nil)
+        #expect(network.options == ["martlet.cni.config": list])
+        #expect(try cluster.makeNetwork("other", "cni").network.options.isEmpty)
+        func says(_ words: String, _ change: (inout CreateNetwork) -> Void) {
+            let message = cluster.refusal("a", "cni") { change(&$0) }
+            #expect(message.contains(words), "\(message)")
+        }
+        let config = "martlet.cni.config"
+        says("is no CNI configuration list") { $0.options = [config: "{}"] }
+        says("is no CNI configuration list") { $0.options = [config: "no JSON"] }
+        says("has at most 65536") { $0.options = [config: String(repeating: " ", count: 65_537)] }
+        says("$.subnet: the CNI configuration says this") { $0.subnet = "10.8.0.0/16" }
+        says("$.vni") { $0.vni = 5 }
+        says("$.gateway") { $0.gateway = "10.8.0.1" }
+        says("$.range") { $0.range = "10.8.0.0/24" }
+        says("$.subnet6") { $0.isIPv6 = true }
+        says("$.isInternal") { $0.isInternal = true }
+        says("is an option of the driver bridge or overlay") { $0.options = ["com.docker.network.driver.mtu": "1400"] }
+        #expect(cluster.refusal("a") { $0.options = [config: list] }.contains("an option of the driver cni"))
+        let developer = Subject.user(TokenID("w"), name: "web", role: .developer, group: "/web")
+        let body = CreateNetwork(name: "a", driver: "cni")
+        #expect(cluster.problem(.createNetwork(body), by: developer)?.code == .forbidden)
+    }
+
+    @Test func podsOfOverlaysAndOfCNIRunOnAnyNode() throws {
+        var cluster = try Cluster()
+        for node in ["n1", "n2", "n3"] { try cluster.addNode(node) }
+        for driver in ["overlay", "cni"] {
+            try cluster.makeNetwork(driver, driver)
+            let pod = cluster.wish("x", on: [NetworkAttachment(network: driver)]).pod
+            try cluster.perform(.createService(CreateService(name: "all-\(driver)", pod: pod, scale: .global)))
+            try cluster.perform(.createService(CreateService(name: "some-\(driver)", pod: pod, scale: .replicated(3))))
+            cluster.obey()
+            let containers = try cluster.containers()
+            for name in ["all", "some"] {
+                let nodes = containers.filter { $0.workloadName == "\(name)-\(driver)" }.map(\.nodeName)
+                #expect(Set(nodes) == ["n1", "n2", "n3"], "\(name) \(driver)")
+            }
+            #expect(try cluster.networkView(driver).nodeName == "")
+        }
+        // They leave a node that is drained.
+        try cluster.perform(.updateNode("n1", UpdateNode(availability: .drained)))
+        for _ in 0..<8 {
+            cluster.obey()
+            cluster.pass(seconds: 5, heard: ["n1", "n2", "n3"])
+        }
+        #expect(try !cluster.containers().contains { $0.nodeName == "n1" && $0.workloadName.hasPrefix("some") })
+        cluster.checkAddresses()
+    }
+}
