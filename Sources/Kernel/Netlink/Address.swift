@@ -3,7 +3,7 @@ import Glibc
 import Kernel
 
 /// An address of a device.
-package struct Address: Sendable, Equatable {
+package struct Address: Sendable, Hashable {
     /// In network order: 4 or 16 bytes.
     package var bytes: [UInt8]
     /// In bits.

@@ -45,7 +45,10 @@ struct BridgeDevice: Sendable {
     /// In bytes.
     ///
     /// - Throws: `KernelError` with ENODEV when there is no such device.
-    func mtu() throws(KernelError) -> Int {
+    func mtu() throws(KernelError) -> Int { try Self.mtu(of: name) }
+
+    /// The same of any device.
+    static func mtu(of name: String) throws(KernelError) -> Int {
         var mtu: Int32 = 0
         try systemCall("ioctl(SIOCGIFMTU)", name) { ck_interface_mtu(name, &mtu) }
         return Int(mtu)

@@ -71,7 +71,7 @@ package final class BridgeNetwork: Sendable {
     var pinDirectory: String { "\(configuration.runDirectory)/netns" }
     var stateDirectory: String { "\(configuration.runDirectory)/cni" }
     var leaseDirectory: String { "\(stateDirectory)/ipam/\(configuration.name)" }
-    private var forwardRecord: String { "\(stateDirectory)/ip_forward.before" }
+    private var forwarding: Forwarding { Forwarding(isV6: false, directory: stateDirectory) }
 
     /// Checks the configuration; touches nothing.
     package init(_ configuration: BridgeNetworkConfiguration) throws(NetworkError) {
@@ -221,7 +221,7 @@ extension BridgeNetwork {
         do throws(KernelError) {
             try File.makeDirectories(stateDirectory)
             try prepareDevice()
-            try enableForwarding()
+            try forwarding.enable()
         } catch {
             throw NetworkError(.failed, error.description)
         }
@@ -244,15 +244,6 @@ extension BridgeNetwork {
         }
         let mtu = if let mtu = configuration.mtu { mtu } else { try HostNetwork.defaultMTU() }
         try device.create(mtu: mtu)
-    }
-
-    private static let forwarding = "/proc/sys/net/ipv4/ip_forward"
-
-    /// What it was before is kept for `removeLeftovers`.
-    private func enableForwarding() throws(KernelError) {
-        if try File.text(Self.forwarding, limit: 16) != "0" { return }
-        if !File.exists(forwardRecord) { try File.replace(forwardRecord, with: Array("0".utf8)) }
-        try File.writeControl(Self.forwarding, "1")
     }
 
     private var ruleMark: String { "martlet:\(device.name)" }
@@ -530,7 +521,7 @@ extension BridgeNetwork {
         do {
             let owner = try device.owner()
             if owner == .us || owner == .abandoned { try device.delete() }
-            try restoreForwarding()
+            try forwarding.restore()
             for directory in [stateDirectory, pinDirectory, "\(configuration.dataDirectory)/cni"] {
                 try Tree.remove(directory)
             }
@@ -557,11 +548,5 @@ extension BridgeNetwork {
         } catch {
             throw NetworkError(.failed, error.description)
         }
-    }
-
-    private func restoreForwarding() throws(KernelError) {
-        guard File.exists(forwardRecord) else { return }
-        let others = try File.list("/sys/class/net").contains { File.exists("/sys/class/net/\($0)/bridge") }
-        if !others { try File.writeControl(Self.forwarding, "0") }
     }
 }

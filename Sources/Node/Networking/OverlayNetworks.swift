@@ -53,7 +53,7 @@ package final class OverlayNetworks: Sendable {
     ///   - underlay: the address of this node that packets of others are sent to; on one of its devices.
     package init(_ node: BridgeNetworkConfiguration, underlay: IPAddress) {
         self.node = node
-        store = OverlayStore(directory: "\(node.runDirectory)/cni/overlay")
+        store = OverlayStore(parent: "\(node.runDirectory)/cni")
         fabric = OverlayFabric(
             underlay: underlay, mark: "martlet \(node.dataDirectory)", nodeBridge: node.bridge, store: store)
     }
@@ -100,7 +100,7 @@ extension OverlayNetworks {
                 id, configuration, namespacePath: namespacePath, interface: interface, ports: ports, wanted: wanted,
                 mac: mac, mtu: mtu, isDefaultRoute: isDefaultRoute)
         } catch {
-            ports.isEmpty ? () : self.ports.release(id)
+            self.ports.release(id)
             try? place.state.withLock { state throws(NetworkError) in try leave(id, configuration, &state) }
             throw error
         }
@@ -177,11 +177,13 @@ extension OverlayNetworks {
         capabilities.addresses = wanted
         let attachment = NetworkAttachment(
             containerID: id, namespacePath: namespacePath, interface: interface, capabilities: capabilities)
+        try fabric.claim(wanted.map(\.address), for: id, on: configuration.name)
         do throws(CNIHostError) {
             let result = try host.add(attachment, list: list)
             if let pod = OverlayPod(id, result) { fabric.add(pod, to: configuration.name) }
             return try Self.addresses(in: result, configuration, ports, interface: interface)
         } catch {
+            try fabric.release(id, on: configuration.name)
             throw NetworkError(.failed, error.description)
         }
     }
@@ -262,6 +264,7 @@ extension OverlayNetworks {
             throw NetworkError(.failed, "\(error)")
         }
         ports.release(id)
+        try fabric.release(id, on: name)
         failpoint("overlay.after_detach")
         try place.state.withLock { state throws(NetworkError) in
             try leave(id, state.configuration, &state, named: name)
@@ -471,6 +474,7 @@ extension OverlayNetworks {
                     } catch {
                         problems.append(error.description)
                     }
+                    try fabric.release(id, on: name)
                 }
                 try PacketFilter().removePluginRules(network: name) { !kept.contains($0) }
                 do throws(NetworkError) {

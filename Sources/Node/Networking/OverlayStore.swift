@@ -11,8 +11,10 @@ import Kernel
 ///   went: to write down one change costs one line. A last line without its end is of a crash and counts as not written.
 /// - `ipam/<name>`: the leases of the plugin.
 struct OverlayStore: Sendable {
-    let directory: String
+    /// Where it is kept that networks of all kinds share.
+    let parent: String
 
+    var directory: String { "\(parent)/overlay" }
     var leaseDirectory: String { "\(directory)/ipam" }
     private var networkDirectory: String { "\(directory)/networks" }
     private var peerDirectory: String { "\(directory)/peers" }

@@ -23,10 +23,11 @@ struct PacketFilter: Sendable {
     private let path: String
 
     /// - Throws: `NetworkError` when iptables is not installed.
-    init() throws(NetworkError) {
-        let candidates = CNIHost.searchPath.split(separator: ":").map { "\($0)/iptables" }
+    init(isV6: Bool = false) throws(NetworkError) {
+        let program = isV6 ? "ip6tables" : "iptables"
+        let candidates = CNIHost.searchPath.split(separator: ":").map { "\($0)/\(program)" }
         guard let path = candidates.first(where: { access($0, X_OK) == 0 }) else {
-            throw NetworkError(.missingProgram, "iptables is not installed; install Debian's package iptables")
+            throw NetworkError(.missingProgram, "\(program) is not installed; install Debian's package iptables")
         }
         self.path = path
     }
@@ -34,6 +35,11 @@ struct PacketFilter: Sendable {
     /// Inserts a rule in front of its chain unless it is there.
     func ensure(_ rule: Rule) throws(NetworkError) {
         if try run(["-t", rule.table, "-C", rule.chain] + rule.words).status == .exited(0) { return }
+        try insert(rule)
+    }
+
+    /// Inserts a rule in front of its chain.
+    func insert(_ rule: Rule) throws(NetworkError) {
         try require(["-t", rule.table, "-I", rule.chain] + rule.words)
     }
 

@@ -1,0 +1,342 @@
+import CNISpec
+import Glibc
+import Kernel
+import Netfilter
+import Netlink
+
+/// The table of nf_tables that keeps the overlay networks of a node apart from each other and from all else. Networks and
+/// peers are elements of its sets; its rules are always the same.
+struct OverlayFilter: Sendable {
+    static let name = "martlet"
+    /// How the comments of all layouts begin.
+    private static let ours = "martlet overlay "
+    /// The bridge of the node's own pods.
+    let nodeBridge: String
+
+    /// With the number of this layout: a table with another one, or without all of its rules, is made anew.
+    private var comment: String { "\(Self.ours)1 \(nodeBridge)" }
+
+    /// The sets of the table.
+    enum Part: String, CaseIterable, Sendable {
+        /// The groups of networks.
+        case networks
+        /// Group and group: between which packets pass.
+        case pairs
+        /// The groups of those of which nothing goes out.
+        case closed
+        case vnis
+        /// VNI and address of those who may send to it, and to whom it is sent.
+        case peers4, peers6
+        /// Sources and destinations between which the source must become the node.
+        case masquerade4, masquerade6
+
+        var set: FilterSet {
+            switch self {
+            case .networks, .closed: FilterSet(rawValue, key: [.group])
+            case .pairs: FilterSet(rawValue, key: [.group, .group])
+            case .vnis: FilterSet(rawValue, key: [.mark])
+            case .peers4: FilterSet(rawValue, key: [.mark, .ipv4])
+            case .peers6: FilterSet(rawValue, key: [.mark, .ipv6])
+            case .masquerade4: FilterSet(rawValue, key: [.ipv4, .ipv4], isInterval: true)
+            case .masquerade6: FilterSet(rawValue, key: [.ipv6, .ipv6], isInterval: true)
+            }
+        }
+    }
+
+    typealias Elements = [Part: Set<FilterElement>]
+
+    // MARK: Elements
+
+    /// What is in the sets for a network.
+    static func elements(of network: OverlayNetworkConfiguration) -> Elements {
+        let group = number(network.group)
+        var elements: Elements = [
+            .networks: [FilterElement(key: group, comment: nil)],
+            .pairs: [FilterElement(key: group + group, comment: nil)],
+            .vnis: [FilterElement(key: vni(network.vni), comment: nil)],
+        ]
+        if network.isInternal {
+            elements[.closed] = [FilterElement(key: group, comment: nil)]
+        } else if network.masquerade {
+            elements[.masquerade4] = [anywhere(from: network.subnet)]
+            if let subnet6 = network.subnet6 { elements[.masquerade6] = [anywhere(from: subnet6)] }
+        }
+        return elements
+    }
+
+    private static func anywhere(from subnet: CIDR) -> FilterElement {
+        let count = subnet.first.bytes.count
+        return FilterElement(
+            key: subnet.first.bytes + [UInt8](repeating: 0, count: count),
+            keyEnd: subnet.last.bytes + [UInt8](repeating: 0xff, count: count), comment: nil)
+    }
+
+    /// What is in a set for a peer of a network.
+    static func element(of peer: IPAddress, vni: UInt32) -> (part: Part, element: FilterElement) {
+        let element = FilterElement(key: Self.vni(vni) + peer.bytes, comment: nil)
+        return (peer.family == .v4 ? .peers4 : .peers6, element)
+    }
+
+    /// As it is in a packet: three bytes, and one that is zero.
+    private static func vni(_ vni: UInt32) -> [UInt8] { withUnsafeBytes(of: (vni << 8).bigEndian) { Array($0) } }
+
+    /// In the machine's order.
+    private static func number(_ number: UInt32) -> [UInt8] { withUnsafeBytes(of: number) { Array($0) } }
+}
+
+// MARK: - Rules
+
+extension OverlayFilter {
+    private typealias Steps = [FilterExpression]
+
+    private static let drop: Steps = [.counter, .verdict(.drop)]
+    private static let accept: Steps = [.verdict(.accept)]
+    private static let isV4: Steps = [.meta(.family, .word(0)), .equal(.word(0), [UInt8(AF_INET)])]
+    private static let isV6: Steps = [.meta(.family, .word(0)), .equal(.word(0), [UInt8(AF_INET6)])]
+    private static let anyOfOurs = (mask: number(0xff00_0000), value: number(OverlayNumbers.group(vni: 0)))
+
+    /// Of the device's group of whatever overlay network.
+    private static func isOverlay(_ side: FilterExpression.Meta) -> Steps {
+        [.meta(side, .word(0)), .mask(.word(0), anyOfOurs.mask), .equal(.word(0), anyOfOurs.value)]
+    }
+
+    private static func isNoOverlay(_ side: FilterExpression.Meta) -> Steps {
+        [.meta(side, .word(0)), .mask(.word(0), anyOfOurs.mask), .notEqual(.word(0), anyOfOurs.value)]
+    }
+
+    private static func isNamed(_ prefix: String, _ side: FilterExpression.Meta) -> Steps {
+        [.meta(side, .word(0)), .equal(.word(0), Array(prefix.utf8))]
+    }
+
+    private static func isIn(_ part: Part, _ side: FilterExpression.Meta) -> Steps {
+        [.meta(side, .word(0)), .lookup(part.rawValue, key: .word(0), value: nil)]
+    }
+
+    private static func hasConnection(_ bits: UInt32) -> Steps {
+        [.connectionState(.word(0)), .mask(.word(0), number(bits)), .notEqual(.word(0), number(0))]
+    }
+
+    /// It came to a published port, or not.
+    private static func isPublished(_ yes: Bool) -> Steps {
+        let status: Steps = [.connectionStatus(.word(0)), .mask(.word(0), number(1 << 5 /* IPS_DST_NAT */))]
+        return status + [yes ? .notEqual(.word(0), number(0)) : .equal(.word(0), number(0))]
+    }
+
+    private static let isTunnel: Steps = [
+        .meta(.transport, .word(0)), .equal(.word(0), [17 /* IPPROTO_UDP */]),
+        .payload(.transport, offset: 2, count: 2, .word(0)),
+        .equal(.word(0), withUnsafeBytes(of: OverlayNumbers.port.bigEndian) { Array($0) }),
+    ]
+
+    /// The network's identifier of a VXLAN packet; the reserved byte behind it does not count (RFC 7348, section 5).
+    private static let loadVNI: Steps = [
+        .payload(.transport, offset: 12, count: 4, .word(0)), .mask(.word(0), [0xff, 0xff, 0xff, 0]),
+    ]
+
+    /// VNI and source, or destination, of a VXLAN packet are a peer's.
+    private static func isPeer(isV6: Bool, source: Bool) -> Steps {
+        let offset = isV6 ? (source ? 8 : 24) : (source ? 12 : 16)
+        let part = isV6 ? Part.peers6 : .peers4
+        return (isV6 ? Self.isV6 : isV4) + isTunnel + loadVNI + [
+            .payload(.network, offset: offset, count: isV6 ? 16 : 4, .word(1)),
+            .lookup(part.rawValue, key: .word(0), value: nil),
+        ]
+    }
+
+    private static let isOurTunnel = isTunnel + loadVNI + [.lookup(Part.vnis.rawValue, key: .word(0), value: nil)]
+
+    private var isFromNodeBridge: [FilterExpression] {
+        [.meta(.inputName, .word(0)), .equal(.word(0), Array(nodeBridge.utf8) + [0])]
+    }
+
+    private var isToNodeBridge: [FilterExpression] {
+        [.meta(.outputName, .word(0)), .equal(.word(0), Array(nodeBridge.utf8) + [0])]
+    }
+
+    private static let established = FilterExpression.State.established | FilterExpression.State.related
+
+    /// What is in front of connection tracking: a packet that nobody may send is none of a connection.
+    private var prerouting: FilterChain {
+        FilterChain(
+            "prerouting", .init(.filter, .prerouting, priority: -310),
+            rules: [
+                FilterRule(
+                    "a source that is not the sender's",
+                    Self.isOverlay(.inputGroup) + [.wayBack(.word(0)), .equal(.word(0), Self.number(0))] + Self.drop),
+                FilterRule("known networks", Self.isIn(.networks, .inputGroup) + Self.accept),
+                FilterRule("an overlay that is not known", Self.isOverlay(.inputGroup) + Self.drop),
+                FilterRule(
+                    "a pod without a network",
+                    Self.isNamed("mv", .inputName) + [.meta(.inputGroup, .word(0)), .equal(.word(0), Self.number(0))]
+                        + Self.drop),
+            ])
+    }
+
+    private var input: FilterChain {
+        FilterChain(
+            "input", .init(.filter, .input, priority: -155),
+            rules: [
+                FilterRule("nothing for the node itself comes by a tunnel", Self.isNamed("mx-", .inputName) + Self.drop),
+                FilterRule("VXLAN of a pod", Self.isOverlay(.inputGroup) + Self.isOurTunnel + Self.drop),
+                FilterRule("VXLAN of a pod on the node's bridge", isFromNodeBridge + Self.isOurTunnel + Self.drop),
+                FilterRule("VXLAN of a pod on a bridge", Self.isNamed("mt-", .inputName) + Self.isOurTunnel + Self.drop),
+                FilterRule("VXLAN of a peer at IPv4", Self.isPeer(isV6: false, source: true) + Self.accept),
+                FilterRule("VXLAN of a peer at IPv6", Self.isPeer(isV6: true, source: true) + Self.accept),
+                FilterRule("VXLAN of a stranger", Self.isOurTunnel + Self.drop),
+                FilterRule(
+                    "answers from an internal network",
+                    Self.isIn(.closed, .inputGroup) + Self.hasConnection(Self.established) + Self.accept),
+                FilterRule("an internal network to the node", Self.isIn(.closed, .inputGroup) + Self.drop),
+            ])
+    }
+
+    private var forward: FilterChain {
+        let toPeer = [false, true].map { Self.isPeer(isV6: $0, source: false) }
+        return FilterChain(
+            "forward", .init(.filter, .forward, priority: -155),
+            rules: [
+                FilterRule(
+                    "within a network",
+                    [
+                        .meta(.inputGroup, .word(0)), .meta(.outputGroup, .word(1)),
+                        .lookup(Part.pairs.rawValue, key: .word(0), value: nil),
+                    ] + Self.accept),
+                FilterRule("out of an internal network", Self.isIn(.closed, .inputGroup) + Self.drop),
+                FilterRule("into an internal network", Self.isIn(.closed, .outputGroup) + Self.drop),
+                // Under the node's address it would be a peer's.
+                FilterRule("VXLAN to a peer at IPv4", toPeer[0] + [.verdict(.jump("tunnels"))]),
+                FilterRule("VXLAN to a peer at IPv6", toPeer[1] + [.verdict(.jump("tunnels"))]),
+                FilterRule("answers", Self.hasConnection(Self.established) + Self.accept),
+                FilterRule(
+                    "to a published port", Self.isIn(.networks, .outputGroup) + Self.isPublished(true) + Self.accept),
+                FilterRule("into a network", Self.isOverlay(.outputGroup) + Self.drop),
+                FilterRule(
+                    "to a pod without a network",
+                    Self.isNamed("mv", .outputName) + [.meta(.outputGroup, .word(0)), .equal(.word(0), Self.number(0))]
+                        + Self.drop),
+                FilterRule(
+                    "to the node's bridge",
+                    Self.isIn(.networks, .inputGroup) + isToNodeBridge + Self.isPublished(false) + Self.drop),
+            ])
+    }
+
+    /// VXLAN to a peer that passes through this node: from other peers only.
+    private var tunnels: FilterChain {
+        FilterChain(
+            "tunnels",
+            rules: [
+                FilterRule("of a pod", Self.isOverlay(.inputGroup) + Self.drop),
+                FilterRule("of a pod on the node's bridge", isFromNodeBridge + Self.drop),
+                FilterRule("of a pod on a bridge", Self.isNamed("mt-", .inputName) + Self.drop),
+                FilterRule("of a peer at IPv4", Self.isPeer(isV6: false, source: true) + Self.accept),
+                FilterRule("of a peer at IPv6", Self.isPeer(isV6: true, source: true) + Self.accept),
+                FilterRule("of a stranger", Self.drop),
+            ])
+    }
+
+    private var output: FilterChain {
+        FilterChain(
+            "output", .init(.filter, .output, priority: -155),
+            rules: [
+                FilterRule(
+                    "VXLAN of a program of a user's",
+                    Self.isOurTunnel + [.meta(.sender, .word(0)), .notEqual(.word(0), Self.number(0))] + Self.drop)
+            ])
+    }
+
+    private var postrouting: FilterChain {
+        func outwards(_ family: [FilterExpression], _ part: Part, offset: Int, count: Int) -> [FilterExpression] {
+            Self.isNoOverlay(.outputGroup) + family + [
+                .payload(.network, offset: offset, count: 2 * count, .word(0)),
+                .lookup(part.rawValue, key: .word(0), value: nil), .masquerade,
+            ]
+        }
+        return FilterChain(
+            "postrouting", .init(.nat, .postrouting, priority: 95),
+            rules: [
+                FilterRule("IPv4 outwards", outwards(Self.isV4, .masquerade4, offset: 12, count: 4)),
+                FilterRule("IPv6 outwards", outwards(Self.isV6, .masquerade6, offset: 8, count: 16)),
+            ])
+    }
+
+    private var table: FilterTable {
+        FilterTable(
+            Self.name, comment: comment, sets: Part.allCases.map(\.set),
+            chains: [tunnels, prerouting, input, forward, output, postrouting])
+    }
+}
+
+// MARK: - The kernel
+
+extension OverlayFilter {
+    /// Elements of one transaction: of the largest kind they take 4 MiB.
+    private static let elementsPerTransaction = 30_000
+
+    /// Makes the changes of elements, all or none as far as they fit into one transaction.
+    func change(add: Elements, remove: Elements = [:], _ socket: inout NetfilterSocket) throws(KernelError) {
+        var rest: [(part: Part, element: FilterElement, isNew: Bool)] = []
+        for part in Part.allCases {
+            rest += (remove[part] ?? []).map { (part, $0, false) }
+            rest += (add[part] ?? []).map { (part, $0, true) }
+        }
+        while !rest.isEmpty {
+            var transaction = try FilterTransaction(generation: nil)
+            let some = rest.prefix(Self.elementsPerTransaction)
+            for part in Part.allCases {
+                let gone = some.filter { $0.part == part && !$0.isNew }.map(\.element)
+                let new = some.filter { $0.part == part && $0.isNew }.map(\.element)
+                if !gone.isEmpty { try transaction.delete(gone, from: part.rawValue, of: Self.name) }
+                if !new.isEmpty { try transaction.add(new, to: part.rawValue, of: Self.name) }
+            }
+            try socket.commit(transaction)
+            rest.removeFirst(some.count)
+        }
+    }
+
+    /// Compares the table with what it should hold; with `repairs` it is that afterwards.
+    ///
+    /// - Returns: what differed.
+    /// - Throws: EEXIST for a table of somebody else's.
+    func look(
+        _ wanted: Elements, repairs: Bool, _ socket: inout NetfilterSocket
+    ) throws(KernelError) -> [String] {
+        let found = try socket.comment(ofTable: Self.name)
+        if let found, !found.hasPrefix(Self.ours) {
+            throw KernelError(
+                "make the table", "inet \(Self.name)", errno: EEXIST,
+                hint: "there is one of somebody else's of this name; remove it")
+        }
+        let rules = found == comment ? try socket.rules(ofTable: Self.name) : []
+        guard found == comment, rules == table.outline else {
+            if repairs {
+                var transaction = try FilterTransaction(generation: nil)
+                try transaction.replace(table)
+                try socket.commit(transaction)
+                try change(add: wanted, &socket)
+            }
+            return ["the nf_tables table inet \(Self.name) \(found == nil ? "is missing" : "is not as it was made")"]
+        }
+        var differences: [String] = []
+        var (missing, extra): (Elements, Elements) = ([:], [:])
+        for part in Part.allCases {
+            let present = Set(try socket.elements(of: part.rawValue, table: Self.name))
+            let wanted = wanted[part] ?? []
+            missing[part] = wanted.subtracting(present)
+            extra[part] = present.subtracting(wanted)
+            for (number, what) in [(missing[part]?.count ?? 0, "missing"), (extra[part]?.count ?? 0, "too much")]
+            where number > 0 {
+                differences.append("\(number) elements of the set \(part) of the table inet \(Self.name) are \(what)")
+            }
+        }
+        if repairs, !differences.isEmpty { try change(add: missing, remove: extra, &socket) }
+        return differences
+    }
+
+    /// Takes the table away; one of somebody else's stays.
+    func remove(_ socket: inout NetfilterSocket) throws(KernelError) {
+        guard try socket.comment(ofTable: Self.name)?.hasPrefix(Self.ours) == true else { return }
+        var transaction = try FilterTransaction(generation: nil)
+        try transaction.delete(tableNamed: Self.name)
+        try socket.commit(transaction)
+    }
+}
