@@ -114,7 +114,8 @@ extension OverlayFabric {
 
     /// EEXIST is about what somebody else has.
     private static func error(_ error: KernelError) -> NetworkError {
-        NetworkError(error.errno == EEXIST && error.operation == takenOperation ? .bridgeTaken : .failed, error.description)
+        NetworkError(
+            error.errno == EEXIST && error.operation == takenOperation ? .bridgeTaken : .failed, error.description)
     }
 
     /// The underlay's less what VXLAN needs.

@@ -146,6 +146,7 @@ extension OverlayFilter {
     private static let isOurTunnel = isTunnel + loadVNI + [.lookup(Part.vnis.rawValue, key: .word(0), value: nil)]
 
     private var isFromNodeBridge: [FilterExpression] {
+        // With the NUL byte that ends it: no name that is longer.
         [.meta(.inputName, .word(0)), .equal(.word(0), Array(nodeBridge.utf8) + [0])]
     }
 
@@ -176,10 +177,12 @@ extension OverlayFilter {
         FilterChain(
             "input", .init(.filter, .input, priority: -155),
             rules: [
-                FilterRule("nothing for the node itself comes by a tunnel", Self.isNamed("mx-", .inputName) + Self.drop),
+                FilterRule(
+                    "nothing for the node itself comes by a tunnel", Self.isNamed("mx-", .inputName) + Self.drop),
                 FilterRule("VXLAN of a pod", Self.isOverlay(.inputGroup) + Self.isOurTunnel + Self.drop),
                 FilterRule("VXLAN of a pod on the node's bridge", isFromNodeBridge + Self.isOurTunnel + Self.drop),
-                FilterRule("VXLAN of a pod on a bridge", Self.isNamed("mt-", .inputName) + Self.isOurTunnel + Self.drop),
+                FilterRule(
+                    "VXLAN of a pod on a bridge", Self.isNamed("mt-", .inputName) + Self.isOurTunnel + Self.drop),
                 FilterRule("VXLAN of a peer at IPv4", Self.isPeer(isV6: false, source: true) + Self.accept),
                 FilterRule("VXLAN of a peer at IPv6", Self.isPeer(isV6: true, source: true) + Self.accept),
                 FilterRule("VXLAN of a stranger", Self.isOurTunnel + Self.drop),
@@ -204,6 +207,11 @@ extension OverlayFilter {
                 FilterRule("out of an internal network", Self.isIn(.closed, .inputGroup) + Self.drop),
                 FilterRule("into an internal network", Self.isIn(.closed, .outputGroup) + Self.drop),
                 // Under the node's address it would be a peer's.
+                FilterRule("VXLAN of a pod outwards", Self.isOverlay(.inputGroup) + Self.isTunnel + Self.drop),
+                FilterRule(
+                    "VXLAN of a pod on the node's bridge outwards", isFromNodeBridge + Self.isTunnel + Self.drop),
+                FilterRule(
+                    "VXLAN of a pod on a bridge outwards", Self.isNamed("mt-", .inputName) + Self.isTunnel + Self.drop),
                 FilterRule("VXLAN to a peer at IPv4", toPeer[0] + [.verdict(.jump("tunnels"))]),
                 FilterRule("VXLAN to a peer at IPv6", toPeer[1] + [.verdict(.jump("tunnels"))]),
                 FilterRule("answers", Self.hasConnection(Self.established) + Self.accept),
@@ -225,9 +233,6 @@ extension OverlayFilter {
         FilterChain(
             "tunnels",
             rules: [
-                FilterRule("of a pod", Self.isOverlay(.inputGroup) + Self.drop),
-                FilterRule("of a pod on the node's bridge", isFromNodeBridge + Self.drop),
-                FilterRule("of a pod on a bridge", Self.isNamed("mt-", .inputName) + Self.drop),
                 FilterRule("of a peer at IPv4", Self.isPeer(isV6: false, source: true) + Self.accept),
                 FilterRule("of a peer at IPv6", Self.isPeer(isV6: true, source: true) + Self.accept),
                 FilterRule("of a stranger", Self.drop),

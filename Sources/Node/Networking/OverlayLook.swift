@@ -92,11 +92,15 @@ extension OverlayFabric {
         let (name, wanted) = (network.configuration.device, device(of: network))
         guard let link, let present = VXLANDevice(link) else { return ["the device \(name) is missing"] }
         var words: [String] = []
-        if present.vni != wanted.vni || present.local != wanted.local || present.port != wanted.port || link.tunnel?.learns == true {
+        if present.vni != wanted.vni || present.local != wanted.local || present.port != wanted.port
+            || link.tunnel?.learns == true
+        {
             words.append("the device \(name) is not as it was made")
         }
         if !link.isUp { words.append("the device \(name) is down") }
-        if present.mtu != wanted.mtu { words.append("the device \(name) has the MTU \(present.mtu) instead of \(wanted.mtu)") }
+        if present.mtu != wanted.mtu {
+            words.append("the device \(name) has the MTU \(present.mtu) instead of \(wanted.mtu)")
+        }
         if present.mac != wanted.mac { words.append("the device \(name) has another hardware address") }
         if present.group != wanted.group { words.append("the device \(name) is in the group \(present.group)") }
         if present.alias != wanted.alias { words.append("the device \(name) has no mark") }
@@ -186,7 +190,8 @@ extension OverlayFabric {
     }
 
     private static func place(_ route: Route, _ names: [Int32: String]) -> String {
-        route.interface == 0 ? " in the table \(route.table)" : " on \(names[route.interface] ?? "device \(route.interface)")"
+        route.interface == 0
+            ? " in the table \(route.table)" : " on \(names[route.interface] ?? "device \(route.interface)")"
     }
 
     // MARK: Neighbours
@@ -234,7 +239,8 @@ extension OverlayFabric {
         func words(_ bytes: [UInt8], _ interface: Int32, _ what: String, _ how: String) -> String {
             "the \(what) \(IPAddress(bytes: bytes)?.description ?? "?") is \(how) on \(names[interface] ?? "\(interface)")"
         }
-        return (missing.map { words($0.address, $0.interface, "neighbour", "missing") }
+        return
+            (missing.map { words($0.address, $0.interface, "neighbour", "missing") }
             + extra.map { words($0.address, $0.interface, "neighbour", "too much") }
             + unwritten.map { words($0.destination, $0.interface, "forwarding entry to", "missing") }
             + strange.map { words($0.destination, $0.interface, "forwarding entry to", "too much") }).sorted()
@@ -264,7 +270,9 @@ extension OverlayFabric {
         if parts.contains(.filter) {
             var socket = try NetfilterSocket()
             found += try filter.look(state.elements, repairs: repairs, &socket)
-            for isV6 in state.hasV6 ? [false, true] : [false] { found += try lookAtPolicy(isV6: isV6, repairs: repairs) }
+            for isV6 in state.hasV6 ? [false, true] : [false] {
+                found += try lookAtPolicy(isV6: isV6, repairs: repairs)
+            }
         }
         return found
     }

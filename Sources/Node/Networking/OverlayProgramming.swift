@@ -204,7 +204,8 @@ extension OverlayFabric {
             return "the device \(link.name) is there already and not ours; remove it"
         }
         guard isSame else { return nil }
-        return "the device \(link.name) has the VNI \(configuration.vni) on port \(OverlayNumbers.port) already; remove it"
+        return
+            "the device \(link.name) has the VNI \(configuration.vni) on port \(OverlayNumbers.port) already; remove it"
     }
 
     /// Makes a network's device, or gives it what it lacks, and switches it on.
@@ -276,7 +277,9 @@ extension OverlayFabric {
     /// Removes devices of ours that no network is known for.
     ///
     /// - Returns: what was there.
-    func removeStrayDevices(_ state: State, _ links: [Link]? = nil, repairs: Bool = true) throws(KernelError) -> [String] {
+    func removeStrayDevices(_ state: State, _ links: [Link]? = nil, repairs: Bool = true) throws(KernelError)
+        -> [String]
+    {
         var socket = try NetlinkSocket()
         var found: [String] = []
         let all = if let links { links } else { try Link.all(&socket) }

@@ -92,7 +92,9 @@ final class OverlayWatch: Sendable {
             _ = poll(&waits, 3, Int32(clamping: max(0, until - now)))
             if waits[0].revents != 0 { return }
             var new = OverlayFabric.Parts()
-            if waits[1].revents != 0, Self.drain(routing, { replies in fabric.isForeign(replies) }) { new.insert(.routing) }
+            if waits[1].revents != 0, Self.drain(routing, { replies in fabric.isForeign(replies) }) {
+                new.insert(.routing)
+            }
             if waits[2].revents != 0,
                 Self.drain(filter, { replies in replies.contains { FilterEvents.table($0) == OverlayFilter.name } })
             {
@@ -164,7 +166,9 @@ extension OverlayFabric {
             if !isGone, state.isClaimed(block) { return false }
             return isGone == isWanted(block, route, state)
         case .neighbour(let neighbour, let isGone):
-            guard isGone, let name = state.indices[neighbour.interface], let peers = state.peers[name] else { return false }
+            guard isGone, let name = state.indices[neighbour.interface], let peers = state.peers[name] else {
+                return false
+            }
             guard let underlay = OverlayWay.underlay(ofGateway: neighbour.address) else { return neighbour.isPermanent }
             return peers.underlays.contains(underlay)
         case .forwarding(let entry, let isGone):
