@@ -317,6 +317,7 @@ if Context.environment["MARTLET_FUZZ"] != nil {
     let parsers = [
         "CKernel", "CStage", "CSeccomp", "CCapabilities", "Kernel", "Cgroups", "Confinement", "DeviceNodes", "JSON",
         "OCISpec", "CNISpec", "StreamFrames", "ShimProtocol", "ContainerRuntime", "CNIPlugin", "Reactor", "Networking",
+        "CNetlink", "CNetfilter", "Netlink", "Netfilter", "OverlayPlugin", "PortmapPlugin", "BandwidthPlugin",
     ]
     package.dependencies = []
     package.products = []

@@ -4,6 +4,7 @@ import bench_cluster
 import bench_cni
 import bench_docker
 import bench_list
+import bench_overlay
 import bench_runtime
 from bench_daemons import dockerd, one_node
 from bench_measure import ENV, MARTLET, ROOTFS, WORK, memory, pairs, resident, run
@@ -139,7 +140,7 @@ def streams():
         bench_docker.streams()
 
 
-PARTS = {"runtimes": bench_runtime.runtimes, "cni": bench_cni.plugins, "engines": both, "pull": bench_cluster.pull, "peer": bench_cluster.peer, "join": bench_cluster.join,
+PARTS = {"runtimes": bench_runtime.runtimes, "cni": bench_cni.plugins, "overlay": bench_overlay.overlay, "engines": both, "pull": bench_cluster.pull, "peer": bench_cluster.peer, "join": bench_cluster.join,
          "fanout": bench_cluster.fanout, "streams": streams, "list": bench_list.listed}
 GROUPS = {"cluster": ["pull", "peer", "join", "fanout"], "scale": ["engines"]}
 

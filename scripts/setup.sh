@@ -26,13 +26,13 @@ packages=(ca-certificates pkg-config libseccomp-dev libcap-dev libarchive-dev li
 command -v git >/dev/null || packages+=(git)
 case "${1:-build}" in
     build | fuzz) ;;
-    run) packages+=(containernetworking-plugins iptables iproute2 curl) ;;
+    run) packages+=(iptables iproute2 curl) ;;
     test)
         packages+=(containernetworking-plugins iptables nftables iproute2 curl runc crun skopeo docker.io containerd podman conmon netavark catatonit docker-registry openssl python3 python3-pip jq attr)
         # The machine tier has an x86_64 machine only.
         [ "$(uname -m)" != x86_64 ] || packages+=(qemu-system-x86 e2fsprogs apparmor systemd binutils)
         ;;
-    bench) packages+=(containernetworking-plugins iptables iproute2 curl runc crun docker.io containerd conmon skopeo docker-registry python3 jq time) ;;
+    bench) packages+=(containernetworking-plugins iptables iproute2 curl runc crun docker.io containerd conmon skopeo docker-registry python3 jq time iperf3) ;;
     *) fail "setup.sh: unknown purpose '$1'" ;;
 esac
 missing=()

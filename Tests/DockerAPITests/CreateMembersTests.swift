@@ -150,12 +150,13 @@ import Wire
             ).connection(of: "c")
         }
         let made = try connection(
-            #"{"MacAddress":"02:42:0a:00:00:01","IPAMConfig":{"IPv4Address":"10.0.0.5"},"Aliases":["a"],"DriverOpts":{}}"#
+            #"{"MacAddress":"02:42:0a:00:00:01","IPAMConfig":{"IPv4Address":"10.0.0.5","IPv6Address":"fd00::5"},"Aliases":["a"]}"#
         )
         #expect(made.mac == "02:42:0a:00:00:01" && made.address == "10.0.0.5" && made.aliases == ["a"])
+        #expect(made.address6 == "fd00::5")
         for refused in [
             #"{"Links":["a"]}"#, #"{"GwPriority":1}"#, #"{"DriverOpts":{"a":"b"}}"#,
-            #"{"IPAMConfig":{"IPv6Address":"::1"}}"#, #"{"IPAMConfig":{"LinkLocalIPs":["169.254.0.1"]}}"#,
+            #"{"IPAMConfig":{"LinkLocalIPs":["169.254.0.1"]}}"#,
         ] { #expect(throws: DockerError.self) { try connection(refused) } }
     }
 

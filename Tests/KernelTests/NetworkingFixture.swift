@@ -57,6 +57,7 @@ struct PrivateMachine: Sendable {
         var configuration = BridgeNetworkConfiguration(dataDirectory: data, runDirectory: run)
         // Where there is none the network says so.
         configuration.overlayProgram = (try? ShimFixture.program("martlet-overlay")) ?? "/nowhere/martlet-overlay"
+        configuration.portmapProgram = (try? ShimFixture.program("portmap")) ?? "/nowhere/portmap"
         return configuration
     }
 
@@ -108,7 +109,13 @@ struct PrivateMachine: Sendable {
         try ["nat", "filter", "raw"].flatMap { table in
             try command("iptables -t \(table) -S").split(separator: "\n").map { String($0) }
                 .filter { $0.contains("CNI-") || $0.contains("martlet") }
-        }
+        } + published()
+    }
+
+    /// What our portmap has of containers: `network container device`, one for each port and set.
+    func published() throws -> [String] {
+        try command("nft list table inet martlet_portmap 2>/dev/null || true").split(separator: "\"")
+            .map { String($0) }.filter { $0.hasPrefix("martlet ") && $0.hasSuffix(" eth0") }
     }
 
     func devices() throws -> [String] { try File.list("/sys/class/net").sorted() }

@@ -22,6 +22,8 @@ final class TestCluster: Sendable {
     }()
     static let martlet = programs + "/martlet"
     static let rootfs = getenv("MARTLET_ROOTFS").map { String(cString: $0) } ?? ""
+    /// A static busybox, for programs in a pod's network that the pod need not have.
+    static let busybox = getenv("MARTLET_BUSYBOX").map { String(cString: $0) } ?? "busybox"
     private static let counter = Mutex(0)
 
     var dataDirectory: String { folder + "/data" }

@@ -25,7 +25,7 @@ extension ContainerInspect {
     /// What there was before there were several networks: where it is on the default bridge.
     private func addOldMembers(_ object: inout JSONObject) {
         let own = view.network == .bridge ? endpoint("bridge") : nil
-        let (address, prefix) = Self.parts(own)
+        let (address, prefix) = Self.parts(own?.address)
         for name in ["Bridge", "LinkLocalIPv6Address", "GlobalIPv6Address", "IPv6Gateway"] { object[name] = "" }
         for name in ["LinkLocalIPv6PrefixLen", "GlobalIPv6PrefixLen"] { object[name] = 0 }
         for name in ["SecondaryIPAddresses", "SecondaryIPv6Addresses"] { object[name] = JSONValue.null }
@@ -43,25 +43,31 @@ extension ContainerInspect {
     }
 
     /// `172.20.0.2/16` as address and length of the prefix.
-    private static func parts(_ endpoint: NetworkEndpoint?) -> (address: String, prefix: Int64) {
-        let parts = (endpoint?.address ?? "").split(separator: "/")
+    private static func parts(_ address: String?) -> (address: String, prefix: Int64) {
+        let parts = (address ?? "").split(separator: "/")
         return (parts.first.map(String.init) ?? "", parts.count == 2 ? Int64(parts[1]) ?? 0 : 0)
     }
 
     private func network(_ id: String, attachment: NetworkAttachment?) -> JSONValue {
         let endpoint = endpoint(id)
-        let (address, prefix) = Self.parts(endpoint)
+        let (address, prefix) = Self.parts(endpoint?.address)
+        let (address6, prefix6) = Self.parts(endpoint?.address6)
+        var asked = JSONObject()
+        if let address = attachment?.address { asked["IPv4Address"] = .string(address) }
+        if let address = attachment?.address6 { asked["IPv6Address"] = .string(address) }
         let short = String(view.id.text.prefix(12))
         // Others on a network that users made find it by its short id too; later clients read that from DNSNames.
         let aliases = attachment.map { $0.aliases + (version < .v1_45 ? [short] : []) } ?? []
         var object: JSONObject = [
-            "IPAMConfig": attachment?.address.map { ["IPv4Address": .string($0)] } ?? .null,
+            "IPAMConfig": asked.isEmpty ? .null : .object(asked),
             "Links": .listOrNull(
                 (attachment?.links ?? [:]).map { "\(containerNames[$1] ?? $1):\($0)" }.sorted()),
             "Aliases": .listOrNull(aliases), "NetworkID": .string(PredefinedNetwork(id)?.id ?? id),
             "EndpointID": .string(endpoint == nil ? "" : view.id.text), "Gateway": .string(endpoint?.gateway ?? ""),
-            "IPAddress": .string(address), "IPPrefixLen": .integer(prefix), "IPv6Gateway": "", "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0, "MacAddress": .string(endpoint?.mac ?? attachment?.mac ?? ""), "DriverOpts": nil,
+            "IPAddress": .string(address), "IPPrefixLen": .integer(prefix),
+            "IPv6Gateway": .string(endpoint?.gateway6 ?? ""), "GlobalIPv6Address": .string(address6),
+            "GlobalIPv6PrefixLen": .integer(prefix6), "MacAddress": .string(endpoint?.mac ?? attachment?.mac ?? ""),
+            "DriverOpts": nil,
         ]
         if version >= .v1_44 {
             var names: [String] = []

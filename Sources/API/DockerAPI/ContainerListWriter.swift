@@ -91,6 +91,7 @@ struct ContainerListStyle: Sendable {
     private func network(_ use: ContainerSummary.NetworkUse, in text: inout JSONText) {
         let place = use.endpoint
         let address = (place?.address ?? "").split(separator: "/", maxSplits: 1)
+        let address6 = (place?.address6 ?? "").split(separator: "/", maxSplits: 1)
         text.object { text in
             text.null("IPAMConfig")
             text.null("Links")
@@ -107,9 +108,9 @@ struct ContainerListStyle: Sendable {
             text.member("Gateway", place?.gateway ?? "")
             text.member("IPAddress", address.first.map(String.init) ?? "")
             text.member("IPPrefixLen", address.count == 2 ? Int64(address[1]) ?? 0 : 0)
-            text.member("IPv6Gateway", "")
-            text.member("GlobalIPv6Address", "")
-            text.member("GlobalIPv6PrefixLen", Int64(0))
+            text.member("IPv6Gateway", place?.gateway6 ?? "")
+            text.member("GlobalIPv6Address", address6.first.map(String.init) ?? "")
+            text.member("GlobalIPv6PrefixLen", address6.count == 2 ? Int64(address6[1]) ?? 0 : 0)
             if version >= .v1_44 { text.null("DNSNames") }
         }
     }

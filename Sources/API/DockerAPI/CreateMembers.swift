@@ -84,9 +84,7 @@ enum CreateMembers {
 
     static let ipam = Object(
         prefix: "IPAMConfig.", accepted: [:],
-        refused: [
-            "IPv6Address": "networks have IPv4 only", "LinkLocalIPs": "networks give one address to an endpoint",
-        ])
+        refused: ["LinkLocalIPs": "networks give one address of a family to an endpoint"])
 
     static let mount = Object(
         prefix: "Mounts.", accepted: [:],

@@ -108,9 +108,11 @@ struct NetworkingConfigRequest: Decodable, Sendable {
 struct EndpointRequest: Decodable, Sendable {
     struct IPAM: Decodable, Sendable {
         var ipv4Address: String?
+        var ipv6Address: String?
 
         enum CodingKeys: String, CodingKey, CaseIterable {
             case ipv4Address = "IPv4Address"
+            case ipv6Address = "IPv6Address"
         }
     }
 

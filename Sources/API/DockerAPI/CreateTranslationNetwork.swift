@@ -43,7 +43,8 @@ extension CreateTranslation {
                 .compactMap { $0 }.first { !$0.isEmpty }
             var attachment = NetworkAttachment(
                 network: name, aliases: endpoint.aliases ?? [],
-                address: endpoint.ipamConfig?.ipv4Address.flatMap { $0.isEmpty ? nil : $0 }, mac: mac)
+                address: endpoint.ipamConfig?.ipv4Address.flatMap { $0.isEmpty ? nil : $0 },
+                address6: endpoint.ipamConfig?.ipv6Address.flatMap { $0.isEmpty ? nil : $0 }, mac: mac)
             attachment.links = links
             return attachment
         }
@@ -61,7 +62,7 @@ extension CreateTranslation {
             throw DockerError.badRequest(
                 "network-scoped alias is supported only for containers in user defined networks")
         }
-        if endpoint.ipamConfig?.ipv4Address?.isEmpty == false {
+        if endpoint.ipamConfig?.ipv4Address?.isEmpty == false || endpoint.ipamConfig?.ipv6Address?.isEmpty == false {
             throw DockerError.badRequest(
                 "user specified IP address is supported on user defined networks only")
         }

@@ -17,6 +17,8 @@ struct NetworkCreateRequest: Decodable, Sendable {
                 case gateway = "Gateway"
                 case auxiliary = "AuxiliaryAddresses"
             }
+
+            var isIPv6: Bool { subnet?.contains(":") ?? false }
         }
 
         var driver: String?
@@ -69,15 +71,19 @@ struct NetworkCreateRequest: Decodable, Sendable {
     /// - Throws: `DockerError` 400 for what is known and cannot be honoured.
     func wish() throws -> CreateNetwork {
         guard let name, !name.isEmpty else { throw DockerError.badRequest("Name is missing: a network has a name") }
-        if let scope, !scope.isEmpty, scope != "local" {
-            throw DockerError.unsupported("Scope", "networks with the driver bridge are local")
+        let isOverlay = driver == Network.Driver.overlay.rawValue
+        if let scope, !scope.isEmpty, scope != (isOverlay ? "swarm" : "local") {
+            throw DockerError.unsupported(
+                "Scope", "networks with the driver overlay have the scope swarm, all others the scope local")
         }
         if isIngress == true { throw DockerError.unsupported("Ingress", "there is no routing mesh of Swarm mode") }
         if isConfigurationOnly == true || configuredFrom?.network?.isEmpty == false {
             throw DockerError.unsupported("ConfigOnly and ConfigFrom", "give each network its configuration")
         }
         if hasIPv4 == false { throw DockerError.unsupported("EnableIPv4", "networks have IPv4 addresses") }
-        if hasIPv6 == true { throw DockerError.unsupported("EnableIPv6", "networks have IPv4 addresses only, as yet") }
+        if hasIPv6 == true, !isOverlay {
+            throw DockerError.unsupported("EnableIPv6", "networks with the driver overlay have it, and no others")
+        }
         if let driver = addresses?.driver, !driver.isEmpty, driver != "default" {
             throw DockerError.unsupported("IPAM.Driver", "addresses are given by the driver default")
         }
@@ -85,14 +91,26 @@ struct NetworkCreateRequest: Decodable, Sendable {
             throw DockerError.unsupported("IPAM.Options", "the driver default has none")
         }
         let pools = addresses?.config ?? []
-        guard pools.count <= 1 else {
-            throw DockerError.unsupported("IPAM.Config", "a network has one subnet, and not \(pools.count)")
+        let (pools6, pools4) = (pools.filter(\.isIPv6), pools.filter { !$0.isIPv6 })
+        guard pools4.count <= 1, pools6.count <= 1 else {
+            throw DockerError.unsupported("IPAM.Config", "a network has one subnet of a family, and not \(pools.count)")
         }
-        let pool = pools.first
+        if let pool = pools6.first, pool.range?.isEmpty == false || pool.auxiliary?.isEmpty == false {
+            throw DockerError.unsupported(
+                "IPAM.Config",
+                "the IPv6 addresses of containers have the numbers of their IPv4 addresses: a range and "
+                    + "reserved addresses are of the IPv4 subnet")
+        }
+        if let pool = pools6.first, hasIPv6 != true {
+            throw DockerError.badRequest(
+                "IPv6 is not enabled, and the subnet \(pool.subnet ?? "") is of IPv6: add --ipv6")
+        }
+        let (pool, pool6) = (pools4.first, pools6.first)
         return CreateNetwork(
-            name: name, driver: driver ?? "", subnet: pool?.subnet, gateway: pool?.gateway, range: pool?.range,
-            reserved: pool?.auxiliary ?? [:], isInternal: isInternal ?? false, isAttachable: isAttachable ?? false,
-            labels: labels ?? [:], options: options ?? [:])
+            name: name, driver: driver ?? "", subnet: pool?.subnet, gateway: pool?.gateway, subnet6: pool6?.subnet,
+            gateway6: pool6?.gateway, isIPv6: hasIPv6 ?? false, range: pool?.range, reserved: pool?.auxiliary ?? [:],
+            isInternal: isInternal ?? false, isAttachable: isAttachable ?? false, labels: labels ?? [:],
+            options: options ?? [:])
     }
 }
 
@@ -133,6 +151,6 @@ struct NetworkConnectRequest: Decodable, Sendable {
         }
         return ConnectNetwork(
             container: container, aliases: endpoint?.aliases ?? [], address: endpoint?.ipamConfig?.ipv4Address,
-            mac: endpoint?.macAddress)
+            address6: endpoint?.ipamConfig?.ipv6Address, mac: endpoint?.macAddress)
     }
 }

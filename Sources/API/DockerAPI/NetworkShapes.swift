@@ -51,9 +51,10 @@ struct ShownNetwork: Sendable {
     private var network: Network?
     private var pools: [Pool]
     private var containers: [(id: String, name: String, endpoint: NetworkEndpoint?)]
-    private var nodeName = ""
+    private var nodes: [NetworkView.Part] = []
 
-    let scope = "local"
+    /// Of one node, or of the cluster: clients know no other word for that than Swarm mode's.
+    var scope: String { network?.isOverlay == true ? "swarm" : "local" }
 
     /// A subnet, and what of it is taken.
     private struct Pool {
@@ -94,15 +95,18 @@ struct ShownNetwork: Sendable {
         isPredefined = false
         isUsed = !view.members.isEmpty
         labels = network.labels
-        nodeName = view.nodeName
+        nodes = view.nodes
         // Those that do not run have no endpoint, and are not shown.
         containers = view.members.compactMap { member in
             member.endpoint.map { (member.container.text, member.name, $0) }
         }
-        pools = [
-            Pool(
-                subnet: network.subnet, gateway: network.gateway, range: network.range, reserved: network.reserved)
-        ]
+        pools = []
+        if !network.subnet.isEmpty {
+            pools.append(
+                Pool(
+                    subnet: network.subnet, gateway: network.gateway, range: network.range, reserved: network.reserved))
+        }
+        if !network.subnet6.isEmpty { pools.append(Pool(subnet: network.subnet6, gateway: network.gateway6)) }
     }
 
     /// - Parameter members: the containers that are on it, or none where they are not shown.
@@ -132,10 +136,12 @@ struct ShownNetwork: Sendable {
             members[container.id] = [
                 "Name": .string(container.name), "EndpointID": .string(container.id),
                 "MacAddress": .string(container.endpoint?.mac ?? ""),
-                "IPv4Address": .string(container.endpoint?.address ?? ""), "IPv6Address": "",
+                "IPv4Address": .string(container.endpoint?.address ?? ""),
+                "IPv6Address": .string(container.endpoint?.address6 ?? ""),
             ]
         }
         var options = network?.options ?? [:]
+        if let vni = network?.vni { options[Network.Option.vni.rawValue] = "\(vni)" }
         if name == PredefinedNetwork.bridge.rawValue, isPredefined {
             options = [
                 "com.docker.network.bridge.default_bridge": "true", Network.Option.communication.rawValue: "true",
@@ -148,7 +154,7 @@ struct ShownNetwork: Sendable {
             "Driver": .string(driver),
         ]
         if version >= .v1_48 { object["EnableIPv4"] = true }
-        object["EnableIPv6"] = false
+        object["EnableIPv6"] = .bool(network?.subnet6.isEmpty == false)
         object["IPAM"] = ["Driver": "default", "Options": .null, "Config": .array(pools.map(\.json))]
         object["Internal"] = .bool(network?.isInternal ?? false)
         object["Attachable"] = .bool(network?.isAttachable ?? false)
@@ -158,6 +164,9 @@ struct ShownNetwork: Sendable {
         object["Containers"] = .object(members)
         object["Options"] = .texts(options)
         object["Labels"] = .texts(labels)
+        if isAlone, network?.isOverlay == true {
+            object["Peers"] = .array(nodes.map { ["Name": .string($0.nodeName), "IP": .string($0.underlay)] })
+        }
         if version >= .v1_52, isAlone {
             let used = containers.compactMap { $0.endpoint.flatMap { CIDR($0.address)?.address } }
             var subnets = JSONObject()

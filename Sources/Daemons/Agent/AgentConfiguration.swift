@@ -21,10 +21,13 @@ package struct AgentConfiguration: Sendable {
     package var subnet = "10.213.0.0/16"
     /// Where CNI plugins are looked for; empty: the usual places.
     package var pluginDirectories: [String] = []
-    /// Absolute paths of the small programs; our CNI plugin's may be empty: then it is looked for as others are.
+    /// Where the CNI configuration lists of networks with the driver `cni` are.
+    package var cniDirectory = "/etc/cni/net.d"
+    /// Absolute paths of the small programs; our CNI plugins' may be empty: then they are looked for as others are.
     package var shimProgram = ""
     package var runtimeProgram = ""
     package var overlayProgram = ""
+    package var portmapProgram = ""
     /// Given to the node when it registers for the first time.
     package var labels: [String: String] = [:]
     /// What the machine keeps for itself; not offered to containers.

@@ -63,7 +63,9 @@ package final class AgentDaemon: Service {
             return try PodExecutor(
                 configuration, images: images, transfers: transfers,
                 volumes: try VolumeStore(root: paths.volumes, refusedSources: [paths.data, paths.run]),
-                network: network, table: table, pool: pool, reactor: reactor, logger: logger)
+                network: network,
+                underlay: NodeFacts(configuration: configuration, membership: membership).underlay, table: table,
+                pool: pool, reactor: reactor, logger: logger)
         }
     }
 
@@ -190,6 +192,7 @@ package final class AgentDaemon: Service {
                 let age = LeaseKeeper.now() - moment
                 core.tell(.contact(at: Timestamp.now() - age * 1_000_000))
             },
-            tell: { core.tell($0) })
+            tell: { core.tell($0) },
+            tellPeers: { [identity] change in try await executor.take(change, node: identity.node) })
     }
 }

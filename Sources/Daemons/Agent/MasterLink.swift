@@ -32,6 +32,7 @@ final class MasterLink: Sendable {
     private let period: @Sendable () -> Duration
     private let confirm: @Sendable (Int64) -> Void
     private let tell: @Sendable (AgentEvent) -> Void
+    private let tellPeers: @Sendable (PeerChange) async throws -> Void
     private let logger: Logger
     private let identity: Mutex<NodeIdentity>
     private let hasSession = Atomic(false)
@@ -50,13 +51,15 @@ final class MasterLink: Sendable {
     ///   - confirm: called when the master has answered a post, with the moment at which that was sent, in milliseconds
     ///     of CLOCK_BOOTTIME; in each conversation only once the core has taken in all that the master wants.
     ///   - tell: gives the core an event.
+    ///   - tellPeers: called with what other nodes have of this node's overlays.
     init(
         _ membership: Membership, identity: NodeIdentity, logger: Logger,
         describe: @escaping @Sendable (NodeIdentity) async throws -> Node,
         inventory: @escaping @Sendable () async -> (images: [ImageView], volumes: [VolumeView]),
         save: @escaping @Sendable (NodeIdentity) async throws -> Void,
         period: @escaping @Sendable () -> Duration, confirm: @escaping @Sendable (Int64) -> Void,
-        tell: @escaping @Sendable (AgentEvent) -> Void
+        tell: @escaping @Sendable (AgentEvent) -> Void,
+        tellPeers: @escaping @Sendable (PeerChange) async throws -> Void
     ) {
         self.membership = membership
         self.identity = Mutex(identity)
@@ -66,6 +69,7 @@ final class MasterLink: Sendable {
         self.period = period
         self.confirm = confirm
         self.tell = tell
+        self.tellPeers = tellPeers
         self.logger = logger
     }
 
@@ -218,6 +222,7 @@ final class MasterLink: Sendable {
         try await withThrowingTaskGroup(of: Void.self) { group in
             defer { group.cancelAll() }
             group.addTask { try await self.watch(conversation) }
+            group.addTask { try await self.watchPeers() }
             group.addTask { try await self.deliver(queue, conversation) }
             group.addTask { try await self.beat(conversation) }
             try await group.next()
@@ -295,6 +300,36 @@ final class MasterLink: Sendable {
         }
     }
 
+    /// Hears what other nodes have of the overlays that pods of this node are on.
+    private func watchPeers() async throws {
+        let lines: LineSequence
+        do {
+            lines = try await membership.master().lines(
+                .GET, "\(APIPaths.nodes)/\(node)/peers", query: ["watch": "true"])
+        } catch let error as ClientError where error.status == 404 {
+            // A master of an earlier version has no overlays. That it does not know the node the other watch finds out.
+            while true { try await Task.sleep(for: .seconds(3600)) }
+        }
+        var first: [NetworkPeer]? = []
+        for try await line in lines.decoded(as: WatchLine<NetworkPeer>.self) {
+            switch line.change {
+            case .put:
+                guard let peer = line.object else { continue }
+                if first == nil { try await tellPeers(.put(peer)) } else { first?.append(peer) }
+            case .delete:
+                if first == nil {
+                    try await tellPeers(.delete(id: line.id))
+                } else {
+                    first?.removeAll { $0.id == line.id }
+                }
+            case .synced:
+                try await tellPeers(.all(first ?? []))
+                first = nil
+            case .heartbeat: break
+            }
+        }
+    }
+
     private func deliver(_ queue: AsyncStream<Post>, _ conversation: Conversation) async throws {
         for await post in queue {
             do {
@@ -344,6 +379,15 @@ final class MasterLink: Sendable {
         inContact.store(true, ordering: .relaxed)
         confirm(moment)
     }
+}
+
+/// What the master says of other nodes on this node's overlays.
+enum PeerChange: Sendable {
+    /// These and no others.
+    case all([NetworkPeer])
+    case put(NetworkPeer)
+    /// See `NetworkPeer.id`.
+    case delete(id: String)
 }
 
 /// What is known of the present conversation.

@@ -1,4 +1,5 @@
 import CKernel
+import CNISpec
 import Cgroups
 import Client
 import Glibc
@@ -79,6 +80,10 @@ struct NodeFacts: Sendable {
         let port = configuration.listen.port
         return address.contains(":") ? "https://[\(address)]:\(port)" : "https://\(address):\(port)"
     }
+
+    /// The address that packets of overlay networks bear; where the node is known by a name only, loopback: other nodes do
+    /// not reach it on them then.
+    var underlay: IPAddress { IPAddress(ownAddress()) ?? IPAddress(.v4, 0x7f00_0001) }
 
     /// What the operator says, else what the master's machine is reached by, else the address that packets to the master
     /// (or anywhere outside) carry; nothing is sent. Without a route, loopback.

@@ -1,4 +1,5 @@
 import AgentCore
+import CNISpec
 import Cgroups
 import Glibc
 import Kernel
@@ -105,6 +106,8 @@ package struct Teardown: Sendable {
         let configuration = configuration
         attempt {
             problems += UserNetworks(configuration.network, prefix: Model.Network.devicePrefix).removeLeftovers()
+            problems += CNINetworks(configuration.network, directory: nil).removeLeftovers()
+            problems += OverlayNetworks(configuration.network, underlay: IPAddress(.v4, 0x7f00_0001)).removeLeftovers()
         }
         attempt { problems += try network().removeLeftovers() }
         attempt { try Mounts.detachAll(below: configuration.paths.everything) }
@@ -134,6 +137,7 @@ extension AgentConfiguration {
         network.bridge = bridge
         network.subnet = subnet
         network.overlayProgram = overlayProgram
+        network.portmapProgram = portmapProgram
         if !pluginDirectories.isEmpty { network.pluginDirectories = pluginDirectories }
         return network
     }

@@ -99,7 +99,8 @@ extension Network {
 
     /// The name of its device on its node unless an option says another, at most 15 characters: with the first 12
     /// digits of its id.
-    package var device: String { Self.devicePrefix + id.text.prefix(12) }
+    package var device: String { Self.device(of: id) }
+    package static func device(of id: NetworkID) -> String { devicePrefix + id.text.prefix(12) }
     /// What the names of all such devices begin with.
     package static let devicePrefix = "mt-"
     /// What the node's own network is called in endpoints and by people.

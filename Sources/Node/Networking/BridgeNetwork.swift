@@ -29,6 +29,8 @@ package struct BridgeNetworkConfiguration: Sendable, Equatable {
     package var masquerade = true
     /// The absolute path of our own plugin; empty: it is looked for in `pluginDirectories`.
     package var overlayProgram = ""
+    /// The same of our portmap.
+    package var portmapProgram = ""
     package var pluginDirectories = CNIHost.defaultPluginDirectories
     /// Longest run of one plugin.
     package var timeoutMilliseconds = 60_000
@@ -41,12 +43,17 @@ package struct BridgeNetworkConfiguration: Sendable, Equatable {
         self.dataDirectory = dataDirectory
         self.runDirectory = runDirectory
     }
+
+    /// Our plugins that are not looked for in the plugin directories, with their programs.
+    var ownPlugins: [String: String] {
+        [OwnPlugin.overlay: overlayProgram, OwnPlugin.portmap: portmapProgram].filter { !$0.value.isEmpty }
+    }
 }
 
 /// The node's own network: a bridge, an address for each pod, translation outwards, published ports; wired by our CNI
-/// plugin martlet-overlay, and Debian's portmap for pods with ports.
+/// plugin martlet-overlay, and by portmap for pods with ports.
 ///
-/// What belongs to the whole network is made here, once: the bridge, forwarding and four rules with the comment
+/// What belongs to the whole network is made here, once: the bridge, forwarding and three rules with the comment
 /// `martlet:<bridge>`. Outward translation is one rule for the subnet.
 ///
 /// Address leases are in the run directory: a lease is worth no more than the namespace that has the address, and both
@@ -114,16 +121,13 @@ package final class BridgeNetwork: Sendable {
                 configuration, subnet, gateway, range, mtu: configuration.mtu, hasPorts: true, isDefaultRoute: true)
             host = CNIHost(
                 list: list, pluginDirectories: configuration.pluginDirectories,
-                own: configuration.overlayProgram.isEmpty ? [:] : [Self.overlay: configuration.overlayProgram],
+                own: configuration.ownPlugins,
                 cacheDirectory: "\(configuration.dataDirectory)/cni/cache",
                 timeoutMilliseconds: configuration.timeoutMilliseconds)
         } catch {
             throw NetworkError(.configuration, error.description)
         }
     }
-
-    /// Our plugin.
-    private static let overlay = "martlet-overlay"
 
     /// - Parameters:
     ///   - hasPorts: without any there is nothing to do for portmap: one program less to start.
@@ -138,7 +142,8 @@ package final class BridgeNetwork: Sendable {
                 parts.map { [.string($0.lowerBound.description), .string($0.upperBound.description)] })
         }
         var overlay: JSONObject = [
-            "type": .string(Self.overlay), "mode": "shared", "bridge": .string(configuration.bridge), "hairpin": true,
+            "type": .string(OwnPlugin.overlay), "mode": "shared", "bridge": .string(configuration.bridge),
+            "hairpin": true,
             "addresses": [.object(addresses)], "defaultRoute": .bool(isDefaultRoute),
             "dataDir": .string("\(configuration.runDirectory)/cni/ipam"),
             "capabilities": ["mac": true, "ips": true],
@@ -146,8 +151,7 @@ package final class BridgeNetwork: Sendable {
         if let mtu { overlay["mtu"] = .integer(Int64(mtu)) }
         var plugins = [try PluginConfiguration(JSONReader(.object(overlay)))]
         if hasPorts {
-            let portmap: JSONObject = ["type": "portmap", "snat": true, "capabilities": ["portMappings": true]]
-            plugins.append(try PluginConfiguration(JSONReader(.object(portmap))))
+            plugins.append(try OwnPlugin.portmapConfiguration())
         }
         return NetworkConfigurationList(name: configuration.name, plugins: plugins)
     }
@@ -174,17 +178,19 @@ extension BridgeNetwork {
     package func conflicts() -> [NetworkError] {
         var problems: [NetworkError] = []
         let places = configuration.pluginDirectories.joined(separator: ", ")
-        if host.program(of: Self.overlay) == nil {
+        if host.program(of: OwnPlugin.overlay) == nil {
             let place = configuration.overlayProgram.isEmpty ? "in \(places)" : "at \(configuration.overlayProgram)"
             problems.append(
                 NetworkError(
-                    .missingProgram, "no program \(Self.overlay) \(place); build or install it with Martlet's others"))
+                    .missingProgram,
+                    "no program \(OwnPlugin.overlay) \(place); build or install it with Martlet's others"))
         }
-        if host.program(of: "portmap") == nil {
+        if host.program(of: OwnPlugin.portmap) == nil {
+            let place = configuration.portmapProgram.isEmpty ? "in \(places)" : "at \(configuration.portmapProgram)"
             problems.append(
                 NetworkError(
                     .missingProgram,
-                    "no CNI plugin portmap in \(places); install Debian's package containernetworking-plugins"))
+                    "no program \(OwnPlugin.portmap) \(place); build or install it with Martlet's others"))
         }
         do throws(NetworkError) {
             _ = try PacketFilter()
@@ -252,13 +258,7 @@ extension BridgeNetwork {
     private var rules: [PacketFilter.Rule] {
         let comment = ["-m", "comment", "--comment", ruleMark]
         var rules = isolation(comment)
-        // For ports published on 127.0.0.1 portmap sets route_localnet on the bridge; without this rule a pod could
-        // then send to the host's loopback addresses. Answers to published ports are not meant: they come to the
-        // bridge's own address.
         rules += [
-            PacketFilter.Rule(
-                table: "raw", chain: "PREROUTING",
-                words: ["-i", device.name, "-d", "127.0.0.0/8"] + comment + ["-j", "DROP"]),
             // Where the policy is to drop (a docker daemon sets it), pods may still send, and receive answers and
             // what came to a published port.
             PacketFilter.Rule(
@@ -355,8 +355,11 @@ extension BridgeNetwork {
         do {
             let records = try host.records(of: id)
             for record in records {
-                let isOurs = record.list.plugins.contains { $0.type == Self.overlay }
+                let isOurs = record.list.plugins.contains { $0.type == OwnPlugin.overlay }
                 try host.delete(record, arguments: isEnd && isOurs ? Self.endArguments : [:])
+                if OwnPlugin.publishedByOther(record) {
+                    try PacketFilter().removePluginRules(network: configuration.name) { $0 == id }
+                }
             }
             // An address without a record: the record was damaged.
             if records.isEmpty, let interface = try leases()[id] {
@@ -385,18 +388,9 @@ extension BridgeNetwork {
     /// Asks the plugins whether a pod is still connected as it was.
     package func check(_ id: String) throws(NetworkError) {
         do throws(CNIHostError) {
-            // Without the ports: portmap 1.1 asks for IPv6 rules that it never made, and always fails.
-            try host.check(
-                NetworkAttachment(containerID: id, namespacePath: "", interface: Self.interface),
-                capabilities: CapabilityArguments())
+            try host.check(NetworkAttachment(containerID: id, namespacePath: "", interface: Self.interface))
         } catch {
             throw NetworkError(.failed, error.description)
-        }
-        guard let ports = try addresses(of: id)?.ports, !ports.isEmpty else { return }
-        let network = configuration.name
-        let rules = try PacketFilter().rules(table: "nat")
-        guard rules.contains(where: { PacketFilter.container(of: $0, network: network) == id }) else {
-            throw NetworkError(.failed, "the ports of \(id) are no longer published: their rules were removed")
         }
     }
 

@@ -203,8 +203,7 @@ extension OverlayNetworks {
         ]
         var plugins = [try PluginConfiguration(JSONReader(.object(overlay)))]
         if hasPorts {
-            let portmap: JSONObject = ["type": "portmap", "snat": true, "capabilities": ["portMappings": true]]
-            plugins.append(try PluginConfiguration(JSONReader(.object(portmap))))
+            plugins.append(try OwnPlugin.portmapConfiguration())
         }
         return NetworkConfigurationList(name: configuration.name, plugins: plugins)
     }
@@ -221,7 +220,7 @@ extension OverlayNetworks {
         }
         return CNIHost(
             list: NetworkConfigurationList(name: name, plugins: []), pluginDirectories: node.pluginDirectories,
-            own: node.overlayProgram.isEmpty ? [:] : [Self.plugin: node.overlayProgram],
+            own: node.ownPlugins,
             cacheDirectory: cacheDirectory, timeoutMilliseconds: node.timeoutMilliseconds)
     }
 

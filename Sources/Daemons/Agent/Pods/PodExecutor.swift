@@ -1,4 +1,5 @@
 import AgentCore
+import CNISpec
 import Cgroups
 import Images
 import JSON
@@ -23,6 +24,8 @@ package final class PodExecutor: Executor {
     let volumes: VolumeStore
     let network: BridgeNetwork
     let userNetworks: UserNetworks
+    let overlays: OverlayNetworks
+    let cniNetworks: CNINetworks
     let cgroups: CgroupLayout
     let launcher: ShimLauncher
     let gate = AttachGate()
@@ -70,7 +73,7 @@ package final class PodExecutor: Executor {
 
     init(
         _ configuration: AgentConfiguration, images: ImageStore, transfers: ImageTransfers, volumes: VolumeStore,
-        network: BridgeNetwork,
+        network: BridgeNetwork, underlay: IPAddress,
         table: TaskTable, pool: BlockingPool, reactor: Reactor, logger: Logger
     ) throws {
         self.configuration = configuration
@@ -80,6 +83,10 @@ package final class PodExecutor: Executor {
         self.volumes = volumes
         self.network = network
         userNetworks = UserNetworks(network.configuration, prefix: Model.Network.devicePrefix)
+        overlays = OverlayNetworks(network.configuration, underlay: underlay)
+        cniNetworks = CNINetworks(
+            network.configuration, directory: CNIDirectory(configuration.cniDirectory),
+            reservedPrefixes: [Model.Network.devicePrefix])
         self.pool = pool
         self.reactor = reactor
         self.logger = logger
@@ -102,6 +109,7 @@ package final class PodExecutor: Executor {
         await withDiscardingTaskGroup { group in
             group.addTask { await self.keepLeases() }
             group.addTask { await self.keepHosts() }
+            group.addTask { await self.keepNetworks() }
             for await job in jobs {
                 switch job {
                 case .watch(let task, let container):

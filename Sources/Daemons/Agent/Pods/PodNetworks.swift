@@ -17,7 +17,7 @@ extension PodExecutor {
             guard let network = assignment.networks.first(where: { $0.id.text == attachment.network }) else {
                 throw ExecutorFailure("the network \(attachment.network) is not known any more")
             }
-            places.append(.user(network, attachment))
+            places.append(.user(network, attachment, assignment.addresses.first { $0.network == network.id }))
         }
         return places
     }
@@ -53,28 +53,96 @@ extension PodExecutor {
                 id, namespacePath: task.namespace, interface: interface, ports: ports,
                 address: endpoint.flatMap { IPAddress($0.host) }, mac: endpoint.flatMap { MACAddress($0.mac) },
                 isDefaultRoute: isWay)
-        case .user(let network, let attachment):
-            let address = attachment.address ?? endpoint?.host
-            let mac = attachment.mac ?? endpoint?.mac
-            found = try userNetworks.attach(
-                id, to: userNetworks.configuration(network), namespacePath: task.namespace, interface: interface,
-                ports: ports.map { $0.published(on: network) }, address: address.flatMap { IPAddress($0) },
-                mac: mac.flatMap { MACAddress($0) }, isDefaultRoute: isWay)
+        case .user(let network, let attachment, let given):
+            let mac = (attachment.mac ?? endpoint?.mac).flatMap { MACAddress($0) }
+            let ports = ports.map { $0.published(on: network) }
+            if network.isOverlay {
+                found = try overlays.attach(
+                    id, to: OverlayNetworkConfiguration(network), namespacePath: task.namespace, interface: interface,
+                    ports: ports, addresses: Self.addresses(given, on: network), mac: mac, isDefaultRoute: isWay)
+            } else if network.isCNI {
+                found = try cniNetworks.attach(
+                    id, to: CNINetworkConfiguration(network), namespacePath: task.namespace, interface: interface,
+                    asked: Self.asked(attachment, ports: ports), offered: Self.offered(assignment.pod, attachment))
+            } else {
+                let address = attachment.address ?? endpoint?.host
+                found = try userNetworks.attach(
+                    id, to: userNetworks.configuration(network), namespacePath: task.namespace, interface: interface,
+                    ports: ports, address: address.flatMap { IPAddress($0) }, mac: mac, isDefaultRoute: isWay)
+            }
         }
         return NetworkEndpoint(place.network, found)
+    }
+
+    /// What the master gave a task on an overlay.
+    private static func addresses(
+        _ given: AssignedAddress?, on network: Model.Network
+    ) throws(ExecutorFailure) -> [IPAddress] {
+        let addresses = [given?.address ?? "", given?.address6 ?? ""].compactMap { IPAddress($0) }
+        guard !addresses.isEmpty else {
+            throw ExecutorFailure("the master has given no address on the network \(network.name)")
+        }
+        return addresses
+    }
+
+    /// What a user wants of the plugins of a CNI network.
+    private static func asked(
+        _ attachment: Model.NetworkAttachment, ports: [CNISpec.PortMapping]
+    ) -> CapabilityArguments {
+        var asked = CapabilityArguments(portMappings: ports)
+        asked.mac = attachment.mac.flatMap { MACAddress($0) }
+        asked.plainAddresses = [attachment.address, attachment.address6].compactMap { $0.flatMap { IPAddress($0) } }
+        return asked
+    }
+
+    /// What they are told besides, if they care.
+    private static func offered(_ pod: PodSpec, _ attachment: Model.NetworkAttachment) -> CapabilityArguments {
+        var offered = CapabilityArguments()
+        offered.aliases = attachment.aliases
+        if pod.nameService != Model.NameService() {
+            var dns = CNISpec.NameService()
+            dns.servers = pod.nameService.servers.compactMap { IPAddress($0) }
+            dns.searches = pod.nameService.search
+            dns.options = pod.nameService.options
+            offered.dns = dns
+        }
+        return offered
     }
 
     private func detach(_ task: TaskPaths, from place: Place) throws {
         switch place {
         case .node: try network.detach(task.id.text)
-        case .user(let network, _): try userNetworks.detach(task.id.text, from: network.device)
+        case .user(let network, _, _) where network.isOverlay:
+            try overlays.detach(task.id.text, from: network.device)
+        case .user(let network, _, _) where network.isCNI: try cniNetworks.detach(task.id.text, from: network.device)
+        case .user(let network, _, _): try userNetworks.detach(task.id.text, from: network.device)
         }
+    }
+
+    /// Takes a task from all networks; its namespace goes right afterwards. Blocks.
+    func detachFromAll(_ task: TaskPaths) throws {
+        try network.detach(task.id.text, isEnd: true)
+        try userNetworks.detach(task.id.text, isEnd: true)
+        try overlays.detach(task.id.text, isEnd: true)
+        try cniNetworks.detach(task.id.text)
+    }
+
+    /// Disconnects what belongs to no living pod. Blocks.
+    ///
+    /// - Returns: what could not be cleaned up.
+    func collectNetworkGarbage(living: Set<String>) -> [String] {
+        network.collectGarbage(living: living).problems + userNetworks.collectGarbage(living: living)
+            + overlays.collectGarbage(living: living) + cniNetworks.collectGarbage(living: living)
     }
 
     private func addresses(_ task: TaskPaths, on place: Place) throws -> EndpointAddresses? {
         switch place {
         case .node: try network.addresses(of: task.id.text)
-        case .user(let network, _): try userNetworks.addresses(of: task.id.text, on: network.device)
+        case .user(let network, _, _) where network.isOverlay:
+            try overlays.addresses(of: task.id.text, on: network.device)
+        case .user(let network, _, _) where network.isCNI:
+            try cniNetworks.addresses(of: task.id.text, on: network.device)
+        case .user(let network, _, _): try userNetworks.addresses(of: task.id.text, on: network.device)
         }
     }
 
@@ -174,23 +242,25 @@ extension PodExecutor {
 /// One of a pod's networks, as its assignment says.
 private enum Place: Hashable {
     case node
-    case user(Model.Network, Model.NetworkAttachment)
+    /// With what the master gave the task there, if it is an overlay.
+    case user(Model.Network, Model.NetworkAttachment, AssignedAddress?)
 
     var network: String {
         switch self {
         case .node: Model.Network.nodeNetwork
-        case .user(let network, _): network.id.text
+        case .user(let network, _, _): network.id.text
         }
     }
 
-    var isInternal: Bool { if case .user(let network, _) = self { network.isInternal } else { false } }
+    var isInternal: Bool { if case .user(let network, _, _) = self { network.isInternal } else { false } }
 
     /// Whether nothing has to be done to come from one to the other: names are no part of it.
     func isSame(as other: Self) -> Bool {
         switch (self, other) {
         case (.node, .node): true
-        case (.user(let network, let mine), .user(let theirs, let attachment)):
-            network.id == theirs.id && mine.address == attachment.address && mine.mac == attachment.mac
+        case (.user(let network, let mine, let given), .user(let theirs, let attachment, let other)):
+            network.id == theirs.id && mine.address == attachment.address && mine.address6 == attachment.address6
+                && mine.mac == attachment.mac && given?.address == other?.address && given?.address6 == other?.address6
         default: false
         }
     }
@@ -200,6 +270,7 @@ extension NetworkEndpoint {
     fileprivate init(_ network: String, _ found: EndpointAddresses) {
         self.init(
             network: network, address: "\(found.address)", gateway: found.gateway.map { "\($0)" } ?? "",
+            address6: found.address6.map { "\($0)" } ?? "", gateway6: found.gateway6.map { "\($0)" } ?? "",
             mac: found.mac.map { "\($0)" } ?? "")
     }
 

@@ -106,9 +106,7 @@ extension PodExecutor {
         }
         let living = Set(records.filter { !$0.removed }.map(\.assignment.task.text))
         await removing("networks") {
-            let problems = try await pool.run {
-                self.network.collectGarbage(living: living).problems + self.userNetworks.collectGarbage(living: living)
-            }
+            let problems = try await pool.run { self.collectNetworkGarbage(living: living) }
             for problem in problems {
                 logger.warning("a network's leftover stays", metadata: ["error": "\(problem)"])
             }

@@ -89,7 +89,6 @@ extension PodExecutor {
     /// Takes a task from all networks; it is not prepared any more then, and its namespace has to go. Blocks.
     private func disconnect(_ task: TaskPaths) throws {
         try File.removeFile(task.pod)
-        try network.detach(task.id.text, isEnd: true)
-        try userNetworks.detach(task.id.text, isEnd: true)
+        try detachFromAll(task)
     }
 }

@@ -50,6 +50,7 @@ struct StreamPort: Sendable {
         addTransfers(to: group)
         addImages(to: group)
         addVolumes(to: group)
+        addNetworks(to: group)
         addContent(to: group)
         return router
     }

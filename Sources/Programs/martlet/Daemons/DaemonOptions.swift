@@ -60,6 +60,8 @@ struct NodeOptions: ParsableArguments {
     @Option(help: "Where streams are served to other machines of a cluster, ADDRESS:PORT.")
     var streamListen: HostPort = HostPort(host: "0.0.0.0", port: 7071)
     @Option(help: "The address under which others reach this machine (discovered).") var nodeAddress: String?
+    @Option(help: "Where CNI configuration lists of networks with the driver cni are; see docs/networks.md.")
+    var cniLists = "/etc/cni/net.d"
     @Option(help: "What is particular about registries, a JSON file; see docs/registries.md.")
     var registries = "/etc/martlet/registries.json"
 }
@@ -192,11 +194,13 @@ extension NodeOptions {
         configuration.cgroupParent = cgroupParent
         configuration.bridge = bridge
         configuration.overlayProgram = SmallProgram.place(of: "martlet-overlay")
+        configuration.portmapProgram = SmallProgram.place(of: "portmap")
         configuration.subnet = subnet
         configuration.labels = nodeLabel.dictionary
         configuration.listen = (streamListen.host, streamListen.port)
         configuration.address = nodeAddress ?? ""
         configuration.registries = registries
+        configuration.cniDirectory = cniLists
         return configuration
     }
 }

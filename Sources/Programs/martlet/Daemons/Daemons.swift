@@ -95,6 +95,7 @@ struct Daemons: Sendable {
         configuration.shimProgram = try SmallProgram.find("martlet-shim")
         configuration.runtimeProgram = try SmallProgram.find("martlet-runtime")
         configuration.overlayProgram = try SmallProgram.find("martlet-overlay")
+        configuration.portmapProgram = try SmallProgram.find("portmap")
         return configuration
     }
 

@@ -101,7 +101,7 @@ struct Doctor: AsyncParsableCommand {
 
     private func programs() -> (Verdict, String) {
         do {
-            let names = ["martlet-shim", "martlet-runtime", "martlet-overlay"]
+            let names = ["martlet-shim", "martlet-runtime", "martlet-overlay", "portmap"]
             return (.good, try names.map { try SmallProgram.find($0) }.joined(separator: ", "))
         } catch {
             return (.bad, "\(error)")

@@ -1,0 +1,94 @@
+import AgentCore
+import CNISpec
+import Logging
+import Model
+import Networking
+import Reactor
+import Wire
+
+/// What the master says of other nodes on overlays, as this node's networks take it.
+extension PodExecutor {
+    /// - Parameter node: this one; it is no peer of its own.
+    func take(_ change: PeerChange, node: NodeID) async throws {
+        try await pool.run {
+            switch change {
+            case .all(let peers):
+                let byNetwork = Dictionary(grouping: peers.filter { $0.node != node }, by: \.network)
+                try self.overlays.setPeers(
+                    Dictionary(
+                        uniqueKeysWithValues: byNetwork.map { network, peers in
+                            (Model.Network.device(of: network), peers.compactMap { self.peer($0) })
+                        }))
+            case .put(let peer):
+                guard peer.node != node, let known = self.peer(peer) else { return }
+                try self.overlays.update(known, of: Model.Network.device(of: peer.network))
+            case .delete(let id):
+                let parts = id.split(separator: "/", maxSplits: 1).map(String.init)
+                guard parts.count == 2, parts[1] != node.text else { return }
+                try self.overlays.remove(peer: parts[1], of: Model.Network.device(of: NetworkID(parts[0])))
+            }
+        }
+    }
+
+    /// Keeps what the kernel has of overlays as it should be, and says what is wrong with CNI lists, until it is cancelled.
+    func keepNetworks() async {
+        let (overlays, logger) = (overlays, logger)
+        do {
+            try await pool.run {
+                try overlays.start { differences in
+                    for difference in differences.prefix(20) {
+                        logger.warning("mended on an overlay network", metadata: ["what": "\(difference)"])
+                    }
+                    if differences.count > 20 {
+                        logger.warning("more was mended", metadata: ["count": "\(differences.count - 20)"])
+                    }
+                }
+            }
+        } catch {
+            logger.error("overlay networks are not watched", metadata: ["error": "\(error)"])
+        }
+        let lists = cniNetworks.directory.flatMap { directory in
+            try? CNIDirectoryWatch(directory) { lists in
+                for warning in lists.warnings { logger.warning("a CNI list", metadata: ["what": "\(warning)"]) }
+            }
+        }
+        while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
+        withExtendedLifetime(lists) {}
+        overlays.stop()
+    }
+
+    /// Nil when packets cannot be sent to what the node is reached by.
+    private func peer(_ peer: NetworkPeer) -> OverlayPeer? {
+        guard let underlay = IPAddress(peer.underlay) else {
+            logger.warning(
+                "a node is not reached on overlay networks: its address is a name; give its agent an address with --address",
+                metadata: ["node": "\(peer.node)", "address": "\(peer.underlay)"])
+            return nil
+        }
+        let exceptions = peer.addresses.compactMap { IPAddress($0) }
+            .compactMap { CIDR($0, prefixLength: $0.family == .v4 ? 32 : 128) }
+        return OverlayPeer(
+            key: peer.node.text, underlay: underlay, blocks: peer.blocks.compactMap { CIDR($0) } + exceptions)
+    }
+}
+
+extension CNINetworkConfiguration {
+    /// What a network of the driver `cni` is on this node: its own list, or the one of its name in the node's directory.
+    init(_ network: Model.Network) {
+        let text = network[.cniConfiguration].flatMap { $0.isEmpty ? nil : $0 }
+        self.init(name: network.device, source: text.map { .text($0) } ?? .named(network.name))
+    }
+}
+
+extension OverlayNetworkConfiguration {
+    /// What an overlay is on this node.
+    init(_ network: Model.Network) throws(ExecutorFailure) {
+        guard let vni = network.vni, let subnet = CIDR(network.subnet), let gateway = IPAddress(network.gateway) else {
+            throw ExecutorFailure("the network \(network.name) is no overlay that this version understands")
+        }
+        self.init(
+            name: network.device, device: "mx-" + network.id.text.prefix(12), vni: UInt32(vni), subnet: subnet,
+            gateway: gateway, subnet6: CIDR(network.subnet6), gateway6: IPAddress(network.gateway6),
+            mtu: network[.mtu].flatMap { Int($0) }, isInternal: network.isInternal)
+    }
+}
