@@ -75,8 +75,12 @@ extension SystemSuite {
         /// What arrives at a pod's device, of whatever kind, is counted there.
         private func count(at pod: Pod) throws {
             let table = """
-                table netdev seen { chain c { type filter hook ingress device eth0 priority 0; counter comment "all"
-                } }
+                table netdev seen {
+                chain c {
+                type filter hook ingress device eth0 priority 0
+                counter
+                }
+                }
 
                 """
             try expectSuccess(pod.run(["nft", "-f", "-"], input: table))
