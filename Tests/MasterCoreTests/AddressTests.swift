@@ -84,6 +84,21 @@ import Wire
         cluster.checkAddresses()
     }
 
+    @Test func whoHasFixedAnAddressHasItOnAFullNetwork() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1")
+        try cluster.makeNetwork("net") { ($0.subnet, $0.subnet6) = ("10.9.0.0/29", "fd00:9::/64") }
+        let later = cluster.wish("later", on: [NetworkAttachment(network: "net", address6: "fd00:9::4")], node: "n2")
+        try cluster.perform(.createContainer(later))
+        for name in ["a", "b", "c", "d"] { try cluster.run(name, on: "net") }
+        try cluster.perform(.createContainer(cluster.wish("e", on: [NetworkAttachment(network: "net")])))
+        #expect(try cluster.container("e").task == nil)
+        try cluster.addNode("n2")
+        cluster.obey()
+        #expect(try cluster.given("later").map(\.address) == ["10.9.0.4"])
+        cluster.checkAddresses()
+    }
+
     @Test func whoFindsNoAddressLeavesItsRoomToOthers() throws {
         var cluster = try Cluster()
         try cluster.addNode("n1", memory: 3 << 30)

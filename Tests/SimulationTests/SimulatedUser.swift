@@ -13,7 +13,12 @@ final class SimulatedUser {
     private(set) var services: [String] = []
     private var isActive = true
 
-    init(_ cluster: Cluster) { self.cluster = cluster }
+    private let usesOverlays: Bool
+
+    init(_ cluster: Cluster, usesOverlays: Bool = false) {
+        self.cluster = cluster
+        self.usesOverlays = usesOverlays
+    }
 
     func stop() { isActive = false }
 
@@ -37,7 +42,7 @@ final class SimulatedUser {
 
     private func ask() {
         guard let master = cluster.master else { return }
-        if world.random.chance(0.1) { makeNetworks(master) }
+        if usesOverlays, world.random.chance(0.1) { makeNetworks(master) }
         switch Int.random(in: 0..<24, using: &world.random) {
         case 0..<4: if names.count < 8 { master.send(.createContainer(newContainer())) { _ in } }
         case 4..<6: if services.count < 3 { master.send(.createService(newService())) { _ in } }
@@ -174,7 +179,7 @@ final class SimulatedUser {
             containers: [container], ports: ports,
             restart: policies.randomElement(using: &world.random) ?? RestartPolicy(.no),
             loss: loss(grace: container.stopGrace))
-        if world.random.chance(0.25) {
+        if usesOverlays, world.random.chance(0.5) {
             pod.network = .attached
             let network = world.random.chance(0.5) ? "tight" : "wide"
             pod.attachments = [NetworkAttachment(network: network)]

@@ -33,6 +33,13 @@ struct SimulationTests {
         for what in Self.withstood { #expect(tally.counts[what, default: 0] > 10, "\(what) in \(tally.counts)") }
     }
 
+    @Test("Whatever breaks: no address of an overlay is given twice", arguments: 1...10)
+    func overlays(seed: Int) throws {
+        let simulation = Simulation(seed: UInt64(seed), nodes: 1 + seed % 4, usesOverlays: true)
+        let problems = try simulation.run()
+        #expect(problems.isEmpty, "seed \(seed):\n\(problems.joined(separator: "\n"))")
+    }
+
     private static let withstood = [
         "unreachable", "replaced lost", "returned", "lost", "moved drained", "moved rebalanced", "die lease",
         "die shim lost", "die node rebooted", "unschedulable", "node removed",
@@ -53,9 +60,11 @@ final class Simulation {
     private let seed: UInt64
     private let nodes: Int
     private let tally: Tally
+    private let usesOverlays: Bool
     private(set) var cluster: Cluster?
 
-    init(seed: UInt64, nodes: Int, tally: Tally = Tally()) {
+    init(seed: UInt64, nodes: Int, tally: Tally = Tally(), usesOverlays: Bool = false) {
+        self.usesOverlays = usesOverlays
         self.seed = seed
         self.nodes = nodes
         self.tally = tally
@@ -65,7 +74,7 @@ final class Simulation {
     func run() throws -> [String] {
         let cluster = try Cluster(seed: seed, nodes: nodes, tally: tally)
         self.cluster = cluster
-        let user = SimulatedUser(cluster)
+        let user = SimulatedUser(cluster, usesOverlays: usesOverlays)
         user.act()
         cluster.breakThings()
         cluster.world.run(seconds: 120)

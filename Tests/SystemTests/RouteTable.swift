@@ -48,6 +48,8 @@ enum RouteTable {
         "DELETE /api/v1/nodes/{node}": "operate",
         "POST /api/v1/nodes": "node",
         "GET /api/v1/nodes/{node}/tasks": "node",
+        "GET /api/v1/nodes/{node}/peers": "node",
+        "POST /api/v1/nodes/{node}/network-check": "administer",
         "POST /api/v1/nodes/{node}/status": "node",
         "POST /api/v1/nodes/{node}/certificate": "node",
         "GET /api/v1/nodes/{node}/tasks/{task}/secrets": "node",

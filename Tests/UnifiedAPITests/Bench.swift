@@ -108,6 +108,11 @@ struct TestNode: Sendable {
             view.size = size
             return try Response.json(view, status: .created)
         }
+        router.post("/node/v1/network-check") { request, context in
+            let wish = try await request.json(NetworkCheckRequest.self, context)
+            return try Response.json(
+                NetworkCheck(differences: ["the route to 10.64.0.0/26 is missing"], repaired: wish.repair))
+        }
         router.get("/node/v1/images") { _, _ in try Response.json([Self.image]) }
         var logger = Logger(label: "node")
         logger.logLevel = .critical

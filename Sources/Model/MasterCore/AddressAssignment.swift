@@ -88,7 +88,8 @@ extension MasterCore {
 
     /// Why no task of the pod could have addresses wherever it went; nil: one could.
     func shortage(for pod: PodSpec) -> AddressShortage? {
-        for attachment in pod.attachments where attachment.address == nil {
+        // What a user has fixed is kept for them.
+        for attachment in pod.attachments where attachment.address == nil && attachment.address6 == nil {
             let id = NetworkID(attachment.network)
             guard let network = state.networks[id], network.isOverlay, let blocks = state.indexes.overlays[id],
                 blocks.taken >= blocks.capacity
@@ -127,8 +128,8 @@ extension MasterCore {
             let number = blocks.number(of: address)
         else { return [address] }
         return [blocks.subnet, subnet6].compactMap { subnet in
-            let other = IPAddress(subnet.address.family, subnet.first.value + number)
-            return subnet.contains(other) ? other : nil
+            let (other, isBeyond) = subnet.first.value.addingReportingOverflow(number)
+            return isBeyond || other > subnet.last.value ? nil : IPAddress(subnet.address.family, other)
         }
     }
 }

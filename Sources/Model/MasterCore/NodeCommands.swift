@@ -43,6 +43,10 @@ extension MasterCore {
         guard amounts.allSatisfy({ (0...Self.mostOfAnything).contains($0) }) else {
             throw APIProblem(.badRequest, "$.node.capacity: the amounts are not all between 0 and 2^60")
         }
+        // Other nodes are told of it.
+        guard node.address.utf8.count <= 253 else {
+            throw APIProblem(.badRequest, "$.node.address: \(node.address.utf8.count) bytes are more than 253")
+        }
         if node.streamEndpoint.hasPrefix("unix:"), !acting.isLocal {
             throw APIProblem(
                 .forbidden, "$.node.streamEndpoint: a socket of the master's machine is refused from another machine")

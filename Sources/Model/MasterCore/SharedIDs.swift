@@ -27,11 +27,17 @@ struct SharedIDs {
             task.instance = shared(task.instance)
             task.workload = shared(task.workload)
             task.node = shared(task.node)
+            for index in task.addresses.indices {
+                task.addresses[index].network = shared(task.addresses[index].network)
+            }
             for index in task.status.containers.indices {
                 task.status.containers[index].id = shared(task.status.containers[index].id)
             }
             return .task(task)
-        case .cluster, .node, .claim, .token, .secret, .config, .volume, .network: return object
+        case .network(var network):
+            network.id = shared(network.id)
+            return .network(network)
+        case .cluster, .node, .claim, .token, .secret, .config, .volume: return object
         }
     }
 

@@ -32,6 +32,9 @@ enum Explanation {
         ("removeLabels", "the label"),
         (".removeOnExit", "--rm"), (".scale", "--replicas"), (".update.", "--update-*"), (".signal", "--signal"),
         (".grace", "--timeout"), ("$.name", "the name"),
+        ("$.subnet", "--subnet"), ("$.gateway", "--gateway"), ("$.range", "--ip-range"),
+        ("$.reserved", "--aux-address"), ("$.vni", "--vni"), ("$.isInternal", "--internal"), ("$.options", "--opt"),
+        (".address6", "--ip6"), (".address", "--ip"), (".mac", "--mac-address"),
     ]
 
     /// The sentence for a command line that could not be understood, and the code that goes with it.
@@ -64,9 +67,10 @@ enum Explanation {
         for argument in arguments.dropFirst() {
             let children =
                 place.configuration.subcommands + place.configuration.groupedSubcommands.flatMap(\.subcommands)
-            guard let next = children.first(where: { $0._commandName == argument }) else {
-                return (words, children.isEmpty || argument.hasPrefix("-") ? nil : argument)
+            let next = children.first {
+                $0._commandName == argument || $0.configuration.aliases.contains(argument)
             }
+            guard let next else { return (words, children.isEmpty || argument.hasPrefix("-") ? nil : argument) }
             place = next
             words.append(argument)
         }
