@@ -15,14 +15,15 @@ struct OverlaySite: Sendable {
 
     static let world = "192.0.2.254"
 
-    init(_ machine: PrivateMachine, nodes count: Int = 2) throws {
+    /// - Parameter v6: nodes reach each other by their IPv6 addresses.
+    init(_ machine: PrivateMachine, nodes count: Int = 2, v6: Bool = false) throws {
         self.machine = machine
         try machine.command(
             """
             ip link add ul0 type bridge && ip addr add \(Self.world)/24 dev ul0 && ip addr add 2001:db8::fe/64 dev ul0 nodad
             ip link set ul0 up
             """)
-        nodes = try (1...count).map { try OverlayNode(machine, $0) }
+        nodes = try (1...count).map { try OverlayNode(machine, $0, v6: v6) }
     }
 
     /// A network of the site; `number` is in all of its names and numbers.
@@ -53,11 +54,13 @@ struct OverlayNode: Sendable {
     let networks: OverlayNetworks
     private let configuration: BridgeNetworkConfiguration
 
-    var underlay: String { "192.0.2.\(number)" }
+    /// By which the others reach it.
+    let underlay: String
 
-    init(_ machine: PrivateMachine, _ number: Int) throws {
+    init(_ machine: PrivateMachine, _ number: Int, v6: Bool) throws {
         self.machine = machine
         self.number = number
+        underlay = v6 ? "2001:db8::\(number)" : "192.0.2.\(number)"
         namespace = try machine.pin("node-\(number)")
         try machine.command(
             """
@@ -72,7 +75,7 @@ struct OverlayNode: Sendable {
         configuration.dataDirectory = "\(machine.directory)/node-\(number)/data"
         configuration.runDirectory = "\(machine.directory)/node-\(number)/run"
         self.configuration = configuration
-        networks = OverlayNetworks(configuration, underlay: try #require(IPAddress("192.0.2.\(number)")))
+        networks = OverlayNetworks(configuration, underlay: try #require(IPAddress(underlay)))
     }
 
     /// Another process of the node's agent: what it knows it knows from what the first has left.

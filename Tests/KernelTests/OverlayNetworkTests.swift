@@ -44,6 +44,34 @@ extension KernelSuite {
             }
         }
 
+        @Test func `nodes that reach each other by IPv6 carry both families`() async throws {
+            try await PrivateMachine.run { machine in
+                let site = try OverlaySite(machine, v6: true)
+                let (red, four) = (try OverlaySite.network(5), try OverlaySite.network(6, v6: false))
+                for network in [red, four] {
+                    let pods = try site.nodes.map { try $0.pod("\(network.name)-\($0.number)", on: network, last: 2) }
+                    try site.meet(network)
+                    for to in [pods[1].address, pods[1].address6].compactMap({ $0 }) {
+                        for packet in Packet.allCases {
+                            #expect(
+                                try site.arrives(packet, from: pods[0].namespace, to: to, in: pods[1].namespace),
+                                "\(packet) to \(to)")
+                        }
+                    }
+                    #expect(try machine.ip("link show eth0", in: pods[0].namespace).contains("mtu 1430"))
+                    #expect((pods[1].address6 == nil) == (network.subnet6 == nil))
+                }
+                for node in site.nodes {
+                    #expect(try node.run { node.networks.check() } == [])
+                    try node.command("ip route flush table 28020; ip -6 route flush table 28020")
+                    _ = try node.run { node.networks.repair() }
+                    #expect(try node.run { node.networks.check() } == [])
+                    #expect(try node.run { node.networks.removeLeftovers() } == [])
+                    try node.expectNothing()
+                }
+            }
+        }
+
         @Test func `a pod of another network, of a bridge or of nowhere is not let in`() async throws {
             try await PrivateMachine.run { machine in
                 let site = try OverlaySite(machine)

@@ -170,7 +170,7 @@ extension OverlayFabric {
             state = State()
             var problems: [String] = []
             do throws(KernelError) {
-                problems += try removeStrayDevices(state)
+                _ = try removeStrayDevices(state)
                 try removeHost()
                 try Forwarding(isV6: true, directory: store.parent).restore()
                 try Forwarding(isV6: false, directory: store.parent).restore()

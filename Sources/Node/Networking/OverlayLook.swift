@@ -147,7 +147,10 @@ extension OverlayFabric {
         let present = Set(
             try Route.all(family: AF_INET, table: Self.table, &socket)
                 + Route.all(family: AF_INET6, table: Self.table, &socket))
-        let (missing, extra) = (wanted.subtracting(present), present.subtracting(wanted))
+        let missing = wanted.subtracting(present)
+        // The table is ours alone, as soon as there is an overlay.
+        let extra = present.subtracting(wanted)
+            .filter { $0.origin == OverlayNumbers.routeProtocol || !state.networks.isEmpty }
         let names = Dictionary(links.values.map { ($0.index, $0.name) }) { first, _ in first }
         if repairs, !missing.isEmpty || !extra.isEmpty {
             var writer = try NetlinkWriter()

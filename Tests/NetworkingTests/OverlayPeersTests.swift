@@ -1,0 +1,102 @@
+import CNISpec
+import Testing
+
+@testable import Networking
+
+/// Who has which addresses of an overlay network; no kernel is asked.
+@Suite struct OverlayPeersTests {
+    private func peer(_ key: String, _ underlay: String, _ blocks: String...) throws -> OverlayPeer {
+        OverlayPeer(
+            key: key, underlay: try #require(IPAddress(underlay)), blocks: try blocks.map { try #require(CIDR($0)) })
+    }
+
+    private func block(_ text: String) throws -> CIDR { try #require(CIDR(text)) }
+
+    @Test func `a change names what has changed and nothing else`() throws {
+        var peers = OverlayPeers()
+        for number in 1...50 {
+            _ = peers.update(try peer("n\(number)", "192.0.2.\(number)", "10.64.\(number).0/26"))
+        }
+        #expect(peers.update(try peer("n7", "192.0.2.7", "10.64.7.0/26")).isEmpty)
+        let more = peers.update(try peer("n7", "192.0.2.7", "10.64.7.0/26", "10.64.99.1/32"))
+        let seven = try #require(IPAddress("192.0.2.7"))
+        let exception = try block("10.64.99.1/32")
+        #expect(more.routes == [exception: .init(before: nil, after: seven)])
+        #expect(more.appeared.isEmpty && more.gone.isEmpty)
+        let moved = peers.update(try peer("n7", "198.51.100.7", "10.64.7.0/26"))
+        let there = try #require(IPAddress("198.51.100.7"))
+        #expect(moved.routes[try block("10.64.7.0/26")] == .init(before: seven, after: there))
+        #expect(moved.routes[try block("10.64.99.1/32")] == .init(before: seven, after: nil))
+        #expect(moved.appeared == [there] && moved.gone == [seven])
+        #expect(peers.remove("nobody").isEmpty)
+    }
+
+    @Test func `the one heard of last has an address, and when it goes the one before`() throws {
+        var peers = OverlayPeers()
+        let address = try block("10.64.1.5/32")
+        _ = peers.update(try peer("old", "192.0.2.1", "10.64.1.5/32"))
+        _ = peers.update(try peer("new", "192.0.2.2", "10.64.1.5/32"))
+        _ = peers.update(try peer("newest", "192.0.2.3", "10.64.1.5/32"))
+        #expect(peers.way(to: address) == IPAddress("192.0.2.3"))
+        #expect(peers.remove("new").routes.isEmpty)
+        #expect(
+            peers.remove("newest").routes
+                == [address: .init(before: IPAddress("192.0.2.3"), after: IPAddress("192.0.2.1"))])
+        #expect(peers.remove("old").routes == [address: .init(before: IPAddress("192.0.2.1"), after: nil)])
+        #expect(peers.blocks.isEmpty && peers.underlays.isEmpty)
+    }
+
+    @Test func `a node with a new id at its old address stays a neighbour`() throws {
+        var peers = OverlayPeers()
+        var change = peers.update(try peer("old", "192.0.2.1", "10.64.1.0/26"))
+        change.merge(peers.update(try peer("new", "192.0.2.1", "10.64.1.0/26")))
+        change.merge(peers.remove("old"))
+        let address = try #require(IPAddress("192.0.2.1"))
+        #expect(change.appeared == [address] && change.gone.isEmpty)
+        #expect(change.routes.values.map(\.after) == [IPAddress("192.0.2.1")])
+        change.merge(peers.remove("new"))
+        #expect(change.isEmpty)
+    }
+
+    @Test func `what is written down of peers is read again, up to a line that was cut off`() throws {
+        let text = """
+            + a 192.0.2.1 10.64.1.0/26 fd64::100/122
+            + b 2001:db8::2 10.64.2.0/26
+            - a
+            + c 192.0.2.3
+            + b 192.0.2.2 10.64.2.0/26
+            nonsense
+            + d 192.0.2.4 10.64.2.1/26
+            + e 192.0.2.5 10.64.5
+            """
+        let found = OverlayStore.peers(Array(text.utf8))
+        let wanted = try [peer("b", "192.0.2.2", "10.64.2.0/26"), peer("c", "192.0.2.3")]
+        #expect(found == wanted)
+        #expect(OverlayStore.peers([]) == [])
+        for length in 0..<text.utf8.count { _ = OverlayStore.peers(Array(text.utf8.prefix(length))) }
+    }
+
+    @Test func `what cannot be is refused with its name`() throws {
+        let good = OverlayNetworkConfiguration(
+            name: "mt-000000000001", device: "mx-000000000001", vni: 1, subnet: try block("10.64.0.0/20"),
+            gateway: try #require(IPAddress("10.64.0.1")))
+        try good.validate()
+        func refused(_ change: (inout OverlayNetworkConfiguration) -> Void) -> Bool {
+            var configuration = good
+            change(&configuration)
+            do {
+                try configuration.validate()
+                return false
+            } catch {
+                return error.kind == .configuration
+            }
+        }
+        #expect(refused { $0.vni = 0 } && refused { $0.vni = 1 << 24 })
+        #expect(refused { $0.device = "eth0" } && refused { $0.name = "../x" })
+        #expect(refused { $0.gateway = IPAddress(.v4, 1) } && refused { $0.mtu = 100 })
+        #expect(refused { $0.subnet6 = CIDR("fd64::/64") } && refused { $0.gateway6 = IPAddress("fd64::1") })
+        #expect(throws: NetworkError.self) { try self.peer("a b", "192.0.2.1").validate() }
+        #expect(throws: NetworkError.self) { try self.peer("a", "0.0.0.0").validate() }
+        #expect(throws: NetworkError.self) { try self.peer("a", "192.0.2.1", "10.64.0.1/26").validate() }
+    }
+}
