@@ -201,35 +201,39 @@ package struct NetlinkSocket: ~Copyable {
     ///
     /// - Parameter waits: else no message at all says that there is no datagram now.
     private borrowing func receive(_ subject: String, waits: Bool = true) throws(KernelError) -> [NetlinkReply] {
-        var buffer = [UInt8](repeating: 0, count: 64 << 10)
+        let room = 64 << 10
         let descriptor = nl_socket_get_fd(socket)
         let flags = Int32(MSG_TRUNC) | (waits ? 0 : Int32(MSG_DONTWAIT))
         while true {
             var sender = sockaddr_nl()
             var length = socklen_t(MemoryLayout<sockaddr_nl>.size)
-            let count: Int
-            do throws(KernelError) {
-                count = try systemCall("recv(netlink)", subject) {
-                    buffer.withUnsafeMutableBytes { bytes in
-                        withUnsafeMutablePointer(to: &sender) {
-                            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                                recvfrom(
-                                    descriptor, bytes.baseAddress, bytes.count, flags, $0, &length)
-                            }
-                        }
+            var (count, number) = (0, Int32(0))
+            // Most answers are short: what the kernel does not fill is not touched, and costs no page.
+            // SAFETY: recvfrom has written that many bytes from the start on, and never more than there is room.
+            let datagram = [UInt8](unsafeUninitializedCapacity: room) { memory, filled in
+                count = withUnsafeMutablePointer(to: &sender) {
+                    $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                        recvfrom(descriptor, memory.baseAddress, room, flags, $0, &length)
                     }
                 }
-            } catch {
-                guard error.errno == EAGAIN else { throw error }
-                if !waits { return [] }
-                throw KernelError(
-                    "recv(netlink)", subject, errno: ETIMEDOUT, hint: "no answer within \(Self.patience) s")
+                number = errno
+                filled = max(0, min(count, room))
+            }
+            if count < 0 {
+                switch number {
+                case EINTR: continue
+                case EAGAIN where !waits: return []
+                case EAGAIN:
+                    throw KernelError(
+                        "recv(netlink)", subject, errno: ETIMEDOUT, hint: "no answer within \(Self.patience) s")
+                default: throw KernelError("recv(netlink)", subject, errno: number)
+                }
             }
             guard sender.nl_pid == 0 else { continue }
-            guard count <= buffer.count else {
+            guard count <= room else {
                 throw KernelError("recv(netlink)", subject, errno: EMSGSIZE, hint: "an answer of \(count) bytes")
             }
-            return try NetlinkReply.parse(Array(buffer[..<count]))
+            return try NetlinkReply.parse(datagram)
         }
     }
 }
