@@ -36,14 +36,17 @@ extension FuzzTarget {
         }
         for reply in replies {
             if let route = Route(reply) {
-                expect([4, 16].contains(route.destination.count) && (0...128).contains(route.prefixLength), "a network")
+                expect(
+                    [4, 16].contains(route.destination.count) && (0...128).contains(route.prefixLength), "a network")
             }
             if let neighbour = Neighbour(reply) { expect([4, 16].contains(neighbour.address.count), "an address") }
             if let entry = ForwardingEntry(reply) { expect([4, 16].contains(entry.destination.count), "an address") }
             if let link = Link(reply) { _ = VXLANDevice(link) }
             if let address = Address(reply) { expect([4, 16].contains(address.bytes.count), "an address") }
             _ = (PolicyRule(reply), QueueingDiscipline(reply), Redirection.target(reply))
-            if let (_, text) = try? reply.verdict() { expect(text.utf8.count <= input.count * 3, "words are the kernel's") }
+            if let (_, text) = try? reply.verdict() {
+                expect(text.utf8.count <= input.count * 3, "words are the kernel's")
+            }
         }
     }
 
