@@ -41,7 +41,8 @@ static void join_user(const struct cs_entry *entry, int socket) {
 }
 
 // Namespaces are joined with the host's rights, so the user namespace comes last: the others may belong to another one.
-static void join_all(const struct cs_entry *entry, int socket) {
+// `joined`: a kind that the process is in already.
+static void join_all(const struct cs_entry *entry, int socket, int joined) {
     int user_first = joins_user_first(entry);
     if (user_first) {
         join_user(entry, socket);
@@ -49,8 +50,25 @@ static void join_all(const struct cs_entry *entry, int socket) {
             give_up(socket, "join the pid namespace (setns)");
     }
     for (int i = 0; i < entry->join_count; i++)
-        if (setns(entry->joins[i].fd, entry->joins[i].type) < 0) give_up(socket, namespace_step(entry->joins[i].type));
+        if (entry->joins[i].type != joined && setns(entry->joins[i].fd, entry->joins[i].type) < 0)
+            give_up(socket, namespace_step(entry->joins[i].type));
     if (!user_first) join_user(entry, socket);
+}
+
+// A process that comes into a container whose processes may look at it (CAP_SYS_PTRACE) must not have the host's root and
+// working directory for a moment: they are in /proc/PID (CVE-2016-9962). So it is made by one outside that has the container's mounts.
+static int comes_behind_mounts(const struct cs_entry *entry) {
+    if (entry->pid_namespace < 0 || entry->new_namespaces != 0 || joins_user_first(entry)) return 0;
+    for (int i = 0; i < entry->join_count; i++)
+        if (entry->joins[i].type == CLONE_NEWNS) return 1;
+    return 0;
+}
+
+static void join_mounts_and_processes(const struct cs_entry *entry, int socket) {
+    if (setns(entry->pid_namespace, CLONE_NEWPID) < 0) give_up(socket, "join the pid namespace (setns)");
+    for (int i = 0; i < entry->join_count; i++)
+        if (entry->joins[i].type == CLONE_NEWNS && setns(entry->joins[i].fd, CLONE_NEWNS) < 0)
+            give_up(socket, namespace_step(CLONE_NEWNS));
 }
 
 // Root of the user namespace, by raw calls: glibc's wrappers would look for threads that this process does not have.
@@ -111,13 +129,15 @@ static pid_t pid_of(int pidfd) {
 }
 
 // New namespaces that belong to a joined user namespace, joined ones beside a new user namespace, or a pid namespace that
-// only the joined user namespace gives rights to: a process in between joins first and makes the container's process as a sibling of its own.
+// only the joined user namespace gives rights to, or mounts that are to be there from the start: a process in between joins first
+// and makes the container's process as a sibling of its own. Where only the mounts matter it does not count as the container's.
 static pid_t enter_through_intermediate(const struct cs_entry *entry, int *pidfd, const char **step) {
     static char failure[CS_TEXT_SIZE + 1];
     int middle = -1, channel[2];
     *step = "socketpair";
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0) return -1;
-    long pid = clone_child(0, entry->cgroup, &middle);
+    int behind_mounts = comes_behind_mounts(entry);
+    long pid = clone_child(0, behind_mounts ? -1 : entry->cgroup, &middle);
     if (pid < 0) {
         int number = errno;
         close(channel[0]);
@@ -130,12 +150,18 @@ static pid_t enter_through_intermediate(const struct cs_entry *entry, int *pidfd
         int child_pidfd = -1;
         close(channel[0]);
         prctl(PR_SET_DUMPABLE, 0);
-        join_all(entry, channel[1]);
-        long child = clone_child(entry->new_namespaces | CLONE_PARENT, -1, &child_pidfd);
+        if (behind_mounts) {
+            join_mounts_and_processes(entry, channel[1]);
+        } else {
+            join_all(entry, channel[1], 0);
+        }
+        long child = clone_child(
+            entry->new_namespaces | CLONE_PARENT, behind_mounts ? entry->cgroup : -1, &child_pidfd);
         if (child < 0) give_up(channel[1], "make the container's namespaces (clone3)");
         if (child == 0) {
             close(channel[1]);
             close(entry->runtime_socket);
+            if (behind_mounts) join_all(entry, entry->socket, CLONE_NEWNS);
             finish_child(entry);
             return 0;
         }
@@ -172,7 +198,7 @@ pid_t cs_enter(const struct cs_entry *entry, int *pidfd, const char **step) {
     pid_t pid = -1;
     *pidfd = -1;
     // Both only change what children get; the caller itself stays where it is, and is put right below.
-    if (entry->pid_namespace >= 0 && !joins_user_first(entry)) {
+    if (entry->pid_namespace >= 0 && !joins_user_first(entry) && !comes_behind_mounts(entry)) {
         *step = "open /proc/self/ns/pid";
         if ((own_pid = own_namespace("/proc/self/ns/pid")) < 0) return -1;
         *step = "join the pid namespace (setns)";
@@ -196,6 +222,8 @@ pid_t cs_enter(const struct cs_entry *entry, int *pidfd, const char **step) {
     }
     if (entry->user_namespace >= 0 && (entry->new_namespaces != 0 || joins_user_first(entry))) {
         pid = enter_through_intermediate(entry, pidfd, step);
+    } else if (comes_behind_mounts(entry)) {
+        pid = enter_through_intermediate(entry, pidfd, step);
     } else if ((entry->new_namespaces & CLONE_NEWUSER) && entry->join_count > 0) {
         pid = enter_through_intermediate(entry, pidfd, step);
     } else {
@@ -203,7 +231,7 @@ pid_t cs_enter(const struct cs_entry *entry, int *pidfd, const char **step) {
         pid = (pid_t)clone_child(entry->new_namespaces, entry->cgroup, pidfd);
         if (pid == 0) {
             close(entry->runtime_socket);
-            join_all(entry, entry->socket);
+            join_all(entry, entry->socket, 0);
             finish_child(entry);
         }
     }

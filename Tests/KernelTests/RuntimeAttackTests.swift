@@ -216,7 +216,7 @@ extension KernelSuite {
             let spy = """
                 while :; do for p in /proc/[0-9]*; do [ $p = /proc/$$ ] && continue
                     for f in $p/fd/*; do [ -e $f/etc/debian_version ] && readlink $f >> /tmp/leak; done
-                    [ -e $p/cwd/etc/debian_version ] && echo $p/cwd >> /tmp/leak
+                    for d in cwd root; do [ -e $p/$d/etc/debian_version ] && echo $p/$d >> /tmp/leak; done
                 done; done 2>/dev/null
                 """
             try fixture.must("exec", "--detach", "c1", "sh", "-c", spy)
