@@ -6,7 +6,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <net/if_arp.h>
-#include <net/route.h>
 #include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 
@@ -93,16 +92,4 @@ int ck_interface_set_ipv4(const char *name, uint32_t address, uint32_t mask, uin
     if (set_address(name, SIOCSIFADDR, address) < 0) return -1;
     if (set_address(name, SIOCSIFNETMASK, mask) < 0) return -1;
     return set_address(name, SIOCSIFBRDADDR, broadcast);
-}
-
-int ck_route_add_default(const char *name, uint32_t gateway) {
-    struct rtentry route;
-    memset(&route, 0, sizeof route);
-    struct sockaddr_in any = { .sin_family = AF_INET }, router = { .sin_family = AF_INET, .sin_addr.s_addr = gateway };
-    memcpy(&route.rt_dst, &any, sizeof any);
-    memcpy(&route.rt_genmask, &any, sizeof any);
-    memcpy(&route.rt_gateway, &router, sizeof router);
-    route.rt_flags = RTF_UP | RTF_GATEWAY;
-    route.rt_dev = (char *)name;
-    return control(SIOCADDRT, &route);
 }

@@ -167,11 +167,12 @@ struct Cluster {
     // MARK: Nodes
 
     mutating func addNode(
-        _ name: String, memory: Int64 = 4 << 30, labels: [String: String] = [:], address: String = "127.0.0.1"
+        _ name: String, memory: Int64 = 4 << 30, labels: [String: String] = [:], address: String = "127.0.0.1",
+        features: [String] = ["overlay", "cni"]
     ) throws {
         let node = Node(
             id: NodeID(name), name: name, labels: labels, platform: Platform(os: "linux", architecture: "amd64"),
-            capacity: Resources(cpu: 4_000_000_000, memory: memory), address: address,
+            features: features, capacity: Resources(cpu: 4_000_000_000, memory: memory), address: address,
             streamEndpoint: "unix:/run/\(name).sock", agentVersion: "1", kernelVersion: "6", bootID: "b", createdAt: now
         )
         try perform(.registerNode(NodeRegistration(node: node)))

@@ -1,3 +1,4 @@
+import JSON
 import Model
 import Testing
 import Wire
@@ -181,5 +182,59 @@ import Wire
         }
         #expect(try !cluster.containers().contains { $0.nodeName == "n1" && $0.workloadName.hasPrefix("some") })
         cluster.checkAddresses()
+    }
+
+    @Test func whoIsConfinedTakesPrivateSubnetsOnly() throws {
+        var cluster = try Cluster()
+        let developer = Subject.user(TokenID("w"), name: "web", role: .developer, group: "/web")
+        var body = CreateNetwork(name: "net", driver: "overlay", subnet: "8.8.0.0/16")
+        let problem = cluster.problem(.createNetwork(body), by: developer)
+        #expect(problem?.code == .forbidden && problem?.message.contains("8.8.0.0/16 is no private network") == true)
+        body.subnet = "10.8.0.0/16"
+        body.subnet6 = "2001:db8::/64"
+        #expect(cluster.problem(.createNetwork(body), by: developer)?.code == .forbidden)
+        body.subnet6 = "fd00:8::/64"
+        #expect(cluster.problem(.createNetwork(body), by: developer) == nil)
+    }
+
+    @Test func anAgentWithoutOverlaysGetsNoneOfTheirPods() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("old", features: [])
+        try cluster.makeNetwork("net") { $0.subnet = "10.9.0.0/24" }
+        try cluster.run("a", on: "net")
+        #expect(try cluster.container("a").task == nil)
+        try cluster.addNode("new")
+        #expect(try cluster.container("a").node == NodeID("new"))
+        cluster.checkAddresses()
+    }
+
+    /// An undone draft brings what it deleted and takes what it made in any order.
+    @Test(arguments: [true, false]) func aNumberIsWhoseItWasWhenADraftIsUndone(newGoesFirst: Bool) {
+        func network(_ name: String) -> Network {
+            Network(
+                id: NetworkID(name), name: name, driver: "overlay", vni: 4096, subnet: "", gateway: "",
+                createdAt: Timestamp(nanoseconds: 0))
+        }
+        let (old, new) = (network("old"), network("new"))
+        var pools = AddressPools()
+        pools.insert(old)
+        pools.remove(old)
+        pools.insert(new)
+        if newGoesFirst { pools.remove(new) }
+        pools.insert(old)
+        if !newGoesFirst { pools.remove(new) }
+        #expect(pools.network(withVNI: 4096) == old.id)
+        #expect(pools.freeVNI() == 4097)
+    }
+
+    @Test func anEarlierVersionIsNotToReadWhatWouldLoseItsAddresses() throws {
+        func text(_ driver: String) throws -> String {
+            let network = Network(
+                id: NetworkID("n"), name: "n", driver: driver, subnet: "", gateway: "",
+                createdAt: Timestamp(nanoseconds: 0))
+            return String(decoding: try StoredObject.network(network).encoded(), as: UTF8.self)
+        }
+        #expect(try text("overlay").contains(#""schema":2"#))
+        #expect(try text("bridge").contains(#""schema":1"#))
     }
 }

@@ -49,7 +49,7 @@ enum RouteTable {
         "POST /api/v1/nodes": "node",
         "GET /api/v1/nodes/{node}/tasks": "node",
         "GET /api/v1/nodes/{node}/peers": "node",
-        "POST /api/v1/nodes/{node}/network-check": "administer",
+        "POST /api/v1/nodes/{node}/network-check": "operate",
         "POST /api/v1/nodes/{node}/status": "node",
         "POST /api/v1/nodes/{node}/certificate": "node",
         "GET /api/v1/nodes/{node}/tasks/{task}/secrets": "node",

@@ -21,8 +21,6 @@ int ck_interface_set_mac(const char *name, const uint8_t *mac);
 // Address and netmask in network byte order. While the interface is down, so that no route of a wrong length appears
 // in between.
 int ck_interface_set_ipv4(const char *name, uint32_t address, uint32_t mask, uint32_t broadcast);
-// The gateway in network byte order, which the interface reaches.
-int ck_route_add_default(const char *name, uint32_t gateway);
 
 // rtnetlink(7), for programs without libnl; checked in network.c.
 enum {

@@ -77,7 +77,8 @@ struct ShownNetwork: Sendable {
         func status(_ used: [IPAddress]) -> JSONValue? {
             guard let all = CIDR(subnet) else { return nil }
             // The subnet's own address, and the one for all of it, are nobody's.
-            let nobodys = [all.first, all.last, IPAddress(gateway)] + reserved.values.map { IPAddress($0) }
+            let last = all.address.family == .v4 ? all.last : nil
+            let nobodys = [all.first, last, IPAddress(gateway)] + reserved.values.map { IPAddress($0) }
             let taken = Set((nobodys.compactMap(\.self) + used).filter(all.contains))
             let part = CIDR(range) ?? all
             let size = part.last.value - part.first.value + 1
@@ -168,7 +169,8 @@ struct ShownNetwork: Sendable {
             object["Peers"] = .array(nodes.map { ["Name": .string($0.nodeName), "IP": .string($0.underlay)] })
         }
         if version >= .v1_52, isAlone {
-            let used = containers.compactMap { $0.endpoint.flatMap { CIDR($0.address)?.address } }
+            let used = containers.flatMap { [$0.endpoint?.address, $0.endpoint?.address6] }
+                .compactMap { $0.flatMap { CIDR($0)?.address } }
             var subnets = JSONObject()
             for pool in pools { subnets[pool.subnet] = pool.status(used) }
             object["Status"] = ["IPAM": ["Subnets": .object(subnets)]]

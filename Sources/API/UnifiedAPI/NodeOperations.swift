@@ -56,7 +56,7 @@ extension UnifiedAPI {
                 return Response.empty
             },
             Operation(
-                .post, access: .administer, "\(Self.path)/{node}/network-check",
+                .post, access: .operate, "\(Self.path)/{node}/network-check",
                 "Compare what a node's kernel has of networks with what it should have, and mend it if asked to.",
                 body: .optionalJSON(NetworkCheckRequest.self), answer: .json(NetworkCheck.self),
                 statuses: [200, 404, 409, 413, 501]

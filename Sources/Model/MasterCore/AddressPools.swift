@@ -34,7 +34,8 @@ struct AddressPools: Sendable {
             let entry = Entry(first: subnet.first, last: subnet.last, network: network.id)
             subnets.insert(entry, at: place(of: entry.first))
         }
-        if let vni = network.vni, networkByVNI[vni] == nil { networkByVNI[vni] = network.id }
+        // As with names, the last one counts: an undone draft brings objects back in any order.
+        if let vni = network.vni { networkByVNI[vni] = network.id }
         skipTaken()
     }
 

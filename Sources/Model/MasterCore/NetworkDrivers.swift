@@ -88,7 +88,7 @@ extension MasterCore {
             let isAddress = IPAddress(value).map { $0.family == .v4 } ?? false
             return isAddress ? nil : "is an IPv4 address of the node, not \(Admission.quoted(value))"
         case .mtu:
-            let bounds = driver == .bridge ? 576...65_535 : (isIPv6 ? 1280 : 120)...65_465
+            let bounds = driver == .bridge ? 576...65_535 : (isIPv6 ? 1280 : 576)...65_465
             guard let mtu = Int(value), bounds.contains(mtu) else {
                 return "is between \(bounds.lowerBound) and \(bounds.upperBound)\(isIPv6 ? " with IPv6" : ""), not "
                     + Admission.quoted(value)

@@ -96,6 +96,12 @@ extension MasterCore {
 
     /// The network may come to the container's node, or is there already.
     private func require(_ network: Network, on node: NodeID, for instance: Instance) throws(APIProblem) {
+        if let feature = network.feature, state.nodes[node]?.features.contains(feature) == false {
+            throw APIProblem(
+                .conflict,
+                "the node \(nodeName(node)) has no networks with the driver \(network.driver): update its agent, or run the "
+                    + "container elsewhere")
+        }
         if let home = home(of: network.id), home != node {
             throw APIProblem(
                 .conflict,

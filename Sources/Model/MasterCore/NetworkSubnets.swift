@@ -72,6 +72,7 @@ extension MasterCore {
         {
             throw APIProblem(.badRequest, "$.subnet: \(subnet) cannot be routed: choose a private network")
         }
+        try requirePrivate(subnet, at: "$.subnet")
         try requireFree(subnet, driver)
         func address(_ text: String, _ field: String) throws(APIProblem) -> IPAddress {
             guard let address = IPAddress(text), subnet.hosts(address) else {
@@ -88,6 +89,18 @@ extension MasterCore {
         }
         for (_, text) in body.reserved.sorted(by: { $0.key < $1.key }) { _ = try address(text, "reserved") }
         return NetworkAddresses(subnet: subnet, gateway: gateway, part: try part(body.range, of: subnet))
+    }
+
+    /// Who is confined to groups takes no addresses from the nodes that are others' on the Internet (RFC 1918, 6598, 4193).
+    private func requirePrivate(_ subnet: CIDR, at path: String) throws(APIProblem) {
+        guard acting.confinement != nil else { return }
+        let own = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"].compactMap { CIDR($0) }
+        guard own.contains(where: { $0.contains(subnet) }) else {
+            throw APIProblem(
+                .forbidden,
+                "\(path): \(subnet) is no private network, and \(acting.title) may take no other: choose one of "
+                    + "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10 or fc00::/7")
+        }
     }
 
     private func part(_ text: String?, of subnet: CIDR) throws(APIProblem) -> CIDR? {
@@ -133,6 +146,7 @@ extension MasterCore {
             throw APIProblem(
                 .badRequest, "$.subnet6: \(subnet) cannot be routed: choose a unique local one, such as fd00:1::/64")
         }
+        try requirePrivate(subnet, at: "$.subnet6")
         guard 128 - subnet.prefixLength >= 32 - other.prefixLength else {
             throw APIProblem(
                 .badRequest,

@@ -67,6 +67,8 @@ extension MasterCore {
         // A global service has a volume of the name on each of its nodes.
         if workload.scale == .global { demand.anchors.removeAll { if case .volume = $0 { true } else { false } } }
         demand.labels = workload.labels(of: pod.containers.first)
+        // An agent of an earlier version takes every network for a bridge.
+        demand.features += Set(pod.attachments.compactMap { state.networks[NetworkID($0.network)]?.feature }).sorted()
         return demand
     }
 

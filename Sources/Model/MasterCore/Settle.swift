@@ -55,7 +55,7 @@ extension MasterCore {
             }
         }
         guard workload.scale == .global else { return picture }
-        let demand = PodDemand(workload: workload.id, pod: pod)
+        let demand = demand(of: workload, pod)
         for node in state.nodes.values where NodeSnapshot(node: node).isEligible(for: demand) {
             picture.eligible[node.id] = node.name
         }

@@ -120,7 +120,9 @@ enum StoredObject: Hashable, Sendable {
         var object: Object
     }
 
-    private static let schema = 1
+    private static let schema = 2
+    /// What versions without overlays understand as well; they are not to read what would lose its addresses by it.
+    private static let firstSchema = 1
 
     /// Whom it belongs to, when that is to be reconciled after a change of it.
     var workload: WorkloadID? {
@@ -156,17 +158,19 @@ enum StoredObject: Hashable, Sendable {
         case .workload(let object): try Self.encode(object)
         case .revision(let object): try Self.encode(object)
         case .instance(let object): try Self.encode(object)
-        case .task(let object): try Self.encode(object)
+        case .task(let object):
+            try Self.encode(object, schema: object.addresses.isEmpty ? Self.firstSchema : Self.schema)
         case .claim(let object): try Self.encode(object)
         case .token(let object): try Self.encode(object)
         case .secret(let object): try Self.encode(object)
         case .config(let object): try Self.encode(object)
         case .volume(let object): try Self.encode(object)
-        case .network(let object): try Self.encode(object)
+        case .network(let object):
+            try Self.encode(object, schema: object.isOfOneNode ? Self.firstSchema : Self.schema)
         }
     }
 
-    private static func encode(_ object: some Codable) throws -> [UInt8] {
+    private static func encode(_ object: some Codable, schema: Int = firstSchema) throws -> [UInt8] {
         try JSONCoding.encode(Envelope(schema: schema, object: object))
     }
 

@@ -182,6 +182,11 @@ extension Admission {
             try range(port.containerPort, 1...65535, at: "\(here).containerPort")
             try range(port.hostPort, 0...65535, at: "\(here).hostPort")
             try range(port.hostPortEnd, 0...65535, at: "\(here).hostPortEnd")
+            guard port.transport != .udp || !(port.hostPort...max(port.hostPort, port.hostPortEnd)).contains(4789)
+            else {
+                throw AdmissionError(
+                    here, "the node's port 4789/udp is that of overlay networks between nodes: publish another")
+            }
             guard port.hostPortEnd >= port.hostPort, port.hostPort != 0 || port.hostPortEnd == 0 else {
                 throw AdmissionError(here, "\(port.hostPort)-\(port.hostPortEnd) is no range of ports")
             }

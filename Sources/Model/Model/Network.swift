@@ -94,6 +94,9 @@ extension Network {
     /// Whether all of its containers run on one node.
     package var isOfOneNode: Bool { !isOverlay && !isCNI }
 
+    /// What a node must be able to do for it, see `Node.features`; nil: all can.
+    package var feature: String? { isOfOneNode ? nil : driver }
+
     /// What VXLAN can tell apart; 0 is left out.
     package static let vnis = 1...16_777_215
 

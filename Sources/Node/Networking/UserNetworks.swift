@@ -2,6 +2,7 @@ import CKernel
 import CNISpec
 import Glibc
 import Kernel
+import Netlink
 import Synchronization
 
 /// The networks that users made, as far as pods of this node are on them: a bridge each, made when the first pod comes
@@ -246,10 +247,16 @@ extension UserNetworks {
     package static func setDefaultRoute(
         in namespacePath: String, through gateway: IPAddress, on interface: String
     ) throws(KernelError) {
-        let raw = UInt32(gateway.value).bigEndian
         try NetworkNamespace.run(in: namespacePath) { () throws(KernelError) in
-            if try HostNetwork.routes().contains(where: { $0.destination.prefixLength == 0 }) { return }
-            try systemCall("ioctl(SIOCADDRT)", interface) { ck_route_add_default(interface, raw) }
+            var socket = try NetlinkSocket()
+            let family = gateway.family == .v4 ? AF_INET : AF_INET6
+            if try Route.all(family: family, &socket).contains(where: { $0.prefixLength == 0 }) { return }
+            let everywhere = [UInt8](repeating: 0, count: gateway.bytes.count)
+            var route = Route(
+                to: everywhere, prefixLength: 0, gateway: gateway.bytes,
+                interface: Int32(bitPattern: if_nametoindex(interface)))
+            route.isOnLink = true
+            try socket.send(route.request())
         }
     }
 }

@@ -10,23 +10,36 @@ import Wire
 extension PodExecutor {
     /// - Parameter node: this one; it is no peer of its own.
     func take(_ change: PeerChange, node: NodeID) async throws {
-        try await pool.run {
-            switch change {
-            case .all(let peers):
-                let byNetwork = Dictionary(grouping: peers.filter { $0.node != node }, by: \.network)
-                try self.overlays.setPeers(
-                    Dictionary(
-                        uniqueKeysWithValues: byNetwork.map { network, peers in
-                            (Model.Network.device(of: network), peers.compactMap { self.peer($0) })
-                        }))
-            case .put(let peer):
-                guard peer.node != node, let known = self.peer(peer) else { return }
-                try self.overlays.update(known, of: Model.Network.device(of: peer.network))
-            case .delete(let id):
-                let parts = id.split(separator: "/", maxSplits: 1).map(String.init)
-                guard parts.count == 2, parts[1] != node.text else { return }
-                try self.overlays.remove(peer: parts[1], of: Model.Network.device(of: NetworkID(parts[0])))
+        do {
+            try await pool.run { try self.apply(change, node: node) }
+        } catch {
+            try Task.checkCancellation()
+            // What a later look finds missing it makes; nothing else of the conversation may suffer.
+            logger.error("a change of overlay networks' nodes is not in force", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// Blocks.
+    private func apply(_ change: PeerChange, node: NodeID) throws {
+        switch change {
+        case .all(let peers):
+            let byNetwork = Dictionary(grouping: peers.filter { $0.node != node }, by: \.network)
+            try self.overlays.setPeers(
+                Dictionary(
+                    uniqueKeysWithValues: byNetwork.map { network, peers in
+                        (Model.Network.device(of: network), peers.compactMap { self.peer($0) })
+                    }))
+        case .put(let peer):
+            guard peer.node != node else { return }
+            let network = Model.Network.device(of: peer.network)
+            guard let known = self.peer(peer) else {
+                return try overlays.remove(peer: peer.node.text, of: network)
             }
+            try overlays.update(known, of: network)
+        case .delete(let id):
+            let parts = id.split(separator: "/", maxSplits: 1).map(String.init)
+            guard parts.count == 2, parts[1] != node.text else { return }
+            try self.overlays.remove(peer: parts[1], of: Model.Network.device(of: NetworkID(parts[0])))
         }
     }
 
@@ -54,14 +67,17 @@ extension PodExecutor {
         }
         while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
         withExtendedLifetime(lists) {}
-        overlays.stop()
+        // Waits for a thread.
+        await Task.detached { [pool] in _ = try? await pool.run { overlays.stop() } }.value
     }
 
     /// Nil when packets cannot be sent to what the node is reached by.
     private func peer(_ peer: NetworkPeer) -> OverlayPeer? {
-        guard let underlay = IPAddress(peer.underlay) else {
+        guard let underlay = IPAddress(peer.underlay), !underlay.isUnspecified, !underlay.isLoopback,
+            !underlay.isMulticast
+        else {
             logger.warning(
-                "a node is not reached on overlay networks: its address is a name; give its agent an address with --address",
+                "no packets can be sent to a node of an overlay network; give its agent an address with --node-address",
                 metadata: ["node": "\(peer.node)", "address": "\(peer.underlay)"])
             return nil
         }

@@ -101,7 +101,11 @@ package final class PodExecutor: Executor {
     }
 
     package var features: [String] {
-        ["pods", "exec", "attach", "logs", "archive", "stats", "pause", "bridge", "host-network", "volumes"]
+        [
+            "pods", "exec", "attach", "logs", "archive", "stats", "pause", "bridge", "host-network", "volumes",
+            "overlay",
+            "cni",
+        ]
     }
 
     package func run(tell: @escaping @Sendable (AgentEvent) -> Void) async throws {

@@ -121,18 +121,19 @@ extension PodExecutor {
 
     /// Takes a task from all networks; its namespace goes right afterwards. Blocks.
     func detachFromAll(_ task: TaskPaths) throws {
-        try network.detach(task.id.text, isEnd: true)
-        try userNetworks.detach(task.id.text, isEnd: true)
-        try overlays.detach(task.id.text, isEnd: true)
         try cniNetworks.detach(task.id.text)
+        try overlays.detach(task.id.text, isEnd: true)
+        try userNetworks.detach(task.id.text, isEnd: true)
+        try network.detach(task.id.text, isEnd: true)
     }
 
     /// Disconnects what belongs to no living pod. Blocks.
     ///
     /// - Returns: what could not be cleaned up.
     func collectNetworkGarbage(living: Set<String>) -> [String] {
-        network.collectGarbage(living: living).problems + userNetworks.collectGarbage(living: living)
-            + overlays.collectGarbage(living: living) + cniNetworks.collectGarbage(living: living)
+        // The node's own goes last: it takes the namespaces away, which plugins may need.
+        cniNetworks.collectGarbage(living: living) + overlays.collectGarbage(living: living)
+            + userNetworks.collectGarbage(living: living) + network.collectGarbage(living: living).problems
     }
 
     private func addresses(_ task: TaskPaths, on place: Place) throws -> EndpointAddresses? {
@@ -195,7 +196,7 @@ extension PodExecutor {
                 return try attach(
                     assignment, task, to: place, interface: present.interface, isWay: true, keeping: endpoint)
             }
-            if let gateway = present.gateway {
+            for gateway in [present.gateway, present.gateway6].compactMap(\.self) {
                 try UserNetworks.setDefaultRoute(in: task.namespace, through: gateway, on: present.interface)
             }
             return endpoint
