@@ -77,7 +77,7 @@ import Wire
             says("is an option of the driver bridge") { $0.options = ["com.docker.network.\(option)": "true"] }
         }
         let mtu = "com.docker.network.driver.mtu"
-        for value in ["119", "65466", "x"] { says("between 120 and 65465") { $0.options = [mtu: value] } }
+        for value in ["575", "65466", "x"] { says("between 576 and 65465") { $0.options = [mtu: value] } }
         says("between 1280 and 65465 with IPv6") { ($0.isIPv6, $0.options) = (true, [mtu: "1279"]) }
         let list = "com.docker.network.driver.overlay.vxlanid_list"
         for value in ["4,5", "0", ""] { says("is one number") { $0.options = [list: value] } }
@@ -86,7 +86,7 @@ import Wire
         #expect(cluster.refusal("a", "bridge") { $0.vni = 5 }.contains("$.vni"))
         #expect(cluster.refusal("a", "bridge") { $0.isIPv6 = true }.contains("IPv6 is not supported yet"))
         #expect(cluster.refusal("a", "bridge") { $0.options = [list: "5"] }.contains("an option of the driver overlay"))
-        #expect(try cluster.makeNetwork("a") { $0.options = ["encrypted": "false", mtu: "120"] }.network.vni == 4096)
+        #expect(try cluster.makeNetwork("a") { $0.options = ["encrypted": "false", mtu: "576"] }.network.vni == 4096)
     }
 
     @Test func aThousandOverlaysHaveEachTheirOwn() throws {

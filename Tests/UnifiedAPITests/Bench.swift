@@ -55,8 +55,9 @@ struct TestNode: Sendable {
     func join() async throws {
         let node = Node(
             id: NodeID(id), name: "one", platform: Platform(os: "linux", architecture: "amd64"),
-            capacity: Resources(cpu: 2_000_000_000, memory: 4 << 30), address: "127.0.0.1",
-            streamEndpoint: "unix:\(socket)", agentVersion: "1", kernelVersion: "6", bootID: "b", createdAt: .now())
+            features: ["overlay", "cni"], capacity: Resources(cpu: 2_000_000_000, memory: 4 << 30),
+            address: "127.0.0.1", streamEndpoint: "unix:\(socket)", agentVersion: "1", kernelVersion: "6", bootID: "b",
+            createdAt: .now())
         try await master.send(.POST, APIPaths.nodes, body: .json(NodeRegistration(node: node)))
         try await report(NodeReport(full: true, images: [Self.image], volumes: []))
     }

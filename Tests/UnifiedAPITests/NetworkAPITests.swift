@@ -51,7 +51,7 @@ import Wire
     private static func join(_ id: String, _ client: APIClient, _ place: String) async throws {
         let node = Node(
             id: NodeID(id), name: id, platform: Platform(os: "linux", architecture: "amd64"),
-            capacity: Resources(cpu: 2_000_000_000, memory: 4 << 30), address: "127.0.0.2",
+            features: ["overlay"], capacity: Resources(cpu: 2_000_000_000, memory: 4 << 30), address: "127.0.0.2",
             streamEndpoint: "unix:\(place)/run/\(id).sock", agentVersion: "1", kernelVersion: "6", bootID: "b",
             createdAt: .now())
         try await client.send(.POST, APIPaths.nodes, body: .json(NodeRegistration(node: node)))
