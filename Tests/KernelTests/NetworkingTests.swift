@@ -292,6 +292,10 @@ extension KernelSuite {
                 let network = try machine.network()
                 try network.prepare()
                 #expect(try File.text("/proc/sys/net/ipv4/ip_forward") == "1")
+                // As an overlay leaves IPv6's while there is a bridge.
+                let six = "/proc/sys/net/ipv6/conf/all/forwarding"
+                try File.replace("\(machine.run)/cni/ip6_forward.before", with: Array("0".utf8))
+                try File.writeControl(six, "1")
                 for (index, id) in ["a", "b", "c"].enumerated() {
                     let mapping = PortMapping(hostPort: 8080 + UInt16(index), containerPort: 80)
                     _ = try network.attach(id, namespacePath: machine.pin(id), ports: [mapping])
@@ -300,6 +304,7 @@ extension KernelSuite {
                 #expect(try machine.devices() == ["lo", "up0"])
                 #expect(try machine.rules() == [])
                 #expect(try File.text("/proc/sys/net/ipv4/ip_forward") == "0")
+                #expect(try File.text(six) == "0")
                 #expect(try File.list(machine.run) == [])
                 #expect(try File.list(machine.data) == [])
                 #expect(try machine.network().removeLeftovers() == [], "twice is no error")

@@ -1,4 +1,6 @@
 import CNISpec
+import Glibc
+import Kernel
 import Testing
 
 @testable import Networking
@@ -76,6 +78,33 @@ import Testing
         for length in 0..<text.utf8.count { _ = OverlayStore.peers(Array(text.utf8.prefix(length))) }
     }
 
+    @Test func `a file of peers that was cut off is made whole, and one that cannot be read is set aside`() throws {
+        var template = Array("/tmp/martlet-peers-XXXXXX".utf8CString)
+        let directory = String(cString: try #require(mkdtemp(&template)))
+        defer { _ = try? Tree.remove(directory) }
+        let store = OverlayStore(parent: directory)
+        let peers = "\(store.directory)/peers"
+        try File.makeDirectories("\(peers)/mt-directory")
+        let one = try peer("one", "192.0.2.1", "10.64.1.0/26")
+        let two = try peer("two", "192.0.2.2", "10.64.2.0/26")
+        try File.replace("\(peers)/mt-torn", with: Array("+ one 192.0.2.1 10.64.1.0/26\n+ x 192.0.2.9 10.6".utf8))
+        #expect(try store.peers() == ["mt-torn": [one]])
+        try store.append(.update(two), of: "mt-torn")
+        try store.append(.update(two), of: "mt-directory")
+        #expect(try store.peers() == ["mt-torn": [one, two], "mt-directory": [two]])
+        #expect(try File.list(peers).sorted() == ["mt-directory", "mt-directory.corrupt", "mt-torn"])
+    }
+
+    @Test func `the port of the tunnels is published for nobody`() throws {
+        let ports = PublishedPorts()
+        let error = #expect(throws: NetworkError.self) {
+            try ports.reserve([PortMapping(hostPort: 4789, containerPort: 80, transport: .udp)], for: "a") {
+                () throws(KernelError) in []
+            }
+        }
+        #expect(error?.description.contains("4789/udp") == true)
+    }
+
     @Test func `what cannot be is refused with its name`() throws {
         let good = OverlayNetworkConfiguration(
             name: "mt-000000000001", device: "mx-000000000001", vni: 1, subnet: try block("10.64.0.0/20"),
@@ -93,7 +122,8 @@ import Testing
         }
         #expect(refused { $0.vni = 0 } && refused { $0.vni = 1 << 24 })
         #expect(refused { $0.device = "eth0" } && refused { $0.name = "../x" })
-        #expect(refused { $0.gateway = IPAddress(.v4, 1) } && refused { $0.mtu = 100 })
+        #expect(refused { $0.gateway = IPAddress(.v4, 1) } && refused { $0.mtu = 575 })
+        #expect(!refused { $0.mtu = 576 } && refused { $0.mtu = 65_536 })
         #expect(refused { $0.subnet6 = CIDR("fd64::/64") } && refused { $0.gateway6 = IPAddress("fd64::1") })
         #expect(throws: NetworkError.self) { try self.peer("a b", "192.0.2.1").validate() }
         #expect(throws: NetworkError.self) { try self.peer("a", "0.0.0.0").validate() }

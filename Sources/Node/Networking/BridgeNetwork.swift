@@ -480,6 +480,9 @@ extension BridgeNetwork {
         Set(try host.records().map(\.attachment.containerID)).union(try leases().keys)
     }
 
+    /// Whether it is attached, or something of it could not be undone.
+    func isOnRecord(_ id: String) throws(KernelError) -> Bool { try !host.records(of: id).isEmpty }
+
     /// Whether anything is attached, or was when a crash came in between.
     func isInUse() throws -> Bool {
         guard try host.records().isEmpty else { return true }
@@ -515,7 +518,8 @@ extension BridgeNetwork {
         do {
             let owner = try device.owner()
             if owner == .us || owner == .abandoned { try device.delete() }
-            try forwarding.restore()
+            // Overlays have switched IPv6's on, and left it so while there was a bridge; what was before is in the directory.
+            for isV6 in [false, true] { try Forwarding(isV6: isV6, directory: stateDirectory).restore() }
             for directory in [stateDirectory, pinDirectory, "\(configuration.dataDirectory)/cni"] {
                 try Tree.remove(directory)
             }

@@ -20,6 +20,7 @@ struct OverlayStore: Sendable {
     private var peerDirectory: String { "\(directory)/peers" }
 
     private static let suffix = ".json"
+    private static let corrupt = ".corrupt"
     private static let limits = JSONLimits(bytes: 64 << 10, depth: 8, stringBytes: 4096)
     /// Most bytes of the peers of a network: 10,000 peers with 64 blocks each are 16 MiB.
     private static let peerBytes = 64 << 20
@@ -44,7 +45,7 @@ struct OverlayStore: Sendable {
             if let configuration = Self.network(path), configuration.name + Self.suffix == name {
                 networks.append(configuration)
             } else {
-                rename(path, path + ".corrupt")
+                rename(path, path + Self.corrupt)
             }
         }
         return networks
@@ -89,11 +90,22 @@ struct OverlayStore: Sendable {
         return Array((words.joined(separator: " ") + "\n").utf8)
     }
 
-    /// The peers of all networks. A line that cannot be read is left out.
+    /// The peers of all networks. A line that cannot be read is left out; a file that cannot is set aside as `….corrupt`:
+    /// the master says it all again.
     func peers() throws(KernelError) -> [String: [OverlayPeer]] {
         var all: [String: [OverlayPeer]] = [:]
-        for name in try Self.entries(peerDirectory) where CNINames.isInterface(name) {
-            all[name] = Self.peers(try File.read("\(peerDirectory)/\(name)", limit: Self.peerBytes))
+        for name in try Self.entries(peerDirectory) where CNINames.isInterface(name) && !name.hasSuffix(Self.corrupt) {
+            let path = "\(peerDirectory)/\(name)"
+            do throws(KernelError) {
+                let bytes = try File.read(path, limit: Self.peerBytes)
+                let list = Self.peers(bytes)
+                // What comes next would be glued to a line that was cut off.
+                if let last = bytes.last, last != UInt8(ascii: "\n") { try write(list, of: name) }
+                all[name] = list
+            } catch {
+                _ = try? Tree.remove(path + Self.corrupt)
+                rename(path, path + Self.corrupt)
+            }
         }
         return all
     }

@@ -1,5 +1,6 @@
 import CNISpec
 import Kernel
+import Netlink
 import Synchronization
 
 /// Which pods of some networks have which ports of the node.
@@ -19,6 +20,12 @@ final class PublishedPorts: Sendable {
             guard port.hostPort > 0, port.containerPort > 0, port.hostAddress?.family != .v6 else {
                 throw NetworkError(
                     .configuration, "a published port needs two numbers from 1 on and an IPv4 address, or none")
+            }
+            guard port.transport != .udp || port.hostPort != OverlayNumbers.port else {
+                throw NetworkError(
+                    .configuration,
+                    "port \(OverlayNumbers.port)/udp of a node is that of the tunnels between nodes; publish another port"
+                )
             }
             try PortCheck.requireFree(port)
         }

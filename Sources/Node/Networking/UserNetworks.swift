@@ -131,10 +131,16 @@ package final class UserNetworks: Sendable {
     }
 
     /// Takes the network away with the last. Where that fails the last one stays known, so that it is done again with its
-    /// next `detach`; who comes meanwhile has the network made whole.
+    /// next `detach`; who comes meanwhile has the network made whole. Who is on record still stays known too: something of
+    /// it could not be undone.
     private static func leave(
         _ id: String, _ network: BridgeNetwork, _ state: inout Place.State
     ) throws(NetworkError) {
+        do throws(KernelError) {
+            if !id.isEmpty, try network.isOnRecord(id) { return }
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
         if state.users.subtracting([id]).isEmpty {
             let isInUse: Bool
             do {
