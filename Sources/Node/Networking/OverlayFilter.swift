@@ -14,7 +14,7 @@ struct OverlayFilter: Sendable {
     let nodeBridge: String
 
     /// With the number of this layout: a table with another one, or without all of its rules, is made anew.
-    private var comment: String { "\(Self.ours)1 \(nodeBridge)" }
+    private var comment: String { "\(Self.ours)2 \(nodeBridge)" }
 
     /// The sets of the table.
     enum Part: String, CaseIterable, Sendable {
@@ -29,6 +29,8 @@ struct OverlayFilter: Sendable {
         case peers4, peers6
         /// Sources and destinations between which the source must become the node.
         case masquerade4, masquerade6
+        /// The networks' subnets and all destinations: what bears such a source comes from a network or is forged.
+        case subnets4, subnets6
 
         var set: FilterSet {
             switch self {
@@ -37,8 +39,8 @@ struct OverlayFilter: Sendable {
             case .vnis: FilterSet(rawValue, key: [.mark])
             case .peers4: FilterSet(rawValue, key: [.mark, .ipv4])
             case .peers6: FilterSet(rawValue, key: [.mark, .ipv6])
-            case .masquerade4: FilterSet(rawValue, key: [.ipv4, .ipv4], isInterval: true)
-            case .masquerade6: FilterSet(rawValue, key: [.ipv6, .ipv6], isInterval: true)
+            case .masquerade4, .subnets4: FilterSet(rawValue, key: [.ipv4, .ipv4], isInterval: true)
+            case .masquerade6, .subnets6: FilterSet(rawValue, key: [.ipv6, .ipv6], isInterval: true)
             }
         }
     }
@@ -54,7 +56,9 @@ struct OverlayFilter: Sendable {
             .networks: [FilterElement(key: group, comment: nil)],
             .pairs: [FilterElement(key: group + group, comment: nil)],
             .vnis: [FilterElement(key: vni(network.vni), comment: nil)],
+            .subnets4: [anywhere(from: network.subnet)],
         ]
+        if let subnet6 = network.subnet6 { elements[.subnets6] = [anywhere(from: subnet6)] }
         if network.isInternal {
             elements[.closed] = [FilterElement(key: group, comment: nil)]
         } else if network.masquerade {
@@ -106,6 +110,26 @@ extension OverlayFilter {
 
     private static func isNamed(_ prefix: String, _ side: FilterExpression.Meta) -> Steps {
         [.meta(side, .word(0)), .equal(.word(0), Array(prefix.utf8))]
+    }
+
+    /// It is called as devices of pods are, `mv` and 13 digits, and in no group: names of 15 bytes, so that `mv0` of
+    /// somebody else's is none of our business.
+    private static func isWithoutNetwork(
+        _ name: FilterExpression.Meta, _ group: FilterExpression.Meta
+    ) -> Steps {
+        isNamed("mv", name) + [.mask(.word(3), [0, 0, 0xff, 0]), .notEqual(.word(3), [0, 0, 0, 0])]
+            + [.meta(group, .word(0)), .equal(.word(0), number(0))]
+    }
+
+    /// There is no way back to its source by the device that it came by.
+    private static let hasNoWayBack: Steps = [.wayBack(.word(0)), .equal(.word(0), number(0))]
+
+    /// Its source is of a network's subnet, but it comes by none of the networks' devices, nor from the node itself.
+    private static func isForeign(_ family: Steps, _ part: Part, offset: Int, count: Int) -> Steps {
+        isNoOverlay(.inputGroup) + [.meta(.inputName, .word(0)), .notEqual(.word(0), Array("lo\0".utf8))] + family + [
+            .payload(.network, offset: offset, count: 2 * count, .word(0)),
+            .lookup(part.rawValue, key: .word(0), value: nil),
+        ]
     }
 
     private static func isIn(_ part: Part, _ side: FilterExpression.Meta) -> Steps {
@@ -163,13 +187,20 @@ extension OverlayFilter {
             rules: [
                 FilterRule(
                     "a source that is not the sender's",
-                    Self.isOverlay(.inputGroup) + [.wayBack(.word(0)), .equal(.word(0), Self.number(0))] + Self.drop),
+                    Self.isOverlay(.inputGroup) + Self.hasNoWayBack + Self.drop),
                 FilterRule("known networks", Self.isIn(.networks, .inputGroup) + Self.accept),
                 FilterRule("an overlay that is not known", Self.isOverlay(.inputGroup) + Self.drop),
                 FilterRule(
-                    "a pod without a network",
-                    Self.isNamed("mv", .inputName) + [.meta(.inputGroup, .word(0)), .equal(.word(0), Self.number(0))]
-                        + Self.drop),
+                    "a pod without a network", Self.isWithoutNetwork(.inputName, .inputGroup) + Self.drop),
+                // Whatever the sender's bridge is called; a peer's packets come by the way that leads to it.
+                FilterRule("VXLAN from where its source is not", Self.isOurTunnel + Self.hasNoWayBack + Self.drop),
+                // It would pass as an answer of the pod whose address it bears.
+                FilterRule(
+                    "a pod's IPv4 address from elsewhere",
+                    Self.isForeign(Self.isV4, .subnets4, offset: 12, count: 4) + Self.drop),
+                FilterRule(
+                    "a pod's IPv6 address from elsewhere",
+                    Self.isForeign(Self.isV6, .subnets6, offset: 8, count: 16) + Self.drop),
             ])
     }
 
@@ -198,6 +229,11 @@ extension OverlayFilter {
         return FilterChain(
             "forward", .init(.filter, .forward, priority: -155),
             rules: [
+                // A node sends to the one that has a pod; on the way back from one that has it no more it could go round.
+                FilterRule(
+                    "from tunnel to tunnel",
+                    Self.isOverlay(.inputGroup) + Self.isNamed("mx-", .inputName) + Self.isNamed("mx-", .outputName)
+                        + Self.drop),
                 FilterRule(
                     "within a network",
                     [
@@ -219,9 +255,7 @@ extension OverlayFilter {
                     "to a published port", Self.isIn(.networks, .outputGroup) + Self.isPublished(true) + Self.accept),
                 FilterRule("into a network", Self.isOverlay(.outputGroup) + Self.drop),
                 FilterRule(
-                    "to a pod without a network",
-                    Self.isNamed("mv", .outputName) + [.meta(.outputGroup, .word(0)), .equal(.word(0), Self.number(0))]
-                        + Self.drop),
+                    "to a pod without a network", Self.isWithoutNetwork(.outputName, .outputGroup) + Self.drop),
                 FilterRule(
                     "to the node's bridge",
                     Self.isIn(.networks, .inputGroup) + isToNodeBridge + Self.isPublished(false) + Self.drop),
