@@ -12,7 +12,8 @@ import Synchronization
 final class OverlayFabric: Sendable {
     static let table = OverlayNumbers.table
 
-    let underlay: IPAddress
+    /// Changed with the lock of the state held, and never the other way round.
+    private let address: Mutex<IPAddress>
     /// Says whose devices are, in their alias, with the network's name behind it.
     let mark: String
     let filter: OverlayFilter
@@ -46,13 +47,31 @@ final class OverlayFabric: Sendable {
 
     /// - Parameter nodeBridge: of the node's own pods, which are kept apart.
     init(underlay: IPAddress, mark: String, nodeBridge: String, store: OverlayStore) {
-        self.underlay = underlay
+        address = Mutex(underlay)
         self.mark = mark
         filter = OverlayFilter(nodeBridge: nodeBridge)
         self.store = store
     }
 
+    /// The address of this node that packets of others are sent to.
+    var underlay: IPAddress { address.withLock { $0 } }
     var isV6: Bool { underlay.family == .v6 }
+
+    /// Takes over another address; devices are not touched. A loopback address takes no other one's place.
+    ///
+    /// - Returns: whether it is another one.
+    func setUnderlay(_ new: IPAddress) -> Bool {
+        state.withLock { state in
+            if new == underlay || new.isLoopback && !underlay.isLoopback { return false }
+            address.withLock { $0 = new }
+            for var network in state.networks.values {
+                // Where it cannot be told now it is as before.
+                network.mtu = (try? mtu(for: network.configuration)) ?? network.mtu
+                state.set(network)
+            }
+            return true
+        }
+    }
 }
 
 // MARK: - Networks
@@ -70,6 +89,8 @@ extension OverlayFabric {
 
     /// Takes over what an earlier process knew of a network; the kernel is not asked.
     func adopt(_ configuration: OverlayNetworkConfiguration, pods: [OverlayPod]) {
+        // Until somebody says better: what the device that is there was made with.
+        if underlay.isLoopback, let found = underlay(ofDeviceOf: configuration) { _ = setUnderlay(found) }
         // Where it cannot be told now it is as before.
         let mtu = (try? mtu(for: configuration)) ?? configuration.mtu ?? 1450
         state.withLock { state in
@@ -78,6 +99,13 @@ extension OverlayFabric {
             state.set(network)
             for pod in pods { state.add(pod, to: configuration.name) }
         }
+    }
+
+    private func underlay(ofDeviceOf configuration: OverlayNetworkConfiguration) -> IPAddress? {
+        guard var socket = try? NetlinkSocket(),
+            let link = try? Link.named(configuration.device, &socket), link.alias == mark(of: configuration)
+        else { return nil }
+        return VXLANDevice(link).flatMap { IPAddress(bytes: $0.local) }
     }
 
     /// Makes a network, or makes it whole.
@@ -137,7 +165,8 @@ extension OverlayFabric {
         }
     }
 
-    /// Takes a network away; with the last one all that there is of overlays. One that is not there is no error.
+    /// Takes a network away; with the last one all that there is of overlays. One that is not there is no error. One of
+    /// which something could not be taken away is still known, so that it can be done again.
     func uninstall(_ name: String) throws(NetworkError) {
         try state.withLock { state throws(NetworkError) in
             guard let network = state.networks[name] else { return }
@@ -149,13 +178,14 @@ extension OverlayFabric {
                     try writer.add(Self.unreachable(subnet).deletion())
                 }
                 try writer.flush()
-                let elements = state.elements(of: network)
-                state.forget(name)
-                if state.networks.isEmpty {
+                var rest = state
+                rest.forget(name)
+                if rest.networks.isEmpty {
                     try removeHost()
                 } else {
-                    try changeFilter(remove: elements, state)
+                    try changeFilter(remove: state.elements(of: network), rest)
                 }
+                state = rest
             } catch {
                 throw NetworkError(.failed, error.description)
             }
@@ -288,6 +318,8 @@ extension OverlayFabric {
                 state.lines[name] = peers.isEmpty ? nil : peers.count
             }
         } catch {
+            // The file may end anywhere: the next change writes all of it anew.
+            state.lines[name] = Int.max >> 1
             throw NetworkError(.failed, error.description)
         }
     }

@@ -59,31 +59,43 @@ extension OverlayFabric {
         if state.networks.isEmpty { return found }
         let addresses = Set(try Address.all(&socket))
         let tunnels = all.filter { $0.tunnel != nil }
-        for (name, network) in state.networks.sorted(by: { $0.key < $1.key }) {
-            let configuration = network.configuration
-            let taken = tunnels.first { $0.tunnel?.vni == configuration.vni && $0.name != configuration.device }
-            if let why = [links[configuration.device], taken].compactMap({ $0 }).compactMap({
-                conflict(of: configuration, with: $0)
-            }).first {
-                found.append(why)
-                continue
-            }
-            let words = try differences(network, links[configuration.device], addresses)
-            found += words
-            if repairs, !words.isEmpty {
-                _ = try makeDevice(network)
-                links[configuration.device] = try Link.named(configuration.device, &socket)
-            }
-            if let index = links[configuration.device]?.index, index != network.index {
-                var network = network
-                network.index = index
-                state.set(network)
-            }
-            for pod in network.pods.values.sorted(by: { $0.id < $1.id }) {
-                found += try lookAt(pod, of: state.networks[name] ?? network, links[pod.device], &socket, repairs)
+        for network in state.networks.values.sorted(by: { $0.configuration.name < $1.configuration.name }) {
+            do throws(KernelError) {
+                try lookAtDevices(of: network, &state, &links, tunnels, addresses, repairs: repairs, &socket, &found)
+            } catch {
+                // The others are not to wait for this one.
+                found.append("the network \(network.configuration.name): \(error.description)")
             }
         }
         return found
+    }
+
+    private func lookAtDevices(
+        of network: Network, _ state: inout State, _ links: inout [String: Link], _ tunnels: [Link],
+        _ addresses: Set<Address>, repairs: Bool, _ socket: inout NetlinkSocket, _ found: inout [String]
+    ) throws(KernelError) {
+        let configuration = network.configuration
+        let taken = tunnels.first { $0.tunnel?.vni == configuration.vni && $0.name != configuration.device }
+        if let why = [links[configuration.device], taken].compactMap({ $0 }).compactMap({
+            conflict(of: configuration, with: $0)
+        }).first {
+            found.append(why)
+            return
+        }
+        let words = try differences(network, links[configuration.device], addresses)
+        found += words
+        if repairs, !words.isEmpty {
+            _ = try makeDevice(network)
+            links[configuration.device] = try Link.named(configuration.device, &socket)
+        }
+        if let index = links[configuration.device]?.index, index != network.index {
+            var network = network
+            network.index = index
+            state.set(network)
+        }
+        for pod in network.pods.values.sorted(by: { $0.id < $1.id }) {
+            found += try lookAt(pod, of: network, links[pod.device], &socket, repairs)
+        }
     }
 
     private func differences(
@@ -148,9 +160,15 @@ extension OverlayFabric {
             try Route.all(family: AF_INET, table: Self.table, &socket)
                 + Route.all(family: AF_INET6, table: Self.table, &socket))
         let missing = wanted.subtracting(present)
+        // Of pods that come or go: their routes are the plugin's to make and to take away.
+        var moving: Set<CIDR> = []
+        for network in state.networks.values {
+            for (block, owner) in network.owners where network.pods[owner] == nil { moving.insert(block) }
+        }
         // The table is ours alone, as soon as there is an overlay.
         let extra = present.subtracting(wanted)
             .filter { $0.origin == OverlayNumbers.routeProtocol || !state.networks.isEmpty }
+            .filter { Self.block($0).map { !moving.contains($0) } ?? true }
         let names = Dictionary(links.values.map { ($0.index, $0.name) }) { first, _ in first }
         if repairs, !missing.isEmpty || !extra.isEmpty {
             var writer = try NetlinkWriter()
@@ -183,9 +201,12 @@ extension OverlayFabric {
         return routes
     }
 
+    private static func block(_ route: Route) -> CIDR? {
+        IPAddress(bytes: route.destination).flatMap { CIDR($0, prefixLength: route.prefixLength) }
+    }
+
     private static func words(_ route: Route, _ names: [Int32: String]) -> String {
-        let destination = IPAddress(bytes: route.destination).flatMap { CIDR($0, prefixLength: route.prefixLength) }
-        let to = "the route to \(destination?.description ?? "?")"
+        let to = "the route to \(block(route)?.description ?? "?")"
         if route.kind == .unreachable { return to + " that refuses" }
         guard let gateway = route.gateway else { return to }
         let by = OverlayWay.underlay(ofGateway: gateway) ?? IPAddress(bytes: gateway)

@@ -91,7 +91,7 @@ extension OverlayNetworks {
                 return mtu
             } catch {
                 // A part of it may be there.
-                try? leave(id, configuration, &state)
+                try? leave(id, configuration, &state, named: configuration.name)
                 throw error
             }
         }
@@ -101,7 +101,9 @@ extension OverlayNetworks {
                 mac: mac, mtu: mtu, isDefaultRoute: isDefaultRoute)
         } catch {
             self.ports.release(id)
-            try? place.state.withLock { state throws(NetworkError) in try leave(id, configuration, &state) }
+            try? place.state.withLock { state throws(NetworkError) in
+                try leave(id, configuration, &state, named: configuration.name)
+            }
             throw error
         }
     }
@@ -177,14 +179,20 @@ extension OverlayNetworks {
         capabilities.addresses = wanted
         let attachment = NetworkAttachment(
             containerID: id, namespacePath: namespacePath, interface: interface, capabilities: capabilities)
-        try fabric.claim(wanted.map(\.address), for: id, on: configuration.name)
-        do throws(CNIHostError) {
-            let result = try host.add(attachment, list: list)
-            if let pod = OverlayPod(id, result) { fabric.add(pod, to: configuration.name) }
-            return try Self.addresses(in: result, configuration, ports, interface: interface)
+        do throws(NetworkError) {
+            try fabric.claim(wanted.map(\.address), for: id, on: configuration.name)
+            do throws(CNIHostError) {
+                let result = try host.add(attachment, list: list)
+                if let pod = OverlayPod(id, result) { fabric.add(pod, to: configuration.name) }
+                return try Self.addresses(in: result, configuration, ports, interface: interface)
+            } catch {
+                throw NetworkError(.failed, error.description)
+            }
         } catch {
-            try fabric.release(id, on: configuration.name)
-            throw NetworkError(.failed, error.description)
+            fabric.remove(pod: id, from: configuration.name)
+            // What went wrong first is what has to be told; the routes are mended by `repair`.
+            try? fabric.release(id, on: configuration.name)
+            throw error
         }
     }
 
@@ -295,17 +303,24 @@ extension OverlayNetworks {
     // MARK: Places
 
     /// Takes the network away with the last. Where that fails the last one stays known, so that it is done again with its
-    /// next `detach`; who comes meanwhile has the network made whole.
+    /// next `detach` or the next garbage collection; who comes meanwhile has the network made whole. Who is on record still
+    /// stays known too: something of it could not be undone.
     private func leave(
-        _ id: String, _ configuration: OverlayNetworkConfiguration?, _ state: inout Place.State,
-        named name: String? = nil
+        _ id: String, _ configuration: OverlayNetworkConfiguration?, _ state: inout Place.State, named name: String
     ) throws(NetworkError) {
-        if state.users.subtracting([id]).isEmpty, let name = configuration?.name ?? name {
+        state.attached.remove(id)
+        let host = try host(name)
+        do throws(KernelError) {
+            if !id.isEmpty, try !host.records(of: id).isEmpty { return }
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
+        if state.users.subtracting([id]).isEmpty {
             let isInUse: Bool
-            do {
-                isInUse = try !host(name).records().isEmpty
+            do throws(KernelError) {
+                isInUse = try !host.records().isEmpty
             } catch {
-                throw NetworkError(.failed, "\(error)")
+                throw NetworkError(.failed, error.description)
             }
             if !isInUse {
                 state.configuration = nil
@@ -319,7 +334,6 @@ extension OverlayNetworks {
             }
         }
         state.users.remove(id)
-        state.attached.remove(id)
     }
 
     private func place(_ name: String) throws(NetworkError) -> Place {
@@ -408,6 +422,21 @@ extension OverlayNetworks {
 // MARK: - What should be and what is
 
 extension OverlayNetworks {
+    /// Says by which address the others reach this node now; the networks' devices are made anew where it is another one. A
+    /// loopback address, which is said while nothing better is known, never takes another one's place, nor that of devices
+    /// that an earlier process has made.
+    ///
+    /// - Returns: what differed from what should be then and was mended, and what could not be.
+    @discardableResult
+    package func setUnderlay(_ address: IPAddress) -> [String] {
+        do throws(NetworkError) {
+            _ = try places()
+        } catch {
+            return [error.description]
+        }
+        return fabric.setUnderlay(address) ? fabric.look(repairs: true) : []
+    }
+
     /// How the kernel's state differs from what should be, in words; changes nothing.
     package func check() -> [String] { look(repairs: false) }
 
@@ -458,37 +487,45 @@ extension OverlayNetworks {
     /// - Returns: what could not be cleaned up.
     package func collectGarbage(living: Set<String>) -> [String] {
         var problems: [String] = []
-        do {
-            for (name, place) in try places().sorted(by: { $0.key < $1.key }) {
-                let kept = place.state.withLock { living.union($0.attached) }
-                var removed: Set<String> = []
-                let host = try host(name)
-                for record in try host.records() where !kept.contains(record.attachment.containerID) {
-                    let id = record.attachment.containerID
-                    fabric.remove(pod: id, from: name)
-                    do throws(CNIHostError) {
-                        try host.delete(record)
-                        ports.release(id)
-                        removed.insert(id)
-                    } catch {
-                        problems.append(error.description)
-                    }
-                    try fabric.release(id, on: name)
-                }
-                try PacketFilter().removePluginRules(network: name) { !kept.contains($0) }
-                do throws(NetworkError) {
-                    try place.state.withLock { state throws(NetworkError) in
-                        state.users.subtract(removed)
-                        try leave("", state.configuration, &state, named: name)
-                    }
-                } catch {
-                    problems.append(error.description)
-                }
-            }
+        let places: [String: Place]
+        do throws(NetworkError) {
+            places = try self.places()
         } catch {
-            problems.append("\(error)")
+            return [error.description]
+        }
+        for (name, place) in places.sorted(by: { $0.key < $1.key }) {
+            do {
+                try collectGarbage(living: living, name, place, &problems)
+            } catch {
+                // The others are not to wait for this one.
+                problems.append("the network \(name): \(error)")
+            }
         }
         return problems
+    }
+
+    private func collectGarbage(
+        living: Set<String>, _ name: String, _ place: Place, _ problems: inout [String]
+    ) throws {
+        let kept = place.state.withLock { living.union($0.attached) }
+        let host = try host(name)
+        for record in try host.records() where !kept.contains(record.attachment.containerID) {
+            let id = record.attachment.containerID
+            fabric.remove(pod: id, from: name)
+            do throws(CNIHostError) {
+                try host.delete(record)
+                ports.release(id)
+            } catch {
+                problems.append(error.description)
+            }
+            try fabric.release(id, on: name)
+        }
+        try place.state.withLock { state in
+            let known = try Set(host.records().map(\.attachment.containerID))
+            let attached = state.attached
+            state.users = state.users.filter { known.contains($0) || attached.contains($0) || living.contains($0) }
+            try leave("", state.configuration, &state, named: name)
+        }
     }
 
     /// Takes away all of them with all that is attached, and what is known of peers.
