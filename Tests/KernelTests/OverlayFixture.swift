@@ -79,8 +79,22 @@ struct OverlayNode: Sendable {
     }
 
     /// Another process of the node's agent: what it knows it knows from what the first has left.
-    func restarted() throws -> OverlayNetworks {
-        OverlayNetworks(configuration, underlay: try #require(IPAddress(underlay)))
+    ///
+    /// - Parameters:
+    ///   - underlay: what it believes to be the node's address; nil: what is.
+    ///   - script: runs in front of our plugin, which it runs itself as `$plugin`; nil: none does.
+    func restarted(underlay: String? = nil, script: String? = nil) throws -> OverlayNetworks {
+        var configuration = configuration
+        if let script {
+            let program = "\(machine.directory)/node-\(number)/plugin"
+            let text =
+                "#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nplugin=\(configuration.overlayProgram)\n\(script)\n"
+            try File.makeDirectories("\(machine.directory)/node-\(number)")
+            try File.replace(program, with: Array(text.utf8))
+            chmod(program, 0o755)
+            configuration.overlayProgram = program
+        }
+        return OverlayNetworks(configuration, underlay: try #require(IPAddress(underlay ?? self.underlay)))
     }
 
     /// The node's own network.

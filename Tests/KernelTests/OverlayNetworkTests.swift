@@ -222,9 +222,66 @@ extension KernelSuite {
                 try node.run { try node.networks.update(stranger, of: red.name) }
                 try site.forge(forged, to: node, from: nil)
                 #expect(site.hasDatagram(service))
+                // It is for this node's pods, not for those of the next.
+                let onward = try ForgedTunnel.packet(
+                    vni: 5, mac: [2, 0x6d, 192, 0, 2, 1], from: "10.65.2.9", to: "10.65.2.3", port: 7007, [1])
+                try site.forge(onward, to: node, from: nil)
+                #expect(!site.hasDatagram(service, within: 100))
+                #expect(try node.drops("from tunnel to tunnel") == 1)
                 try node.run { try node.networks.remove(peer: "stranger", of: red.name) }
                 try site.forge(forged, to: node, from: nil)
                 #expect(!site.hasDatagram(service, within: 100))
+            }
+        }
+
+        @Test func `nobody on a bridge passes for a peer or a pod, whatever the bridge is called`() async throws {
+            try await PrivateMachine.run { machine in
+                let site = try OverlaySite(machine)
+                let red = try OverlaySite.network(5)
+                let node = site.nodes[0]
+                let one = try node.pod("one", on: red, last: 2)
+                _ = try site.nodes[1].pod("far", on: red, last: 2)
+                try site.meet(red)
+                let plain = try machine.pin("plain")
+                try node.command(
+                    """
+                    ip link add br0 type bridge && ip addr add 10.213.0.1/16 dev br0 && ip link set br0 up
+                    ip link add p0 type veth peer name eth0 netns \(plain) && ip link set p0 master br0 up
+                    """)
+                // Addresses of the other node and of its pod.
+                try machine.command(
+                    """
+                    ip addr add 10.213.0.2/16 dev eth0 && ip link set eth0 up
+                    ip link set lo up && ip addr add 192.0.2.2/32 dev lo && ip addr add 10.65.2.2/32 dev lo
+                    ip route add default via 10.213.0.1 src 192.0.2.2
+                    """, in: plain)
+                let service = try site.datagrams(7008, in: one.namespace)
+                let forged = try ForgedTunnel.packet(
+                    vni: 5, mac: [2, 0x6d, 192, 0, 2, 1], from: "10.65.2.9", to: one.address, port: 7008, [1])
+                try site.forge(forged, to: node, from: plain)
+                #expect(!site.hasDatagram(service, within: 100))
+                #expect(try node.drops("VXLAN from where its source is not") == 1)
+                #expect(
+                    try !site.arrives(
+                        .udp, from: plain, to: one.address, in: one.namespace, source: "10.65.2.2", within: 100))
+                #expect(try node.drops("a pod's IPv4 address from elsewhere") == 1)
+                // A device is not a pod's because its name begins like those of pods.
+                let stranger = try machine.pin("stranger")
+                try node.command(
+                    """
+                    ip link add mv0 type veth peer name eth0 netns \(stranger) && ip addr add 10.214.0.1/24 dev mv0
+                    ip link set mv0 up && ip link add mv0123456789abc type veth peer name x0
+                    ip addr add 10.215.0.1/24 dev mv0123456789abc && ip link set mv0123456789abc up
+                    ip link set x0 netns \(stranger)
+                    """)
+                try machine.command(
+                    """
+                    ip addr add 10.214.0.2/24 dev eth0 && ip link set eth0 up
+                    ip addr add 10.215.0.2/24 dev x0 && ip link set x0 up
+                    """, in: stranger)
+                #expect(try site.arrives(.udp, from: stranger, to: "10.214.0.1", in: node.namespace))
+                #expect(try !site.arrives(.udp, from: stranger, to: "10.215.0.1", in: node.namespace, within: 100))
+                #expect(try node.drops("a pod without a network") > 0)
             }
         }
 

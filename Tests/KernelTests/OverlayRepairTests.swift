@@ -171,6 +171,82 @@ extension KernelSuite {
             }
         }
 
+        @Test func `the route of a pod that is being wired is not too much`() async throws {
+            try await PrivateMachine.run { machine in
+                let site = try OverlaySite(machine, nodes: 1)
+                let red = try OverlaySite.network(5)
+                let node = site.nodes[0]
+                // Somebody gives a reason to look, and time to do so, while the plugin has wired and nobody knows it.
+                let script = """
+                    "$plugin" >$0.out; code=$?
+                    [ $CNI_COMMAND = ADD ] && ip rule del table 28020 && sleep 1
+                    cat $0.out; exit $code
+                    """
+                let networks = try node.restarted(script: script)
+                let reports = Reports()
+                try node.run { try networks.start { words in reports.add(words) } }
+                defer { networks.stop() }
+                _ = try node.pod("one", on: red, last: 2, networks: networks)
+                let rule = "the rule by which IPv4 looks into the table 28020 is missing"
+                #expect(try self.eventually { reports.all.contains(rule) })
+                #expect(!reports.all.contains { $0.contains("too much") }, "\(reports.all)")
+                #expect(try node.run { networks.check() } == [])
+            }
+        }
+
+        @Test func `an attachment that failed and could not be undone is detached later`() async throws {
+            try await PrivateMachine.run { machine in
+                let site = try OverlaySite(machine, nodes: 1)
+                let red = try OverlaySite.network(5)
+                let node = site.nodes[0]
+                let broken = "\(machine.directory)/broken"
+                try File.replace(broken, with: [])
+                let networks = try node.restarted(
+                    script: "\"$plugin\" >$0.out; code=$?; [ -e \(broken) ] && exit 1; cat $0.out; exit $code")
+                #expect(throws: NetworkError.self) { try node.pod("one", on: red, last: 2, networks: networks) }
+                #expect(throws: NetworkError.self) { try node.run { try networks.detach("one") } }
+                try File.removeFile(broken)
+                try node.run { try networks.detach("one") }
+                #expect(try node.run { networks.check() } == [])
+                try node.expectNothing()
+            }
+        }
+
+        @Test func `a node that has got another address makes its devices anew, but not for loopback`() async throws {
+            try await PrivateMachine.run { machine in
+                let site = try OverlaySite(machine)
+                let red = try OverlaySite.network(5)
+                let node = site.nodes[0]
+                let one = try node.pod("one", on: red, last: 2)
+                let far = try site.nodes[1].pod("far", on: red, last: 2)
+                try site.meet(red)
+                func made(_ networks: OverlayNetworks) throws -> String {
+                    #expect(try node.run { networks.check() } == [])
+                    return try node.command("ip -d link show \(red.device)")
+                }
+                func tell(_ networks: OverlayNetworks, _ address: String) throws {
+                    let address = try #require(IPAddress(address))
+                    try node.run { networks.setUnderlay(address) }
+                }
+                let before = try made(node.networks)
+                try tell(node.networks, "127.0.0.1")
+                #expect(try made(node.networks) == before)
+                // The next process does not know the address yet.
+                let next = try node.restarted(underlay: "127.0.0.1")
+                _ = try node.run { next.repair() }
+                #expect(try made(next) == before)
+                try node.command("ip addr add 192.0.2.101/24 dev eth0")
+                try tell(next, "192.0.2.101")
+                #expect(try made(next).contains("local 192.0.2.101 "))
+                // The others hear of it from the master.
+                var peer = try node.peer(on: red)
+                peer.underlay = try #require(IPAddress("192.0.2.101"))
+                let moved = peer
+                try site.nodes[1].run { try site.nodes[1].networks.update(moved, of: red.name) }
+                #expect(try site.arrives(.tcp, from: one.namespace, to: far.address, in: far.namespace))
+            }
+        }
+
         @Test func `what somebody else has is refused by name`() async throws {
             try await PrivateMachine.run { machine in
                 let site = try OverlaySite(machine, nodes: 1)
