@@ -179,8 +179,10 @@ package final class AgentDaemon: Service {
             membership, identity: identity, logger: logger,
             describe: { identity in
                 try await pool.run {
-                    try NodeFacts(configuration: configuration, membership: membership).node(
-                        identity, features: executor.features)
+                    let facts = NodeFacts(configuration: configuration, membership: membership)
+                    // What others are told to send to is what they are sent from.
+                    executor.overlays.setUnderlay(facts.underlay)
+                    return try facts.node(identity, features: executor.features)
                 }
             },
             inventory: { await executor.inventory(table.all) },
