@@ -41,7 +41,7 @@ static void join_user(const struct cs_entry *entry, int socket) {
 }
 
 // Namespaces are joined with the host's rights, so the user namespace comes last: the others may belong to another one.
-// `joined`: a kind that the process is in already.
+// `joined`: a kind that the process is in already. One descriptor may be for several kinds (a pidfd).
 static void join_all(const struct cs_entry *entry, int socket, int joined) {
     int user_first = joins_user_first(entry);
     if (user_first) {
@@ -50,8 +50,8 @@ static void join_all(const struct cs_entry *entry, int socket, int joined) {
             give_up(socket, "join the pid namespace (setns)");
     }
     for (int i = 0; i < entry->join_count; i++)
-        if (entry->joins[i].type != joined && setns(entry->joins[i].fd, entry->joins[i].type) < 0)
-            give_up(socket, namespace_step(entry->joins[i].type));
+        if ((entry->joins[i].type & ~joined) && setns(entry->joins[i].fd, entry->joins[i].type & ~joined) < 0)
+            give_up(socket, namespace_step(entry->joins[i].type & ~joined));
     if (!user_first) join_user(entry, socket);
 }
 
@@ -60,14 +60,14 @@ static void join_all(const struct cs_entry *entry, int socket, int joined) {
 static int comes_behind_mounts(const struct cs_entry *entry) {
     if (entry->pid_namespace < 0 || entry->new_namespaces != 0 || joins_user_first(entry)) return 0;
     for (int i = 0; i < entry->join_count; i++)
-        if (entry->joins[i].type == CLONE_NEWNS) return 1;
+        if (entry->joins[i].type & CLONE_NEWNS) return 1;
     return 0;
 }
 
 static void join_mounts_and_processes(const struct cs_entry *entry, int socket) {
     if (setns(entry->pid_namespace, CLONE_NEWPID) < 0) give_up(socket, "join the pid namespace (setns)");
     for (int i = 0; i < entry->join_count; i++)
-        if (entry->joins[i].type == CLONE_NEWNS && setns(entry->joins[i].fd, CLONE_NEWNS) < 0)
+        if ((entry->joins[i].type & CLONE_NEWNS) && setns(entry->joins[i].fd, CLONE_NEWNS) < 0)
             give_up(socket, namespace_step(CLONE_NEWNS));
 }
 
