@@ -58,7 +58,7 @@ swift build --build-tests >"$logs/build.log" 2>&1 || {
     exit 1
 }
 
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 failures=
 begin() { # name, command…
     local name=$1
     shift
@@ -75,6 +75,10 @@ end() { # name
     status=$?
     unset "jobs[$name]"
     grep -E '^(✘|➜).*(failed|skipped|recorded an issue)|error:' "$log" | head -n 60
+    failures+=$(awk -v tier="$name" '
+        /^✘ Test .*recorded an issue/ { print tier ": " substr($0, 1, 600); lines = 10; next }
+        /^(↳|  )/ { if (lines-- > 0) print "    " substr($0, 1, 400); next }
+        { lines = 0 }' "$log" | head -n 40)$'\n'
     line=$(grep -E 'Test run with [0-9]+ tests?' "$log" | tail -n 1)
     ran=$(grep -oE 'with [0-9]+ tests?' <<<"$line" | grep -oE '[0-9]+' || echo 0)
     skip=$(grep -cE '^➜ Test .* skipped' "$log")
@@ -114,6 +118,7 @@ if [ "$(uname -m)" = x86_64 ]; then
 else
     printf '\n== machine\nmachine: skipped, it is an x86_64 one and this host is not\n'
 fi
-echo
+# Once more and with what was found, where the end of a long log is all that is read.
+grep . <<<"$failures" && echo
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
