@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -64,13 +65,6 @@ static int comes_behind_mounts(const struct cs_entry *entry) {
     return 0;
 }
 
-static void join_mounts_and_processes(const struct cs_entry *entry, int socket) {
-    if (setns(entry->pid_namespace, CLONE_NEWPID) < 0) give_up(socket, "join the pid namespace (setns)");
-    for (int i = 0; i < entry->join_count; i++)
-        if ((entry->joins[i].type & CLONE_NEWNS) && setns(entry->joins[i].fd, CLONE_NEWNS) < 0)
-            give_up(socket, namespace_step(CLONE_NEWNS));
-}
-
 // Root of the user namespace, by raw calls: glibc's wrappers would look for threads that this process does not have.
 static void become_root(const struct cs_entry *entry) {
     if (syscall(SYS_setresgid, 0, 0, 0) < 0)
@@ -129,15 +123,14 @@ static pid_t pid_of(int pidfd) {
 }
 
 // New namespaces that belong to a joined user namespace, joined ones beside a new user namespace, or a pid namespace that
-// only the joined user namespace gives rights to, or mounts that are to be there from the start: a process in between joins first
-// and makes the container's process as a sibling of its own. Where only the mounts matter it does not count as the container's.
+// only the joined user namespace gives rights to: a process in between joins first and makes the container's process as a
+// sibling of its own.
 static pid_t enter_through_intermediate(const struct cs_entry *entry, int *pidfd, const char **step) {
     static char failure[CS_TEXT_SIZE + 1];
     int middle = -1, channel[2];
     *step = "socketpair";
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0) return -1;
-    int behind_mounts = comes_behind_mounts(entry);
-    long pid = clone_child(0, behind_mounts ? -1 : entry->cgroup, &middle);
+    long pid = clone_child(0, entry->cgroup, &middle);
     if (pid < 0) {
         int number = errno;
         close(channel[0]);
@@ -150,18 +143,12 @@ static pid_t enter_through_intermediate(const struct cs_entry *entry, int *pidfd
         int child_pidfd = -1;
         close(channel[0]);
         prctl(PR_SET_DUMPABLE, 0);
-        if (behind_mounts) {
-            join_mounts_and_processes(entry, channel[1]);
-        } else {
-            join_all(entry, channel[1], 0);
-        }
-        long child = clone_child(
-            entry->new_namespaces | CLONE_PARENT, behind_mounts ? entry->cgroup : -1, &child_pidfd);
+        join_all(entry, channel[1], 0);
+        long child = clone_child(entry->new_namespaces | CLONE_PARENT, -1, &child_pidfd);
         if (child < 0) give_up(channel[1], "make the container's namespaces (clone3)");
         if (child == 0) {
             close(channel[1]);
             close(entry->runtime_socket);
-            if (behind_mounts) join_all(entry, entry->socket, CLONE_NEWNS);
             finish_child(entry);
             return 0;
         }
@@ -188,6 +175,66 @@ static pid_t enter_through_intermediate(const struct cs_entry *entry, int *pidfd
     }
     *step = "the process between runtime and container ended early";
     errno = EPROTO;
+    return -1;
+}
+
+// What the runtime and the process in between, which shares its memory and descriptors, tell each other.
+struct behind {
+    const struct cs_entry *entry;
+    jmp_buf frame;
+    const char *step;
+    int error, pidfd;
+    long child;
+};
+
+// Runs on a stack of its own while the runtime waits. Its child has a copy of all memory, so that it can go on in the
+// runtime's frame.
+static int make_behind_mounts(void *argument) {
+    struct behind *behind = argument;
+    const struct cs_entry *entry = behind->entry;
+    behind->step = "join the pid namespace (setns)";
+    if (setns(entry->pid_namespace, CLONE_NEWPID) < 0) goto failed;
+    behind->step = namespace_step(CLONE_NEWNS);
+    for (int i = 0; i < entry->join_count; i++)
+        if ((entry->joins[i].type & CLONE_NEWNS) && setns(entry->joins[i].fd, CLONE_NEWNS) < 0) goto failed;
+    behind->step = "clone3";
+    behind->child = clone_child(CLONE_PARENT, entry->cgroup, &behind->pidfd);
+    if (behind->child == 0) _longjmp(behind->frame, 1);
+    if (behind->child > 0) return 0;
+failed:
+    behind->error = errno;
+    return 1;
+}
+
+// The container's process begins with the container's mounts: one in between joins them first and makes it as its sibling. It
+// is as cheap as vfork(2): no memory is copied for it.
+static pid_t enter_behind_mounts(const struct cs_entry *entry, int *pidfd, const char **step) {
+    static char stack[16384] __attribute__((aligned(16)));
+    struct behind behind = {.entry = entry, .step = "clone (of the process between runtime and container)", .pidfd = -1, .child = -1};
+    // A process that may not be looked at, and whose children may not be: the flag goes with the memory.
+    int dumpable = prctl(PR_GET_DUMPABLE);
+    if (_setjmp(behind.frame) != 0) {
+        close(entry->runtime_socket);
+        join_all(entry, entry->socket, CLONE_NEWNS);
+        finish_child(entry);
+        return 0;
+    }
+    prctl(PR_SET_DUMPABLE, 0);
+    pid_t middle = clone(make_behind_mounts, stack + sizeof stack, CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &behind);
+    int number = errno, status = 0;
+    prctl(PR_SET_DUMPABLE, dumpable == 1);
+    if (middle < 0) {
+        *step = behind.step;
+        errno = number;
+        return -1;
+    }
+    while (waitpid(middle, &status, 0) < 0 && errno == EINTR) {}
+    if (behind.child > 0) {
+        *pidfd = behind.pidfd;
+        return (pid_t)behind.child;
+    }
+    *step = behind.error ? behind.step : "the process between runtime and container ended early";
+    errno = behind.error ? behind.error : EPROTO;
     return -1;
 }
 
@@ -223,7 +270,7 @@ pid_t cs_enter(const struct cs_entry *entry, int *pidfd, const char **step) {
     if (entry->user_namespace >= 0 && (entry->new_namespaces != 0 || joins_user_first(entry))) {
         pid = enter_through_intermediate(entry, pidfd, step);
     } else if (comes_behind_mounts(entry)) {
-        pid = enter_through_intermediate(entry, pidfd, step);
+        pid = enter_behind_mounts(entry, pidfd, step);
     } else if ((entry->new_namespaces & CLONE_NEWUSER) && entry->join_count > 0) {
         pid = enter_through_intermediate(entry, pidfd, step);
     } else {
