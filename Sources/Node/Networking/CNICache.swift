@@ -188,9 +188,9 @@ struct CNICache: Sendable {
     func contents(network: String, container: String? = nil) throws(KernelError) -> Contents {
         let prefix = network + "-" + (container.map { $0 + "-" } ?? "")
         var contents = Contents()
-        let files = try names().sorted()
+        let files = try names().filter { $0.hasPrefix(prefix) }.sorted()
         var hasDamaged = files.contains { $0.hasSuffix(Self.corrupt) }
-        for name in files where name.hasSuffix(".json") && name.hasPrefix(prefix) {
+        for name in files where name.hasSuffix(".json") {
             do throws(KernelError) {
                 guard let record = try load("\(directory)/\(name)") else {
                     hasDamaged = true

@@ -2,6 +2,7 @@ import CKernel
 import CNISpec
 import Glibc
 import Kernel
+import Netlink
 
 /// What the machine's network looks like now, in the calling thread's network namespace.
 enum HostNetwork {
@@ -17,35 +18,26 @@ enum HostNetwork {
         let metric: Int
     }
 
-    /// The addresses of all devices, IPv4 and IPv6.
+    /// The addresses of all devices, IPv4 and IPv6. getifaddrs(3) would ask for all devices too, which costs most of the time
+    /// where there are thousands.
     static func addresses() throws(KernelError) -> [Network] {
-        var first: UnsafeMutablePointer<ifaddrs>?
-        try systemCall("getifaddrs") { getifaddrs(&first) }
-        defer { freeifaddrs(first) }
-        var result: [Network] = []
-        var entry = first
-        while let current = entry {
-            entry = current.pointee.ifa_next
-            guard let address = ipAddress(current.pointee.ifa_addr), let mask = ipAddress(current.pointee.ifa_netmask),
-                let network = CIDR(address, mask: mask)
-            else { continue }
-            result.append(Network(network: network, interface: String(cString: current.pointee.ifa_name)))
+        var socket = try NetlinkSocket()
+        var names: [Int32: String] = [:]
+        return try Address.all(&socket).compactMap { address in
+            guard let name = names[address.interface] ?? name(of: address.interface),
+                let ip = IPAddress(bytes: address.bytes),
+                let network = CIDR(ip, prefixLength: address.prefixLength)
+            else { return nil }
+            names[address.interface] = name
+            return Network(network: network, interface: name)
         }
-        return result
     }
 
-    private static func ipAddress(_ pointer: UnsafeMutablePointer<sockaddr>?) -> IPAddress? {
-        guard let pointer else { return nil }
-        switch Int32(pointer.pointee.sa_family) {
-        case AF_INET:
-            return pointer.withMemoryRebound(to: sockaddr_in.self, capacity: 1) {
-                IPAddress(.v4, UInt128(UInt32(bigEndian: $0.pointee.sin_addr.s_addr)))
-            }
-        case AF_INET6:
-            return pointer.withMemoryRebound(to: sockaddr_in6.self, capacity: 1) {
-                withUnsafeBytes(of: $0.pointee.sin6_addr) { IPAddress(bytes: Array($0)) }
-            }
-        default: return nil
+    /// nil: the device has gone meanwhile.
+    private static func name(of index: Int32) -> String? {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: Int(IF_NAMESIZE)) { buffer in
+            // SAFETY: the buffer has the room that if_indextoname(3) demands.
+            if_indextoname(UInt32(bitPattern: index), buffer.baseAddress).map { String(cString: $0) }
         }
     }
 

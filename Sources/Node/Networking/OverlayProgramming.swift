@@ -179,19 +179,24 @@ extension OverlayFabric {
         return device
     }
 
-    /// What stands in the way of a network on this machine.
+    /// What stands in the way of a network on this machine. Who has its VNI is asked only when the kernel refuses the device:
+    /// all devices would be read for it.
     func conflict(of configuration: OverlayNetworkConfiguration) throws(KernelError) {
         var socket = try NetlinkSocket()
-        for link in try Link.all(&socket) {
-            if let why = conflict(of: configuration, with: link) {
-                throw KernelError(Self.takenOperation, configuration.name, errno: EEXIST, hint: why)
-            }
-        }
+        if let link = try Link.named(configuration.device, &socket) { try refuse([link], configuration) }
         for subnet in configuration.subnets {
             if let other = try HostNetwork.conflict(with: subnet, except: configuration.device) {
                 throw KernelError(
                     Self.takenOperation, configuration.name, errno: EEXIST,
                     hint: "the subnet \(subnet) overlaps \(other.network) on \(other.interface); choose another subnet")
+            }
+        }
+    }
+
+    private func refuse(_ links: [Link], _ configuration: OverlayNetworkConfiguration) throws(KernelError) {
+        for link in links {
+            if let why = conflict(of: configuration, with: link) {
+                throw KernelError(Self.takenOperation, configuration.name, errno: EEXIST, hint: why)
             }
         }
     }
@@ -221,7 +226,14 @@ extension OverlayFabric {
             try socket.send(Link.deletion(of: device.name))
             found = nil
         }
-        if found == nil { try socket.send(device.request()) }
+        if found == nil {
+            do throws(KernelError) {
+                try socket.send(device.request())
+            } catch {
+                if error.errno == EEXIST { try refuse(Link.all(&socket), configuration) }
+                throw error
+            }
+        }
         var change = LinkChange()
         change.alias = device.alias
         change.mac = device.mac

@@ -19,6 +19,8 @@ final class OverlayWatch: Sendable {
     private static let interval: Int64 = 30_000
     /// From the first change to the look: others come along with it.
     private static let calm: Int64 = 100
+    /// That are kept until they are looked at.
+    private static let mostEvents = 10_000
 
     init(_ fabric: OverlayFabric, report: @escaping @Sendable ([String]) -> Void) throws(KernelError) {
         self.fabric = fabric
@@ -92,13 +94,15 @@ final class OverlayWatch: Sendable {
             _ = poll(&waits, 3, Int32(clamping: max(0, until - now)))
             if waits[0].revents != 0 { return }
             var new = OverlayFabric.Parts()
-            if waits[1].revents != 0, Self.drain(routing, { replies in fabric.isForeign(replies) }) {
-                new.insert(.routing)
+            if waits[1].revents != 0 {
+                let (replies, isWhole) = Self.drain(routing)
+                if !isWhole || fabric.isForeign(replies) { new.insert(.routing) }
             }
-            if waits[2].revents != 0,
-                Self.drain(filter, { replies in replies.contains { FilterEvents.table($0) == OverlayFilter.name } })
-            {
-                new.insert(.filter)
+            if waits[2].revents != 0 {
+                let (replies, isWhole) = Self.drain(filter)
+                if !isWhole || replies.contains(where: { FilterEvents.table($0) == OverlayFilter.name }) {
+                    new.insert(.filter)
+                }
             }
             if !new.isEmpty, dirty.isEmpty { due = max(due, Self.now() + Self.calm) }
             dirty.formUnion(new)
@@ -110,19 +114,19 @@ final class OverlayWatch: Sendable {
         if !found.isEmpty { report(found) }
     }
 
-    /// Reads all that there is.
+    /// Reads all that there is, up to what a look is cheaper than.
     ///
-    /// - Returns: whether something of it matters, or was lost.
-    private static func drain(_ events: borrowing NetlinkEvents, _ matters: ([NetlinkReply]) -> Bool) -> Bool {
-        var found = false
+    /// - Returns: the messages, and whether they are all: else some were lost, or there are too many.
+    private static func drain(_ events: borrowing NetlinkEvents) -> (replies: [NetlinkReply], isWhole: Bool) {
+        var (all, isWhole): ([NetlinkReply], Bool) = ([], true)
         while true {
             do throws(KernelError) {
-                guard let replies = try events.next() else { return found }
-                if !found, matters(replies) { found = true }
+                guard let replies = try events.next() else { return (all, isWhole) }
+                if all.count < mostEvents { all += replies } else { isWhole = false }
             } catch {
-                found = true
+                isWhole = false
                 // ENOBUFS: some were lost, others are there still.
-                if error.errno != ENOBUFS && error.errno != EBADMSG { return true }
+                if error.errno != ENOBUFS && error.errno != EBADMSG { return (all, isWhole) }
             }
         }
     }
@@ -141,7 +145,17 @@ extension OverlayFabric {
     func isForeign(_ replies: [NetlinkReply]) -> Bool {
         let events = replies.compactMap { RoutingEvent($0) }
         if events.isEmpty { return false }
-        return state.withLock { state in events.contains { isForeign($0, state) } }
+        // What a device was before its last change says nothing: one of ours is down before it is up.
+        var last: [Int32: Int] = [:]
+        for (position, event) in events.enumerated() {
+            if case .link(let link, isGone: false) = event { last[link.index] = position }
+        }
+        return state.withLock { state in
+            events.enumerated().contains { position, event in
+                if case .link(let link, isGone: false) = event, last[link.index] != position { return false }
+                return isForeign(event, state)
+            }
+        }
     }
 
     private func isForeign(_ event: RoutingEvent, _ state: State) -> Bool {
@@ -163,7 +177,7 @@ extension OverlayFabric {
                 let block = CIDR(address, prefixLength: route.prefixLength)
             else { return false }
             // A pod's is made before its wiring is known, and goes after that.
-            if !isGone, state.isClaimed(block) { return false }
+            if !isGone, state.networks.values.contains(where: { $0.owners[block] != nil }) { return false }
             return isGone == isWanted(block, route, state)
         case .neighbour(let neighbour, let isGone):
             guard isGone, let name = state.indices[neighbour.interface], let peers = state.peers[name] else {
@@ -194,8 +208,4 @@ extension OverlayFabric {
         guard let owner = network.owners[block], route.gateway == nil else { return false }
         return network.pods[owner] != nil
     }
-}
-
-extension OverlayFabric.State {
-    fileprivate func isClaimed(_ block: CIDR) -> Bool { networks.values.contains { $0.owners[block] != nil } }
 }
