@@ -59,6 +59,7 @@ extension KernelSuite {
                     ),
                     ("iptables -F", "the rule '-i mv+' of iptables' chain FORWARD is missing"),
                     ("sysctl -qw net.ipv4.ip_forward=0", "net.ipv4.ip_forward is off"),
+                    ("ip link set eth0 mtu 1400", "the device \(device) has the MTU 1450 instead of 1350"),
                 ]
                 for (command, words) in damages {
                     try node.command(command)

@@ -19,6 +19,9 @@ final class OverlayFabric: Sendable {
     let filter: OverlayFilter
     let store: OverlayStore
     let state = Mutex(State())
+    /// The families that iptables has rules of ours for, as far as is known; after a start both may have. Never taken with
+    /// the state's lock held.
+    let policy = Mutex<Set<Bool>>([false, true])
 
     struct State: Sendable {
         var networks: [String: Network] = [:]
@@ -64,11 +67,7 @@ final class OverlayFabric: Sendable {
         state.withLock { state in
             if new == underlay || new.isLoopback && !underlay.isLoopback { return false }
             address.withLock { $0 = new }
-            for var network in state.networks.values {
-                // Where it cannot be told now it is as before.
-                network.mtu = (try? mtu(for: network.configuration)) ?? network.mtu
-                state.set(network)
-            }
+            measure(&state)
             return true
         }
     }
@@ -114,7 +113,7 @@ extension OverlayFabric {
     /// - Throws: `NetworkError` of kind bridgeTaken when somebody else has a device of its name or VNI.
     func install(_ configuration: OverlayNetworkConfiguration) throws(NetworkError) -> Int {
         let mtu = try mtu(for: configuration)
-        try state.withLock { state throws(NetworkError) in
+        let isNew = try state.withLock { state throws(NetworkError) in
             let isFirst = state.networks.isEmpty
             let needsV6 = configuration.subnet6 != nil && !state.hasV6
             do throws(KernelError) {
@@ -133,9 +132,15 @@ extension OverlayFabric {
                 failpoint("overlay.after_device")
                 try program(network, state, &writer)
                 if let refusal = writer.refusals.first { throw refusal }
+                return isFirst || needsV6
             } catch {
                 throw Self.error(error)
             }
+        }
+        do throws(KernelError) {
+            if isNew { try settlePolicy(repairs: true) }
+        } catch {
+            throw NetworkError(.failed, error.description)
         }
         return mtu
     }
@@ -146,9 +151,21 @@ extension OverlayFabric {
             error.errno == EEXIST && error.operation == takenOperation ? .bridgeTaken : .failed, error.description)
     }
 
-    /// The underlay's less what VXLAN needs.
+    /// Gives all networks the MTU that they should have now; where it cannot be told they keep theirs.
+    func measure(_ state: inout State) {
+        guard let mtu = try? usualMTU() else { return }
+        for var network in state.networks.values where network.configuration.mtu == nil && network.mtu != mtu {
+            network.mtu = mtu
+            state.set(network)
+        }
+    }
+
     func mtu(for configuration: OverlayNetworkConfiguration) throws(NetworkError) -> Int {
-        if let mtu = configuration.mtu { return mtu }
+        if let mtu = configuration.mtu { mtu } else { try usualMTU() }
+    }
+
+    /// The underlay's less what VXLAN needs.
+    private func usualMTU() throws(NetworkError) -> Int {
         let overhead = Int(VXLANDevice.overhead(isV6: isV6))
         do throws(KernelError) {
             guard let device = try HostNetwork.addresses().first(where: { $0.network.address == underlay })?.interface
@@ -190,24 +207,29 @@ extension OverlayFabric {
                 throw NetworkError(.failed, error.description)
             }
         }
+        do throws(KernelError) {
+            if state.withLock({ $0.networks.isEmpty }) { try settlePolicy(repairs: true) }
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
     }
 
     /// Takes away all networks.
     ///
     /// - Returns: what could not be removed.
     func removeAll() -> [String] {
-        state.withLock { state in
-            state = State()
-            var problems: [String] = []
-            do throws(KernelError) {
+        do throws(KernelError) {
+            try state.withLock { state throws(KernelError) in
+                state = State()
                 _ = try removeStrayDevices(state)
                 try removeHost()
                 try Forwarding(isV6: true, directory: store.parent).restore()
                 try Forwarding(isV6: false, directory: store.parent).restore()
-            } catch {
-                problems.append(error.description)
             }
-            return problems
+            try settlePolicy(repairs: true)
+            return []
+        } catch {
+            return [error.description]
         }
     }
 

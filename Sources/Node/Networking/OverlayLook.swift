@@ -23,15 +23,15 @@ extension OverlayFabric {
     ///
     /// - Returns: what differed, and what could not be looked at or mended.
     func look(repairs: Bool, _ parts: Parts = .all) -> [String] {
-        state.withLock { state in
-            var found: [String] = []
-            func look(_ body: () throws(KernelError) -> [String]) {
-                do throws(KernelError) {
-                    found += try body()
-                } catch {
-                    found.append(error.description)
-                }
+        var found: [String] = []
+        func look(_ body: () throws(KernelError) -> [String]) {
+            do throws(KernelError) {
+                found += try body()
+            } catch {
+                found.append(error.description)
             }
+        }
+        state.withLock { state in
             if parts.contains(.routing) {
                 var links: [String: Link] = [:]
                 look { () throws(KernelError) in try lookAtDevices(&state, &links, repairs: repairs) }
@@ -41,9 +41,12 @@ extension OverlayFabric {
             if !state.networks.isEmpty {
                 look { () throws(KernelError) in try lookAtHost(state, repairs: repairs, parts) }
             }
-            guard found.count > Self.mostWords else { return found }
-            return Array(found.prefix(Self.mostWords)) + ["and \(found.count - Self.mostWords) more"]
         }
+        if parts.contains(.filter) {
+            look { () throws(KernelError) in try settlePolicy(repairs: repairs) }
+        }
+        guard found.count > Self.mostWords else { return found }
+        return Array(found.prefix(Self.mostWords)) + ["and \(found.count - Self.mostWords) more"]
     }
 
     // MARK: Devices
@@ -57,6 +60,7 @@ extension OverlayFabric {
         links = Dictionary(all.map { ($0.name, $0) }) { first, _ in first }
         var found = try removeStrayDevices(state, all, repairs: repairs)
         if state.networks.isEmpty { return found }
+        measure(&state)
         let addresses = Set(try Address.all(&socket))
         let tunnels = all.filter { $0.tunnel != nil }
         for network in state.networks.values.sorted(by: { $0.configuration.name < $1.configuration.name }) {
@@ -294,9 +298,6 @@ extension OverlayFabric {
         if parts.contains(.filter) {
             var socket = try NetfilterSocket()
             found += try filter.look(state.elements, repairs: repairs, &socket)
-            for isV6 in state.hasV6 ? [false, true] : [false] {
-                found += try lookAtPolicy(isV6: isV6, repairs: repairs)
-            }
         }
         return found
     }
@@ -316,6 +317,28 @@ extension OverlayFabric {
         }
     }
 
+    /// Has iptables let pods' packets pass while there are networks, and not any more when there are none. iptables may wait for
+    /// others: a lock of its own, which no network waits for, keeps the calls in order; each goes by what is so then.
+    ///
+    /// - Returns: what differed.
+    @discardableResult
+    func settlePolicy(repairs: Bool) throws(KernelError) -> [String] {
+        try policy.withLock { families throws(KernelError) in
+            let (isNeeded, hasV6) = state.withLock { (!$0.networks.isEmpty, $0.hasV6) }
+            var found: [String] = []
+            if isNeeded {
+                for isV6 in hasV6 ? [false, true] : [false] {
+                    found += try lookAtPolicy(isV6: isV6, repairs: repairs)
+                    families.insert(isV6)
+                }
+            } else if repairs {
+                for isV6 in families { try removePolicy(isV6: isV6) }
+                families = []
+            }
+            return found
+        }
+    }
+
     private func lookAtPolicy(isV6: Bool, repairs: Bool) throws(KernelError) -> [String] {
         do throws(NetworkError) {
             let packets = try PacketFilter(isV6: isV6)
@@ -326,6 +349,18 @@ extension OverlayFabric {
             return missing.map { "the rule '\($0.words[0]) \($0.words[1])' of \(program)' chain FORWARD is missing" }
         } catch {
             throw KernelError("let pods' packets pass", "chain FORWARD", errno: EIO, hint: error.description)
+        }
+    }
+
+    private func removePolicy(isV6: Bool) throws(KernelError) {
+        do throws(NetworkError) {
+            let packets = try PacketFilter(isV6: isV6)
+            for rule in try packets.rules(table: "filter") where rule.comment == Self.ruleMark {
+                try packets.remove(rule)
+            }
+        } catch {
+            if error.kind == .missingProgram { return }
+            throw KernelError("remove rules", "chain FORWARD", errno: EIO, hint: error.description)
         }
     }
 
@@ -343,16 +378,5 @@ extension OverlayFabric {
         }
         try writer.flush()
         if let refusal = writer.refusals.first { throw refusal }
-        for isV6 in [false, true] {
-            do throws(NetworkError) {
-                let packets = try PacketFilter(isV6: isV6)
-                for rule in try packets.rules(table: "filter") where rule.comment == Self.ruleMark {
-                    try packets.remove(rule)
-                }
-            } catch {
-                if error.kind == .missingProgram { continue }
-                throw KernelError("remove rules", "chain FORWARD", errno: EIO, hint: error.description)
-            }
-        }
     }
 }
