@@ -17,6 +17,9 @@ package struct Program: Sendable {
     package var outputLimit: Int
     /// A network namespace to run in, or -1.
     package var networkNamespace: Int32 = -1
+    /// What it left behind in its process group is ended with it: a child that stays there is no daemon, but one that somebody
+    /// forgot. What made a session of its own (setsid(2)) lives on.
+    package var endsGroup = false
 
     /// How many bytes of standard error are kept; the rest is read and dropped.
     package static let errorLimit = 64 << 10
@@ -132,17 +135,13 @@ extension Program {
         let deadline = Program.now() + Int64(timeoutMilliseconds)
         var output = BoundedOutput(limit: outputLimit)
         var errors = BoundedOutput(limit: Program.errorLimit)
+        var failure: (any Error)?
         var ended = false
         while !ended {
             let left = deadline - Program.now()
-            var failure: ProgramError?
-            if left <= 0 { failure = .timeout(path: path, milliseconds: timeoutMilliseconds) }
-            if output.overflowed { failure = .outputTooLarge(path: path, limit: outputLimit) }
-            if let failure {
-                running.killGroup()
-                _ = try running.process.wait()
-                throw failure
-            }
+            if left <= 0 { failure = ProgramError.timeout(path: path, milliseconds: timeoutMilliseconds) }
+            if output.overflowed { failure = ProgramError.outputTooLarge(path: path, limit: outputLimit) }
+            if failure != nil { break }
             var polls = [
                 pollfd(fd: running.process.pidfd.raw, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: output.ended ? -1 : running.output.raw, events: Int16(POLLIN), revents: 0),
@@ -152,15 +151,25 @@ extension Program {
             do {
                 _ = try systemCall("poll", path) { poll(&polls, 3, timeout) }
                 ended = polls[0].revents != 0
-                if polls[1].revents != 0 || ended { try output.drain(running.output.raw, subject: path) }
-                if polls[2].revents != 0 || ended { try errors.drain(running.errors.raw, subject: path) }
+                if polls[1].revents != 0 { try output.drain(running.output.raw, subject: path) }
+                if polls[2].revents != 0 { try errors.drain(running.errors.raw, subject: path) }
             } catch {
-                running.killGroup()
-                _ = try? running.process.wait()
-                throw error
+                failure = error
+                break
+            }
+        }
+        // Before it is reaped its number, which is its group's too, cannot be another's.
+        if endsGroup || failure != nil { running.killGroup() }
+        if failure == nil {
+            do {
+                try output.drain(running.output.raw, subject: path)
+                try errors.drain(running.errors.raw, subject: path)
+            } catch {
+                failure = error
             }
         }
         let status = try running.process.wait()
+        if let failure { throw failure }
         if output.overflowed { throw ProgramError.outputTooLarge(path: path, limit: outputLimit) }
         return ProgramResult(status: status, output: output.bytes, errors: errors.bytes)
     }

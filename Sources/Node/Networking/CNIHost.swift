@@ -230,12 +230,13 @@ extension CNIHost {
         _ type: String, _ verb: CNIVerb, _ attachment: NetworkAttachment?, _ input: JSONValue
     ) throws(CNIHostError) -> [UInt8] {
         let path = try path(of: type, verb, attachment)
-        let program = Program(
+        var program = Program(
             path, environment: environment(verb, attachment), input: input.serialized(),
             timeoutMilliseconds: timeoutMilliseconds, outputLimit: CNILimits.bytes)
+        program.endsGroup = true
         let answer: ProgramResult
         do throws(ProgramError) {
-            answer = try program.runGroup()
+            answer = try program.run()
         } catch {
             throw failure(verb, type, attachment, error.description)
         }
