@@ -2,6 +2,7 @@ import CNISpec
 import Glibc
 import JSON
 import Kernel
+import Reactor
 import Synchronization
 
 /// The network configuration lists of a directory, as they were when it was last looked at.
@@ -54,27 +55,9 @@ package final class CNIDirectory: Sendable {
         var folder: String?
     }
 
-    /// What changes whenever a file is written, or another comes in its place.
-    fileprivate struct Stamp: Equatable {
-        let device: UInt
-        let inode: UInt
-        let size: Int
-        let written: [Int]
-        /// Written so recently that a further change might leave the same time.
-        let isFresh: Bool
-
-        init?(_ path: String, now: Int) {
-            var info = stat()
-            guard stat(path, &info) == 0 else { return nil }
-            (device, inode, size) = (info.st_dev, info.st_ino, info.st_size)
-            written = [info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec]
-            isFresh = abs(now - info.st_ctim.tv_sec) < 2
-        }
-    }
-
     private struct Stamps: Equatable {
-        var list: Stamp
-        var plugins: [String: Stamp]
+        var list: FileStamp
+        var plugins: [String: FileStamp]
 
         var isFresh: Bool { list.isFresh || plugins.values.contains(where: \.isFresh) }
     }
@@ -124,13 +107,12 @@ package final class CNIDirectory: Sendable {
             Self.endings.contains { name.hasSuffix($0) && name.utf8.count > $0.utf8.count }
         }
         .sorted { Array($0.utf8).lexicographicallyPrecedes(Array($1.utf8)) }
-        var now = timespec()
-        clock_gettime(CLOCK_REALTIME, &now)
+        let now = FileStamp.now
         var lists = CNILists()
         var known: [String: Known] = [:]
         var bytes = 0
         for name in names.prefix(Self.fileLimit) {
-            let file = look(at: name, state.files[name], &bytes, now: now.tv_sec)
+            let file = look(at: name, state.files[name], &bytes, now: now)
             // A file that went while we looked is none.
             guard let file else { continue }
             known[name] = file
@@ -159,7 +141,7 @@ package final class CNIDirectory: Sendable {
 
     private func look(at name: String, _ before: Known?, _ bytes: inout Int, now: Int) -> Known? {
         let path = "\(path)/\(name)"
-        guard let stamp = Stamp(path, now: now) else {
+        guard let stamp = FileStamp(path, now: now) else {
             // A link that leads nowhere is there.
             guard File.exists(path) else { return nil }
             return Known(list: before?.list, problem: "it is a symbolic link that leads nowhere")
@@ -193,11 +175,11 @@ package final class CNIDirectory: Sendable {
     }
 
     /// Files of further plugins of a list, at most one more than a list may have.
-    private func plugins(of network: String, now: Int) -> [String: Stamp] {
+    private func plugins(of network: String, now: Int) -> [String: FileStamp] {
         guard let files = try? File.list("\(path)/\(network)") else { return [:] }
-        var stamps: [String: Stamp] = [:]
+        var stamps: [String: FileStamp] = [:]
         for file in files.filter({ $0.hasSuffix(".conf") && $0 != ".conf" }).sorted().prefix(CNILimits.plugins + 1) {
-            stamps[file] = Stamp("\(path)/\(network)/\(file)", now: now)
+            stamps[file] = FileStamp("\(path)/\(network)/\(file)", now: now)
         }
         return stamps
     }
