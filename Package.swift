@@ -104,6 +104,7 @@ let package = Package(
         system("CSeccomp", "libseccomp", apt: "libseccomp-dev"),
         system("CCapabilities", "libcap", apt: "libcap-dev"),
         system("CArchive", "libarchive", apt: "libarchive-dev"),
+        system("CYAML", "yaml-0.1", apt: "libyaml-dev"),
         system("CNetlink", "libnl-route-3.0", apt: "libnl-route-3-dev"),
         // The kernel's own headers: no package.
         .systemLibrary(name: "CNetfilter", path: "CShims/CNetfilter"),
@@ -118,6 +119,8 @@ let package = Package(
         layer("Specs", "JSON"),
         layer("Specs", "OCISpec", ["JSON"]),
         layer("Specs", "CNISpec", ["JSON"]),
+        layer("Specs", "YAML", ["JSON", "CYAML"]),
+        layer("Specs", "CDISpec", ["JSON", "OCISpec"]),
         layer("Specs", "StreamFrames"),
         layer("Specs", "ShimProtocol", ["JSON"]),
         // 3 model
@@ -153,6 +156,7 @@ let package = Package(
         layer(
             "Node", "Networking",
             ["Kernel", "CKernel", "Netlink", "Netfilter", "CNISpec", "CNIPlugin", "JSON", "Reactor"]),
+        layer("Node", "CDI", ["Kernel", "CKernel", "CDISpec", "OCISpec", "JSON", "YAML", "Reactor"]),
         layer("Node", "Volumes", ["Kernel", "CKernel", "JSON"]),
         layer("Node", "Logs", ["Kernel", "CKernel", "ShimProtocol", "JSON", "Reactor"]),
         // 4 parts: cluster
@@ -239,6 +243,9 @@ let package = Package(
             exclude: ["layers.json"], swiftSettings: settings),
         tests("ReactorTests", ["Reactor", "Kernel", "CKernel"]),
         tests("CNISpecTests", ["CNISpec", "JSON"]),
+        tests("YAMLTests", ["YAML", "JSON"]),
+        tests("CDISpecTests", ["CDISpec", "OCISpec", "JSON"]),
+        tests("CDITests", ["CDI", "CDISpec", "OCISpec", "JSON", "Kernel", "Reactor"]),
         tests("NetlinkTests", ["Netlink", "CNetlink", "Kernel"]),
         tests(
             "CNIPluginTests",
@@ -304,7 +311,7 @@ let package = Package(
                 "CKernel", "Kernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "CNISpec",
                 "StreamFrames",
                 "ShimProtocol", "ContainerRuntime", "ShimCore", "Reactor", "Images", "Networking", "Volumes",
-                "Netlink", "Netfilter",
+                "Netlink", "Netfilter", "CDI", "CDISpec",
             ]),
         // Sessions and programs, read where they are.
         tests("SystemTests", ["Kernel", "CKernel", "JSON", "Model", "Wire"], exclude: ["docker", "engines"]),
@@ -318,6 +325,7 @@ if Context.environment["MARTLET_FUZZ"] != nil {
         "CKernel", "CStage", "CSeccomp", "CCapabilities", "Kernel", "Cgroups", "Confinement", "DeviceNodes", "JSON",
         "OCISpec", "CNISpec", "StreamFrames", "ShimProtocol", "ContainerRuntime", "CNIPlugin", "Reactor", "Networking",
         "CNetlink", "CNetfilter", "Netlink", "Netfilter", "OverlayPlugin", "PortmapPlugin", "BandwidthPlugin",
+        "CYAML", "YAML", "CDISpec", "CDI",
     ]
     package.dependencies = []
     package.products = []

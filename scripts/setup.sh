@@ -22,7 +22,7 @@ need=4000000
 free=$(df -Pk . | awk 'NR == 2 { print $4 }')
 [ "$free" -ge "$need" ] || fail "too little disk: $((free / 1024)) MB free in $PWD, $((need / 1024)) MB needed"
 
-packages=(ca-certificates pkg-config libseccomp-dev libcap-dev libarchive-dev libsqlite3-dev libnl-3-dev libnl-route-3-dev)
+packages=(ca-certificates pkg-config libseccomp-dev libcap-dev libarchive-dev libyaml-dev libsqlite3-dev libnl-3-dev libnl-route-3-dev)
 command -v git >/dev/null || packages+=(git)
 case "${1:-build}" in
     build | fuzz) ;;

@@ -37,7 +37,7 @@ struct FuzzTarget: Sendable {
 
     static let all: [FuzzTarget] = [
         .json, .config, .process, .resources, .record, .seccomp, .proc, .counters, .dbus, .netlink, .shim, .stage,
-        .words, .cni, .attachment, .routing, .plugins,
+        .words, .cni, .attachment, .routing, .plugins, .cdi,
     ]
 
     /// The one that this process is for; libFuzzer's callback has no place for it.
