@@ -124,7 +124,7 @@ let package = Package(
         layer("Specs", "StreamFrames"),
         layer("Specs", "ShimProtocol", ["JSON"]),
         // 3 model
-        layer("Model", "Model", ["JSON", "CNISpec"]),
+        layer("Model", "Model", ["JSON", "CNISpec", "CDISpec"]),
         layer("Model", "Wire", ["Model", "JSON"]),
         layer("Model", "Scheduling", ["Model"]),
         layer("Model", "Reconcile", ["Model", "JSON"]),
@@ -187,7 +187,7 @@ let package = Package(
                 "Kernel", "CKernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "StreamFrames",
                 "ShimProtocol",
                 "Model", "Wire", "AgentCore", "Reactor", "Images", "Networking", "Volumes", "Logs",
-                "HTTPService", "Client", "Security", "CNISpec", logging,
+                "HTTPService", "Client", "Security", "CNISpec", "CDI", "CDISpec", logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -213,8 +213,8 @@ let package = Package(
         layer(
             "API", "DockerAPI",
             nio + [
-                "JSON", "CNISpec", "Kernel", "Confinement", "Model", "Wire", "MasterCore", "Master", "HTTPService",
-                "Client", "StreamFrames",
+                "JSON", "CNISpec", "CDISpec", "Kernel", "Confinement", "Model", "Wire", "MasterCore", "Master",
+                "HTTPService", "Client", "StreamFrames",
                 logging, .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
@@ -229,7 +229,7 @@ let package = Package(
                 "Wire", "JSON",
                 "StreamFrames",
                 "Kernel", "CKernel",
-                "Cgroups", "Networking", logging,
+                "Cgroups", "CDI", "Networking", logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ], linker: packedRelocations),
@@ -298,8 +298,8 @@ let package = Package(
         tests(
             "AgentTests",
             [
-                "Agent", "AgentCore", "Model", "Wire", "JSON", "OCISpec", "Confinement", "Cgroups", "Images", "Kernel",
-                "Reactor", "ShimProtocol", logging,
+                "Agent", "AgentCore", "CDISpec", "Model", "Wire", "JSON", "OCISpec", "Confinement", "Cgroups", "Images",
+                "Kernel", "Reactor", "ShimProtocol", logging,
             ] + nio),
         tests("AgentCoreTests", ["AgentCore", "Model", "Wire", "JSON"]),
         tests("SimulationTests", ["AgentCore", "MasterCore", "Model", "Wire", "JSON"]),

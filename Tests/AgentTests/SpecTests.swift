@@ -1,4 +1,5 @@
 import AgentCore
+import CDISpec
 import Cgroups
 import Confinement
 import Glibc
@@ -195,6 +196,31 @@ struct SpecTests {
         #expect(linux.resources?.devices.last?.type == "a")
         #expect(spec.process?.capabilities?.bounding.contains("CAP_NET_RAW") == false)
         #expect(spec.mounts.first { $0.destination == "/sys" }?.options.contains("rw") == true)
+    }
+
+    @Test(
+        "What devices change by their CDI names is made in the whole configuration; nodes that are not there are named")
+    func namedDevices() throws {
+        var made = builder {
+            $0.devices = ["vendor.com/class=a", "/dev/zero"]
+            $0.environment = ["A=user"]
+        }
+        made.deviceEdits = CDIEdits(
+            env: ["A=device", "B=2"],
+            deviceNodes: [CDIDeviceNode(path: "/dev/mine", hostPath: "/dev/null", permissions: "rw")],
+            mounts: [CDIMount(hostPath: "/lib", containerPath: "/lib/mine", options: ["ro", "bind"])],
+            hooks: [CDIHook(.createContainer, HookSpec(path: "/hook"))])
+        let spec = try made.build()
+        #expect(spec.process?.env.contains("A=device") == true && spec.process?.env.contains("A=user") == false)
+        #expect(spec.linux?.devices.map(\.path) == ["/dev/zero", "/dev/mine"])
+        #expect(
+            spec.linux?.resources?.devices.last
+                == DeviceRuleSpec(allow: true, type: "c", major: 1, minor: 3, access: "rw"))
+        #expect(spec.mounts.contains { $0.destination == "/lib/mine" && $0.source == "/lib" })
+        #expect(spec.hooks?.createContainer == [HookSpec(path: "/hook")])
+        made.deviceEdits = CDIEdits(deviceNodes: [CDIDeviceNode(path: "/dev/none-such")])
+        let failure = #expect(throws: ExecutorFailure.self) { try made.build() }
+        #expect(failure?.message.contains("/dev/none-such") == true)
     }
 
     @Test("An init is bound read-only and comes before the program")

@@ -163,6 +163,18 @@ private typealias Fixture = CreateFixture
         #expect(spec.maskedPaths == ["/x"] && spec.readOnlyPaths == [])
     }
 
+    @Test func devicesByTheirNamesComeAsPathsAndAsRequests() throws {
+        let spec = try Fixture.hostSpec(
+            #"""
+            "Devices":[{"PathOnHost":"vendor.com/class=a","PathInContainer":"vendor.com/class=a","CgroupPermissions":"rwm"},
+            {"PathOnHost":"/dev/null"}],"DeviceRequests":[{"Driver":"cdi","Count":0,"DeviceIDs":["vendor.com/class=b",
+            "vendor.com/o=0"],"Capabilities":null,"Options":null}]
+            """#)
+        #expect(
+            spec.devices == ["vendor.com/class=a", "/dev/null:/dev/null:rwm", "vendor.com/class=b", "vendor.com/o=0"])
+        #expect(try Fixture.hostSpec(#""DeviceRequests":null"#).devices == [])
+    }
+
     @Test func systemPathsCanBeLeftOpen() throws {
         let spec = try Fixture.hostSpec(#""SecurityOpt":["systempaths=unconfined"]"#)
         #expect(spec.maskedPaths == [] && spec.readOnlyPaths == [])
@@ -172,7 +184,13 @@ private typealias Fixture = CreateFixture
         #""SecurityOpt":["apparmor=strict"]"#, #""SecurityOpt":["label=level:s0"]"#, #""SecurityOpt":["nonsense"]"#,
         #""SecurityOpt":["seccomp={}"]"#, #""Runtime":"kata""#, #""Isolation":"hyperv""#, #""VolumeDriver":"nfs""#,
         #""UsernsMode":"private""#, #""IpcMode":"none""#, #""PidMode":"own""#, #""UTSMode":"container:x""#,
-        #""OomScoreAdj":5000"#, #""Devices":[{}]"#, #""Ulimits":[{"Name":"nofile"}]"#,
+        #""OomScoreAdj":5000"#, #""Devices":[{}]"#,
+        #""DeviceRequests":[{"Driver":"","Count":-1,"Capabilities":[["gpu"]]}]"#,
+        #""DeviceRequests":[{"Driver":"cdi"}]"#,
+        #""DeviceRequests":[{"Driver":"cdi","DeviceIDs":["/dev/null"]}]"#,
+        #""DeviceRequests":[{"Driver":"cdi","DeviceIDs":["v.com/c=a"],"Count":1}]"#,
+        #""DeviceRequests":[{"Driver":"cdi","DeviceIDs":["v.com/c=a"],"Options":{"a":"b"}}]"#,
+        #""Ulimits":[{"Name":"nofile"}]"#,
         #""LogConfig":{"Type":"syslog"}"#, #""LogConfig":{"Config":{"compress":"true"}}"#,
         #""LogConfig":{"Config":{"max-size":"big"}}"#, #""RestartPolicy":{"Name":"sometimes"}"#,
         #""RestartPolicy":{"Name":"always","MaximumRetryCount":3}"#,

@@ -74,6 +74,11 @@ import Testing
         #expect(refusedField { $0.containers[0].sysctls = ["net/core": "1"] } == "\(container).sysctls")
         #expect(refusedField { $0.containers[0].devices = ["/etc/passwd"] } == "\(container).devices[0]")
         #expect(refusedField { $0.containers[0].devices = ["/dev/fuse:/dev/fuse:rx"] } == "\(container).devices[0]")
+        #expect(refusedField { $0.containers[0].devices = ["vendor.com/class=a", "/dev/fuse"] } == nil)
+        #expect(refusedField { $0.containers[0].devices = ["vendor.com/class"] } == "\(container).devices[0]")
+        #expect(
+            refusedField { $0.containers[0].devices = ["vendor.com/class=a", "vendor.com/class=a"] }
+                == "\(container).devices[1]")
         #expect(
             refusedField { $0.containers[0].rlimits = [RLimit(name: "nofile", soft: 2, hard: 1)] }
                 == "\(container).rlimits[0]")

@@ -110,6 +110,7 @@ extension SystemSuite {
                     ["run", "-d", "-v", "/etc:/x", "busybox", "true"],
                     ["run", "-d", "--cap-add", "SYS_ADMIN", "busybox", "true"],
                     ["run", "-d", "--device", "/dev/null", "busybox", "true"],
+                    ["run", "-d", "--device", "vendor.com/class=x", "busybox", "true"],
                 ] {
                     let outcome = try fabric.run(arguments, as: bench.alice, from: fabric.nodes[0])
                     let isSaid =

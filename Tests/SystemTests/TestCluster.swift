@@ -43,7 +43,11 @@ final class TestCluster: Sendable {
     }
 
     var placeFlags: [String] { ["--data-dir", dataDirectory, "--run-dir", runDirectory] }
-    var nodeFlags: [String] { ["--bridge", bridge, "--subnet", subnet, "--cgroup-parent", cgroupParent] }
+    /// Specifications of devices.
+    var deviceDirectory: String { folder + "/cdi" }
+    var nodeFlags: [String] {
+        ["--bridge", bridge, "--subnet", subnet, "--cgroup-parent", cgroupParent, "--cdi-spec-dir", deviceDirectory]
+    }
 
     /// `martlet up --detach`.
     func up(environment: [String] = []) throws {

@@ -1,3 +1,4 @@
+import CDISpec
 import JSON
 import Model
 import Wire
@@ -50,9 +51,10 @@ extension ContainerInspect {
         object["CpuRealtimeRuntime"] = 0
         object["CpusetCpus"] = .string(limits.cpus ?? "")
         object["CpusetMems"] = .string(limits.memoryNodes ?? "")
-        object["Devices"] = .array(spec.devices.map(Self.device))
+        let named = spec.devices.filter { CDIName($0) != nil }
+        object["Devices"] = .array(spec.devices.filter { CDIName($0) == nil }.map(Self.device))
         object["DeviceCgroupRules"] = .listOrNull(spec.deviceRules)
-        object["DeviceRequests"] = JSONValue.null
+        object["DeviceRequests"] = named.isEmpty ? JSONValue.null : [Self.request(named)]
         if version < .v1_42 { object["KernelMemory"] = 0 }
         if version < .v1_52 { object["KernelMemoryTCP"] = 0 }
         object["MemoryReservation"] = number(limits.memoryReservation)
@@ -173,6 +175,14 @@ extension ContainerInspect {
         if let size { options.append("size=\(size)") }
         if let mode { options.append("mode=\(mode)") }
         return (mount.target, options.joined(separator: ","))
+    }
+
+    /// As clients from 25 on ask for CDI devices.
+    private static func request(_ names: [String]) -> JSONValue {
+        [
+            "Driver": "cdi", "Count": 0, "DeviceIDs": .array(names.map { .string($0) }), "Capabilities": nil,
+            "Options": nil,
+        ]
     }
 
     private static func device(_ text: String) -> JSONValue {

@@ -39,7 +39,6 @@ enum CreateMembers {
             "CpuCount": windows, "CpuPercent": windows, "IOMaximumBandwidth": windows, "IOMaximumIOps": windows,
             "CpuRealtimePeriod": "real-time scheduling is not given to containers",
             "CpuRealtimeRuntime": "real-time scheduling is not given to containers",
-            "DeviceRequests": "devices by capability (--gpus) are not given out yet; a device file goes with Devices",
             "DiskQuota": windows,
             "KernelMemory": "kernels have no such limit any more: it is a part of Memory",
             "StorageOpt": "the writable layer has no quota",

@@ -1,3 +1,4 @@
+import CDISpec
 import Confinement
 import JSON
 import Model
@@ -24,10 +25,13 @@ extension CreateTranslation {
             guard let path = device.pathOnHost, !path.isEmpty else {
                 throw DockerError.badRequest("HostConfig.Devices: PathOnHost is empty")
             }
+            // Clients before 25 send a CDI device as they send a path.
+            if CDIName(path) != nil { return path }
             let target = device.pathInContainer.flatMap { $0.isEmpty ? nil : $0 } ?? path
             let rights = device.cgroupPermissions.flatMap { $0.isEmpty ? nil : $0 } ?? "rwm"
             return "\(path):\(target):\(rights)"
         }
+        for request in host.deviceRequests ?? [] { spec.devices += try devices(request) }
         spec.rlimits = try (host.ulimits ?? []).map { limit in
             guard let name = limit.name, let soft = limit.soft, let hard = limit.hard, soft >= -1, hard >= -1 else {
                 throw DockerError.badRequest("HostConfig.Ulimits: Name, Soft and Hard are wanted, -1 for no limit")
@@ -39,6 +43,26 @@ extension CreateTranslation {
         try accept("HostConfig.Isolation", host.isolation, ["default"])
         try accept("HostConfig.VolumeDriver", host.volumeDriver, ["local"])
         try accept("HostConfig.UsernsMode", host.usernsMode, ["host"])
+    }
+
+    /// What clients from 25 on make of `--device vendor.com/class=name`.
+    private func devices(_ request: HostConfigRequest.DeviceRequest) throws -> [String] {
+        guard request.driver == "cdi" else {
+            throw DockerError.unsupported(
+                "HostConfig.DeviceRequests",
+                "devices by capability (--gpus) are not given out yet; a device file or a CDI device goes with --device"
+            )
+        }
+        guard (request.count ?? 0) == 0, (request.options ?? [:]).isEmpty, (request.capabilities ?? []).isEmpty else {
+            throw DockerError.badRequest(
+                "HostConfig.DeviceRequests: the driver cdi takes DeviceIDs only, no Count, Capabilities or Options")
+        }
+        let names = request.deviceIDs ?? []
+        guard !names.isEmpty, names.allSatisfy({ CDIName($0) != nil }) else {
+            throw DockerError.badRequest(
+                "HostConfig.DeviceRequests: the driver cdi wants names of devices, vendor.com/class=name, as DeviceIDs")
+        }
+        return names
     }
 
     private func accept(_ field: String, _ value: String?, _ known: [String]) throws {

@@ -47,6 +47,7 @@ struct HostConfigRequest: Decodable, Sendable {
     var cpusetMems: String?
     var devices: [Device]?
     var deviceCgroupRules: [String]?
+    var deviceRequests: [DeviceRequest]?
     var memoryReservation: Int64?
     var memorySwap: Int64?
     var memorySwappiness: Int64?
@@ -101,6 +102,7 @@ struct HostConfigRequest: Decodable, Sendable {
         case cpusetMems = "CpusetMems"
         case devices = "Devices"
         case deviceCgroupRules = "DeviceCgroupRules"
+        case deviceRequests = "DeviceRequests"
         case memoryReservation = "MemoryReservation"
         case memorySwap = "MemorySwap"
         case memorySwappiness = "MemorySwappiness"
@@ -172,6 +174,23 @@ struct HostConfigRequest: Decodable, Sendable {
             case pathOnHost = "PathOnHost"
             case pathInContainer = "PathInContainer"
             case cgroupPermissions = "CgroupPermissions"
+        }
+    }
+
+    /// Devices that a driver of the engine knows.
+    struct DeviceRequest: Decodable, Sendable {
+        var driver: String?
+        var count: Int64?
+        var deviceIDs: [String]?
+        var capabilities: [[String]]?
+        var options: [String: String]?
+
+        enum CodingKeys: String, CodingKey {
+            case driver = "Driver"
+            case count = "Count"
+            case deviceIDs = "DeviceIDs"
+            case capabilities = "Capabilities"
+            case options = "Options"
         }
     }
 

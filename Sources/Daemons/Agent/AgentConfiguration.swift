@@ -1,3 +1,4 @@
+import CDI
 import Model
 
 /// What an agent is started with.
@@ -23,6 +24,8 @@ package struct AgentConfiguration: Sendable {
     package var pluginDirectories: [String] = []
     /// Where the CNI configuration lists of networks with the driver `cni` are.
     package var cniDirectory = "/etc/cni/net.d"
+    /// Where CDI specifications of devices are, the later the higher.
+    package var cdiDirectories = CDIRegistry.standardDirectories
     /// Absolute paths of the small programs; our CNI plugins' may be empty: then they are looked for as others are.
     package var shimProgram = ""
     package var runtimeProgram = ""

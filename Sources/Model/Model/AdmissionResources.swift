@@ -1,3 +1,4 @@
+import CDISpec
 import CNISpec
 
 extension Admission {
@@ -142,7 +143,8 @@ extension Admission {
         "kernel.shmmni", "kernel.shm_rmid_forced",
     ]
 
-    /// Devices of the node: `/dev/x[:/dev/y[:rwm]]`.
+    /// Devices of the node: `/dev/x[:/dev/y[:rwm]]` or `vendor.com/class=name`. Which of the latter there are its node
+    /// knows alone.
     func devices(_ devices: [String], at path: String) throws(AdmissionError) {
         try bounded(devices.count, 256, "devices", at: path)
         if !devices.isEmpty, !policy.devices {
@@ -150,6 +152,12 @@ extension Admission {
         }
         var targets: Set<Substring> = []
         for (index, device) in devices.enumerated() {
+            if CDIName(device) != nil {
+                guard targets.insert(Substring(device)).inserted else {
+                    throw AdmissionError("\(path)[\(index)]", "\(device) is given twice")
+                }
+                continue
+            }
             let parts = device.split(separator: ":", omittingEmptySubsequences: false)
             let paths = parts.prefix(2)
             let rights = parts.count == 3 ? parts[2] : "rwm"
@@ -158,7 +166,8 @@ extension Admission {
                 !rights.isEmpty, Set(rights).count == rights.count, rights.allSatisfy({ "rwm".contains($0) })
             else {
                 throw AdmissionError(
-                    "\(path)[\(index)]", "\(Self.quoted(device)) is no device: write /dev/x[:/dev/y[:rwm]]")
+                    "\(path)[\(index)]",
+                    "\(Self.quoted(device)) is no device: write /dev/x[:/dev/y[:rwm]] or vendor.com/class=name")
             }
             guard targets.insert(paths[paths.endIndex - 1]).inserted else {
                 throw AdmissionError("\(path)[\(index)]", "\(paths[paths.endIndex - 1]) is given twice")

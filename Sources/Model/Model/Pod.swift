@@ -141,7 +141,7 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
     package var stopSignal: String
     /// Seconds between the stop signal and SIGKILL.
     package var stopGrace: Int
-    /// Host devices: `/dev/x[:/dev/y[:rwm]]`.
+    /// Devices of the node: `/dev/x[:/dev/y[:rwm]]`, or by the name in its CDI specifications, `vendor.com/class=name`.
     package var devices: [String]
     /// Further rules of the device cgroup: `c 10:229 rwm`, `a *:* rwm`.
     package var deviceRules: [String]

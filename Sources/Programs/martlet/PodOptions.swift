@@ -76,7 +76,7 @@ struct PodOptions: ParsableArguments {
     @Option(parsing: .unconditional, help: "Seconds between the stop signal and SIGKILL.")
     var stopTimeout: Int?
 
-    @Option(help: "A device of the node: /dev/x[:/dev/y[:rwm]].")
+    @Option(help: "A device of the node: /dev/x[:/dev/y[:rwm]], or by its CDI name, vendor.com/class=name.")
     var device: [String] = []
 
     @Option(help: "A kernel parameter of the container's namespaces: KEY=value.")

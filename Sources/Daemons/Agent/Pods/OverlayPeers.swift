@@ -1,4 +1,5 @@
 import AgentCore
+import CDI
 import CNISpec
 import Logging
 import Model
@@ -65,8 +66,11 @@ extension PodExecutor {
                 for warning in lists.warnings { logger.warning("a CNI list", metadata: ["what": "\(warning)"]) }
             }
         }
+        let watch = try? CDIWatch(devices) { inventory in
+            for warning in inventory.warnings { logger.warning("devices", metadata: ["what": "\(warning)"]) }
+        }
         while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
-        withExtendedLifetime(lists) {}
+        withExtendedLifetime((lists, watch)) {}
         // Waits for a thread.
         await Task.detached { [pool] in _ = try? await pool.run { overlays.stop() } }.value
     }

@@ -1,4 +1,5 @@
 import AgentCore
+import CDI
 import CNISpec
 import Cgroups
 import Images
@@ -26,6 +27,7 @@ package final class PodExecutor: Executor {
     let userNetworks: UserNetworks
     let overlays: OverlayNetworks
     let cniNetworks: CNINetworks
+    let devices: CDIRegistry
     let cgroups: CgroupLayout
     let launcher: ShimLauncher
     let gate = AttachGate()
@@ -87,6 +89,7 @@ package final class PodExecutor: Executor {
         cniNetworks = CNINetworks(
             network.configuration, directory: CNIDirectory(configuration.cniDirectory),
             reservedPrefixes: [Model.Network.devicePrefix])
+        devices = CDIRegistry(configuration.cdiDirectories)
         self.pool = pool
         self.reactor = reactor
         self.logger = logger

@@ -1,4 +1,6 @@
 import AgentCore
+import CDI
+import CDISpec
 import Confinement
 import Images
 import JSON
@@ -28,6 +30,8 @@ struct SpecBuilder: Sendable {
     var initProgram = ""
     /// Groups beside the user's own.
     var groups: [UInt32] = []
+    /// What the devices that it gets by their CDI names change.
+    var deviceEdits = CDIEdits()
 
     /// Where the init program is in a container.
     static let initTarget = "/dev/init"
@@ -47,6 +51,12 @@ struct SpecBuilder: Sendable {
         spec.process = try process(capabilities)
         spec.mounts = try mounts()
         spec.linux = try linux(capabilities)
+        do throws(CDIError) {
+            // They are made in the whole configuration, and take the place of what is in it.
+            try deviceEdits.apply(to: &spec)
+        } catch {
+            throw ExecutorFailure("a device cannot be given to the container: \(error)")
+        }
         return spec
     }
 

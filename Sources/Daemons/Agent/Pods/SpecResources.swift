@@ -1,4 +1,5 @@
 import AgentCore
+import CDISpec
 import DeviceNodes
 import Glibc
 import Kernel
@@ -56,7 +57,8 @@ extension SpecBuilder {
             linux.devices = Self.nodeDevices()
             resources.devices.append(DeviceRuleSpec(allow: true, type: "a", access: "rwm"))
         }
-        for text in container.devices { try add(device: text, to: &linux, &resources) }
+        // Those of CDI are given with all that belongs to them: `deviceEdits`.
+        for text in container.devices where CDIName(text) == nil { try add(device: text, to: &linux, &resources) }
         for text in container.deviceRules {
             guard let rule = DeviceRuleText(text) else {
                 throw ExecutorFailure("'\(text)' is no rule for devices: write it as 'c 10:229 rwm'")

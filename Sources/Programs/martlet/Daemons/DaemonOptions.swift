@@ -1,5 +1,6 @@
 import Agent
 import ArgumentParser
+import CDI
 import Glibc
 import JSON
 import Kernel
@@ -62,6 +63,9 @@ struct NodeOptions: ParsableArguments {
     @Option(help: "The address under which others reach this machine (discovered).") var nodeAddress: String?
     @Option(help: "Where CNI configuration lists of networks with the driver cni are; see docs/networks.md.")
     var cniLists = "/etc/cni/net.d"
+    @Option(
+        help: "A directory with CDI specifications of devices; of several a later one goes first; see docs/devices.md.")
+    var cdiSpecDir = CDIRegistry.standardDirectories
     @Option(help: "What is particular about registries, a JSON file; see docs/registries.md.")
     var registries = "/etc/martlet/registries.json"
 }
@@ -201,6 +205,7 @@ extension NodeOptions {
         configuration.address = nodeAddress ?? ""
         configuration.registries = registries
         configuration.cniDirectory = cniLists
+        configuration.cdiDirectories = cdiSpecDir
         return configuration
     }
 }
