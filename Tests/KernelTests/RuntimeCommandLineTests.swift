@@ -150,8 +150,8 @@ extension KernelSuite {
             }
             for bad in [name.isEmpty ? "nosuch" : "pids:nosuch", ":inner", "nosuch:inner", "\(flag)/../.."] {
                 let output = try fixture.call(["exec", "--cgroup", bad, "c1", "cat", "/proc/self/cgroup"])
-                // runc takes the last one: it is inside again.
-                if bad.hasSuffix("..") && runtime == .runc { continue }
+                // runc takes the last one, which is inside again, and on cgroup v2 a list of no controllers.
+                if runtime == .runc, bad.hasSuffix("..") || bad == ":inner" && name.isEmpty { continue }
                 #expect(output.code == 255 && output.stdout.isEmpty, "\(bad): \(output)")
             }
         }
@@ -195,7 +195,8 @@ extension KernelSuite {
             #expect(data["memory"]?["usage"]?["failcnt"] == 0)
             #expect((data["memory"]?["raw"]?["pgfault"]?.intValue ?? 0) > 0)
             #expect((data["pids"]?["current"]?.intValue ?? 0) >= 1 && data["pids"]?["limit"] == 50)
-            #expect(data["cpuset"]?["cpus"]?.arrayValue?.first == 0)
+            // Debian's runc does not read it from cgroup v2.
+            if runtime == .ours || !HostCgroups.isUnified { #expect(data["cpuset"]?["cpus"]?.arrayValue?.first == 0) }
             for name in ["blkio", "hugetlb", "intel_rdt"] { #expect(data[name]?.objectValue != nil, "\(name)") }
             #expect(data["network_interfaces"] == .null)
             for interval in ["0", "-1s", "x", "0s"] {
