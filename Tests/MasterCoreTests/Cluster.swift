@@ -29,6 +29,10 @@ struct Cluster {
     var peers: [NodeID: [String: NetworkPeer]] = [:]
     /// How many lines of peers were sent.
     var peerLines = 0
+    /// What telling of peers costs the master: lines made, and nodes named.
+    var peerWork = 0
+    /// Nodes keep what they hear of each other: a product of nodes.
+    var hearsPeers = true
     var events: [Event] = []
     var containerLines: [WatchLine<ContainerView>] = []
     /// Nodes that hear nothing and say nothing.
@@ -60,9 +64,7 @@ struct Cluster {
             case .reply(let request, let result): replies[request] = result
             case .assign(let node, let lines) where !away.contains(node.text):
                 for line in lines { assigned[node, default: [:]][TaskID(line.id)] = line.object }
-            case .peers(let node, let lines) where !away.contains(node.text):
-                peerLines += lines.count
-                for line in lines { peers[node, default: [:]][line.id] = line.object }
+            case .peers(let nodes, let lines): tell(nodes, lines)
             case .event(let event): events.append(event)
             case .changed(let changes):
                 for case .container(let line) in changes { containerLines.append(line) }
@@ -70,7 +72,17 @@ struct Cluster {
                 transfers.append("\(names.keys.sorted().joined(separator: " ")) \(digest.suffix(1)) \(from)-\(to)")
             case .untag(let node, let digest, let names):
                 untagged.append("\(names.joined(separator: " ")) \(digest.suffix(1)) \(node)")
-            case .assign, .peers, .wake: break
+            case .assign, .wake: break
+            }
+        }
+    }
+
+    private mutating func tell(_ nodes: [NodeID], _ lines: [WatchLine<NetworkPeer>]) {
+        peerWork += nodes.count + lines.count
+        for node in nodes where hearsPeers && !away.contains(node.text) {
+            for line in lines where !NetworkPeer.isAbout(node, line) {
+                peerLines += 1
+                peers[node, default: [:]][line.id] = line.object
             }
         }
     }
@@ -190,7 +202,7 @@ struct Cluster {
         let had = assigned[node] ?? [:]
         guard case .assignments(_, let list) = try perform(.connectNode(name)) else { throw Unexpected() }
         assigned[node] = Dictionary(uniqueKeysWithValues: list.map { ($0.task, $0) })
-        guard case .peers(_, let others) = try query(.peers(name)) else { throw Unexpected() }
+        guard case .peers(let others) = try query(.peers(name)) else { throw Unexpected() }
         peers[node] = Dictionary(uniqueKeysWithValues: others.map { ($0.id, $0) })
         let tasks = had.values.filter { task in list.contains { $0.task == task.task } }.map {
             NodeReport.TaskReport(

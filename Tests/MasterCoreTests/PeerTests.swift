@@ -60,8 +60,8 @@ import Wire
         #expect(cluster.peers[NodeID("n1")]?.keys.sorted() == ["\(net.id)/n2"])
         // A master that has just begun knows the same.
         try cluster.restart()
-        guard case .peers(let id, let list) = try cluster.query(.peers("n2")) else { throw Cluster.Unexpected() }
-        #expect(id == NodeID("n2") && list.map(\.id) == ["\(net.id)/n1"])
+        guard case .peers(let list) = try cluster.query(.peers("n2")) else { throw Cluster.Unexpected() }
+        #expect(list.node == NodeID("n2") && list.map(\.id) == ["\(net.id)/n1"])
         let lines = cluster.peerLines
         for node in ["n1", "n2"] { try cluster.connect(node) }
         #expect(cluster.peerLines == lines)

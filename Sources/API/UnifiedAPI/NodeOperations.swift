@@ -7,6 +7,7 @@ import Master
 import MasterCore
 import Model
 import NIOHTTP1
+import Synchronization
 import Wire
 
 extension UnifiedAPI {
@@ -112,13 +113,12 @@ extension UnifiedAPI {
             ) { call in
                 let name = try call.name("node")
                 guard try call.query.flag("watch") else {
-                    guard case .peers(_, let list) = try await master.query(.peers(name)) else {
+                    guard case .peers(let list) = try await master.query(.peers(name)) else {
                         throw APIProblem.unexpected
                     }
-                    return try .json(list)
+                    return try .json(list.sorted { ($0.network, $0.node) < ($1.network, $1.node) })
                 }
-                let watch = try await master.watchPeers(of: name)
-                return .lines(call.context) { writer in try await follow(watch, writer, id: { $0.id }) }
+                return try await peers(of: name, call)
             },
             Operation(
                 .post, access: .node, "\(Self.path)/{node}/status", "An agent reports what it observed.",
@@ -130,6 +130,27 @@ extension UnifiedAPI {
                 return Response.empty
             },
         ]
+    }
+
+    /// Nothing is remembered of what was told: that would be a product of nodes in memory.
+    private func peers(of name: String, _ call: Call) async throws -> Response {
+        let watch = try await master.watchPeers(of: name)
+        let (node, changes) = (watch.present.node, watch.changes)
+        // Goes when all of it is told: while the watch lasts, the master's list becomes another.
+        let present = Mutex<PeerList?>(watch.present)
+        return .lines(call.context) { writer in
+            if let list = present.withLock({ $0.take() }) {
+                for peer in list { try await writer.write(WatchLine(.put, id: peer.id, object: peer)) }
+            }
+            try await writer.write(WatchLine<NetworkPeer>(.synced))
+            do {
+                for try await lines in changes {
+                    for line in lines where !NetworkPeer.isAbout(node, line) { try await writer.write(line) }
+                }
+            } catch let problem as APIProblem {
+                throw APIError(problem)
+            }
+        }
     }
 
     private func tasks(_ call: Call) async throws -> Response {

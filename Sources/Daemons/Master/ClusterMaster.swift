@@ -175,7 +175,7 @@ package actor ClusterMaster {
         case .commit(let number, let writes): commit(number, writes)
         case .changed(let changes): for change in changes { watches.tell(change) }
         case .assign(let node, let lines): watches.assign(node, lines)
-        case .peers(let node, let lines): watches.tellPeers(node, lines)
+        case .peers(let nodes, let lines): watches.tellPeers(nodes, lines)
         case .event(let event): watches.tell(event)
         case .reply(let request, let result): waiting.removeValue(forKey: request)?(result)
         case .wake(let time): setWake(time)

@@ -21,26 +21,82 @@ final class WatchHub: Sendable {
         case services(Stream<ServiceView>)
         case nodes(Stream<NodeView>)
         case tasks(NodeID, Stream<TaskAssignment>)
-        case peers(NodeID, Stream<NetworkPeer>)
+        /// In batches, which all who are told of a change have in common.
+        case peers(NodeID, AsyncThrowingStream<[WatchLine<NetworkPeer>], any Error>.Continuation)
         case events(AsyncThrowingStream<Event?, any Error>.Continuation)
+
+        /// nil: it is no agent's.
+        var post: Post? {
+            switch self {
+            case .tasks(let node, _): .tasks(node)
+            case .peers(let node, _): .peers(node)
+            case .containers, .services, .nodes, .events: nil
+            }
+        }
     }
 
     private typealias Stream<Object: Sendable & Codable> = AsyncThrowingStream<WatchLine<Object>, any Error>
         .Continuation
 
+    /// What an agent has one watch of.
+    private enum Post: Hashable {
+        case tasks(NodeID)
+        case peers(NodeID)
+    }
+
+    /// People's watches hear of everything and are few; agents' are thousands, and found by their nodes, so that what is
+    /// for one of them costs nothing with the others.
     private struct State {
-        var watchers: [Int: Watcher] = [:]
+        var people: [Int: Watcher] = [:]
+        var agents: [Int: Watcher] = [:]
+        var posts: [Post: Int] = [:]
         var next = 0
-        /// The watch of its peers that a node began last: a change is told to thousands of them.
-        var peers: [NodeID: Int] = [:]
+
+        mutating func insert(_ kind: Kind) -> Int {
+            next += 1
+            if let post = kind.post {
+                agents[next] = Watcher(kind: kind)
+                posts[post] = next
+            } else {
+                people[next] = Watcher(kind: kind)
+            }
+            return next
+        }
+
+        mutating func remove(_ id: Int) {
+            people[id] = nil
+            guard let kind = agents.removeValue(forKey: id)?.kind, let post = kind.post, posts[post] == id else {
+                return
+            }
+            posts[post] = nil
+        }
+
+        /// An older watch of the same.
+        mutating func removeWatcher(of post: Post) -> Kind? {
+            posts.removeValue(forKey: post).flatMap { agents.removeValue(forKey: $0)?.kind }
+        }
+
+        mutating func removeAgents() -> [Kind] {
+            defer { (agents, posts) = ([:], [:]) }
+            return agents.values.map(\.kind)
+        }
+
+        func agent(_ post: Post) -> (id: Int, kind: Kind)? {
+            posts[post].flatMap { id in agents[id].map { (id: id, kind: $0.kind) } }
+        }
+
+        mutating func hears(_ id: Int) {
+            people[id]?.silent = 0
+            agents[id]?.silent = 0
+        }
     }
 
     private let state = Mutex(State())
 
-    var count: Int { state.withLock { $0.watchers.count } }
+    var count: Int { state.withLock { $0.people.count + $0.agents.count } }
 
     var eventListeners: Int {
-        state.withLock { $0.watchers.values.count { if case .events = $0.kind { true } else { false } } }
+        state.withLock { $0.people.values.count { if case .events = $0.kind { true } else { false } } }
     }
 
     // MARK: Joining
@@ -55,22 +111,18 @@ final class WatchHub: Sendable {
 
     /// A node has one watch: an older one ends.
     func tasks(of node: NodeID) -> AsyncThrowingStream<WatchLine<TaskAssignment>, any Error> {
-        let older = state.withLock { state in
-            let found = state.watchers.filter { if case .tasks(node, _) = $0.value.kind { true } else { false } }
-            for id in found.keys { state.watchers[id] = nil }
-            return found.values.map(\.kind)
-        }
-        for kind in older { Self.finish(kind, throwing: nil) }
+        endWatch(.tasks(node))
         return join { .tasks(node, $0) }
     }
 
     /// The same for its peers.
-    func peers(of node: NodeID) -> AsyncThrowingStream<WatchLine<NetworkPeer>, any Error> {
-        let older = state.withLock { state in
-            state.peers.removeValue(forKey: node).flatMap { state.watchers.removeValue(forKey: $0)?.kind }
-        }
-        if let older { Self.finish(older, throwing: nil) }
+    func peers(of node: NodeID) -> AsyncThrowingStream<[WatchLine<NetworkPeer>], any Error> {
+        endWatch(.peers(node))
         return join { .peers(node, $0) }
+    }
+
+    private func endWatch(_ post: Post) {
+        if let older = state.withLock({ $0.removeWatcher(of: post) }) { Self.finish(older, throwing: nil) }
     }
 
     /// nil elements are signs of life.
@@ -81,14 +133,9 @@ final class WatchHub: Sendable {
     ) -> AsyncThrowingStream<Element, any Error> {
         let (stream, continuation) = AsyncThrowingStream<Element, any Error>.makeStream(
             bufferingPolicy: .bufferingOldest(Self.buffer))
-        let id = state.withLock { state in
-            state.next += 1
-            let kind = kind(continuation)
-            state.watchers[state.next] = Watcher(kind: kind)
-            if case .peers(let node, _) = kind { state.peers[node] = state.next }
-            return state.next
-        }
-        continuation.onTermination = { [weak self] _ in self?.state.withLock { $0.watchers[id] = nil } }
+        let kind = kind(continuation)
+        let id = state.withLock { $0.insert(kind) }
+        continuation.onTermination = { [weak self] _ in self?.state.withLock { $0.remove(id) } }
         return stream
     }
 
@@ -107,19 +154,20 @@ final class WatchHub: Sendable {
     }
 
     func assign(_ node: NodeID, _ lines: [WatchLine<TaskAssignment>]) {
+        guard let (id, kind) = state.withLock({ $0.agent(.tasks(node)) }), case .tasks(_, let stream) = kind else {
+            return
+        }
         for line in lines {
-            each { kind in
-                guard case .tasks(node, let stream) = kind else { return .untouched }
-                return Self.told(stream.yield(line))
-            }
+            guard hand(id, kind, { _ in Self.told(stream.yield(line)) }) else { return }
         }
     }
 
-    func tellPeers(_ node: NodeID, _ lines: [WatchLine<NetworkPeer>]) {
-        let found = state.withLock { state in state.peers[node].flatMap { id in state.watchers[id].map { (id, $0) } } }
-        guard let (id, watcher) = found, case .peers(_, let stream) = watcher.kind else { return }
-        for line in lines {
-            guard hand(id, watcher, { _ in Self.told(stream.yield(line)) }) else { return }
+    /// The same lines for all of them: those about itself a node leaves out when it writes them.
+    func tellPeers(_ nodes: [NodeID], _ lines: [WatchLine<NetworkPeer>]) {
+        let found = state.withLock { state in nodes.compactMap { state.agent(.peers($0)) } }
+        for (id, kind) in found {
+            guard case .peers(_, let stream) = kind else { continue }
+            _ = hand(id, kind) { _ in Self.told(stream.yield(lines)) }
         }
     }
 
@@ -133,10 +181,7 @@ final class WatchHub: Sendable {
     /// Comes once a second: who has heard nothing for a while gets a sign of life.
     func beat() {
         let silent = state.withLock { state in
-            for id in state.watchers.keys { state.watchers[id]?.silent += 1 }
-            let silent = state.watchers.filter { $0.value.silent >= Self.silence }
-            for id in silent.keys { state.watchers[id]?.silent = 0 }
-            return silent.values.map(\.kind)
+            Self.countSilence(&state.people) + Self.countSilence(&state.agents)
         }
         for kind in silent {
             switch kind {
@@ -144,38 +189,36 @@ final class WatchHub: Sendable {
             case .services(let stream): stream.yield(WatchLine(.heartbeat))
             case .nodes(let stream): stream.yield(WatchLine(.heartbeat))
             case .tasks(_, let stream): stream.yield(WatchLine(.heartbeat))
-            case .peers(_, let stream): stream.yield(WatchLine(.heartbeat))
+            case .peers(_, let stream): stream.yield([WatchLine(.heartbeat)])
             case .events(let stream): stream.yield(nil)
             }
         }
     }
 
-    /// Whether a node's tasks are watched.
-    func watchesTasks(of node: NodeID) -> Bool {
-        state.withLock { state in
-            state.watchers.values.contains { if case .tasks(node, _) = $0.kind { true } else { false } }
+    /// - Returns: those that have heard nothing for long enough.
+    private static func countSilence(_ watchers: inout [Int: Watcher]) -> [Kind] {
+        var silent: [Kind] = []
+        for id in watchers.keys {
+            watchers[id]?.silent += 1
+            guard let watcher = watchers[id], watcher.silent >= Self.silence else { continue }
+            watchers[id]?.silent = 0
+            silent.append(watcher.kind)
         }
+        return silent
     }
+
+    /// Whether a node's tasks are watched.
+    func watchesTasks(of node: NodeID) -> Bool { state.withLock { $0.posts[.tasks(node)] != nil } }
 
     /// Ends the watches of all agents; they begin anew.
     func endTasks() {
-        let found = state.withLock { state in
-            let found = state.watchers.filter {
-                switch $0.value.kind {
-                case .tasks, .peers: true
-                case .containers, .services, .nodes, .events: false
-                }
-            }
-            for id in found.keys { state.watchers[id] = nil }
-            return found.values.map(\.kind)
-        }
-        for kind in found { Self.finish(kind, throwing: nil) }
+        for kind in state.withLock({ $0.removeAgents() }) { Self.finish(kind, throwing: nil) }
     }
 
     func endAll() {
         let all = state.withLock { state in
-            defer { state.watchers = [:] }
-            return state.watchers.values.map(\.kind)
+            defer { state.people = [:] }
+            return state.people.values.map(\.kind) + state.removeAgents()
         }
         for kind in all { Self.finish(kind, throwing: nil) }
     }
@@ -188,21 +231,21 @@ final class WatchHub: Sendable {
         if case .dropped = result { .tooSlow } else { .told }
     }
 
-    /// Hands something to every watcher. Continuations are called outside the lock: their end comes back here.
+    /// Hands something to everybody but agents. Continuations are called outside the lock: their end comes back here.
     private func each(_ hand: (Kind) -> Outcome) {
-        let all = state.withLock { $0.watchers }
-        for (id, watcher) in all { _ = self.hand(id, watcher, hand) }
+        let all = state.withLock { $0.people.map { ($0.key, $0.value.kind) } }
+        for (id, kind) in all { _ = self.hand(id, kind, hand) }
     }
 
     /// - Returns: whether the watcher is still there.
-    private func hand(_ id: Int, _ watcher: Watcher, _ hand: (Kind) -> Outcome) -> Bool {
-        switch hand(watcher.kind) {
+    private func hand(_ id: Int, _ kind: Kind, _ hand: (Kind) -> Outcome) -> Bool {
+        switch hand(kind) {
         case .untouched: break
-        case .told: state.withLock { $0.watchers[id]?.silent = 0 }
+        case .told: state.withLock { $0.hears(id) }
         case .tooSlow:
-            state.withLock { $0.watchers[id] = nil }
+            state.withLock { $0.remove(id) }
             Self.finish(
-                watcher.kind,
+                kind,
                 throwing: APIProblem(.unavailable, "the watch was not read fast enough; begin it anew"))
             return false
         }

@@ -9,6 +9,13 @@ package struct Watch<Object: Sendable & Codable>: Sendable {
     package let changes: AsyncThrowingStream<WatchLine<Object>, any Error>
 }
 
+/// What a node hears of others on its overlays: all, and every change after it. Lines come in the batches in which they
+/// were told, which all who hear them have in common.
+package struct PeerWatch: Sendable {
+    package let present: PeerList
+    package let changes: AsyncThrowingStream<[WatchLine<NetworkPeer>], any Error>
+}
+
 extension ClusterMaster {
     package func watchContainers() async throws(APIProblem) -> Watch<ContainerView> {
         let watches = watches
@@ -55,11 +62,11 @@ extension ClusterMaster {
     }
 
     /// What other nodes have of a node's overlays, for its agent.
-    package func watchPeers(of node: String) async throws(APIProblem) -> Watch<NetworkPeer> {
+    package func watchPeers(of node: String) async throws(APIProblem) -> PeerWatch {
         let watches = watches
         return try await ask({ .query($0, .peers(node), by: Subject.current) }) { reply in
-            guard case .peers(let id, let list) = reply else { return .failure(.unexpected) }
-            return .success(Watch(present: list, changes: watches.peers(of: id)))
+            guard case .peers(let list) = reply else { return .failure(.unexpected) }
+            return .success(PeerWatch(present: list, changes: watches.peers(of: list.node)))
         }
     }
 

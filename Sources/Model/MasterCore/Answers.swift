@@ -86,9 +86,7 @@ extension MasterCore {
         case .assignments(let ref):
             let id = try node(ref).id
             return .assignments(id, state.tasks(on: id).compactMap { assignment(of: $0) })
-        case .peers(let ref):
-            let id = try node(ref).id
-            return .peers(id, peers(of: id))
+        case .peers(let ref): return .peers(peers(of: try node(ref).id))
         case .images: return .images(imageViews())
         case .image(let name): return .image(try imageView(name))
         case .imageNodes(let name): return .nodes(try nodes(having: name).map { nodeView($0, now: now) })

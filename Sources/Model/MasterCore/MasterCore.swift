@@ -35,7 +35,7 @@ package struct MasterCore: Sendable {
     var replication = ReplicationBook()
     var balance = Balance()
     /// What was told of each node's part of overlays.
-    var told: [NetworkID: [NodeID: ToldPeer]] = [:]
+    var told: [NetworkID: PeerBook] = [:]
     /// Since when tasks serve, by the steady clock.
     var serving: [TaskID: Int64] = [:]
     /// Whose command or query is being dealt with.

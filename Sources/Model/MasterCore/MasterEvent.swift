@@ -121,8 +121,8 @@ package enum MasterEffect: Sendable {
     case changed([ObjectChange])
     /// Lines for the node's watch, if it has one.
     case assign(NodeID, [WatchLine<TaskAssignment>])
-    /// The same for its watch of peers.
-    case peers(NodeID, [WatchLine<NetworkPeer>])
+    /// The same lines for the watches of peers of all of these nodes; each leaves out those of itself, see `PeerList`.
+    case peers([NodeID], [WatchLine<NetworkPeer>])
     case event(Event)
     case reply(RequestID, Result<MasterReply, APIProblem>)
     /// Have a node fetch an image's content from another, and give it these names there. → `replicated`
@@ -150,7 +150,7 @@ package enum MasterReply: Sendable {
     case token(TokenView)
     case tokens([TokenView])
     case assignments(NodeID, [TaskAssignment])
-    case peers(NodeID, [NetworkPeer])
+    case peers(PeerList)
     case image(ImageView)
     case images([ImageView])
     case volumes([VolumeView])
@@ -191,4 +191,22 @@ package enum ObjectChange: Sendable {
     case container(WatchLine<ContainerView>)
     case service(WatchLine<ServiceView>)
     case node(WatchLine<NodeView>)
+}
+
+/// What a node has to know of others that are on its overlays, in no order.
+///
+/// The lists are the master's own, and one in memory for all nodes that ask; the node itself is in each of them and is
+/// left out on the way.
+package struct PeerList: Sendable, Sequence {
+    package let node: NodeID
+    let networks: [[NetworkPeer]]
+
+    init(node: NodeID, networks: [[NetworkPeer]]) {
+        self.node = node
+        self.networks = networks
+    }
+
+    package func makeIterator() -> some IteratorProtocol<NetworkPeer> {
+        networks.lazy.joined().filter { [node] in $0.node != node }.makeIterator()
+    }
 }

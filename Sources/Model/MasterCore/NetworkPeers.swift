@@ -2,42 +2,64 @@ import JSON
 import Model
 import Wire
 
-/// What nodes are told of each other's overlays.
-extension MasterCore {
-    /// What a node has of an overlay, as it was told to the others.
-    struct ToldPeer: Sendable, Hashable {
-        var underlay: String
-        var blocks: [String]
-        var addresses: [String]
+/// What a network's nodes were told of each other. The list is handed out as it is: whoever is told of it has the same
+/// one in memory as all others.
+struct PeerBook: Sendable {
+    /// In no order.
+    private(set) var peers: [NetworkPeer] = []
+    private var places: [NodeID: Int] = [:]
 
-        func peer(_ node: NodeID, on network: NetworkID) -> NetworkPeer {
-            NetworkPeer(network: network, node: node, underlay: underlay, blocks: blocks, addresses: addresses)
+    var isEmpty: Bool { peers.isEmpty }
+
+    subscript(node: NodeID) -> NetworkPeer? {
+        get { places[node].map { peers[$0] } }
+        set {
+            switch (places[node], newValue) {
+            case (let place?, let peer?): peers[place] = peer
+            case (nil, let peer?):
+                places[node] = peers.count
+                peers.append(peer)
+            case (let place?, nil):
+                places[node] = nil
+                let last = peers.removeLast()
+                guard place < peers.count else { return }
+                peers[place] = last
+                places[last.node] = place
+            case (nil, nil): break
+            }
         }
     }
+}
 
+/// What nodes are told of each other's overlays.
+///
+/// Each node of a network hears of every other one. Within a step, lines are made once and named once for all who hear
+/// them: the work of a step grows with what has changed and with the networks' nodes, never with their product.
+extension MasterCore {
     /// What is so now; nil: the node is not on the network.
-    private func peer(_ node: NodeID, on network: NetworkID) -> ToldPeer? {
+    private func peer(_ node: NodeID, on network: NetworkID) -> NetworkPeer? {
         guard let blocks = state.indexes.overlays[network], let part = blocks.part(of: node),
             let underlay = state.nodes[node]?.address
         else { return nil }
-        return ToldPeer(
-            underlay: underlay, blocks: blocks.texts(of: part.blocks), addresses: part.exceptions.map { "\($0)" })
+        return NetworkPeer(
+            network: network, node: node, underlay: underlay, blocks: blocks.texts(of: part.blocks),
+            addresses: part.exceptions.map { "\($0)" })
     }
 
     /// Knows what is, at the start: whoever watches from now on is told all of it first.
     mutating func notePeers() {
         told = [:]
         for blocks in state.indexes.overlays.all {
-            for node in blocks.nodes { told[blocks.network, default: [:]][node] = peer(node, on: blocks.network) }
+            var book = PeerBook()
+            for node in blocks.nodes.sorted() { book[node] = peer(node, on: blocks.network) }
+            if !book.isEmpty { told[blocks.network] = book }
         }
     }
 
-    /// All that a node has to know of others.
-    func peers(of node: NodeID) -> [NetworkPeer] {
-        (state.indexes.overlays.networksByNode[node] ?? []).sorted().flatMap { network in
-            (told[network] ?? [:]).filter { $0.key != node }.sorted { $0.key < $1.key }
-                .map { $0.value.peer($0.key, on: network) }
-        }
+    /// All that a node has to know of others. Nothing is copied: as many nodes as there are may ask at once.
+    func peers(of node: NodeID) -> PeerList {
+        let networks = (state.indexes.overlays.networksByNode[node] ?? []).sorted()
+        return PeerList(node: node, networks: networks.compactMap { told[$0]?.peers })
     }
 
     /// Notes, with what the draft has changed of a task or node, whose part of which network may be another.
@@ -55,33 +77,39 @@ extension MasterCore {
         }
     }
 
-    /// Lines for those who are on networks: what is different of the others, all of them for a node that comes, and their
-    /// end for one that leaves.
+    /// Lines for those who are on networks: what is different of the others, all of them for nodes that come, and their
+    /// end for those that leave.
     mutating func tellPeers(_ touched: [NetworkID: Set<NodeID>]) -> [MasterEffect] {
-        var lines: [NodeID: [WatchLine<NetworkPeer>]] = [:]
+        var effects: [MasterEffect] = []
         for (network, nodes) in touched.sorted(by: { $0.key < $1.key }) {
-            var known = told.removeValue(forKey: network) ?? [:]
+            var book = told.removeValue(forKey: network) ?? PeerBook()
+            var lines: [WatchLine<NetworkPeer>] = []
+            var (come, left): (Set<NodeID>, Set<NodeID>) = ([], [])
+            // Before anything changes: who leaves has heard of these.
+            let all = book.peers
             for node in nodes.sorted() {
-                let (before, after) = (known[node], peer(node, on: network))
+                let (before, after) = (book[node], peer(node, on: network))
                 guard before != after else { continue }
-                known[node] = after
-                let line = Self.line(after, node, on: network)
-                for other in known.keys where other != node { lines[other, default: []].append(line) }
-                guard before == nil || after == nil else { continue }
-                for (other, peer) in known.sorted(by: { $0.key < $1.key }) where other != node {
-                    lines[node, default: []].append(Self.line(after == nil ? nil : peer, other, on: network))
-                }
+                book[node] = after
+                if before == nil { come.insert(node) }
+                if after == nil { left.insert(node) }
+                lines.append(Self.line(after, NetworkPeer.id(network, node)))
             }
-            if !known.isEmpty { told[network] = known }
+            guard !lines.isEmpty else {
+                if !book.isEmpty { told[network] = book }
+                continue
+            }
+            let stayed = book.peers.map(\.node).filter { !come.contains($0) }
+            if !stayed.isEmpty { effects.append(.peers(stayed, lines)) }
+            if !come.isEmpty { effects.append(.peers(come.sorted(), book.peers.map { Self.line($0, $0.id) })) }
+            if !left.isEmpty { effects.append(.peers(left.sorted(), all.map { Self.line(nil, $0.id) })) }
+            if !book.isEmpty { told[network] = book }
         }
-        return lines.sorted { $0.key < $1.key }.map { .peers($0.key, $0.value) }
+        return effects
     }
 
-    private static func line(
-        _ peer: ToldPeer?, _ node: NodeID, on network: NetworkID
-    ) -> WatchLine<NetworkPeer> {
-        let id = NetworkPeer.id(network, node)
-        return peer.map { WatchLine(.put, id: id, object: $0.peer(node, on: network)) } ?? WatchLine(.delete, id: id)
+    private static func line(_ peer: NetworkPeer?, _ id: String) -> WatchLine<NetworkPeer> {
+        peer.map { WatchLine(.put, id: id, object: $0) } ?? WatchLine(.delete, id: id)
     }
 
     // MARK: For people

@@ -137,6 +137,13 @@ package struct NetworkPeer: Sendable, Hashable, Codable {
     package var id: String { Self.id(network, node) }
 
     package static func id(_ network: NetworkID, _ node: NodeID) -> String { "\(network)/\(node)" }
+
+    /// Whether a line of the watch is about the node.
+    package static func isAbout(_ node: NodeID, _ line: WatchLine<NetworkPeer>) -> Bool {
+        if let peer = line.object { return peer.node == node }
+        // A node's id has no '/'.
+        return line.id.hasSuffix("/\(node)")
+    }
 }
 
 /// `POST /nodes/{node}/network-check`: compare what a node's kernel has of networks with what it should have.
