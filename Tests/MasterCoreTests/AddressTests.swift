@@ -204,6 +204,7 @@ import Wire
         #expect(problem?.message == "the network net has no free address: 5 of 5 in use")
         #expect(try cluster.container("f").revision == revision && cluster.given("f").count == 1)
         try cluster.perform(.disconnect("net", DisconnectNetwork(container: "a")))
+        cluster.obey()
         try cluster.perform(.connect("net", ConnectNetwork(container: "f")))
         #expect(try cluster.given("f").map(\.network).contains(net.id))
         #expect(cluster.problem(.removeNetwork("net"))?.message.contains("has active endpoints: b, c, d, e, f") == true)

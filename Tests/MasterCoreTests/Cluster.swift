@@ -256,7 +256,7 @@ struct Cluster {
                 ContainerStatus(
                     name: "main", id: task.containers[0], state: runs ? .running : .exited, start: 1,
                     exitCode: phase == .exited ? 143 : nil)
-            ], serving: runs, servingSince: runs ? now : nil)
+            ], serving: runs, servingSince: runs ? now : nil, revision: task.revision)
     }
 
     func pod(_ change: (inout PodSpec) -> Void = { _ in }) -> PodSpec {

@@ -67,7 +67,7 @@ extension Cluster {
     /// The addresses of a container's task: of the one that counts.
     mutating func given(_ name: String) throws -> [AssignedAddress] {
         let view = try container(name)
-        return tasks.first { $0.id == view.task }?.addresses ?? []
+        return tasks.first { $0.id == view.task }?.addresses.filter { $0.leftAt == nil } ?? []
     }
 
     mutating func address(_ name: String) throws -> String { try given(name).first?.address ?? "" }
@@ -88,7 +88,7 @@ extension Cluster {
                     continue
                 }
                 for text in [given.address, given.address6] where !text.isEmpty {
-                    if let other = owners.updateValue(task.id, forKey: text) {
+                    if let other = owners.updateValue(task.id, forKey: text), other != task.id {
                         Issue.record("\(text) is given to \(task.id) and to \(other)")
                     }
                     #expect(!layout.kept.contains(text), "\(text)")

@@ -43,6 +43,10 @@ import Wire
         #expect(cluster.peers[NodeID("n2")]?.keys.sorted() == ["\(one.id)/n1"])
         #expect(cluster.peers[NodeID("n3")]?.keys.sorted() == ["\(two.id)/n1"])
         try cluster.perform(.disconnect("one", DisconnectNetwork(container: "a")))
+        // As long as the node has something there, packets for it go there.
+        #expect(cluster.peers[NodeID("n2")]?.keys.sorted() == ["\(one.id)/n1"])
+        cluster.checkAddresses()
+        cluster.obey()
         #expect(cluster.peers[NodeID("n1")]?.keys.sorted() == ["\(two.id)/n3"])
         #expect(cluster.peers[NodeID("n2")] == [:])
         cluster.checkAddresses()

@@ -23,6 +23,8 @@ final class SimulatedMachine {
         var leaseRanOut = false
         /// What its control group was told; nil: nothing runs.
         var limits: Limits?
+        /// What it answers for on overlays.
+        var addresses: [AssignedAddress] = []
     }
 
     enum Container: Equatable {
@@ -84,6 +86,7 @@ final class SimulatedMachine {
             return world.violate("\(name): task \(assignment.task) is prepared without a record of its epoch")
         }
         pod.isPrepared = true
+        pod.addresses = assignment.addresses
         pods[assignment.task] = pod
         volumes.formUnion(assignment.pod.volumes)
     }
@@ -185,6 +188,7 @@ final class SimulatedMachine {
     }
 
     func update(_ assignment: TaskAssignment) {
+        if pods[assignment.task]?.isPrepared == true { pods[assignment.task]?.addresses = assignment.addresses }
         guard let pod = pods[assignment.task], pod.container != .none else { return }
         pods[assignment.task]?.limits = assignment.pod.containers.first?.limits
         world.tally.count("updated in place")
@@ -228,6 +232,7 @@ final class SimulatedMachine {
         for id in pods.keys.sorted() {
             if let start = pods[id]?.start { end(id, start: start, code: 137, reason: "node rebooted", unseen: true) }
             pods[id]?.isPrepared = false
+            pods[id]?.addresses = []
             pods[id]?.container = .none
         }
     }

@@ -58,12 +58,17 @@ final class SimulatedMaster {
     private var backlog: [MasterEvent] = []
     /// Nanoseconds by which its clock was set ahead.
     private var clockError: Int64 = 0
+    /// Who had which address of an overlay at the last commit.
+    private var granted: [String: TaskID] = [:]
     private var clock: Timestamp { world.timestamp + clockError }
 
     init(cluster: Cluster) throws {
         self.cluster = cluster
         world = cluster.world
         core = try MasterCore(records: cluster.store.all, revision: cluster.store.revision)
+        for task in core.state.tasks.values {
+            for given in task.addresses where given.leftAt == nil { granted[given.address] = task.id }
+        }
         step(.start)
         tick()
     }
@@ -159,12 +164,13 @@ final class SimulatedMaster {
 
     /// No two tasks have one address of an overlay, and no block of addresses has two lessees.
     private func checkAddresses() {
+        checkGrants()
         var owners: [String: TaskID] = [:]
         var lessees: [String: NodeID] = [:]
         for task in core.state.tasks.values where !task.addresses.isEmpty && task.status.phase != .removed {
             for given in task.addresses {
                 for text in [given.address, given.address6] where !text.isEmpty {
-                    if let other = owners.updateValue(task.id, forKey: text) {
+                    if let other = owners.updateValue(task.id, forKey: text), other != task.id {
                         world.violate("\(text) is given to task \(task.id) and to \(other)")
                     }
                 }
@@ -175,6 +181,25 @@ final class SimulatedMaster {
                 let block = given.address.hasPrefix("10.9.0.") ? "tight \(number / 2)" : "wide \(number / 4)"
                 if let other = lessees.updateValue(task.node, forKey: block), other != task.node {
                     world.violate("the block \(block) is leased by \(other) and by \(task.node)")
+                }
+            }
+        }
+    }
+
+    /// Nobody is given an address that another pod may still answer for: only one that was given up, or whose node is not
+    /// heard of, is not waited for.
+    private func checkGrants() {
+        var now: [String: TaskID] = [:]
+        for task in core.state.tasks.values where task.status.phase != .removed {
+            for given in task.addresses where given.leftAt == nil { now[given.address] = task.id }
+        }
+        defer { granted = now }
+        for (address, owner) in now where granted[address] != owner {
+            for machine in cluster.machines {
+                for (holder, pod) in machine.pods
+                where holder != owner && pod.addresses.contains(where: { $0.address == address }) {
+                    guard let task = core.state.tasks[holder], core.memory[task.node]?.ready == true else { continue }
+                    world.violate("\(address) is given to task \(owner) while \(holder) has it on \(machine.name)")
                 }
             }
         }

@@ -43,6 +43,7 @@ final class SimulatedUser {
     private func ask() {
         guard let master = cluster.master else { return }
         if usesOverlays, world.random.chance(0.1) { makeNetworks(master) }
+        if usesOverlays, world.random.chance(0.2) { return rewire(master) }
         switch Int.random(in: 0..<24, using: &world.random) {
         case 0..<4: if names.count < 8 { master.send(.createContainer(newContainer())) { _ in } }
         case 4..<6: if services.count < 3 { master.send(.createService(newService())) { _ in } }
@@ -73,6 +74,18 @@ final class SimulatedUser {
             change.restart = [RestartPolicy(.no), RestartPolicy(.always)].randomElement(using: &world.random)
         }
         master.send(.updateContainer(name, change))
+    }
+
+    /// Containers come to overlays and leave them while they run.
+    private func rewire(_ master: SimulatedMaster) {
+        guard let name = names.randomElement(using: &world.random) else { return }
+        let network = world.random.chance(0.7) ? "tight" : "wide"
+        if world.random.chance(0.5) {
+            return master.send(.disconnect(network, DisconnectNetwork(container: name)))
+        }
+        let isFixed = network == "tight" && world.random.chance(0.5)
+        let address = isFixed ? ["10.9.0.4", "10.9.0.5"].randomElement(using: &world.random) : nil
+        master.send(.connect(network, ConnectNetwork(container: name, address: address)))
     }
 
     private func changeNode(_ master: SimulatedMaster) {

@@ -4,8 +4,9 @@ import Wire
 
 /// Which addresses of overlays tasks are given.
 ///
-/// A task has them from its placement until nothing of it is left; only what its user fixed goes to the newer of an
-/// instance's tasks at once.
+/// A task has them from its placement until nothing of it is left on its node, and one that it has left until its node has
+/// let go of it: nobody else gets an address that somebody may still answer for. Only what its user fixed goes to the newer
+/// of an instance's tasks at once when the older's node is not heard of.
 extension MasterCore {
     /// What a task is to have, and what others give up for it.
     struct AddressGrant {
@@ -19,60 +20,163 @@ extension MasterCore {
         let description: String
     }
 
+    /// Networks that a task may have left without its node having let go of them.
+    private static let mostLeft = 32
+
     /// Chooses the addresses of one of the instance's tasks. Nothing changes before `take` and the task are written.
     ///
     /// - Parameters:
-    ///   - present: what the task has already: it keeps that on networks that it stays on.
+    ///   - present: what the task has already: it keeps that on networks that it stays on, and its node that on networks
+    ///     that it leaves.
     ///   - task: the task itself, when there is one.
-    ///   - isReplacing: on networks without a free address it may take that of another task of the instance.
+    ///   - revision: of the pod; what the task leaves it leaves with this one.
     func addresses(
         for pod: PodSpec, of instance: Instance, on node: NodeID, present: [AssignedAddress] = [],
-        task: TaskID? = nil, isReplacing: Bool = false
+        task: TaskID? = nil, revision: Int
     ) throws(AddressShortage) -> AddressGrant {
         var grant = AddressGrant()
         for attachment in pod.attachments {
-            let id = NetworkID(attachment.network)
-            guard let network = state.networks[id], network.isOverlay, let blocks = state.indexes.overlays[id] else {
-                continue
-            }
-            let (address, address6) = (attachment.fixed, attachment.fixed6)
-            if let kept = present.first(where: { $0.network == id }), kept.isWhat(address, address6) {
-                grant.addresses.append(kept)
-                continue
-            }
-            let others = instance.tasks.filter { $0 != task }.compactMap { state.tasks[$0] }
-            let wished = [address, address6].compactMap { $0 }.filter { blocks.isUsed($0) }
-            for wish in wished {
-                let holder = others.first { $0.has(wish, of: blocks) }
-                if let holder {
-                    grant.losers.append((holder.id, id))
-                } else if !(present.contains { $0.network == id && blocks.isSame($0, wish) }) {
-                    throw AddressShortage(
-                        description: "the address \(wish) of the network \(network.name) is in use")
-                }
-            }
-            if let given = blocks.wanted(address, address6, on: node) {
-                grant.addresses.append(given)
-            } else if isReplacing, let (holder, theirs) = Self.address(of: others, on: id) {
-                grant.losers.append((holder, id))
-                var taken = theirs
-                taken.isLeased = state.tasks[holder]?.node == node && theirs.isLeased
-                grant.addresses.append(taken)
-            } else {
-                throw Self.exhausted(network, blocks)
-            }
+            try choose(attachment, of: instance, on: node, present: present, task: task, &grant)
+        }
+        keep(present, revision: revision, &grant)
+        guard grant.addresses.count(where: { $0.leftAt != nil }) <= Self.mostLeft else {
+            throw AddressShortage(
+                description: "the node \(nodeName(node)) has not let go of \(Self.mostLeft) networks that "
+                    + "\(instance.name) has left: repeat when it has")
         }
         return grant
     }
 
-    private static func address(of tasks: [NodeTask], on network: NetworkID) -> (TaskID, AssignedAddress)? {
-        for task in tasks {
-            if let address = task.addresses.first(where: { $0.network == network }) { return (task.id, address) }
+    /// The same as far as it is possible now; the task lacks the rest, see `lacking`.
+    private func possibleAddresses(
+        for pod: PodSpec, of instance: Instance, task: NodeTask
+    ) -> AddressGrant {
+        var grant = AddressGrant()
+        for attachment in pod.attachments {
+            try? choose(attachment, of: instance, on: task.node, present: task.addresses, task: task.id, &grant)
         }
-        return nil
+        keep(task.addresses, revision: task.revision, &grant)
+        return grant
     }
 
-    private static func exhausted(_ network: Network, _ blocks: AddressBlocks) -> AddressShortage {
+    private func choose(
+        _ attachment: NetworkAttachment, of instance: Instance, on node: NodeID, present: [AssignedAddress],
+        task: TaskID?, _ grant: inout AddressGrant
+    ) throws(AddressShortage) {
+        let id = NetworkID(attachment.network)
+        guard let network = state.networks[id], network.isOverlay, let blocks = state.indexes.overlays[id] else {
+            return
+        }
+        let (address, address6) = (attachment.fixed, attachment.fixed6)
+        if var kept = present.first(where: { $0.network == id && $0.isWhat(address, address6) }) {
+            kept.leftAt = nil
+            grant.addresses.append(kept)
+            return
+        }
+        let others = instance.tasks.filter { $0 != task }.compactMap { state.tasks[$0] }
+        var losers: [TaskID] = []
+        for wish in [address, address6].compactMap({ $0 }) where blocks.isUsed(wish) {
+            if let holder = others.first(where: { $0.has(wish, of: blocks) }) {
+                // A node that is there is waited for: what it has may still be in use.
+                guard memory[holder.node]?.ready != true else {
+                    throw AddressShortage(
+                        description: "the address \(wish) of the network \(network.name) is in use by what is left of "
+                            + "\(instance.name) on the node \(nodeName(holder.node))")
+                }
+                losers.append(holder.id)
+            } else if !present.contains(where: { $0.network == id && blocks.isSame($0, wish) }) {
+                throw AddressShortage(description: "the address \(wish) of the network \(network.name) is in use")
+            }
+        }
+        guard let given = blocks.wanted(address, address6, on: node) else { throw exhausted(network, blocks) }
+        grant.losers += losers.map { ($0, id) }
+        grant.addresses.append(given)
+    }
+
+    /// What a task has and is not to have any more stays its until its node has let go of it.
+    private func keep(_ present: [AssignedAddress], revision: Int, _ grant: inout AddressGrant) {
+        for var left in present {
+            guard state.networks[left.network] != nil,
+                !grant.addresses.contains(where: {
+                    $0.network == left.network && $0.address == left.address && $0.address6 == left.address6
+                })
+            else { continue }
+            left.leftAt = left.leftAt ?? revision
+            grant.addresses.append(left)
+        }
+    }
+
+    /// Takes over what a node says it has let go of.
+    ///
+    /// - Returns: whether something is free now that was not.
+    func letGo(_ task: inout NodeTask) -> Bool {
+        let before = task.addresses.count
+        task.addresses.removeAll { given in given.leftAt.map { $0 <= task.status.revision } ?? false }
+        return task.addresses.count != before
+    }
+
+    /// A network is removed: what nodes may still have of it is nobody's.
+    mutating func forgetAddresses(on network: NetworkID) {
+        guard let blocks = state.indexes.overlays[network], !blocks.isUnused else { return }
+        for task in blocks.nodes.sorted().flatMap({ state.tasks(on: $0) }) {
+            guard task.addresses.contains(where: { $0.network == network }) else { continue }
+            var task = task
+            task.addresses.removeAll { $0.network == network }
+            state.put(.task(task))
+        }
+    }
+
+    // MARK: Tasks that count again
+
+    /// Gives a task that counts again what its pod has on overlays now, as far as nobody else has it still. Without an
+    /// address its node says that it waits for one.
+    mutating func setAddresses(of task: inout NodeTask, for pod: PodSpec, _ instance: Instance) {
+        let grant = possibleAddresses(for: pod, of: instance, task: task)
+        take(grant)
+        task.addresses = grant.addresses
+        if lacksAddress(task, pod) { lacking.insert(instance.id) }
+    }
+
+    /// Whether the task is on an overlay without an address of its own there.
+    func lacksAddress(_ task: NodeTask, _ pod: PodSpec) -> Bool {
+        pod.attachments.contains { attachment in
+            let id = NetworkID(attachment.network)
+            return state.networks[id]?.isOverlay == true
+                && !task.addresses.contains { $0.network == id && $0.leftAt == nil }
+        }
+    }
+
+    /// Gives tasks the addresses that they lack, as soon as these are free.
+    mutating func completeAddresses() {
+        for id in lacking.sorted() {
+            guard let instance = state.instances[id], var task = state.task(of: instance), task.desired != .removed,
+                task.status.phase != .removed, let pod = state.pod(of: task), lacksAddress(task, pod)
+            else {
+                lacking.remove(id)
+                continue
+            }
+            let grant = possibleAddresses(for: pod, of: instance, task: task)
+            guard grant.addresses != task.addresses else { continue }
+            take(grant)
+            task.addresses = grant.addresses
+            state.put(.task(task))
+        }
+    }
+
+    /// Who lacks addresses, at the start.
+    mutating func noteLacking() {
+        lacking = []
+        for instance in state.instances.values {
+            guard let task = state.task(of: instance), let pod = state.pod(of: task), lacksAddress(task, pod) else {
+                continue
+            }
+            lacking.insert(instance.id)
+        }
+    }
+
+    // MARK: Shortages
+
+    private func exhausted(_ network: Network, _ blocks: AddressBlocks) -> AddressShortage {
         let use = "\(blocks.taken) of \(blocks.capacity) in use"
         return AddressShortage(description: "the network \(network.name) has no free address: \(use)")
     }
@@ -94,7 +198,7 @@ extension MasterCore {
             guard let network = state.networks[id], network.isOverlay, let blocks = state.indexes.overlays[id],
                 blocks.taken >= blocks.capacity
             else { continue }
-            return Self.exhausted(network, blocks)
+            return exhausted(network, blocks)
         }
         return nil
     }
@@ -113,9 +217,10 @@ extension MasterCore {
             }
         }
         guard let blocks = state.indexes.overlays[network.id], blocks.isUsed(address) else { return nil }
+        // One that it has left, say, and comes to again.
+        if let workload, state.tasks(of: workload).contains(where: { $0.has(address, of: blocks) }) { return nil }
         for other in workloads(on: network.id) {
             for task in state.tasks(of: other.id) where task.has(address, of: blocks) {
-                if other.id == workload { return nil }
                 return state.instances[task.instance]?.name ?? other.name
             }
         }

@@ -48,19 +48,6 @@ extension MasterCore {
         if entry.cause == .lost { note("returned", instance, on: task.node, now: now) }
     }
 
-    /// Gives a task that counts again what its pod has on overlays now. Where nothing is free it has none: its node says so.
-    private mutating func setAddresses(of task: inout NodeTask, for pod: PodSpec, _ instance: Instance) {
-        guard
-            let grant = try? addresses(
-                for: pod, of: instance, on: task.node, present: task.addresses, task: task.id, isReplacing: true)
-        else {
-            task.addresses.removeAll { given in !pod.attachments.contains { $0.network == given.network.text } }
-            return
-        }
-        take(grant)
-        task.addresses = grant.addresses
-    }
-
     /// The task's node was silent for too long, or somebody will not wait for it: the task is forgotten, and removed by
     /// its node should that come back.
     mutating func giveUp(_ id: TaskID, now: Timestamp) {

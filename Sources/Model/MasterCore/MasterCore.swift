@@ -25,6 +25,8 @@ package struct MasterCore: Sendable {
     var waiting: Set<InstanceID> = []
     /// Of these, those that want to be where another container is.
     var wantingCompany: Set<InstanceID> = []
+    /// Instances whose tasks are on an overlay without an address: somebody else still has it. Looked at in each step.
+    var lacking: Set<InstanceID> = []
     /// A node changed, or something became free.
     var capacityChanged = false
     var wakes: [WorkloadID: Timestamp] = [:]
@@ -121,6 +123,7 @@ package struct MasterCore: Sendable {
         for node in state.nodes.keys { memory[node] = NodeMemory(now: now, steady: steady) }
         for task in state.tasks.values where task.status.serving { serving[task.id] = steady }
         notePeers()
+        noteLacking()
         waiting = Set(state.instances.values.filter { $0.task == nil }.map(\.id))
         dirty = Set(state.workloads.keys)
     }
@@ -172,7 +175,10 @@ package struct MasterCore: Sendable {
     ) -> [MasterEffect] {
         // What the draft deletes comes back too, and is looked at again.
         for (key, previous) in state.draft {
-            for object in [previous, state[key]] { if let id = object?.workload { dirty.insert(id) } }
+            for object in [previous, state[key]] {
+                if let id = object?.workload { dirty.insert(id) }
+                if case .some(.task(let task)) = object { lacking.insert(task.instance) }
+            }
         }
         state.undo()
         outbox.takeBack(failed)

@@ -79,6 +79,7 @@ extension MasterCore {
     }
 
     private mutating func remove(_ network: Network, now: Timestamp) {
+        forgetAddresses(on: network.id)
         state.delete(.network(network.id))
         note("destroy", network, now: now)
     }

@@ -150,6 +150,7 @@ extension MasterCore {
             serving[task.id] = steady
         }
         task.status = status
+        if letGo(&task) { capacityChanged = true }
         state.put(.task(task))
         dirty.insert(task.workload)
         if task.rests, !rested { capacityChanged = true }

@@ -119,7 +119,9 @@ extension MasterCore {
         guard var instance = state.instances[id], let workload = state.workloads[instance.workload] else { return }
         let revision = revision(for: instance, of: workload)
         let pod = state.revisions[RevisionKey(workload: workload.id, number: revision)]?.pod
-        let grant = try pod.map { pod throws(AddressShortage) in try addresses(for: pod, of: instance, on: node) }
+        let grant = try pod.map { pod throws(AddressShortage) in
+            try addresses(for: pod, of: instance, on: node, revision: revision)
+        }
         if let grant { take(grant) }
         instance.epoch += 1
         let task = NodeTask(

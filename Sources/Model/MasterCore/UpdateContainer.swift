@@ -53,15 +53,16 @@ extension MasterCore {
         }
         var task = instance.task.flatMap { state.tasks[$0] }
         if let task { try requireRoom(for: pod, insteadOf: old, task, named: instance.name) }
+        let revision = (state.indexes.revisionsByWorkload[workload.id]?.max() ?? workload.revision) + 1
         let grant: AddressGrant?
         do throws(AddressShortage) {
             grant = try task.map { task throws(AddressShortage) in
-                try addresses(for: pod, of: instance, on: task.node, present: task.addresses, task: task.id)
+                try addresses(
+                    for: pod, of: instance, on: task.node, present: task.addresses, task: task.id, revision: revision)
             }
         } catch {
             throw APIProblem(.conflict, "\(error)")
         }
-        let revision = (state.indexes.revisionsByWorkload[workload.id]?.max() ?? workload.revision) + 1
         put(pod, as: revision, of: workload.id, now: now)
         if task != nil {
             task?.revision = revision

@@ -222,8 +222,14 @@ package struct AssignedAddress: Sendable, Hashable, Codable {
     /// Whether the node of the task leases the block of addresses that it is from; otherwise the address is an
     /// exception that every other node knows by itself: fixed by the user, or borrowed.
     package var isLeased: Bool
+    /// The pod has left the network with this revision, and its node may still have the address there: it is nobody
+    /// else's until the node has said that the revision is in force (`TaskStatus.revision`). nil: it is the task's.
+    package var leftAt: Int?
 
-    package init(network: NetworkID, address: String, address6: String = "", isLeased: Bool) {
+    package init(
+        network: NetworkID, address: String, address6: String = "", isLeased: Bool, leftAt: Int? = nil
+    ) {
+        self.leftAt = leftAt
         self.network = network
         self.address = address
         self.address6 = address6

@@ -16,7 +16,8 @@ package struct NodeTask: Sendable, Hashable, Codable {
     package var stop: StopOrder?
     /// The host ports claimed for it, in the order of the spec's mappings (each a single port now).
     package var ports: [PortMapping]
-    /// What it was given on overlays, in the order of the spec's attachments.
+    /// What it was given on overlays, in the order of the spec's attachments; behind it what its node has not let go of
+    /// yet, see `AssignedAddress.leftAt`.
     package var addresses: [AssignedAddress]
     /// The last report of the node.
     package var status: TaskStatus
