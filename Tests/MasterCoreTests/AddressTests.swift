@@ -1,4 +1,5 @@
 import CNISpec
+import JSON
 import Model
 import Testing
 import Wire
@@ -81,6 +82,67 @@ import Wire
         try cluster.perform(.updateService("s", UpdateService(scale: .replicated(4))))
         cluster.obey()
         #expect(try cluster.container("late").task != nil)
+        cluster.checkAddresses()
+    }
+
+    @Test func whoWaitsReadsWhoHasTheAddressesAndUntilWhen() throws {
+        var cluster = try Cluster()
+        for node in ["n1", "n2"] { try cluster.addNode(node) }
+        try cluster.makeNetwork("net") { $0.subnet = "10.9.0.0/29" }
+        let pod = cluster.wish("x", on: [NetworkAttachment(network: "net")], node: "n1").pod
+        try cluster.perform(.createService(CreateService(name: "s", pod: pod, scale: .replicated(2))))
+        try cluster.run("keep", on: [NetworkAttachment(network: "net", address: "10.9.0.6")], node: "n9")
+        try cluster.run("left", on: "net", node: "n2")
+        try cluster.run("b", on: "net", node: "n2")
+        cluster.away = ["n1", "n2"]
+        let since = cluster.now
+        cluster.pass(seconds: 20, heard: ["n2"])
+        try cluster.perform(.disconnect("net", DisconnectNetwork(container: "left")))
+        try cluster.perform(.createContainer(cluster.wish("late", on: [NetworkAttachment(network: "net")])))
+        let message = try cluster.container("late").unschedulable?.message
+        #expect(
+            message
+                == "the network net has no free address: 5 of 5 in use; 2 of them by tasks on nodes that are not heard "
+                + "of (n1), until their nodes are back or removed (`martlet node rm --force`) or they are given up, the "
+                + "first at \(since.adding(seconds: 86_400)); 1 by containers that have left it, until their nodes have let "
+                + "go of them; 1 kept for containers that ask for them by their fixed addresses")
+        // Nothing of it is told anew while nothing else is so.
+        let commits = cluster.commits
+        cluster.pass(seconds: 20, heard: ["n2"])
+        #expect(cluster.commits == commits)
+    }
+
+    /// What must not run twice has ended for certain when its time without contact is over.
+    @Test func whatEndsByItselfLeavesItsAddressToWhoWaits() throws {
+        var cluster = try Cluster()
+        for node in ["n1", "n2"] { try cluster.addNode(node) }
+        try cluster.makeNetwork("net") { $0.subnet = "10.9.0.0/29" }
+        var pod = cluster.wish("x", on: [NetworkAttachment(network: "net")], node: "n1").pod
+        pod.loss = LossPolicy(onDisconnect: .stopAfter(20))
+        try cluster.perform(.createService(CreateService(name: "s", pod: pod, scale: .replicated(5))))
+        cluster.obey()
+        cluster.away = ["n1"]
+        cluster.pass(seconds: 20, heard: ["n2"])
+        try cluster.perform(.createContainer(cluster.wish("late", on: [NetworkAttachment(network: "net")])))
+        #expect(try cluster.container("late").task == nil)
+        // Nobody has to ask for it anew.
+        cluster.pass(seconds: 60, heard: ["n2"])
+        #expect(try cluster.container("late").task != nil)
+        try cluster.perform(.createContainer(cluster.wish("later", on: [NetworkAttachment(network: "net")])))
+        cluster.obey()
+        #expect(try ["late", "later"].allSatisfy { try cluster.container($0).task != nil })
+        cluster.checkAddresses()
+        // What comes back has what is left, and the rest when that is free.
+        try cluster.connect("n1")
+        for _ in 0..<3 {
+            cluster.obey()
+            cluster.pass(seconds: 5, heard: ["n1", "n2"])
+        }
+        func lacking() -> Int { cluster.tasks.count { $0.addresses.isEmpty } }
+        #expect(lacking() == 2)
+        cluster.checkAddresses()
+        for name in ["late", "later"] { try cluster.remove(name) }
+        #expect(lacking() == 0)
         cluster.checkAddresses()
     }
 

@@ -1,4 +1,5 @@
 import CNISpec
+import JSON
 import Model
 import Wire
 
@@ -18,6 +19,8 @@ extension MasterCore {
     /// Why a task cannot have addresses.
     struct AddressShortage: Error, CustomStringConvertible {
         let description: String
+        /// When to look again, also if nothing else changes; nil: there is no such time.
+        var again: Timestamp?
     }
 
     /// Networks that a task may have left without its node having let go of them.
@@ -155,6 +158,8 @@ extension MasterCore {
                 lacking.remove(id)
                 continue
             }
+            // One that is not heard of has no use for it.
+            guard memory[task.node]?.ready == true else { continue }
             let grant = possibleAddresses(for: pod, of: instance, task: task)
             guard grant.addresses != task.addresses else { continue }
             take(grant)
@@ -174,13 +179,6 @@ extension MasterCore {
         }
     }
 
-    // MARK: Shortages
-
-    private func exhausted(_ network: Network, _ blocks: AddressBlocks) -> AddressShortage {
-        let use = "\(blocks.taken) of \(blocks.capacity) in use"
-        return AddressShortage(description: "the network \(network.name) has no free address: \(use)")
-    }
-
     /// Takes addresses from tasks that give them up for another.
     mutating func take(_ grant: AddressGrant) {
         for (id, network) in grant.losers {
@@ -188,19 +186,6 @@ extension MasterCore {
             task.addresses.removeAll { $0.network == network }
             state.put(.task(task))
         }
-    }
-
-    /// Why no task of the pod could have addresses wherever it went; nil: one could.
-    func shortage(for pod: PodSpec) -> AddressShortage? {
-        // What a user has fixed is kept for them.
-        for attachment in pod.attachments where attachment.address == nil && attachment.address6 == nil {
-            let id = NetworkID(attachment.network)
-            guard let network = state.networks[id], network.isOverlay, let blocks = state.indexes.overlays[id],
-                blocks.taken >= blocks.capacity
-            else { continue }
-            return exhausted(network, blocks)
-        }
-        return nil
     }
 
     /// Somebody other than the workload who has the address on the network, or asks for it; nil: nobody.
@@ -213,7 +198,7 @@ extension MasterCore {
         where key.workload != workload {
             guard let other = state.workloads[key.workload] else { continue }
             if other.revision == key.number || state.usedRevisions(of: other.id).contains(key.number) {
-                return other.name
+                return sees(other) ? other.name : "a container of another group"
             }
         }
         guard let blocks = state.indexes.overlays[network.id], blocks.isUsed(address) else { return nil }
@@ -221,6 +206,7 @@ extension MasterCore {
         if let workload, state.tasks(of: workload).contains(where: { $0.has(address, of: blocks) }) { return nil }
         for other in workloads(on: network.id) {
             for task in state.tasks(of: other.id) where task.has(address, of: blocks) {
+                guard sees(other) else { return "a container of another group" }
                 return state.instances[task.instance]?.name ?? other.name
             }
         }

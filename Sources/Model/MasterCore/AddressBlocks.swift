@@ -21,6 +21,14 @@ struct AddressBlocks: Sendable {
     let capacity: Int
     /// How many of these are in use, or fixed for somebody.
     private(set) var taken = 0
+    /// How many addresses tasks have left that their nodes have not let go of.
+    private(set) var left = 0
+    /// How many numbers are kept for those who ask for them, and used by nobody.
+    var kept: Int {
+        fixed.keys.count { number in
+            usable(number >> bits) & bit(number) & ~(blocks[number >> bits]?.used ?? 0) != 0
+        }
+    }
 
     private var blocks: [Int: Block] = [:]
     private var shares: [NodeID: Share] = [:]
@@ -175,6 +183,7 @@ struct AddressBlocks: Sendable {
         if let other = holding.other {
             if let near = near(other) { use(near) } else { far[other, default: 0] += 1 }
         }
+        if assigned.leftAt != nil { left += 1 }
         var share = shares.removeValue(forKey: node) ?? Share()
         share.tasks += 1
         if assigned.isLeased {
@@ -192,6 +201,7 @@ struct AddressBlocks: Sendable {
         if let other = holding.other {
             if let near = near(other) { release(near) } else { Self.decrease(&far, other) }
         }
+        if assigned.leftAt != nil { left -= 1 }
         share.tasks -= 1
         if assigned.isLeased { giveBack(holding.number >> bits, &share, node) }
         for address in exceptions(of: holding, assigned) { Self.decrease(&share.exceptions, address) }

@@ -37,6 +37,9 @@ extension MasterCore {
             state.put(.task(task))
             if let pod = state.pod(of: task) { claimNetworks(of: pod, for: task) }
             forgetRevisions(of: workload.id)
+        } else if let pod = state.pod(of: task), lacksAddress(task, pod) {
+            setAddresses(of: &task, for: pod, instance)
+            state.put(.task(task))
         }
         instance.task = id
         instance.unschedulable = nil

@@ -18,9 +18,10 @@ extension MasterCore {
             guard let workload = state.workloads[instance.workload] else { continue }
             let key = RevisionKey(workload: workload.id, number: revision(for: instance, of: workload))
             guard let pod = state.revisions[key]?.pod else { continue }
-            let shortage = shortages[key] ?? shortage(for: pod)
+            let shortage = shortages[key] ?? shortage(for: pod, now: now)
             shortages.updateValue(shortage, forKey: key)
             if let shortage {
+                if let again = shortage.again { wakes[workload.id] = min(again, wakes[workload.id] ?? again) }
                 refuse(instance.id, "\(shortage)", now: now)
                 continue
             }
