@@ -104,6 +104,25 @@ import Wire
         cluster.checkAddresses()
     }
 
+    @Test func listsAreWithoutMembersAndAnAnswerHasThousandAtMost() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1", memory: 1 << 50)
+        try cluster.makeNetwork("net")
+        try cluster.makeNetwork("empty", "bridge")
+        let pod = cluster.wish("x", on: [NetworkAttachment(network: "net")]).pod
+        try cluster.perform(.createService(CreateService(name: "s", pod: pod, scale: .replicated(1010))))
+        try cluster.perform(.createContainer(cluster.wish("first", on: [NetworkAttachment(network: "net")])))
+        guard case .networks(let views) = try cluster.query(.networks) else { throw Cluster.Unexpected() }
+        #expect(views.map(\.containers) == [0, 1011] && views.allSatisfy { $0.members.isEmpty && $0.nodes.isEmpty })
+        let page = try cluster.networkView("net")
+        #expect(page.members.count == NetworkView.mostMembers && page.containers == 1011 && page.nodes.count == 1)
+        #expect(page.members.first?.name == "first" && page.next == page.members.last?.name)
+        let query = MasterQuery.network("net", after: try #require(page.next))
+        guard case .network(let rest) = try cluster.query(query) else { throw Cluster.Unexpected() }
+        #expect(rest.members.count == 11 && rest.next == nil && rest.nodes.isEmpty)
+        #expect(Set((page.members + rest.members).map(\.container)).count == 1011)
+    }
+
     @Test func peopleSeeWhereANetworkIs() throws {
         var cluster = try Cluster()
         for number in 1...2 { try cluster.addNode("n\(number)", address: "192.0.2.\(number)") }

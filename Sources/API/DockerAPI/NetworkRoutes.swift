@@ -46,6 +46,20 @@ extension DockerAPI {
         return view
     }
 
+    /// Containers of one network that are shown: what clients of this API read, they read at once.
+    private static let mostContainers = 10_000
+
+    private func whole(_ ref: String) async throws -> NetworkView {
+        var view = try await network(ref)
+        while let next = view.next, view.members.count < Self.mostContainers {
+            let query = MasterQuery.network(view.network.id.text, after: next)
+            guard case .network(let more) = try await master.query(query) else { throw APIProblem.unexpected }
+            view.members += more.members
+            view.next = more.next
+        }
+        return view
+    }
+
     private func networks() async throws -> [NetworkView] {
         guard case .networks(let views) = try await master.query(.networks) else { throw APIProblem.unexpected }
         return views
@@ -67,7 +81,7 @@ extension DockerAPI {
     private func shown(_ ref: String) async throws -> ShownNetwork {
         if let predefined = PredefinedNetwork(ref) { return try await shown(predefined) }
         do {
-            return ShownNetwork(try await network(ref))
+            return ShownNetwork(try await whole(ref))
         } catch let problem as APIProblem where problem.code == .notFound {
             guard let predefined = PredefinedNetwork(idPrefix: ref) else { throw Self.noNetwork(ref) }
             return try await shown(predefined)

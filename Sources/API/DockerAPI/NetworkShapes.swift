@@ -94,7 +94,7 @@ struct ShownNetwork: Sendable {
         name = network.name
         driver = network.driver
         isPredefined = false
-        isUsed = !view.members.isEmpty
+        isUsed = view.containers > 0
         labels = network.labels
         nodes = view.nodes
         // Those that do not run have no endpoint, and are not shown.

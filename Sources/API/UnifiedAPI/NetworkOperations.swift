@@ -13,8 +13,9 @@ extension UnifiedAPI {
     var networkOperations: [Operation] {
         [
             Operation(
-                .get, access: .read, Self.path, "List the networks that users made.", answer: .json([NetworkView].self),
-                statuses: [200]
+                .get, access: .read, Self.path,
+                "List the networks that users made, without what is on them and without CNI configurations.",
+                answer: .json([NetworkView].self), statuses: [200]
             ) { _ in
                 guard case .networks(let views) = try await master.query(.networks) else { throw APIProblem.unexpected }
                 return try .json(views)
@@ -30,12 +31,14 @@ extension UnifiedAPI {
                 return try .json(view, status: .created)
             },
             Operation(
-                .get, access: .read, "\(Self.path)/{network}", "Inspect a network, with what is on it.",
+                .get, access: .read, "\(Self.path)/{network}",
+                "Inspect a network, with what is on it: at most \(NetworkView.mostMembers) containers; `next` in the answer "
+                    + "says that there are more.",
+                query: [.text("after", "Only containers whose names come after this one.")],
                 answer: .json(NetworkView.self), statuses: [200, 404, 409]
             ) { call in
-                guard case .network(let view) = try await master.query(.network(call.name("network"))) else {
-                    throw APIProblem.unexpected
-                }
+                let query = MasterQuery.network(try call.name("network"), after: call.query["after"] ?? "")
+                guard case .network(let view) = try await master.query(query) else { throw APIProblem.unexpected }
                 return try .json(view)
             },
             Operation(

@@ -45,7 +45,7 @@ extension MasterCore {
             return .config(configView(config))
         case .network(let id):
             guard let network = state.networks[id] else { throw Self.gone }
-            return .network(networkView(network, explained: true))
+            return .network(networkView(network))
         case .removed(let names): return .removed(names)
         case .passThrough(let id, let signal):
             guard let location = state.instances[id].flatMap({ location(of: $0) }) else { throw Self.gone }
@@ -97,7 +97,7 @@ extension MasterCore {
         case .configs: return .configs(configViews())
         case .config(let ref): return .config(configView(try config(ref)))
         case .networks: return .networks(networkViews())
-        case .network(let ref): return .network(networkView(try network(ref), explained: true))
+        case .network(let ref, let name): return .network(networkView(try network(ref), after: name))
         case .filesForTask(let task, let node): return try filesForTask(task, on: node)
         case .events(let since, let until):
             return .events(history.filter { $0.time >= since ?? $0.time && $0.time <= until ?? $0.time })

@@ -101,8 +101,10 @@ package enum MasterQuery: Sendable {
     case sealedSecret(String)
     case configs
     case config(String)
+    /// Without members.
     case networks
-    case network(String)
+    /// With those of its members whose names come after `after`, see `NetworkView.mostMembers`.
+    case network(String, after: String = "")
     /// What the containers of a task are given, for the node that has the task.
     case filesForTask(TaskID, on: NodeID)
     case events(since: Timestamp?, until: Timestamp?)

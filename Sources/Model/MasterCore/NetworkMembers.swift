@@ -113,16 +113,32 @@ extension MasterCore {
 
     // MARK: Views
 
+    /// Without members, and without the text of CNI configurations, which may hold secrets.
     func networkViews() -> [NetworkView] {
-        state.networks.values.filter { sees($0) }.sorted { $0.name < $1.name }.map { networkView($0) }
+        state.networks.values.filter { sees($0) }.sorted { $0.name < $1.name }.map { network in
+            let home = home(of: network.id)
+            var network = network
+            network.node = home
+            network.options[Network.Option.cniConfiguration.rawValue] = nil
+            return NetworkView(
+                network: network, nodeName: home.map { nodeName($0) } ?? "", containers: containerCount(on: network.id))
+        }
     }
 
-    /// - Parameter explained: with what each node has of an overlay.
-    func networkView(_ network: Network, explained: Bool = false) -> NetworkView {
+    /// How many containers of workloads that whoever is served sees are on it, running or not.
+    private func containerCount(on network: NetworkID) -> Int {
+        workloads(on: network).lazy.filter { sees($0) }
+            .reduce(0) { $0 + (state.indexes.instancesByWorkload[$1.id]?.count ?? 0) }
+    }
+
+    /// The network with what is on it: the members whose names come after `after`, at most `NetworkView.mostMembers`, and
+    /// what each node has of an overlay.
+    func networkView(_ network: Network, after: String = "") -> NetworkView {
         let home = home(of: network.id)
         var members: [NetworkView.Member] = []
         for workload in workloads(on: network.id) where sees(workload) {
             for instance in state.instances(of: workload.id) {
+                guard instance.name > after else { continue }
                 let task = state.shownTask(of: instance)
                 let pod = task.flatMap { state.pod(of: $0) } ?? state.pod(of: workload)
                 guard let container = instance.containers.first,
@@ -135,11 +151,14 @@ extension MasterCore {
                     NetworkView.Member(container: container, name: instance.name, endpoint: endpoint))
             }
         }
+        members.sort { ($0.name, $0.container) < ($1.name, $1.container) }
+        let isMore = members.count > NetworkView.mostMembers
+        members.removeLast(max(0, members.count - NetworkView.mostMembers))
         var network = network
         network.node = home
         return NetworkView(
             network: network, nodeName: home.map { nodeName($0) } ?? "",
-            members: members.sorted { ($0.name, $0.container) < ($1.name, $1.container) },
-            nodes: explained ? parts(of: network.id) : [])
+            containers: containerCount(on: network.id), members: members, next: isMore ? members.last?.name : nil,
+            nodes: after.isEmpty ? parts(of: network.id) : [])
     }
 }

@@ -87,7 +87,12 @@ package struct NetworkView: Sendable, Codable, Hashable {
     package var network: Network
     /// Empty: on no node yet.
     package var nodeName: String
+    /// How many containers are on it, running or not.
+    package var containers: Int
+    /// In the order of their names, at most `mostMembers`; empty in lists.
     package var members: [Member]
+    /// The last of the members' names, when there are more: `?after=` it has those that follow.
+    package var next: String?
     /// Where an overlay is, in the order of nodes' names; empty for other networks.
     package var nodes: [Part]
 
@@ -115,10 +120,18 @@ package struct NetworkView: Sendable, Codable, Hashable {
         }
     }
 
-    package init(network: Network, nodeName: String, members: [Member], nodes: [Part] = []) {
+    /// Members of one answer.
+    package static let mostMembers = 1000
+
+    package init(
+        network: Network, nodeName: String, containers: Int = 0, members: [Member] = [], next: String? = nil,
+        nodes: [Part] = []
+    ) {
         self.network = network
         self.nodeName = nodeName
+        self.containers = containers
         self.members = members
+        self.next = next
         self.nodes = nodes
     }
 
@@ -127,6 +140,8 @@ package struct NetworkView: Sendable, Codable, Hashable {
         network = try values.decode(Network.self, forKey: .network)
         nodeName = try values.decode(String.self, forKey: .nodeName)
         members = try values.decode([Member].self, forKey: .members)
+        containers = try values.decode(.containers, or: members.count)
+        next = try values.decodeIfPresent(String.self, forKey: .next)
         nodes = try values.decode(.nodes, or: [])
     }
 }

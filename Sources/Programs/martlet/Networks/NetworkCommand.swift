@@ -26,7 +26,7 @@ struct NetworkList: AsyncParsableCommand {
                 view, network.name, String(network.id.text.prefix(12)), network.driver,
                 [network.subnet, network.subnet6].filter { !$0.isEmpty }.joined(separator: ", "),
                 network.vni.map { "\($0)" } ?? "", view.nodeName, network.createdAt.ago(),
-                view.members.map(\.name).joined(separator: ", "))
+                "\(view.containers)")
         }
         try table.print(format)
     }
