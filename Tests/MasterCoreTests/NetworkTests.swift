@@ -60,7 +60,9 @@ import Wire
         #expect(cluster.events.contains { $0.kind == "network" && $0.action == "create" && $0.name == "web" })
         for _ in 2..<30 { _ = try make(&cluster, "n\(cluster.keys("networks/").count)") }
         #expect(cluster.keys("networks/").count == 30)
-        #expect(refusal(&cluster, "more") { _ in }?.message.contains("no subnet is free") == true)
+        #expect(
+            refusal(&cluster, "more") { _ in }?.message.contains(
+                "are all taken, by other networks or nodes: name a free one") == true)
     }
 
     @Test func whatCannotBeIsRefusedByName() throws {

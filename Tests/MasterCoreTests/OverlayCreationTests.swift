@@ -83,10 +83,33 @@ import Wire
         for value in ["4,5", "0", ""] { says("is one number") { $0.options = [list: value] } }
         says("$.vni: 5 is not 6") { ($0.vni, $0.options) = (5, [list: "6"]) }
         #expect(cluster.refusal("a", "macvlan") { _ in }.contains("'macvlan' is not supported: choose bridge"))
+        #expect(cluster.refusal("a", "bridge") { $0.subnet = "192.0.2.0/24" }.contains("the address of the node n1"))
         #expect(cluster.refusal("a", "bridge") { $0.vni = 5 }.contains("$.vni"))
         #expect(cluster.refusal("a", "bridge") { $0.isIPv6 = true }.contains("IPv6 is not supported yet"))
         #expect(cluster.refusal("a", "bridge") { $0.options = [list: "5"] }.contains("an option of the driver overlay"))
         #expect(try cluster.makeNetwork("a") { $0.options = ["encrypted": "false", mtu: "576"] }.network.vni == 4096)
+    }
+
+    @Test func aNodeHasNoAddressOfAnOverlay() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1", address: "192.0.2.7")
+        try cluster.makeNetwork("net") { ($0.subnet, $0.subnet6) = ("10.9.0.0/24", "fd00:9::/64") }
+        try cluster.makeNetwork("local", "bridge") { $0.subnet = "10.7.0.0/16" }
+        for (name, address) in [("n1", "10.9.0.77"), ("n2", "10.9.0.9"), ("n3", "fd00:9::9")] {
+            var node = try cluster.node("n1").node
+            (node.id, node.name, node.address) = (NodeID(name), name, address)
+            let problem = cluster.problem(.registerNode(NodeRegistration(node: node)))
+            #expect(problem?.code == .conflict)
+            #expect(problem?.message.contains("the address \(address) of the node \(name) is in ") == true)
+            #expect(problem?.message.contains("the subnet of the overlay net") == true)
+            #expect(problem?.message.contains("--node-address") == true)
+        }
+        #expect(try cluster.node("n1").node.address == "192.0.2.7")
+        for (name, address) in [("n1", "10.9.1.1"), ("n2", "10.7.0.9"), ("n3", "fd00:a::9"), ("n4", "host.example")] {
+            try cluster.addNode(name, address: address)
+        }
+        // What has been so all along is nobody's fault.
+        try cluster.addNode("n1", address: "10.9.1.1")
     }
 
     @Test func aThousandOverlaysHaveEachTheirOwn() throws {
@@ -103,7 +126,8 @@ import Wire
         }
         #expect(subnets.count == 1021 && numbers.count == 1021 && subnets.contains("10.127.240.0/20"))
         #expect(subnets.isDisjoint(with: ["10.64.16.0/20", "10.64.32.0/20", "10.64.48.0/20"]))
-        #expect(cluster.refusal("more") { _ in }.contains("no subnet is free"))
+        #expect(cluster.refusal("more") { _ in }.contains("the 1024 subnets of 10.64.0.0/10 that networks"))
+        #expect(cluster.refusal("more") { _ in }.contains("name a free one as subnet (`--subnet"))
         _ = try cluster.makeNetwork("named") { $0.subnet = "10.128.0.0/24" }
         try cluster.perform(.removeNetwork("local"))
         #expect(try cluster.makeNetwork("more").network.subnet == "10.64.32.0/20")
@@ -153,6 +177,13 @@ import Wire
         says("$.isInternal") { $0.isInternal = true }
         says("is an option of the driver bridge or overlay") { $0.options = ["com.docker.network.driver.mtu": "1400"] }
         #expect(cluster.refusal("a") { $0.options = [config: list] }.contains("an option of the driver cni"))
+        // It may hold secrets: lists are read by many.
+        guard case .networks(let views) = try cluster.query(.networks) else { throw Cluster.Unexpected() }
+        #expect(views.map(\.network.name) == ["lan", "other"] && views.allSatisfy { $0.network.options.isEmpty })
+        #expect(try cluster.networkView("lan").network.options == ["martlet.cni.config": list])
+        try cluster.addNode("n1")
+        try cluster.run("on-lan", on: "lan")
+        #expect(cluster.assigned[NodeID("n1")]?.values.first?.networks.first?.options == ["martlet.cni.config": list])
         let developer = Subject.user(TokenID("w"), name: "web", role: .developer, group: "/web")
         let body = CreateNetwork(name: "a", driver: "cni")
         #expect(cluster.problem(.createNetwork(body), by: developer)?.code == .forbidden)
@@ -195,6 +226,44 @@ import Wire
         #expect(cluster.problem(.createNetwork(body), by: developer)?.code == .forbidden)
         body.subnet6 = "fd00:8::/64"
         #expect(cluster.problem(.createNetwork(body), by: developer) == nil)
+    }
+
+    /// Who may not see a network does not read its name, nor those of what is on it.
+    @Test func refusalsNameNothingOfOtherGroups() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1")
+        let web = Subject.user(TokenID("w"), name: "web", role: .developer, group: "/web")
+        try cluster.makeNetwork("hidden") { ($0.subnet, $0.vni, $0.group) = ("10.9.0.0/24", 77, "/db") }
+        try cluster.makeNetwork("shared") { ($0.subnet, $0.group) = ("10.8.0.0/24", "/web") }
+        func says(_ words: String, _ command: MasterCommand) {
+            let message = cluster.problem(command, by: web)?.message ?? "it was done"
+            #expect(message.contains(words) && !message.contains("hidden") && !message.contains("secret"), "\(message)")
+        }
+        let overlapping = CreateNetwork(name: "a", driver: "overlay", subnet: "10.9.0.0/16")
+        says("shares addresses with 10.9.0.0/24 of a network of another group", .createNetwork(overlapping))
+        says(
+            "77 is that of a network of another group",
+            .createNetwork(CreateNetwork(name: "a", driver: "overlay", vni: 77)))
+        var secret = cluster.wish("secret", on: [NetworkAttachment(network: "shared", address: "10.8.0.9")])
+        secret.group = "/db"
+        try cluster.perform(.createContainer(secret))
+        for name in ["mine", "secret2"] {
+            var wish = cluster.wish(name, on: [NetworkAttachment(network: "shared")])
+            wish.group = name == "mine" ? "/web" : "/db"
+            try cluster.perform(.createContainer(wish))
+        }
+        cluster.obey()
+        let mine = try cluster.address("mine")
+        for address in ["10.8.0.9", "10.8.0.2", "10.8.0.3"] where address != mine {
+            let theft = cluster.wish("x", on: [NetworkAttachment(network: "shared", address: address)])
+            says(
+                "Address already in use: \(address) on the network shared is a container of another group's",
+                .createContainer(theft))
+        }
+        says("active endpoints: mine, and 2 of other groups are attached", .removeNetwork("shared"))
+        // Who sees them reads them.
+        #expect(cluster.problem(.removeNetwork("shared"))?.message.contains("mine, secret, secret2 are") == true)
+        #expect(cluster.refusal("a") { $0.subnet = "10.9.0.0/16" }.contains("of the network hidden"))
     }
 
     @Test func anAgentWithoutOverlaysGetsNoneOfTheirPods() throws {

@@ -26,6 +26,8 @@ struct AddressPools: Sendable {
     private static let pieceBits: UInt128 = 12
     private static let pool: UInt128 = 10 << 24 | 64 << 16
     private static let pieces = 1024
+    /// What people call them.
+    static let poolTitle = "the \(pieces) subnets of 10.64.0.0/10"
 
     // MARK: Following the objects
 

@@ -56,13 +56,12 @@ extension MasterCore {
             throw APIProblem(.forbidden, "\(name) is a pre-defined network and cannot be removed")
         }
         let network = try network(ref)
-        let users = workloads(on: network.id).map(\.name).sorted()
+        let users = workloads(on: network.id)
         guard users.isEmpty else {
-            let shown = users.prefix(5).joined(separator: ", ") + (users.count > 5 ? ", …" : "")
             throw APIProblem(
                 .conflict,
-                "the network \(network.name) has active endpoints: \(shown) \(users.count == 1 ? "is" : "are") attached; "
-                    + "disconnect or remove them first")
+                "the network \(network.name) has active endpoints: \(titles(of: users)) "
+                    + "\(users.count == 1 ? "is" : "are") attached; disconnect or remove them first")
         }
         remove(network, now: now)
         return .done

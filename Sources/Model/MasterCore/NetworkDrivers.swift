@@ -112,7 +112,7 @@ extension MasterCore {
         }
         if let other = state.networks.values.first(where: { $0[.device] == value }) {
             throw APIProblem(
-                .conflict, "the device \(value) is that of the network \(other.name): choose another name")
+                .conflict, "the device \(value) is that of \(title(of: other)): choose another name")
         }
         return nil
     }
@@ -159,7 +159,7 @@ extension MasterCore {
         if let other = state.indexes.pools.network(withVNI: vni).flatMap({ state.networks[$0] }) {
             throw APIProblem(
                 .conflict,
-                "the VXLAN network identifier \(vni) is that of the network \(other.name): choose another, or none")
+                "the VXLAN network identifier \(vni) is that of \(title(of: other)): choose another, or none")
         }
         return vni
     }

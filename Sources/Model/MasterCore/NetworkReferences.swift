@@ -25,6 +25,20 @@ extension MasterCore {
 
     func sees(_ network: Network) -> Bool { acting.reaches(group: network.group) }
 
+    /// What a network is called in front of whoever is served: those of groups that they do not reach have no name.
+    func title(of network: Network) -> String {
+        sees(network) ? "the network \(network.name)" : "a network of another group"
+    }
+
+    /// The same of workloads: names of those that are seen, at most five, and how many there are besides.
+    func titles(of workloads: [Workload]) -> String {
+        let names = workloads.filter { sees($0) }.map(\.name).sorted()
+        let others = workloads.count - names.count
+        var words = names.prefix(5) + (names.count > 5 ? ["…"] : [])
+        if others > 0 { words.append(names.isEmpty ? "\(others) of other groups" : "and \(others) of other groups") }
+        return words.joined(separator: ", ")
+    }
+
     /// The name of a network that every node has and nobody makes; nil: the reference is not one's.
     func predefined(_ ref: String) -> String? {
         ref == "default" ? Network.nodeNetwork : [Network.nodeNetwork, "host", "none"].first { $0 == ref }

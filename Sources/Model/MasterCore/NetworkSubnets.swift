@@ -81,7 +81,9 @@ extension MasterCore {
             }
             return address
         }
-        guard let first = subnet.first.advanced(by: 1) else { throw APIProblem.exhausted }
+        guard let first = subnet.first.advanced(by: 1) else {
+            throw APIProblem(.badRequest, "$.subnet: \(subnet) has no address for a gateway: choose another")
+        }
         let gateway =
             if let given = body.gateway, !given.isEmpty { try address(given, "gateway") } else { first }
         guard body.reserved.count <= 256 else {
@@ -118,7 +120,17 @@ extension MasterCore {
     private func freeAddresses(_ driver: Network.Driver) throws(APIProblem) -> NetworkAddresses {
         let pools = state.indexes.pools
         let subnet = driver == .overlay ? pools.freeSubnet() : Self.subnets.first { pools.isFree($0) }
-        guard let subnet, let gateway = subnet.first.advanced(by: 1) else { throw APIProblem.exhausted }
+        guard let subnet, let gateway = subnet.first.advanced(by: 1) else {
+            let pool =
+                driver == .overlay
+                ? AddressPools.poolTitle
+                : "the \(Self.subnets.count) subnets of 172.18.0.0 to 172.31.255.255 and 192.168.0.0/16"
+            throw APIProblem(
+                .conflict,
+                "\(pool) that networks with the driver \(driver.rawValue) get unless they name one are all taken, by other "
+                    + "networks or nodes: name a free one as subnet (`--subnet 10.200.0.0/20`, say), or remove networks that "
+                    + "nothing uses (`martlet network prune`)")
+        }
         return NetworkAddresses(subnet: subnet, gateway: gateway)
     }
 
@@ -131,7 +143,11 @@ extension MasterCore {
             if let gateway = body.gateway6, !gateway.isEmpty {
                 throw APIProblem(.badRequest, "$.subnet6: a gateway is of a subnet: name it")
             }
-            guard let subnet = state.indexes.pools.freeSubnet6(&random) else { throw APIProblem.exhausted }
+            guard let subnet = state.indexes.pools.freeSubnet6(&random) else {
+                throw APIProblem(
+                    .conflict,
+                    "no IPv6 subnet was found that is free: name one as subnet6 (`--subnet fd00:1::/64`, say)")
+            }
             return subnet
         }
         guard let subnet = CIDR(text), subnet.address.family == .v6, (48...112).contains(subnet.prefixLength),
@@ -165,20 +181,31 @@ extension MasterCore {
             let taken = subnet.address.family == .v4 ? other.subnet : other.subnet6
             throw APIProblem(
                 .conflict,
-                "Pool overlaps with other one on this address space: \(subnet) shares addresses with \(taken) of the "
-                    + "network \(other.name); choose another subnet")
+                "Pool overlaps with other one on this address space: \(subnet) shares addresses with \(taken) of "
+                    + "\(title(of: other)); choose another subnet")
         }
-        guard driver == .overlay, let node = pools.node(in: subnet).flatMap({ state.nodes[$0] }) else { return }
+        guard let node = pools.node(in: subnet).flatMap({ state.nodes[$0] }) else { return }
         throw APIProblem(
             .conflict,
             "Pool overlaps with other one on this address space: \(subnet) has \(node.address), the address of the node "
                 + "\(node.name); choose another subnet")
     }
-}
 
-extension APIProblem {
-    fileprivate static let exhausted = APIProblem(
-        .conflict, "no subnet is free for another network: name one yourself, or remove networks that nothing uses")
+    /// A node's address is none of an overlay's: nobody on the overlay could send packets to the node. One that the node
+    /// has had all along is not looked at: its subnet was given to nobody since.
+    func requireOutside(_ node: Node) throws(APIProblem) {
+        guard state.nodes[node.id]?.address != node.address, let address = IPAddress(node.address),
+            let single = CIDR(address, prefixLength: address.family.bits),
+            let network = state.indexes.pools.network(overlapping: single).flatMap({ state.networks[$0] }),
+            network.isOverlay
+        else { return }
+        let subnet = address.family == .v4 ? network.subnet : network.subnet6
+        throw APIProblem(
+            .conflict,
+            "$.node.address: the address \(address) of the node \(node.name) is in \(subnet), the subnet of the overlay "
+                + "\(network.name), whose traffic could not reach it: give the agent another with --node-address, or "
+                + "remove the network")
+    }
 }
 
 extension CIDR {

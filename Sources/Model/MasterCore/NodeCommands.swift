@@ -47,6 +47,7 @@ extension MasterCore {
         guard node.address.utf8.count <= 253 else {
             throw APIProblem(.badRequest, "$.node.address: \(node.address.utf8.count) bytes are more than 253")
         }
+        try requireOutside(node)
         if node.streamEndpoint.hasPrefix("unix:"), !acting.isLocal {
             throw APIProblem(
                 .forbidden, "$.node.streamEndpoint: a socket of the master's machine is refused from another machine")
