@@ -44,6 +44,9 @@ extension SystemSuite {
         func names() throws {
             try withCluster { cluster in
                 try expectSuccess(cluster.martlet("network", "create", "shop"))
+                let mtu = "com.docker.network.driver.mtu"
+                let both = try cluster.martlet("network", "create", "--mtu", "1400", "--opt", "\(mtu)=1500", "other")
+                #expect(both.code == 64 && both.errors.contains("--mtu 1400 is not the 1500"), "\(both)")
                 try expectSuccess(
                     cluster.martlet("network", "create", "--internal", "--subnet", "10.44.0.0/24", "inner"))
                 try start(cluster, "db", ["--network", "shop", "--network-alias", "data"])

@@ -63,7 +63,13 @@ struct NetworkCreate: AsyncParsableCommand {
 
     private func allOptions() throws -> [String: String] {
         var all = options.dictionary
-        if let mtu { all[Network.Option.mtu.rawValue] = "\(mtu)" }
+        if let mtu {
+            let option = Network.Option.mtu.rawValue
+            if let other = all[option], other != "\(mtu)" {
+                throw ValidationError("--mtu \(mtu) is not the \(other) that --opt \(option) says: give one of them")
+            }
+            all[option] = "\(mtu)"
+        }
         guard let config else { return all }
         guard driver == Network.Driver.cni.rawValue else {
             throw ValidationError("--config goes with --driver cni only")
