@@ -113,6 +113,7 @@ let package = Package(
         layer("Kernel", "Cgroups", ["Kernel", "CKernel", "DeviceNodes"]),
         layer("Kernel", "Confinement", ["Kernel", "CKernel", "CSeccomp", "CCapabilities"]),
         layer("Kernel", "DeviceNodes", ["Kernel", "CKernel"]),
+        layer("Kernel", "DeviceDiscovery", ["Kernel", "CKernel"]),
         layer("Kernel", "Netlink", ["Kernel", "CNetlink"]),
         layer("Kernel", "Netfilter", ["Kernel", "Netlink", "CNetlink", "CNetfilter"]),
         // 2 specs
@@ -237,6 +238,7 @@ let package = Package(
         tests("CgroupsTests", ["Cgroups", "DeviceNodes", "Kernel"]),
         tests("ConfinementTests", ["Confinement", "Kernel", "CSeccomp", "CCapabilities"]),
         tests("DeviceNodesTests", ["DeviceNodes"]),
+        tests("DeviceDiscoveryTests", ["DeviceDiscovery", "Kernel"]),
         tests("ContainerRuntimeTests", ["ContainerRuntime", "Cgroups", "OCISpec", "Kernel", "JSON"]),
         .testTarget(
             name: "RepositoryTests", dependencies: ["Kernel", "JSON"], path: "Tests/RepositoryTests",
