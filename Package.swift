@@ -76,6 +76,7 @@ let package = Package(
         .executable(name: "martlet", targets: ["martlet"]),
         .executable(name: "martlet-runtime", targets: ["martlet-runtime"]),
         .executable(name: "martlet-shim", targets: ["martlet-shim"]),
+        .executable(name: "martlet-nvml", targets: ["martlet-nvml"]),
         .executable(name: "martlet-overlay", targets: ["martlet-overlay"]),
         .executable(name: "portmap", targets: ["portmap"]),
         .executable(name: "loopback", targets: ["loopback"]),
@@ -101,6 +102,7 @@ let package = Package(
         shim("CKernel"),
         shim("CStage"),
         shim("CProtect"),
+        shim("CNVML"),
         system("CSeccomp", "libseccomp", apt: "libseccomp-dev"),
         system("CCapabilities", "libcap", apt: "libcap-dev"),
         system("CArchive", "libarchive", apt: "libarchive-dev"),
@@ -122,6 +124,7 @@ let package = Package(
         layer("Specs", "CNISpec", ["JSON"]),
         layer("Specs", "YAML", ["JSON", "CYAML"]),
         layer("Specs", "CDISpec", ["JSON", "OCISpec"]),
+        layer("Specs", "NVMLReport", ["JSON"]),
         layer("Specs", "StreamFrames"),
         layer("Specs", "ShimProtocol", ["JSON"]),
         // 3 model
@@ -146,6 +149,7 @@ let package = Package(
             "Node", "ContainerRuntime",
             ["Kernel", "CKernel", "CStage", "Cgroups", "Confinement", "DeviceNodes", "OCISpec", "JSON"]),
         layer("Node", "ShimCore", ["Kernel", "CKernel", "Cgroups", "StreamFrames", "ShimProtocol", "JSON"]),
+        layer("Node", "NVMLProbe", ["Kernel", "CKernel", "CNVML", "NVMLReport", "JSON"]),
         layer("Node", "Reactor", ["Kernel", "CKernel"]),
         layer(
             "Node", "Images",
@@ -223,6 +227,8 @@ let package = Package(
         // 7 programs
         program("martlet-runtime", ["ContainerRuntime", "CProtect"], linker: protected),
         program("martlet-shim", ["ShimCore"], linker: fullyStatic),
+        // It opens a library at run time, which a fully static program cannot.
+        program("martlet-nvml", ["NVMLProbe"]),
         program(
             "martlet",
             nio + [
@@ -239,6 +245,7 @@ let package = Package(
         tests("ConfinementTests", ["Confinement", "Kernel", "CSeccomp", "CCapabilities"]),
         tests("DeviceNodesTests", ["DeviceNodes"]),
         tests("DeviceDiscoveryTests", ["DeviceDiscovery", "Kernel"]),
+        tests("NVMLReportTests", ["NVMLReport", "JSON"]),
         tests("ContainerRuntimeTests", ["ContainerRuntime", "Cgroups", "OCISpec", "Kernel", "JSON"]),
         .testTarget(
             name: "RepositoryTests", dependencies: ["Kernel", "JSON"], path: "Tests/RepositoryTests",

@@ -34,7 +34,7 @@ stage() { # mode, source, path
 
 install_all() {
     local name source path before=() active=()
-    for name in martlet martlet-runtime martlet-shim martlet-overlay portmap loopback bandwidth; do
+    for name in martlet martlet-runtime martlet-shim martlet-nvml martlet-overlay portmap loopback bandwidth; do
         [ -x "$build/$name" ] || fail "there is no $build/$name: make release"
     done
     [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "installing into $prefix needs root: run it as root or with sudo"
@@ -43,7 +43,7 @@ install_all() {
     [ -z "$root" ] || mkdir -p "$root"
     # The runtime is for other engines too, so both are on the PATH; the rest is found by these.
     for name in martlet martlet-runtime; do stage 755 "$build/$name" "$bin/$name"; done
-    for name in martlet-shim martlet-overlay portmap loopback bandwidth; do
+    for name in martlet-shim martlet-nvml martlet-overlay portmap loopback bandwidth; do
         stage 755 "$build/$name" "$libexec/$name"
     done
     source=$(mktemp)

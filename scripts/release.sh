@@ -9,7 +9,7 @@ build() {
         { { grep -E 'error' "$log" || tail -n 5 "$log"; } | head -n 20 >&2; echo "martlet: the build of $1 failed; the whole log is $log" >&2; exit 1; }
 }
 : >"$log"
-for product in martlet-runtime martlet-shim martlet-overlay portmap loopback bandwidth martlet; do
+for product in martlet-runtime martlet-shim martlet-nvml martlet-overlay portmap loopback bandwidth martlet; do
     [ ! -t 1 ] || printf '  building %s …\n' "$product"
     build "$product"
 done

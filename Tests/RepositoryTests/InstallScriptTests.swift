@@ -23,7 +23,7 @@ struct InstallScriptTests {
         let destination = "\(top)/new root"
         let build = "\(top)/build"
         let plugins = ["martlet-overlay", "portmap", "loopback", "bandwidth"]
-        let programs = ["martlet", "martlet-runtime", "martlet-shim"] + plugins
+        let programs = ["martlet", "martlet-runtime", "martlet-shim", "martlet-nvml"] + plugins
         #expect(mkdir(build, 0o755) == 0)
         for name in programs {
             try write("#!/bin/sh\n", to: "\(build)/\(name)")

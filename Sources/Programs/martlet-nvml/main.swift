@@ -1,0 +1,4 @@
+import Glibc
+import NVMLProbe
+
+exit(NVMLProgram.run(CommandLine.arguments))
