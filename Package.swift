@@ -151,6 +151,7 @@ let package = Package(
         layer("Node", "ShimCore", ["Kernel", "CKernel", "Cgroups", "StreamFrames", "ShimProtocol", "JSON"]),
         layer("Node", "NVMLProbe", ["Kernel", "CKernel", "CNVML", "NVMLReport", "JSON"]),
         layer("Node", "Reactor", ["Kernel", "CKernel"]),
+        layer("Node", "Devices", ["Kernel", "CKernel", "DeviceDiscovery", "NVMLReport", "Reactor"]),
         layer(
             "Node", "Images",
             [
@@ -246,6 +247,7 @@ let package = Package(
         tests("DeviceNodesTests", ["DeviceNodes"]),
         tests("DeviceDiscoveryTests", ["DeviceDiscovery", "Kernel"]),
         tests("NVMLReportTests", ["NVMLReport", "JSON"]),
+        tests("DevicesTests", ["Devices", "DeviceDiscovery", "NVMLReport", "JSON", "Kernel"]),
         tests("ContainerRuntimeTests", ["ContainerRuntime", "Cgroups", "OCISpec", "Kernel", "JSON"]),
         .testTarget(
             name: "RepositoryTests", dependencies: ["Kernel", "JSON"], path: "Tests/RepositoryTests",

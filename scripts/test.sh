@@ -9,8 +9,10 @@ mkdir -p "$logs" .build/assets
 scripts/busybox.sh .build/assets/busybox || exit 1
 scripts/rootfs.sh .build/assets/busybox .build/assets/rootfs.tar || exit 1
 scripts/dockersdk.sh .build/assets/dockersdk || exit 1
+# Without it one test skips and says so.
+scripts/nvmlpy.sh .build/assets/nvmlpy || true
 export MARTLET_BUSYBOX=$PWD/.build/assets/busybox MARTLET_ROOTFS=$PWD/.build/assets/rootfs.tar
-export MARTLET_DOCKERSDK=$PWD/.build/assets/dockersdk NO_COLOR=1
+export MARTLET_DOCKERSDK=$PWD/.build/assets/dockersdk MARTLET_NVMLPY=$PWD/.build/assets/nvmlpy NO_COLOR=1
 
 # Ends what a run left that crashed or was interrupted: clusters and cgroups named martlet-test-PID of a test process
 # that is gone. Their mounts, bridges and rules go with the namespaces once the last process has.
