@@ -161,7 +161,7 @@ let package = Package(
             ] + nio),
         layer(
             "Node", "Networking",
-            ["Kernel", "CKernel", "Netlink", "Netfilter", "CNISpec", "CNIPlugin", "JSON", "Reactor"]),
+            ["Kernel", "CKernel", "Netlink", "Netfilter", "CNISpec", "CNIPlugin", "PortmapPlugin", "JSON", "Reactor"]),
         layer("Node", "CDI", ["Kernel", "CKernel", "CDISpec", "OCISpec", "JSON", "YAML", "Reactor"]),
         layer("Node", "Volumes", ["Kernel", "CKernel", "JSON"]),
         layer("Node", "Logs", ["Kernel", "CKernel", "ShimProtocol", "JSON", "Reactor"]),
@@ -262,7 +262,7 @@ let package = Package(
             "CNIPluginTests",
             ["CNIPlugin", "OverlayPlugin", "PortmapPlugin", "Netfilter", "CNISpec", "JSON", "Kernel"]),
         tests("BandwidthPluginTests", ["BandwidthPlugin", "CNIPlugin", "CNISpec", "JSON", "Netlink"]),
-        tests("NetworkingTests", ["Networking", "CNISpec", "JSON", "Kernel", "CKernel", "Reactor"]),
+        tests("NetworkingTests", ["Networking", "Netfilter", "CNISpec", "JSON", "Kernel", "CKernel", "Reactor"]),
         tests("LogsTests", ["Logs", "Reactor", "ShimProtocol", "JSON", "Kernel", "CKernel"]),
         tests("JSONTests", ["JSON"]),
         tests("StreamFramesTests", ["StreamFrames"]),

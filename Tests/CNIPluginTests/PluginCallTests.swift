@@ -76,7 +76,14 @@ func call(
                 ]
                 $0["runtimeConfig"] = ["mac": "02:00:00:00:00:01", "ips": ["10.9.0.77"]]
             })
-        #expect(configuration.mode == .shared(bridge: "br0", hairpin: true) && configuration.mtu == 1400)
+        #expect(configuration.mode == .shared(.init(bridge: "br0", hairpin: true)) && configuration.mtu == 1400)
+        let fixed = try OverlayConfiguration(
+            call {
+                $0["learning"] = false
+                $0["group"] = 1_845_493_761
+            })
+        #expect(
+            fixed.mode == .shared(.init(bridge: "br0", hairpin: true, learning: false, group: 1_845_493_761)))
         #expect(configuration.isDefaultRoute && configuration.pools.map(\.count) == [8])
         #expect(configuration.mac?.description == "02:00:00:00:00:01")
         #expect(configuration.wanted.map(\.description) == ["10.9.0.77"], "of the subnet, whatever the ranges are")

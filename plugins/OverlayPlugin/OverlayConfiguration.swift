@@ -7,10 +7,21 @@ import Kernel
 struct OverlayConfiguration: Sendable {
     /// How containers of a network reach each other.
     enum Mode: Sendable, Equatable {
-        /// They hang off a bridge, which is there already; with `hairpin` they may reach their own published ports.
-        case shared(bridge: String, hairpin: Bool)
+        /// They hang off a bridge, which is there already.
+        case shared(SharedMode)
         /// By the host, which has a route to each. The devices' ends on the host are in the group, the routes in the table.
         case routed(group: UInt32, table: UInt32)
+    }
+
+    /// The bridge's ports.
+    struct SharedMode: Sendable, Equatable {
+        let bridge: String
+        /// Containers may reach their own published ports.
+        var hairpin = false
+        /// The bridge believes what frames say of who is where; otherwise it is written down.
+        var learning = true
+        /// Of the devices' ends on the host.
+        var group: UInt32 = 0
     }
 
     let mode: Mode
@@ -37,7 +48,7 @@ struct OverlayConfiguration: Sendable {
     init(_ call: PluginCall) throws(CNIError) {
         let reader = call.configuration
         let isRouted = try Self.isRouted(call)
-        let ofMode: Set<String> = isRouted ? ["group", "table"] : ["bridge", "hairpin"]
+        let ofMode: Set<String> = isRouted ? ["group", "table"] : ["group", "bridge", "hairpin", "learning"]
         try call.rejectUnknown(reader, known: Self.own.union(ofMode).union(PluginCall.commonMembers))
         var parts: [(reader: JSONReader, known: Set<String>)] = []
         do throws(JSONError) {
@@ -120,7 +131,10 @@ struct OverlayConfiguration: Sendable {
         guard CNINames.isInterface(bridge) else {
             throw reader.error(.type, "bridge", "\(JSONPathElement.quoted(bridge)) is no name of a network device")
         }
-        return .shared(bridge: bridge, hairpin: try reader.optionalBool("hairpin") ?? false)
+        return .shared(
+            SharedMode(
+                bridge: bridge, hairpin: try reader.optionalBool("hairpin") ?? false,
+                learning: try reader.optionalBool("learning") ?? true, group: try reader.optionalUInt32("group") ?? 0))
     }
 
     private static func routed(_ reader: JSONReader) throws(JSONError) -> Mode {

@@ -27,14 +27,14 @@ struct PodWiring {
 
     /// What the way into a mode's network is.
     enum Base {
-        case bridge(Link, hairpin: Bool)
+        case bridge(Link, OverlayConfiguration.SharedMode)
         case host(HostRouting)
     }
 
     /// - Throws: when there is no way into the network.
     func base(_ host: inout NetlinkSocket) throws(KernelError) -> Base {
         switch configuration.mode {
-        case .shared(let name, let hairpin): .bridge(try bridge(name, &host), hairpin: hairpin)
+        case .shared(let mode): .bridge(try bridge(mode.bridge, &host), mode)
         case .routed(let group, let table): .host(HostRouting(group: group, table: table, pools: configuration.pools))
         }
     }
@@ -48,10 +48,11 @@ struct PodWiring {
         var pair = VethPair(hostEnd, peer: attachment.interface, namespace: namespace.raw, mtu: 1500)
         pair.peerMAC = mac.bytes
         switch base {
-        case .bridge(let bridge, _):
+        case .bridge(let bridge, let mode):
             try switchOn(bridge, &host)
             pair.mtu = bridge.mtu
             pair.master = bridge.index
+            pair.group = mode.group
         case .host(let routing):
             pair.mac = HostRouting.mac
             pair.group = routing.group
@@ -99,7 +100,7 @@ struct PodWiring {
         _ pair: VethPair, _ addresses: [IPAddress], _ base: Base, _ host: inout NetlinkSocket
     ) throws(KernelError) {
         switch base {
-        case .bridge(_, let hairpin): try makePort(pair, addresses, hairpin: hairpin, &host)
+        case .bridge(_, let mode): try makePort(pair, addresses, mode, &host)
         case .host(let routing): try makeHostEnd(pair, addresses, routing, &host)
         }
     }
@@ -161,8 +162,11 @@ struct PodWiring {
         let base = try base(&host)
         if case .bridge(let bridge, _) = base, !bridge.isUp { return "the bridge \(bridge.name) is down" }
         guard let outer = try Link.named(hostEnd, &host) else { return "the device \(hostEnd) is gone" }
-        if case .bridge(let bridge, _) = base, outer.master != bridge.index {
-            return "the device \(hostEnd) hangs off \(bridge.name) no more"
+        if case .bridge(let bridge, let mode) = base {
+            guard outer.master == bridge.index else { return "the device \(hostEnd) hangs off \(bridge.name) no more" }
+            guard outer.group == mode.group else {
+                return "the device \(hostEnd) is in the group \(outer.group), not \(mode.group)"
+            }
         }
         guard outer.isUp else { return "the device \(hostEnd) is down" }
         if case .host(let routing) = base, let what = try whatIsMissing(at: outer, addresses, routing, &host) {

@@ -4,7 +4,8 @@ import Glibc
 import Kernel
 import Netlink
 
-/// The mode "shared": containers have the subnet's prefix and see each other on a bridge. Two datagrams to the kernel.
+/// The mode "shared": containers have the subnet's prefix and see each other on a bridge. There are three datagrams to the
+/// kernel: between making a device and bringing it up there is a setting that netlink does not have.
 extension PodWiring {
     func bridge(_ name: String, _ host: inout NetlinkSocket) throws(KernelError) -> Link {
         guard let bridge = try Link.named(name, &host) else {
@@ -24,14 +25,26 @@ extension PodWiring {
         try host.send(up.request(for: bridge.name))
     }
 
+    /// Without IPv6, before a device is brought up: nothing passes by an address that nobody gave, and what routers say, to
+    /// whatever hardware address they say it, is not heard.
+    private static func switchOffV6(_ device: String) throws(KernelError) {
+        do throws(KernelError) {
+            try File.writeControl("/proc/sys/net/ipv6/conf/\(device)/disable_ipv6", "1")
+        } catch {
+            // A kernel without IPv6 needs not be told.
+            guard error.errno == ENOENT else { throw error }
+        }
+    }
+
     /// Makes the devices, one of them a port of the bridge. Where that fails there are none.
     func makePort(
-        _ pair: VethPair, _ addresses: [IPAddress], hairpin: Bool, _ host: inout NetlinkSocket
+        _ pair: VethPair, _ addresses: [IPAddress], _ mode: OverlayConfiguration.SharedMode,
+        _ host: inout NetlinkSocket
     ) throws(KernelError) {
         var port = LinkChange()
         port.port = BridgePort()
-        port.port?.hairpin = hairpin
-        port.isUp = true
+        port.port?.hairpin = mode.hairpin
+        port.port?.learning = mode.learning
         var quiet = LinkChange()
         quiet.hasNoGeneratedAddress = true
         var batch = NetlinkBatch()
@@ -43,10 +56,30 @@ extension PodWiring {
             try batch.add(Neighbour(address.bytes, interface: pair.master).deletion())
         }
         try undo(host.perform(batch), of: pair, &host)
+        do throws(KernelError) {
+            try Self.switchOffV6(pair.name)
+            var up = LinkChange()
+            up.isUp = true
+            var batch = NetlinkBatch()
+            if !mode.learning {
+                let index = Int32(bitPattern: if_nametoindex(pair.name))
+                try batch.add(BridgeEntry(pair.peerMAC ?? [], port: index).request())
+            }
+            try batch.add(up.request(for: pair.name))
+            try host.send(batch)
+        } catch {
+            try? host.send(Link.deletion(of: pair.name))
+            guard error.operation == "RTM_NEWNEIGH", error.errno == EEXIST else { throw error }
+            // The caller takes EEXIST for a device's name.
+            throw KernelError(
+                "write down", error.subject, errno: EADDRINUSE,
+                hint: "the bridge \(mode.bridge) knows that hardware address already: choose another")
+        }
     }
 
     /// The thread is in the container's namespace.
     func makeContainerEnd(_ addresses: [IPAddress]) throws(KernelError) {
+        try Self.switchOffV6(attachment.interface)
         let index = Int32(bitPattern: if_nametoindex(attachment.interface))
         var up = LinkChange()
         up.isUp = true

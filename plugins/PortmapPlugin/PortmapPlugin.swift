@@ -136,7 +136,7 @@ package enum PortmapPlugin: Plugin {
     }
 
     /// The host's device that leads to the container, where 127.0.0.1 is to lead there too.
-    private static func loopbackDevice(_ configuration: PortmapConfiguration) throws(CNIError) -> String? {
+    static func loopbackDevice(_ configuration: PortmapConfiguration) throws(CNIError) -> String? {
         guard configuration.servesLoopback,
             let address = configuration.addresses.first(where: { $0.address.family == .v4 })?.address
         else { return nil }
@@ -190,7 +190,7 @@ package enum PortmapPlugin: Plugin {
     }
 
     /// Conversations by UDP with the host itself, which would go on with it.
-    private static func forget(
+    static func forget(
         _ socket: inout NetfilterSocket, nowPublished ports: [PublishedPort]
     ) throws(KernelError) {
         let ports = ports.filter { $0.transport == .udp }

@@ -19,8 +19,18 @@ package struct FilterRegister: Sendable, Equatable {
 package enum FilterExpression: Sendable, Equatable {
     /// Where bytes of a packet are counted from.
     package enum Base: Sendable {
+        /// Ethernet's header as it was sent, a VLAN's tag with it.
+        case link
         case network
         case transport
+
+        fileprivate var number: UInt32 {
+            switch self {
+            case .link: NFT_PAYLOAD_LL_HEADER.rawValue
+            case .network: NFT_PAYLOAD_NETWORK_HEADER.rawValue
+            case .transport: NFT_PAYLOAD_TRANSPORT_HEADER.rawValue
+            }
+        }
     }
 
     /// What is known of a packet beside its bytes.
@@ -114,9 +124,7 @@ extension FilterExpression {
         switch self {
         case .payload(let base, let offset, let count, let register):
             try request.put(NFTA_PAYLOAD_DREG, number: register.number)
-            try request.put(
-                NFTA_PAYLOAD_BASE,
-                number: base == .network ? NFT_PAYLOAD_NETWORK_HEADER.rawValue : NFT_PAYLOAD_TRANSPORT_HEADER.rawValue)
+            try request.put(NFTA_PAYLOAD_BASE, number: base.number)
             try request.put(NFTA_PAYLOAD_OFFSET, number: UInt32(offset))
             try request.put(NFTA_PAYLOAD_LEN, number: UInt32(count))
         case .meta(let key, let register):

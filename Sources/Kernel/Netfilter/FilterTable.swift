@@ -1,14 +1,42 @@
 import CNetfilter
 
-/// A table of nf_tables (nft(8)) of the family `inet`: IPv4 and IPv6.
+/// Which packets a table of nf_tables sees (nft(8), "ADDRESS FAMILIES"). The raw value is what nft(8) calls it.
+package enum FilterFamily: String, Sendable, CaseIterable {
+    /// IPv4 and IPv6.
+    case inet
+    case ipv4 = "ip"
+    case ipv6 = "ip6"
+    /// Frames that come to bridges.
+    case bridge
+
+    var number: UInt8 {
+        switch self {
+        case .inet: UInt8(NFPROTO_INET)
+        case .ipv4: UInt8(NFPROTO_IPV4)
+        case .ipv6: UInt8(NFPROTO_IPV6)
+        case .bridge: UInt8(NFPROTO_BRIDGE)
+        }
+    }
+
+    init?(number: UInt8) {
+        guard let family = Self.allCases.first(where: { $0.number == number }) else { return nil }
+        self = family
+    }
+}
+
+/// A table of nf_tables (nft(8)).
 package struct FilterTable: Sendable {
+    package let family: FilterFamily
     package let name: String
     /// By which it is known as ours.
     package let comment: String
     package let sets: [FilterSet]
     package let chains: [FilterChain]
 
-    package init(_ name: String, comment: String, sets: [FilterSet], chains: [FilterChain]) {
+    package init(
+        _ name: String, family: FilterFamily = .inet, comment: String, sets: [FilterSet], chains: [FilterChain]
+    ) {
+        self.family = family
         self.name = name
         self.comment = comment
         self.sets = sets
@@ -31,6 +59,8 @@ package struct FilterSet: Sendable {
 
         package static let ipv4 = Field(type: 7, bytes: 4)
         package static let ipv6 = Field(type: 8, bytes: 16)
+        /// A hardware address of Ethernet.
+        package static let mac = Field(type: 9, bytes: 6)
         package static let transport = Field(type: 12, bytes: 1)
         package static let port = Field(type: 13, bytes: 2)
         /// A number of four bytes that nft(8) shows as a mark.

@@ -10,11 +10,14 @@ package struct FilterTransaction: ~Copyable {
     private var sets: UInt32 = 0
     /// A message of libnl's is one page; an element takes up to 330 bytes.
     private static let elementsPerMessage = 10
-    static let family = UInt8(NFPROTO_INET)
+    private let family: FilterFamily
 
-    /// - Parameter generation: of the rules that the changes follow from: where it is another meanwhile, the whole is
-    ///   refused with ERESTART. Nil: they follow from nothing.
-    package init(generation: UInt32?) throws(KernelError) {
+    /// - Parameters:
+    ///   - generation: of the rules that the changes follow from: where it is another meanwhile, the whole is refused with
+    ///     ERESTART. Nil: they follow from nothing.
+    ///   - family: of the tables that are changed.
+    package init(generation: UInt32?, family: FilterFamily = .inet) throws(KernelError) {
+        self.family = family
         let begin = try Self.edge(NFNL_MSG_BATCH_BEGIN, "NFNL_MSG_BATCH_BEGIN")
         if let generation { try begin.put(NFNL_BATCH_GENID, number: generation) }
         try batch.add(begin)
@@ -35,10 +38,10 @@ package struct FilterTransaction: ~Copyable {
         return batch
     }
 
-    private static func message(
+    private func message(
         _ type: nf_tables_msg_types, flags: Int32 = 0, _ operation: String, _ subject: String
     ) throws(KernelError) -> NetlinkRequest {
-        try NetlinkRequest(.tables, type, flags: flags, family: family, operation, subject)
+        try NetlinkRequest(.tables, type, flags: flags, family: family.number, operation, subject)
     }
 
     // MARK: Tables
@@ -63,13 +66,13 @@ package struct FilterTransaction: ~Copyable {
 
     /// Deletes the table with all that is in it. ENOENT: there is none.
     package mutating func delete(tableNamed name: String) throws(KernelError) {
-        let request = try Self.message(NFT_MSG_DELTABLE, "NFT_MSG_DELTABLE", "table \(name)")
+        let request = try message(NFT_MSG_DELTABLE, "NFT_MSG_DELTABLE", "table \(name)")
         try request.put(NFTA_TABLE_NAME, text: name)
         try batch.add(request)
     }
 
     private mutating func make(named name: String, comment: String, flags: Int32) throws(KernelError) {
-        let request = try Self.message(NFT_MSG_NEWTABLE, flags: flags, "NFT_MSG_NEWTABLE", "table \(name)")
+        let request = try message(NFT_MSG_NEWTABLE, flags: flags, "NFT_MSG_NEWTABLE", "table \(name)")
         try request.put(NFTA_TABLE_NAME, text: name)
         try request.put(NFTA_TABLE_USERDATA, bytes: FilterComment.encoded(comment))
         try batch.add(request)
@@ -77,7 +80,7 @@ package struct FilterTransaction: ~Copyable {
 
     private mutating func make(_ set: FilterSet, _ table: String) throws(KernelError) {
         sets += 1
-        let request = try Self.message(
+        let request = try message(
             NFT_MSG_NEWSET, flags: NLM_F_CREATE | NLM_F_EXCL, "NFT_MSG_NEWSET", "set \(set.name) of table \(table)")
         var flags: UInt32 = 0
         if !set.value.isEmpty { flags |= NFT_SET_MAP.rawValue }
@@ -111,7 +114,7 @@ package struct FilterTransaction: ~Copyable {
     }
 
     private mutating func make(_ chain: FilterChain, _ table: String) throws(KernelError) {
-        let request = try Self.message(
+        let request = try message(
             NFT_MSG_NEWCHAIN, flags: NLM_F_CREATE | NLM_F_EXCL, "NFT_MSG_NEWCHAIN",
             "chain \(chain.name) of table \(table)")
         try request.put(NFTA_CHAIN_TABLE, text: table)
@@ -128,7 +131,7 @@ package struct FilterTransaction: ~Copyable {
     }
 
     private mutating func make(_ rule: FilterRule, _ chain: String, _ table: String) throws(KernelError) {
-        let request = try Self.message(
+        let request = try message(
             NFT_MSG_NEWRULE, flags: NLM_F_CREATE | NLM_F_APPEND, "NFT_MSG_NEWRULE",
             "rule '\(rule.comment)' of chain \(chain) of table \(table)")
         try request.put(NFTA_RULE_TABLE, text: table)
@@ -163,7 +166,7 @@ package struct FilterTransaction: ~Copyable {
         var rest = elements[...]
         while let first = rest.first {
             let subject = "element '\(first.comment ?? "")' of set \(set) of table \(table)"
-            let request = try Self.message(type, flags: flags, operation, subject)
+            let request = try message(type, flags: flags, operation, subject)
             try request.put(NFTA_SET_ELEM_LIST_TABLE, text: table)
             try request.put(NFTA_SET_ELEM_LIST_SET, text: set)
             let part = rest.prefix(Self.elementsPerMessage)

@@ -27,8 +27,10 @@ package struct NetfilterSocket: ~Copyable {
     }
 
     /// The comment of a table, empty where it has none; nil: there is no such table.
-    package mutating func comment(ofTable name: String) throws(KernelError) -> String? {
-        let request = try table(NFT_MSG_GETTABLE, "NFT_MSG_GETTABLE", name).tolerating(ENOENT)
+    package mutating func comment(
+        ofTable name: String, family: FilterFamily = .inet
+    ) throws(KernelError) -> String? {
+        let request = try table(NFT_MSG_GETTABLE, "NFT_MSG_GETTABLE", name, family).tolerating(ENOENT)
         try request.put(NFTA_TABLE_NAME, text: name)
         let found = try socket.ask(request, isDump: false)
             .filter { $0.type == UInt16(NetfilterPart.tables.rawValue << 8) | UInt16(NFT_MSG_NEWTABLE.rawValue) }
@@ -36,8 +38,10 @@ package struct NetfilterSocket: ~Copyable {
     }
 
     /// All rules of a table, chain by chain in their order.
-    package mutating func rules(ofTable name: String) throws(KernelError) -> [FilterRuleRecord] {
-        let request = try table(NFT_MSG_GETRULE, "NFT_MSG_GETRULE", name)
+    package mutating func rules(
+        ofTable name: String, family: FilterFamily = .inet
+    ) throws(KernelError) -> [FilterRuleRecord] {
+        let request = try table(NFT_MSG_GETRULE, "NFT_MSG_GETRULE", name, family)
         try request.put(NFTA_RULE_TABLE, text: name)
         return try socket.ask(request, isDump: true).compactMap { reply in
             let attributes = Self.attributes(reply)
@@ -50,9 +54,11 @@ package struct NetfilterSocket: ~Copyable {
     }
 
     /// All elements of a set. ENOENT: there is no such set.
-    package mutating func elements(of set: String, table name: String) throws(KernelError) -> [FilterElement] {
+    package mutating func elements(
+        of set: String, table name: String, family: FilterFamily = .inet
+    ) throws(KernelError) -> [FilterElement] {
         let request = try NetlinkRequest(
-            .tables, NFT_MSG_GETSETELEM, family: FilterTransaction.family, "NFT_MSG_GETSETELEM",
+            .tables, NFT_MSG_GETSETELEM, family: family.number, "NFT_MSG_GETSETELEM",
             "set \(set) of table \(name)")
         try request.put(NFTA_SET_ELEM_LIST_TABLE, text: name)
         try request.put(NFTA_SET_ELEM_LIST_SET, text: set)
@@ -75,9 +81,9 @@ package struct NetfilterSocket: ~Copyable {
     }
 
     private func table(
-        _ type: nf_tables_msg_types, _ operation: String, _ name: String
+        _ type: nf_tables_msg_types, _ operation: String, _ name: String, _ family: FilterFamily
     ) throws(KernelError) -> NetlinkRequest {
-        try NetlinkRequest(.tables, type, family: FilterTransaction.family, operation, "table \(name)")
+        try NetlinkRequest(.tables, type, family: family.number, operation, "table \(family.rawValue) \(name)")
     }
 
     private static func attributes(_ reply: NetlinkReply) -> NetlinkAttributes {

@@ -24,6 +24,8 @@ package struct Link: Sendable, Equatable {
     package let group: UInt32
     /// What a VXLAN device is about; nil for any other.
     package let tunnel: Tunnel?
+    /// What its bridge does at it; nil: it is no bridge's port.
+    package let port: BridgePort?
 
     package struct Tunnel: Sendable, Equatable {
         package let vni: UInt32
@@ -54,6 +56,8 @@ package struct Link: Sendable, Equatable {
         let info = attributes.nested(IFLA_LINKINFO)
         kind = info.text(IFLA_INFO_KIND) ?? ""
         tunnel = kind == VXLANDevice.kind ? Tunnel(info.nested(IFLA_INFO_DATA)) : nil
+        port =
+            info.text(IFLA_INFO_SLAVE_KIND) == BridgePort.kind ? BridgePort(info.nested(IFLA_INFO_SLAVE_DATA)) : nil
     }
 
     /// The device of a name or nil.
@@ -135,7 +139,7 @@ package struct LinkChange: Sendable {
 }
 
 /// What a bridge does at one of its ports; nil: as it was.
-package struct BridgePort: Sendable {
+package struct BridgePort: Sendable, Equatable {
     /// Frames may leave by the port they came in.
     package var hairpin: Bool?
     /// Addresses of senders are learnt.
@@ -145,11 +149,20 @@ package struct BridgePort: Sendable {
 
     package init() {}
 
+    static let kind = "bridge"
+
+    /// From what `IFLA_INFO_SLAVE_DATA` of a bridge's port holds.
+    fileprivate init(_ data: NetlinkAttributes) {
+        hairpin = data.number(IFLA_BRPORT_MODE, as: UInt8.self).map { $0 != 0 }
+        learning = data.number(IFLA_BRPORT_LEARNING, as: UInt8.self).map { $0 != 0 }
+        isIsolated = data.number(IFLA_BRPORT_ISOLATED, as: UInt8.self).map { $0 != 0 }
+    }
+
     /// As `ip link set … type bridge_slave` does it: by the device's name.
     func put(_ request: borrowing NetlinkRequest) throws(KernelError) {
         let flags = [(IFLA_BRPORT_MODE, hairpin), (IFLA_BRPORT_LEARNING, learning), (IFLA_BRPORT_ISOLATED, isIsolated)]
         try request.nest(IFLA_LINKINFO) { request throws(KernelError) in
-            try request.put(IFLA_INFO_SLAVE_KIND, "bridge")
+            try request.put(IFLA_INFO_SLAVE_KIND, Self.kind)
             try request.nest(IFLA_INFO_SLAVE_DATA) { request throws(KernelError) in
                 for case (let type, let flag?) in flags { try request.put(type, UInt8(flag ? 1 : 0)) }
             }

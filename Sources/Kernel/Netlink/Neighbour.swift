@@ -132,6 +132,59 @@ package struct ForwardingEntry: Sendable, Hashable {
     }
 }
 
+/// Behind which port of its bridge a hardware address is (`bridge fdb … master static sticky`): nobody at another port can
+/// take it along.
+package struct BridgeEntry: Sendable, Hashable {
+    package var mac: [UInt8]
+    /// The port's index.
+    package var port: Int32
+
+    package init(_ mac: [UInt8], port: Int32) {
+        self.mac = mac
+        self.port = port
+    }
+
+    /// Writes it down. EEXIST: the bridge knows the address already, as its own or behind a port.
+    package func request() throws(KernelError) -> NetlinkRequest {
+        try message(RTM_NEWNEIGH, "RTM_NEWNEIGH", flags: Int32(NLM_F_CREATE | NLM_F_EXCL))
+    }
+
+    /// Takes it away; that there is none is no error.
+    package func deletion() throws(KernelError) -> NetlinkRequest {
+        try message(RTM_DELNEIGH, "RTM_DELNEIGH", flags: 0).tolerating(ENOENT)
+    }
+
+    private func message(_ type: Int, _ operation: String, flags: Int32) throws(KernelError) -> NetlinkRequest {
+        var header = ndmsg()
+        header.ndm_family = UInt8(AF_BRIDGE)
+        header.ndm_ifindex = port
+        header.ndm_state = UInt16(NUD_NOARP)
+        header.ndm_flags = UInt8(NTF_MASTER | NTF_STICKY)
+        let words = mac.map { byte in (byte < 16 ? "0" : "") + String(byte, radix: 16) }.joined(separator: ":")
+        let request = try NetlinkRequest(
+            type, flags: flags, header: header, operation, "hardware address \(words) of port \(port)")
+        try request.put(Int(NDA_LLADDR), mac)
+        return request
+    }
+
+    /// Those of all bridges that were written down.
+    package static func all(_ socket: inout NetlinkSocket) throws(KernelError) -> [BridgeEntry] {
+        var header = ndmsg()
+        header.ndm_family = UInt8(AF_BRIDGE)
+        let request = try NetlinkRequest(RTM_GETNEIGH, header: header, "RTM_GETNEIGH", "bridges' entries")
+        return try socket.ask(request, isDump: true).compactMap { BridgeEntry($0) }
+    }
+
+    /// From an RTM_NEWNEIGH or RTM_DELNEIGH of a bridge's table; nil when it is neither, or was not written down.
+    package init?(_ reply: NetlinkReply) {
+        guard let entry = NeighbourEntry(reply), entry.family == AF_BRIDGE, entry.flags & UInt8(NTF_SELF) == 0,
+            entry.attributes[Int(NDA_MASTER)] != nil, entry.state & UInt16(NUD_NOARP) != 0,
+            let mac = entry.attributes[Int(NDA_LLADDR)]
+        else { return nil }
+        self.init(Array(mac), port: entry.interface)
+    }
+}
+
 /// What RTM_NEWNEIGH and RTM_DELNEIGH say, of all families.
 private struct NeighbourEntry {
     let family: Int32

@@ -74,10 +74,22 @@ struct BridgeDevice: Sendable {
         try systemCall("ioctl(SIOCSIFFLAGS)", name) { ck_interface_up(name) }
     }
 
-    /// No pod may give the host routes by router advertisements (CVE-2020-10749). Without IPv6 there are none.
+    /// Of net.ipv6.conf.<name>: there is no IPv6 on it, and no pod may give the host routes by router advertisements
+    /// (CVE-2020-10749), whoever switches it on.
+    var settings: [(name: String, value: String)] { [("disable_ipv6", "1"), ("accept_ra", "0")] }
+
+    private func path(_ setting: String) -> String { "/proc/sys/net/ipv6/conf/\(name)/\(setting)" }
+
+    /// Nil: the kernel has no IPv6.
+    func setting(_ name: String) -> String? { try? File.text(path(name), limit: 16) }
+
     func guardAgainstPods() throws(KernelError) {
-        let path = "/proc/sys/net/ipv6/conf/\(name)/accept_ra"
-        if File.exists(path) { try File.writeControl(path, "0") }
+        for (name, value) in settings where File.exists(path(name)) { try File.writeControl(path(name), value) }
+    }
+
+    func isUp() throws(KernelError) -> Bool {
+        let flags = try File.text("\(folder)/flags", limit: 16).dropFirst(2)
+        return (UInt32(flags, radix: 16) ?? 0) & 1 /* IFF_UP */ != 0
     }
 
     /// Deletes it; its members become free devices.

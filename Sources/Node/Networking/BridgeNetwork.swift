@@ -50,6 +50,36 @@ package struct BridgeNetworkConfiguration: Sendable, Equatable {
     }
 }
 
+extension BridgeNetworkConfiguration {
+    /// What makes it another network than the node's, for the run directory.
+    var json: JSONValue {
+        var object: JSONObject = [
+            "bridge": .string(bridge), "subnet": .string(subnet), "reserved": .array(reserved.map { .string($0) }),
+            "internal": .bool(isInternal), "masquerade": .bool(masquerade),
+        ]
+        if let gateway { object["gateway"] = .string(gateway) }
+        if let range { object["range"] = .string(range) }
+        if let mtu { object["mtu"] = .integer(Int64(mtu)) }
+        return .object(object)
+    }
+
+    /// With what `json` wrote; `BridgeNetwork.init` checks it.
+    func filled(_ reader: JSONReader) throws(JSONError) -> Self {
+        var new = self
+        new.bridge = try reader.string("bridge")
+        new.subnet = try reader.string("subnet")
+        new.reserved = try reader.elements("reserved", atMost: 4096).map { element throws(JSONError) in
+            try element.string()
+        }
+        new.isInternal = try reader.bool("internal")
+        new.masquerade = try reader.bool("masquerade")
+        new.gateway = try reader.optionalString("gateway")
+        new.range = try reader.optionalString("range")
+        new.mtu = try reader.optionalInteger("mtu")
+        return new
+    }
+}
+
 /// The node's own network: a bridge, an address for each pod, translation outwards, published ports; wired by our CNI
 /// plugin martlet-overlay, and by portmap for pods with ports.
 ///
@@ -68,6 +98,8 @@ package final class BridgeNetwork: Sendable {
     private let range: AddressRange
     let device: BridgeDevice
     let host: CNIHost
+    /// What the kernel has of this network and others.
+    let fabric: BridgeFabric
     private let ports = PublishedPorts()
     /// What this process attached: never garbage, however old the list of the living is that we are given.
     private let attached = Mutex<Set<String>>([])
@@ -81,7 +113,11 @@ package final class BridgeNetwork: Sendable {
     private var forwarding: Forwarding { Forwarding(isV6: false, directory: stateDirectory) }
 
     /// Checks the configuration; touches nothing.
-    package init(_ configuration: BridgeNetworkConfiguration) throws(NetworkError) {
+    package convenience init(_ configuration: BridgeNetworkConfiguration) throws(NetworkError) {
+        try self.init(configuration, fabric: BridgeFabric())
+    }
+
+    init(_ configuration: BridgeNetworkConfiguration, fabric: BridgeFabric) throws(NetworkError) {
         guard CNINames.isName(configuration.name), configuration.name.utf8.count <= 32 else {
             throw NetworkError(.configuration, "'\(configuration.name)' is no name for a network")
         }
@@ -111,6 +147,7 @@ package final class BridgeNetwork: Sendable {
         self.configuration = configuration
         self.subnet = subnet
         self.gateway = gateway
+        self.fabric = fabric
         range = try AddressRange(configuration, subnet, gateway: gateway)
         device = BridgeDevice(
             name: configuration.bridge, address: address,
@@ -143,7 +180,7 @@ package final class BridgeNetwork: Sendable {
         }
         var overlay: JSONObject = [
             "type": .string(OwnPlugin.overlay), "mode": "shared", "bridge": .string(configuration.bridge),
-            "hairpin": true,
+            "hairpin": true, "learning": false, "group": .integer(Int64(BridgeFilter.group)),
             "addresses": [.object(addresses)], "defaultRoute": .bool(isDefaultRoute),
             "dataDir": .string("\(configuration.runDirectory)/cni/ipam"),
             "capabilities": ["mac": true, "ips": true],
@@ -232,6 +269,25 @@ extension BridgeNetwork {
             throw NetworkError(.failed, error.description)
         }
         for rule in rules { try filter.ensure(rule) }
+        let (mtu, records): (Int, [CNIRecord])
+        do throws(KernelError) {
+            (mtu, records) = (try device.mtu(), try host.records())
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
+        try fabric.install(parts(mtu: mtu), records)
+    }
+
+    private func parts(mtu: Int) -> BridgeFabric.Network {
+        BridgeFabric.Network(
+            name: configuration.name, device: device, mtu: mtu, rules: rules, forwarding: forwarding)
+    }
+
+    /// Takes over what an earlier process made, whatever of it is there.
+    func adopt() throws(KernelError) {
+        let known = configuration.mtu ?? (try? device.mtu())
+        let mtu = if let known { known } else { try HostNetwork.defaultMTU() }
+        fabric.adopt(parts(mtu: mtu), try host.records())
     }
 
     private func prepareDevice() throws(KernelError) {
@@ -252,7 +308,11 @@ extension BridgeNetwork {
         try device.create(mtu: mtu)
     }
 
-    private var ruleMark: String { "martlet:\(device.name)" }
+    /// What the comments of a bridge's rules are.
+    static func ruleMark(_ device: String) -> String { "martlet:\(device)" }
+    private var ruleMark: String { Self.ruleMark(device.name) }
+    /// What the names of bridges of networks that users made begin with, where they did not choose another.
+    static let userPrefix = "mt-"
 
     /// The rules for the network as a whole.
     private var rules: [PacketFilter.Rule] {
@@ -317,7 +377,7 @@ extension BridgeNetwork {
         do {
             // Of a try that was cut off.
             for record in try host.records(of: id) where record.attachment.interface != interface {
-                try host.delete(record)
+                try delete(record)
             }
         } catch {
             throw NetworkError(.failed, "\(error)")
@@ -331,10 +391,16 @@ extension BridgeNetwork {
         }
         let attachment = NetworkAttachment(
             containerID: id, namespacePath: namespacePath, interface: interface, capabilities: capabilities)
+        fabric.keeper.begin(attachment, on: configuration.name)
         do throws(CNIHostError) {
-            let result = try host.add(attachment, list: list)
+            let result = try host.add(attachment, list: list) { result throws(CNIHostError) in
+                try self.letPass(attachment, result)
+            }
+            fabric.keeper.settle(attachment, on: configuration.name, result)
             return try addresses(in: result, ports)
         } catch {
+            fabric.remove(attachment, from: configuration.name)
+            if (try? isOnRecord(id)) == false { fabric.keeper.settle(attachment, on: configuration.name, nil) }
             release(id)
             if let address, let holder = holder(of: address), holder != id {
                 throw NetworkError(
@@ -356,7 +422,7 @@ extension BridgeNetwork {
             let records = try host.records(of: id)
             for record in records {
                 let isOurs = record.list.plugins.contains { $0.type == OwnPlugin.overlay }
-                try host.delete(record, arguments: isEnd && isOurs ? Self.endArguments : [:])
+                try delete(record, arguments: isEnd && isOurs ? Self.endArguments : [:])
                 if OwnPlugin.publishedByOther(record) {
                     try PacketFilter().removePluginRules(network: configuration.name) { $0 == id }
                 }
@@ -369,6 +435,28 @@ extension BridgeNetwork {
             throw NetworkError(.failed, "\(error)")
         }
         release(id)
+    }
+
+    /// Until now nothing of the pod passes its bridge.
+    private func letPass(_ attachment: NetworkAttachment, _ result: CNIResult) throws(CNIHostError) {
+        let failure: String
+        do throws(KernelError) {
+            let pod = BridgedPod(attachment, on: configuration.name, bridge: device.name, result)
+            if let pod { return try fabric.add(pod) }
+            failure = "the result names no device of the host or has no hardware address"
+        } catch {
+            failure = error.description
+        }
+        throw CNIHostError(
+            verb: .add, plugin: OwnPlugin.overlay, network: configuration.name, container: attachment.containerID,
+            reason: failure)
+    }
+
+    private func delete(_ record: CNIRecord, arguments: [String: String] = [:]) throws(CNIHostError) {
+        fabric.remove(record.attachment, from: configuration.name)
+        fabric.keeper.begin(record.attachment, on: configuration.name)
+        try host.delete(record, arguments: arguments)
+        fabric.keeper.settle(record.attachment, on: configuration.name, nil)
     }
 
     /// Says so to our plugin; others may ignore it.
@@ -427,7 +515,7 @@ extension BridgeNetwork {
         do {
             for record in try host.records() where !kept.contains(record.attachment.containerID) {
                 clean(record.attachment.containerID, &removed, &problems) { () throws(CNIHostError) in
-                    try host.delete(record)
+                    try delete(record)
                 }
             }
             for (id, interface) in try leases() where !kept.contains(id) && !removed.contains(id) {
@@ -510,6 +598,7 @@ extension BridgeNetwork {
         attached.withLock { $0 = [] }
         var problems = collectGarbage(living: []).problems
         do {
+            try fabric.uninstall(configuration.name, bridge: device.name)
             try removeRules()
             try PacketFilter().removeUnusedPortmapChains()
         } catch {
@@ -538,6 +627,7 @@ extension BridgeNetwork {
 
     /// Takes away the bridge, the rules and the leases of a network that nobody is attached to; the node's stay.
     func removeDevice() throws(NetworkError) {
+        try fabric.uninstall(configuration.name, bridge: device.name)
         try removeRules()
         do throws(KernelError) {
             let owner = try device.owner()

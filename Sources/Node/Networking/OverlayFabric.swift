@@ -18,6 +18,8 @@ final class OverlayFabric: Sendable {
     let mark: String
     let filter: OverlayFilter
     let store: OverlayStore
+    /// Of the pods' published ports.
+    let keeper = PortKeeper()
     let state = Mutex(State())
     /// The families that iptables has rules of ours for, as far as is known; after a start both may have. Never taken with
     /// the state's lock held.

@@ -308,74 +308,24 @@ extension OverlayFilter {
 // MARK: - The kernel
 
 extension OverlayFilter {
-    /// Elements of one transaction: of the largest kind they take 4 MiB.
-    private static let elementsPerTransaction = 30_000
+    private var kept: KeptTable { KeptTable(table: table, ours: Self.ours) }
 
-    /// Makes the changes of elements, all or none as far as they fit into one transaction.
-    func change(add: Elements, remove: Elements = [:], _ socket: inout NetfilterSocket) throws(KernelError) {
-        var rest: [(part: Part, element: FilterElement, isNew: Bool)] = []
-        for part in Part.allCases {
-            rest += (remove[part] ?? []).map { (part, $0, false) }
-            rest += (add[part] ?? []).map { (part, $0, true) }
-        }
-        while !rest.isEmpty {
-            var transaction = try FilterTransaction(generation: nil)
-            let some = rest.prefix(Self.elementsPerTransaction)
-            for part in Part.allCases {
-                let gone = some.filter { $0.part == part && !$0.isNew }.map(\.element)
-                let new = some.filter { $0.part == part && $0.isNew }.map(\.element)
-                if !gone.isEmpty { try transaction.delete(gone, from: part.rawValue, of: Self.name) }
-                if !new.isEmpty { try transaction.add(new, to: part.rawValue, of: Self.name) }
-            }
-            try socket.commit(transaction)
-            rest.removeFirst(some.count)
-        }
+    private static func named(_ elements: Elements) -> KeptTable.Elements {
+        Dictionary(uniqueKeysWithValues: elements.map { ($0.key.rawValue, $0.value) })
     }
 
-    /// Compares the table with what it should hold; with `repairs` it is that afterwards.
-    ///
-    /// - Returns: what differed.
-    /// - Throws: EEXIST for a table of somebody else's.
+    /// Makes the changes of elements, see `KeptTable.change`.
+    func change(add: Elements, remove: Elements = [:], _ socket: inout NetfilterSocket) throws(KernelError) {
+        try kept.change(add: Self.named(add), remove: Self.named(remove), &socket)
+    }
+
+    /// Compares the table with what it should hold, see `KeptTable.look`.
     func look(
         _ wanted: Elements, repairs: Bool, _ socket: inout NetfilterSocket
     ) throws(KernelError) -> [String] {
-        let found = try socket.comment(ofTable: Self.name)
-        if let found, !found.hasPrefix(Self.ours) {
-            throw KernelError(
-                "make the table", "inet \(Self.name)", errno: EEXIST,
-                hint: "there is one of somebody else's of this name; remove it")
-        }
-        let rules = found == comment ? try socket.rules(ofTable: Self.name) : []
-        guard found == comment, rules == table.outline else {
-            if repairs {
-                var transaction = try FilterTransaction(generation: nil)
-                try transaction.replace(table)
-                try socket.commit(transaction)
-                try change(add: wanted, &socket)
-            }
-            return ["the nf_tables table inet \(Self.name) \(found == nil ? "is missing" : "is not as it was made")"]
-        }
-        var differences: [String] = []
-        var (missing, extra): (Elements, Elements) = ([:], [:])
-        for part in Part.allCases {
-            let present = Set(try socket.elements(of: part.rawValue, table: Self.name))
-            let wanted = wanted[part] ?? []
-            missing[part] = wanted.subtracting(present)
-            extra[part] = present.subtracting(wanted)
-            for (number, what) in [(missing[part]?.count ?? 0, "missing"), (extra[part]?.count ?? 0, "too much")]
-            where number > 0 {
-                differences.append("\(number) elements of the set \(part) of the table inet \(Self.name) are \(what)")
-            }
-        }
-        if repairs, !differences.isEmpty { try change(add: missing, remove: extra, &socket) }
-        return differences
+        try kept.look(Self.named(wanted), repairs: repairs, &socket)
     }
 
     /// Takes the table away; one of somebody else's stays.
-    func remove(_ socket: inout NetfilterSocket) throws(KernelError) {
-        guard try socket.comment(ofTable: Self.name)?.hasPrefix(Self.ours) == true else { return }
-        var transaction = try FilterTransaction(generation: nil)
-        try transaction.delete(tableNamed: Self.name)
-        try socket.commit(transaction)
-    }
+    func remove(_ socket: inout NetfilterSocket) throws(KernelError) { try kept.remove(&socket) }
 }

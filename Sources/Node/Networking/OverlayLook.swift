@@ -6,15 +6,7 @@ import Netlink
 import Synchronization
 
 extension OverlayFabric {
-    /// What is looked at.
-    struct Parts: OptionSet, Sendable {
-        let rawValue: Int
-        /// Devices, routes, neighbours, rules.
-        static let routing = Parts(rawValue: 1)
-        /// The packet filter.
-        static let filter = Parts(rawValue: 2)
-        static let all: Parts = [.routing, .filter]
-    }
+    typealias Parts = NetworkParts
 
     /// Most differences that are told.
     private static let mostWords = 1_000
@@ -22,7 +14,7 @@ extension OverlayFabric {
     /// Compares what is with what should be; with `repairs` it is that afterwards.
     ///
     /// - Returns: what differed, and what could not be looked at or mended.
-    func look(repairs: Bool, _ parts: Parts = .all) -> [String] {
+    func look(repairs: Bool, _ parts: Parts) -> [String] {
         var found: [String] = []
         func look(_ body: () throws(KernelError) -> [String]) {
             do throws(KernelError) {
@@ -44,6 +36,8 @@ extension OverlayFabric {
         }
         if parts.contains(.filter) {
             look { () throws(KernelError) in try settlePolicy(repairs: repairs) }
+            // Behind the ways that lead to the pods.
+            found += keeper.look(repairs: repairs)
         }
         guard found.count > Self.mostWords else { return found }
         return Array(found.prefix(Self.mostWords)) + ["and \(found.count - Self.mostWords) more"]

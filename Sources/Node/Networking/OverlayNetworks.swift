@@ -20,7 +20,7 @@ package final class OverlayNetworks: Sendable {
     private let fabric: OverlayFabric
     private let networks = Mutex(Networks())
     private let ports = PublishedPorts()
-    private let watch = Mutex<OverlayWatch?>(nil)
+    private let watch = Mutex<NetworkWatch?>(nil)
 
     private struct Networks {
         var places: [String: Place] = [:]
@@ -181,8 +181,10 @@ extension OverlayNetworks {
             containerID: id, namespacePath: namespacePath, interface: interface, capabilities: capabilities)
         do throws(NetworkError) {
             try fabric.claim(wanted.map(\.address), for: id, on: configuration.name)
+            fabric.keeper.begin(attachment, on: configuration.name)
             do throws(CNIHostError) {
                 let result = try host.add(attachment, list: list)
+                fabric.keeper.settle(attachment, on: configuration.name, result)
                 if let pod = OverlayPod(id, result) { fabric.add(pod, to: configuration.name) }
                 return try Self.addresses(in: result, configuration, ports, interface: interface)
             } catch {
@@ -265,7 +267,9 @@ extension OverlayNetworks {
         let host = try host(name)
         do {
             for record in try host.records(of: id) {
+                fabric.keeper.begin(record.attachment, on: name)
                 try host.delete(record, arguments: isEnd ? BridgeNetwork.endArguments : [:])
+                fabric.keeper.settle(record.attachment, on: name, nil)
             }
         } catch {
             throw NetworkError(.failed, "\(error)")
@@ -361,6 +365,9 @@ extension OverlayNetworks {
                         record.result.flatMap { OverlayPod(record.attachment.containerID, $0) }
                     }
                     fabric.adopt(configuration, pods: pods)
+                    for record in records where record.isComplete {
+                        fabric.keeper.settle(record.attachment, on: configuration.name, record.result)
+                    }
                 }
                 networks.isLoaded = true
                 return networks.places
@@ -434,7 +441,7 @@ extension OverlayNetworks {
         } catch {
             return [error.description]
         }
-        return fabric.setUnderlay(address) ? fabric.look(repairs: true) : []
+        return fabric.setUnderlay(address) ? fabric.look(repairs: true, .all) : []
     }
 
     /// How the kernel's state differs from what should be, in words; changes nothing.
@@ -451,7 +458,7 @@ extension OverlayNetworks {
         } catch {
             return [error.description]
         }
-        return fabric.look(repairs: repairs)
+        return fabric.look(repairs: repairs, .all)
     }
 
     /// Keeps it so: looks at once, then whenever the kernel tells of a change that is not ours, and every 30 seconds. In the
@@ -462,7 +469,7 @@ extension OverlayNetworks {
         _ = try places()
         let fabric = fabric
         do throws(KernelError) {
-            let new = try OverlayWatch(fabric, report: report)
+            let new = try NetworkWatch(fabric, report: report)
             watch.withLock { $0 = new }
         } catch {
             throw NetworkError(.failed, error.description)
@@ -512,8 +519,10 @@ extension OverlayNetworks {
         for record in try host.records() where !kept.contains(record.attachment.containerID) {
             let id = record.attachment.containerID
             fabric.remove(pod: id, from: name)
+            fabric.keeper.begin(record.attachment, on: name)
             do throws(CNIHostError) {
                 try host.delete(record)
+                fabric.keeper.settle(record.attachment, on: name, nil)
                 ports.release(id)
             } catch {
                 problems.append(error.description)

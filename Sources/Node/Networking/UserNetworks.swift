@@ -1,6 +1,7 @@
 import CKernel
 import CNISpec
 import Glibc
+import JSON
 import Kernel
 import Netlink
 import Synchronization
@@ -12,6 +13,9 @@ import Synchronization
 package final class UserNetworks: Sendable {
     private let node: BridgeNetworkConfiguration
     private let networks = Mutex(Networks())
+    /// What the kernel has of them, and of the node's own.
+    private let fabric: BridgeFabric
+    private let watch = Mutex<NetworkWatch?>(nil)
     /// What the names of such devices begin with.
     private let prefix: String
 
@@ -38,9 +42,19 @@ package final class UserNetworks: Sendable {
     /// - Parameters:
     ///   - node: the node's own network, whose directories and plugins these use too.
     ///   - prefix: what the names of all such networks begin with, and no other.
-    package init(_ node: BridgeNetworkConfiguration, prefix: String) {
+    package convenience init(_ node: BridgeNetworkConfiguration, prefix: String) {
+        self.init(node, prefix: prefix, fabric: BridgeFabric())
+    }
+
+    /// - Parameter own: the node's own network, which is looked at together with these.
+    package convenience init(beside own: BridgeNetwork, prefix: String) {
+        self.init(own.configuration, prefix: prefix, fabric: own.fabric)
+    }
+
+    private init(_ node: BridgeNetworkConfiguration, prefix: String, fabric: BridgeFabric) {
         self.node = node
         self.prefix = prefix
+        self.fabric = fabric
     }
 
     /// The configuration of a network of this node.
@@ -67,7 +81,7 @@ package final class UserNetworks: Sendable {
                 state.users.insert(id)
                 return network
             }
-            let network = try BridgeNetwork(configuration)
+            let network = try BridgeNetwork(configuration, fabric: fabric)
             state.users.insert(id)
             do throws(NetworkError) {
                 try Self.make(network)
@@ -98,6 +112,8 @@ package final class UserNetworks: Sendable {
             if configuration.bridge != configuration.name {
                 try File.replace("\(network.leaseDirectory)/\(deviceFile)", with: Array(configuration.bridge.utf8))
             }
+            try File.replace(
+                "\(network.leaseDirectory)/\(configurationFile)", with: configuration.json.serialized())
         } catch {
             throw NetworkError(.failed, error.description)
         }
@@ -175,7 +191,13 @@ package final class UserNetworks: Sendable {
                 for name in try Self.entries("\(node.runDirectory)/cni/ipam")
                 where name.hasPrefix(prefix) && CNINames.isInterface(name) && name != node.bridge {
                     guard networks.places[name] == nil else { continue }
-                    networks.places[name] = Place(users: try leftover(name).containers())
+                    let found = try leftover(name)
+                    let place = Place(users: try found.network.containers())
+                    if found.isWhole {
+                        try found.network.adopt()
+                        place.state.withLock { $0.network = found.network }
+                    }
+                    networks.places[name] = place
                 }
                 networks.isLoaded = true
                 return networks.places
@@ -188,20 +210,78 @@ package final class UserNetworks: Sendable {
     /// The network as it was made; after a restart of the process one that is enough to take it away.
     private func network(_ name: String, _ place: Place) throws(NetworkError) -> BridgeNetwork {
         if let known = place.state.withLock({ $0.network }) { return known }
-        return try leftover(name)
+        return try leftover(name).network
     }
 
-    private func leftover(_ name: String) throws(NetworkError) -> BridgeNetwork {
-        let path = "\(node.runDirectory)/cni/ipam/\(name)/\(Self.deviceFile)"
+    /// - Returns: the network, and whether it is known as it was made; before this was written down it is not.
+    private func leftover(_ name: String) throws(NetworkError) -> (network: BridgeNetwork, isWhole: Bool) {
+        let directory = "\(node.runDirectory)/cni/ipam/\(name)"
+        let path = "\(directory)/\(Self.deviceFile)"
         let device = File.exists(path) ? try? File.text(path, limit: 64) : nil
-        return try BridgeNetwork(configuration(name: name, device: device, subnet: node.subnet))
+        let plain = configuration(name: name, device: device, subnet: node.subnet)
+        if let bytes = try? File.read("\(directory)/\(Self.configurationFile)", limit: Self.limits.bytes),
+            let value = try? JSONValue.parse(bytes, limits: Self.limits),
+            let known = try? plain.filled(JSONReader(value)), let network = try? BridgeNetwork(known, fabric: fabric)
+        {
+            return (network, true)
+        }
+        return (try BridgeNetwork(plain, fabric: fabric), false)
     }
 
-    /// Beside the leases: the device, where it is not called as the network is.
+    /// Beside the leases: the device, where it is not called as the network is, and all that was asked for.
     private static let deviceFile = "device"
+    private static let configurationFile = "configuration"
+    private static let limits = JSONLimits(bytes: 1 << 20, depth: 4, stringBytes: 4096)
 
     private static func entries(_ directory: String) throws(KernelError) -> [String] {
         File.exists(directory) ? try File.list(directory) : []
+    }
+}
+
+// MARK: - What should be and what is
+
+extension UserNetworks {
+    /// Why this kernel cannot keep pods on a bridge from passing for each other; nil: it can.
+    package var lack: String? { fabric.lack }
+
+    /// How the kernel's state differs from what should be, in words; changes nothing.
+    package func check() -> [String] { look(repairs: false) }
+
+    /// Brings the kernel's state to what should be.
+    ///
+    /// - Returns: what it was that differed, and what could not be mended.
+    package func repair() -> [String] { look(repairs: true) }
+
+    private func look(repairs: Bool) -> [String] {
+        do throws(NetworkError) {
+            _ = try places()
+        } catch {
+            return [error.description]
+        }
+        return fabric.look(repairs: repairs, .all) + (fabric.lack.map { [$0] } ?? [])
+    }
+
+    /// Keeps it so: looks at once, then whenever the kernel tells of a change that is not ours, and every 30 seconds. In the
+    /// network namespace of the calling thread.
+    ///
+    /// - Parameter report: is told of what differed and was mended; not of nothing. On a thread of its own.
+    package func start(report: @escaping @Sendable ([String]) -> Void = { _ in }) throws(NetworkError) {
+        _ = try places()
+        do throws(KernelError) {
+            let new = try NetworkWatch(fabric, report: report)
+            watch.withLock { $0 = new }
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
+    }
+
+    /// Ends what `start` began, and waits for it.
+    package func stop() {
+        let running = watch.withLock { watch in
+            defer { watch = nil }
+            return watch
+        }
+        running?.stop()
     }
 }
 
@@ -237,6 +317,7 @@ extension UserNetworks {
     ///
     /// - Returns: what could not be removed.
     package func removeLeftovers() -> [String] {
+        stop()
         networks.withLock { $0 = Networks() }
         return collectGarbage(living: [])
     }

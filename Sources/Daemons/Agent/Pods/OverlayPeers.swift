@@ -46,20 +46,23 @@ extension PodExecutor {
 
     /// Keeps what the kernel has of overlays as it should be, and says what is wrong with CNI lists, until it is cancelled.
     func keepNetworks() async {
-        let (overlays, logger) = (overlays, logger)
+        let (overlays, bridges, logger) = (overlays, userNetworks, logger)
+        let report: @Sendable ([String]) -> Void = { differences in
+            for difference in differences.prefix(20) {
+                logger.warning("mended on a network", metadata: ["what": "\(difference)"])
+            }
+            if differences.count > 20 {
+                logger.warning("more was mended", metadata: ["count": "\(differences.count - 20)"])
+            }
+        }
+        if let lack = bridges.lack { logger.warning("pods are not kept apart", metadata: ["why": "\(lack)"]) }
         do {
             try await pool.run {
-                try overlays.start { differences in
-                    for difference in differences.prefix(20) {
-                        logger.warning("mended on an overlay network", metadata: ["what": "\(difference)"])
-                    }
-                    if differences.count > 20 {
-                        logger.warning("more was mended", metadata: ["count": "\(differences.count - 20)"])
-                    }
-                }
+                try overlays.start(report: report)
+                try bridges.start(report: report)
             }
         } catch {
-            logger.error("overlay networks are not watched", metadata: ["error": "\(error)"])
+            logger.error("networks are not watched", metadata: ["error": "\(error)"])
         }
         let lists = cniNetworks.directory.flatMap { directory in
             try? CNIDirectoryWatch(directory) { lists in
@@ -72,7 +75,12 @@ extension PodExecutor {
         while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
         withExtendedLifetime((lists, watch)) {}
         // Waits for a thread.
-        await Task.detached { [pool] in _ = try? await pool.run { overlays.stop() } }.value
+        await Task.detached { [pool] in
+            _ = try? await pool.run {
+                overlays.stop()
+                bridges.stop()
+            }
+        }.value
     }
 
     /// Nil when packets cannot be sent to what the node is reached by.

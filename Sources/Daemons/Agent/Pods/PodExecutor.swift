@@ -84,7 +84,7 @@ package final class PodExecutor: Executor {
         self.transfers = transfers
         self.volumes = volumes
         self.network = network
-        userNetworks = UserNetworks(network.configuration, prefix: Model.Network.devicePrefix)
+        userNetworks = UserNetworks(beside: network, prefix: Model.Network.devicePrefix)
         overlays = OverlayNetworks(network.configuration, underlay: underlay)
         cniNetworks = CNINetworks(
             network.configuration, directory: CNIDirectory(configuration.cniDirectory),
@@ -108,7 +108,7 @@ package final class PodExecutor: Executor {
             "pods", "exec", "attach", "logs", "archive", "stats", "pause", "bridge", "host-network", "volumes",
             "overlay",
             "cni",
-        ]
+        ] + (userNetworks.lack == nil ? ["bridge-isolation"] : [])
     }
 
     package func run(tell: @escaping @Sendable (AgentEvent) -> Void) async throws {

@@ -10,10 +10,11 @@ extension StreamPort {
     func addNetworks(to group: RouterGroup<ServiceContext>) {
         group.post("network-check") { request, context in
             let body = try await request.json(NetworkCheckRequest.self, context)
-            let overlays = executor.overlays
+            let (overlays, bridges) = (executor.overlays, executor.userNetworks)
             return try await transfers.pool.run {
-                let differences = body.repair ? overlays.repair() : overlays.check()
-                let isRight = differences.isEmpty || body.repair && overlays.check().isEmpty
+                func check() -> [String] { bridges.check() + overlays.check() }
+                let differences = body.repair ? bridges.repair() + overlays.repair() : check()
+                let isRight = differences.isEmpty || body.repair && check().isEmpty
                 return try Response.json(NetworkCheck(differences: differences, repaired: isRight))
             }
         }

@@ -6,10 +6,35 @@ import Netfilter
 import Netlink
 import Synchronization
 
-/// Keeps the fabric as it should be, on a thread in the network namespace of the one that makes it: it looks when the kernel
+/// What is looked at.
+struct NetworkParts: OptionSet, Sendable {
+    let rawValue: Int
+    /// Devices, routes, neighbours, rules.
+    static let routing = NetworkParts(rawValue: 1)
+    /// The packet filter.
+    static let filter = NetworkParts(rawValue: 2)
+    static let all: NetworkParts = [.routing, .filter]
+}
+
+/// Some networks of a node, of which it is known what the kernel should have.
+protocol KeptNetworks: Sendable {
+    /// Compares what is with what should be; with `repairs` it is that afterwards.
+    ///
+    /// - Returns: what differed, and what could not be looked at or mended.
+    func look(repairs: Bool, _ parts: NetworkParts) -> [String]
+
+    /// Whether one of the events is a change away from what should be. Our own changes are known before the kernel tells of
+    /// them.
+    func isForeign(_ events: [RoutingEvent]) -> Bool
+
+    /// The same of the packet filter.
+    func isForeign(_ event: FilterEvent) -> Bool
+}
+
+/// Keeps networks as they should be, on a thread in the network namespace of the one that makes it: it looks when the kernel
 /// tells of a change that is not ours, and every 30 seconds.
-final class OverlayWatch: Sendable {
-    private let fabric: OverlayFabric
+final class NetworkWatch: Sendable {
+    private let networks: any KeptNetworks
     private let report: @Sendable ([String]) -> Void
     /// Readable when the thread is to end.
     private let ending: SharedFD
@@ -22,8 +47,8 @@ final class OverlayWatch: Sendable {
     /// That are kept until they are looked at.
     private static let mostEvents = 10_000
 
-    init(_ fabric: OverlayFabric, report: @escaping @Sendable ([String]) -> Void) throws(KernelError) {
-        self.fabric = fabric
+    init(_ networks: any KeptNetworks, report: @escaping @Sendable ([String]) -> Void) throws(KernelError) {
+        self.networks = networks
         self.report = report
         ending = SharedFD(
             OwnedFD(adopting: try systemCall("eventfd") { eventfd(0, Int32(EFD_CLOEXEC)) }))
@@ -34,7 +59,7 @@ final class OverlayWatch: Sendable {
             { argument in
                 guard let argument else { return nil }
                 // SAFETY: the pointer was made by passRetained just before; pthread_create passes it on unchanged.
-                Unmanaged<OverlayWatch>.fromOpaque(argument).takeRetainedValue().work()
+                Unmanaged<NetworkWatch>.fromOpaque(argument).takeRetainedValue().work()
                 return nil
             }, argument.toOpaque())
         guard number == 0 else {
@@ -73,7 +98,7 @@ final class OverlayWatch: Sendable {
     private func listen() throws(KernelError) {
         let routing = try NetlinkEvents.routing()
         let filter = try FilterEvents.listen()
-        var dirty = OverlayFabric.Parts.all
+        var dirty = NetworkParts.all
         var (due, full) = (Self.now(), Self.now() + Self.interval)
         while true {
             var now = Self.now()
@@ -93,14 +118,14 @@ final class OverlayWatch: Sendable {
             }
             _ = poll(&waits, 3, Int32(clamping: max(0, until - now)))
             if waits[0].revents != 0 { return }
-            var new = OverlayFabric.Parts()
+            var new = NetworkParts()
             if waits[1].revents != 0 {
                 let (replies, isWhole) = Self.drain(routing)
-                if !isWhole || fabric.isForeign(replies) { new.insert(.routing) }
+                if !isWhole || networks.isForeign(RoutingEvent.last(replies)) { new.insert(.routing) }
             }
             if waits[2].revents != 0 {
                 let (replies, isWhole) = Self.drain(filter)
-                if !isWhole || replies.contains(where: { FilterEvents.table($0) == OverlayFilter.name }) {
+                if !isWhole || replies.contains(where: { FilterEvent($0).map { networks.isForeign($0) } ?? false }) {
                     new.insert(.filter)
                 }
             }
@@ -109,8 +134,8 @@ final class OverlayWatch: Sendable {
         }
     }
 
-    private func look(_ parts: OverlayFabric.Parts) {
-        let found = fabric.look(repairs: true, parts)
+    private func look(_ parts: NetworkParts) {
+        let found = networks.look(repairs: true, parts)
         if !found.isEmpty { report(found) }
     }
 
@@ -139,73 +164,16 @@ final class OverlayWatch: Sendable {
     }
 }
 
-extension OverlayFabric {
-    /// Whether one of the messages tells of a change away from what should be. Our own changes are known before the kernel
-    /// tells of them.
-    func isForeign(_ replies: [NetlinkReply]) -> Bool {
+extension RoutingEvent {
+    /// What messages tell, without what a device was before its last change: one of ours is down before it is up.
+    fileprivate static func last(_ replies: [NetlinkReply]) -> [RoutingEvent] {
         let events = replies.compactMap { RoutingEvent($0) }
-        if events.isEmpty { return false }
-        // What a device was before its last change says nothing: one of ours is down before it is up.
         var last: [Int32: Int] = [:]
         for (position, event) in events.enumerated() {
             if case .link(let link, isGone: false) = event { last[link.index] = position }
         }
-        return state.withLock { state in
-            events.enumerated().contains { position, event in
-                if case .link(let link, isGone: false) = event, last[link.index] != position { return false }
-                return isForeign(event, state)
-            }
-        }
-    }
-
-    private func isForeign(_ event: RoutingEvent, _ state: State) -> Bool {
-        switch event {
-        case .link(let link, let isGone):
-            guard let network = state.devices[link.name].flatMap({ state.networks[$0] }) else {
-                return !isGone && link.alias.hasPrefix(mark + " ")
-            }
-            let isTunnel = link.name == network.configuration.device
-            // A device that is not known by its number yet is being made.
-            if isTunnel, network.index == 0 { return false }
-            if isGone { return isTunnel }
-            return !link.isUp || link.group != network.configuration.group
-                || isTunnel && (link.index != network.index || link.mtu != UInt32(network.mtu))
-        case .address(let address, let isGone):
-            return isGone && state.indices[address.interface] != nil
-        case .route(let route, let isGone):
-            guard route.table == Self.table, let address = IPAddress(bytes: route.destination),
-                let block = CIDR(address, prefixLength: route.prefixLength)
-            else { return false }
-            // A pod's is made before its wiring is known, and goes after that.
-            if !isGone, state.networks.values.contains(where: { $0.owners[block] != nil }) { return false }
-            return isGone == isWanted(block, route, state)
-        case .neighbour(let neighbour, let isGone):
-            guard isGone, let name = state.indices[neighbour.interface], let peers = state.peers[name] else {
-                return false
-            }
-            guard let underlay = OverlayWay.underlay(ofGateway: neighbour.address) else { return neighbour.isPermanent }
-            return peers.underlays.contains(underlay)
-        case .forwarding(let entry, let isGone):
-            guard isGone, let name = state.indices[entry.interface], let peers = state.peers[name],
-                let underlay = IPAddress(bytes: entry.destination)
-            else { return false }
-            return peers.underlays.contains(underlay)
-        case .rule(let rule, let isGone):
-            return isGone && rule.table == Self.table && !state.networks.isEmpty
-        }
-    }
-
-    /// Whether a route of our table should be there.
-    private func isWanted(_ block: CIDR, _ route: Route, _ state: State) -> Bool {
-        if let name = state.indices[route.interface], let network = state.networks[name] {
-            guard network.takes(block), network.owners[block] == nil, let way = state.peers[name]?.way(to: block) else {
-                return false
-            }
-            return route.gateway == OverlayWay(way).gateway(to: block)
-        }
-        guard let network = state.networks.values.first(where: { $0.takes(block) }) else { return false }
-        if route.kind == .unreachable { return network.configuration.subnets.contains(block) }
-        guard let owner = network.owners[block], route.gateway == nil else { return false }
-        return network.pods[owner] != nil
+        return events.enumerated().filter { position, event in
+            if case .link(let link, isGone: false) = event { last[link.index] == position } else { true }
+        }.map(\.element)
     }
 }
