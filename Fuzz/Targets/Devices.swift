@@ -75,7 +75,11 @@ extension FuzzTarget {
         for device in spec.linux?.devices ?? [] {
             expect(device.path.utf8.first == UInt8(ascii: "/"), "a device is absolute")
         }
-        for mount in spec.mounts { expect(mount.destination.utf8.first == UInt8(ascii: "/"), "a mount point is absolute") }
-        expect(Set(spec.process?.env.map { Array($0.utf8.prefix { $0 != 61 }) } ?? []).count == spec.process?.env.count, "variables are set once")
+        for mount in spec.mounts {
+            expect(mount.destination.utf8.first == UInt8(ascii: "/"), "a mount point is absolute")
+        }
+        expect(
+            Set(spec.process?.env.map { Array($0.utf8.prefix { $0 != 61 }) } ?? []).count == spec.process?.env.count,
+            "variables are set once")
     }
 }

@@ -145,7 +145,7 @@ import Testing
         #expect(registry.refresh()[try CDIPlace.name("a")]?.file == "\(place.path)/run/d.json")
         #expect(chmod("\(place.path)/run", 0o777) == 0)
         #expect(
-            warnings.contains("the CDI specifications in /run are not used: anybody may write there; run chmod o-w"))
+            warnings.contains("the CDI specifications in /run are not used: anybody may write to it; run chmod o-w"))
         #expect(registry.refresh()[try CDIPlace.name("a")]?.file == "\(place.path)/etc/a.json")
     }
 

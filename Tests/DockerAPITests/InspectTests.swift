@@ -81,7 +81,7 @@ private typealias Fixture = CreateFixture
         #""HostConfig":{"CpuPeriod":1000,"CpuQuota":500,"CpusetCpus":"0","BlkioWeight":10,"MemorySwappiness":5,"OomKillDisable":true}"#,
         #""HostConfig":{"CapAdd":["NET_ADMIN"],"CapDrop":["MKNOD"],"SecurityOpt":["no-new-privileges","seccomp=unconfined"]}"#,
         #""HostConfig":{"Devices":[{"PathOnHost":"/dev/null"}],"Ulimits":[{"Name":"core","Soft":-1,"Hard":-1}],"Init":true}"#,
-        #""HostConfig":{"Devices":[{"PathOnHost":"v.com/c=a"},{"PathOnHost":"/dev/null"}]}"#,
+        #""HostConfig":{"Devices":[{"PathOnHost":"/dev/null"},{"PathOnHost":"v.com/c=a"}]}"#,
         #""HostConfig":{"PidMode":"host","IpcMode":"container:x","UTSMode":"host","CgroupnsMode":"host","Privileged":true}"#,
         #""HostConfig":{"NetworkMode":"host"}"#, #""HostConfig":{"NetworkMode":"container:x"}"#,
         #""HostConfig":{"RestartPolicy":{"Name":"on-failure","MaximumRetryCount":2},"LogConfig":{"Type":"none"}}"#,

@@ -157,7 +157,7 @@ extension KernelSuite {
                 Self.one("a pipe", #""deviceNodes":[{"path":"/dev/pipe","hostPath":"\#(pipe)","type":"p"}]"#),
                 Self.one(
                     "owners", #""deviceNodes":[{"path":"/dev/null"},{"path":"/dev/zero","uid":0,"gid":7}]"#,
-                    options: ["--user 1000:100"]),
+                    options: ["--user 1000:100 -e HOME=/h"]),
                 Self.one(
                     "a node in another's place",
                     #""deviceNodes":[{"path":"/dev/y","hostPath":"/dev/null"},{"path":"/dev/y","hostPath":"/dev/zero"}]"#,
@@ -185,8 +185,8 @@ extension KernelSuite {
                         "containerEdits":{"env":["A=2"],"deviceNodes":[{"path":"/dev/null"}]}}]}
                         """,
                         "b.json": Self.file(
-                            #""env":["A=3"]"#, all: #""env":["D=4"]"#, name: "0:c", kind: "vendor.com/o"),
-                    ], names: ["vendor.com/class=b", "vendor.com/o=0:c", "vendor.com/class=a"]),
+                            #""env":["A=3"]"#, all: #""env":["D=4"]"#, name: "0:c", kind: "vendor.com/other"),
+                    ], names: ["vendor.com/class=b", "vendor.com/other=0:c", "vendor.com/class=a"]),
                 PodmanComparison.Case(
                     about: "YAML beside a file that is not whole",
                     files: [

@@ -1,3 +1,4 @@
+import CKernel
 import CNISpec
 import Glibc
 import JSON

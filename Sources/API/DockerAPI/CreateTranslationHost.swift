@@ -26,7 +26,17 @@ extension CreateTranslation {
                 throw DockerError.badRequest("HostConfig.Devices: PathOnHost is empty")
             }
             // Clients before 25 send a CDI device as they send a path.
-            if CDIName(path) != nil { return path }
+            if CDIName(path) != nil {
+                // A name may have a colon in it, at which a client may have split it.
+                guard [nil, "", path].contains(device.pathInContainer),
+                    [nil, "", "rwm"].contains(device.cgroupPermissions)
+                else {
+                    throw DockerError.badRequest(
+                        "HostConfig.Devices: the CDI device \(path) takes neither PathInContainer nor CgroupPermissions"
+                    )
+                }
+                return path
+            }
             let target = device.pathInContainer.flatMap { $0.isEmpty ? nil : $0 } ?? path
             let rights = device.cgroupPermissions.flatMap { $0.isEmpty ? nil : $0 } ?? "rwm"
             return "\(path):\(target):\(rights)"
@@ -53,9 +63,10 @@ extension CreateTranslation {
                 "devices by capability (--gpus) are not given out yet; a device file or a CDI device goes with --device"
             )
         }
-        guard (request.count ?? 0) == 0, (request.options ?? [:]).isEmpty, (request.capabilities ?? []).isEmpty else {
+        // Capabilities mean nothing to it, but Compose's schema demands them.
+        guard (request.count ?? 0) == 0, (request.options ?? [:]).isEmpty else {
             throw DockerError.badRequest(
-                "HostConfig.DeviceRequests: the driver cdi takes DeviceIDs only, no Count, Capabilities or Options")
+                "HostConfig.DeviceRequests: the driver cdi takes DeviceIDs only, no Count and no Options")
         }
         let names = request.deviceIDs ?? []
         guard !names.isEmpty, names.allSatisfy({ CDIName($0) != nil }) else {

@@ -7,6 +7,8 @@ import Wire
 final class WatchHub: Sendable {
     /// Lines that wait for a slow watcher.
     private static let buffer = 16_384
+    /// The same for batches of lines, each as large as a network may be.
+    private static let batches = 256
     /// Seconds of silence after which a watch says that it is alive.
     private static let silence = 5
 
@@ -118,7 +120,7 @@ final class WatchHub: Sendable {
     /// The same for its peers.
     func peers(of node: NodeID) -> AsyncThrowingStream<[WatchLine<NetworkPeer>], any Error> {
         endWatch(.peers(node))
-        return join { .peers(node, $0) }
+        return join(buffer: Self.batches) { .peers(node, $0) }
     }
 
     private func endWatch(_ post: Post) {
@@ -129,10 +131,10 @@ final class WatchHub: Sendable {
     func events() -> AsyncThrowingStream<Event?, any Error> { join { .events($0) } }
 
     private func join<Element: Sendable>(
-        _ kind: (AsyncThrowingStream<Element, any Error>.Continuation) -> Kind
+        buffer: Int = WatchHub.buffer, _ kind: (AsyncThrowingStream<Element, any Error>.Continuation) -> Kind
     ) -> AsyncThrowingStream<Element, any Error> {
         let (stream, continuation) = AsyncThrowingStream<Element, any Error>.makeStream(
-            bufferingPolicy: .bufferingOldest(Self.buffer))
+            bufferingPolicy: .bufferingOldest(buffer))
         let kind = kind(continuation)
         let id = state.withLock { $0.insert(kind) }
         continuation.onTermination = { [weak self] _ in self?.state.withLock { $0.remove(id) } }

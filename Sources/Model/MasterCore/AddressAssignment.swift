@@ -12,8 +12,8 @@ extension MasterCore {
     /// What a task is to have, and what others give up for it.
     struct AddressGrant {
         var addresses: [AssignedAddress] = []
-        /// Tasks of the same instance, with the networks on which their address goes to the new one.
-        var losers: [(task: TaskID, network: NetworkID)] = []
+        /// Tasks of the same instance, with the addresses that go from them to the new one.
+        var losers: [(task: TaskID, network: NetworkID, address: IPAddress)] = []
     }
 
     /// Why a task cannot have addresses.
@@ -56,6 +56,9 @@ extension MasterCore {
     ) -> AddressGrant {
         var grant = AddressGrant()
         for attachment in pod.attachments {
+            let id = NetworkID(attachment.network)
+            // Why there is none nobody asks here, and to say it costs most.
+            if !attachment.hasFixed, isFull(id), !task.addresses.contains(where: { $0.network == id }) { continue }
             try? choose(attachment, of: instance, on: task.node, present: task.addresses, task: task.id, &grant)
         }
         keep(task.addresses, revision: task.revision, &grant)
@@ -77,22 +80,24 @@ extension MasterCore {
             return
         }
         let others = instance.tasks.filter { $0 != task }.compactMap { state.tasks[$0] }
-        var losers: [TaskID] = []
+        var losers: [(TaskID, IPAddress)] = []
         for wish in [address, address6].compactMap({ $0 }) where blocks.isUsed(wish) {
             if let holder = others.first(where: { $0.has(wish, of: blocks) }) {
-                // A node that is there is waited for: what it has may still be in use.
-                guard memory[holder.node]?.ready != true else {
+                // A node that is there, or may be since this master has not listened for long, is waited for: what it has
+                // may still be in use.
+                if let there = memory[holder.node], there.ready || !there.isSilent(at: steady) {
                     throw AddressShortage(
                         description: "the address \(wish) of the network \(network.name) is in use by what is left of "
-                            + "\(instance.name) on the node \(nodeName(holder.node))")
+                            + "\(instance.name) on the node \(nodeName(holder.node))",
+                        again: there.ready ? nil : lastStep?.adding(seconds: NodeMemory.patience + 1))
                 }
-                losers.append(holder.id)
+                losers.append((holder.id, wish))
             } else if !present.contains(where: { $0.network == id && blocks.isSame($0, wish) }) {
                 throw AddressShortage(description: "the address \(wish) of the network \(network.name) is in use")
             }
         }
         guard let given = blocks.wanted(address, address6, on: node) else { throw exhausted(network, blocks) }
-        grant.losers += losers.map { ($0, id) }
+        grant.losers += losers.map { ($0.0, id, $0.1) }
         grant.addresses.append(given)
     }
 
@@ -150,7 +155,8 @@ extension MasterCore {
     }
 
     /// Gives tasks the addresses that they lack, as soon as these are free.
-    mutating func completeAddresses() {
+    mutating func completeAddresses(now: Timestamp) {
+        var looked: Set<NetworkID> = []
         for id in lacking.sorted() {
             guard let instance = state.instances[id], var task = state.task(of: instance), task.desired != .removed,
                 task.status.phase != .removed, let pod = state.pod(of: task), lacksAddress(task, pod)
@@ -160,6 +166,12 @@ extension MasterCore {
             }
             // One that is not heard of has no use for it.
             guard memory[task.node]?.ready == true else { continue }
+            for attachment in pod.attachments where !attachment.hasFixed {
+                let network = NetworkID(attachment.network)
+                guard isFull(network), looked.insert(network).inserted else { continue }
+                guard let again = releaseEnded(on: network, now: now) else { continue }
+                wakes[instance.workload] = min(again, wakes[instance.workload] ?? again)
+            }
             let grant = possibleAddresses(for: pod, of: instance, task: task)
             guard grant.addresses != task.addresses else { continue }
             take(grant)
@@ -181,9 +193,9 @@ extension MasterCore {
 
     /// Takes addresses from tasks that give them up for another.
     mutating func take(_ grant: AddressGrant) {
-        for (id, network) in grant.losers {
-            guard var task = state.tasks[id] else { continue }
-            task.addresses.removeAll { $0.network == network }
+        for (id, network, address) in grant.losers {
+            guard var task = state.tasks[id], let blocks = state.indexes.overlays[network] else { continue }
+            task.addresses.removeAll { $0.network == network && blocks.isSame($0, address) }
             state.put(.task(task))
         }
     }
@@ -226,6 +238,8 @@ extension MasterCore {
 }
 
 extension NetworkAttachment {
+    /// Whether its user has fixed an address: those are kept for who asks for them.
+    var hasFixed: Bool { address != nil || address6 != nil }
     fileprivate var fixed: IPAddress? { address.flatMap { IPAddress($0) } }
     fileprivate var fixed6: IPAddress? { address6.flatMap { IPAddress($0) } }
 }

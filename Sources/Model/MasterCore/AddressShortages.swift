@@ -7,23 +7,33 @@ import Wire
 extension MasterCore {
     /// Why no task of the pod could have addresses wherever it went; nil: one could. Frees first what certainly nobody
     /// uses any more.
-    mutating func shortage(for pod: PodSpec, now: Timestamp) -> AddressShortage? {
-        // What a user has fixed is kept for them.
-        for attachment in pod.attachments where attachment.address == nil && attachment.address6 == nil {
+    ///
+    /// - Parameter known: what was found of networks in the same step; what is found now becomes a part of it.
+    mutating func shortage(
+        for pod: PodSpec, now: Timestamp, known: inout [NetworkID: AddressShortage]
+    ) -> AddressShortage? {
+        for attachment in pod.attachments where !attachment.hasFixed {
             let id = NetworkID(attachment.network)
             guard isFull(id) else { continue }
+            if let known = known[id] { return known }
             let again = releaseEnded(on: id, now: now)
             guard isFull(id), let network = state.networks[id], let blocks = state.indexes.overlays[id] else {
                 continue
             }
             var shortage = exhausted(network, blocks)
             shortage.again = again
+            known[id] = shortage
             return shortage
         }
         return nil
     }
 
-    private func isFull(_ id: NetworkID) -> Bool {
+    /// Whether a network of the pod is full now; nothing is freed for the question.
+    func isShort(for pod: PodSpec) -> Bool {
+        pod.attachments.contains { !$0.hasFixed && isFull(NetworkID($0.network)) }
+    }
+
+    func isFull(_ id: NetworkID) -> Bool {
         state.networks[id]?.isOverlay == true
             && (state.indexes.overlays[id].map { $0.taken >= $0.capacity } ?? false)
     }
@@ -32,7 +42,7 @@ extension MasterCore {
     /// address is free. Should its node come back it gets another.
     ///
     /// - Returns: when there may be more of these.
-    private mutating func releaseEnded(on network: NetworkID, now: Timestamp) -> Timestamp? {
+    mutating func releaseEnded(on network: NetworkID, now: Timestamp) -> Timestamp? {
         var again: Timestamp?
         for task in tasks(ofSilentNodesOn: network) {
             guard let pod = state.pod(of: task), let stop = pod.loss?.stopAfter,

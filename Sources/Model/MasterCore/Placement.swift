@@ -13,20 +13,19 @@ extension MasterCore {
         guard !instances.isEmpty else { return }
         var demands: [RevisionKey: PodDemand] = [:]
         var requests: [PlacementRequest] = []
-        var shortages: [RevisionKey: AddressShortage?] = [:]
+        var pods: [InstanceID: PodSpec] = [:]
+        var shortages: [NetworkID: AddressShortage] = [:]
         for instance in instances {
             guard let workload = state.workloads[instance.workload] else { continue }
             let key = RevisionKey(workload: workload.id, number: revision(for: instance, of: workload))
             guard let pod = state.revisions[key]?.pod else { continue }
-            let shortage = shortages[key] ?? shortage(for: pod, now: now)
-            shortages.updateValue(shortage, forKey: key)
-            if let shortage {
-                if let again = shortage.again { wakes[workload.id] = min(again, wakes[workload.id] ?? again) }
-                refuse(instance.id, "\(shortage)", now: now)
+            if let shortage = shortage(for: pod, now: now, known: &shortages) {
+                refuse(instance, shortage, now: now)
                 continue
             }
             let demand = demands[key] ?? demand(of: workload, pod)
             demands[key] = demand
+            pods[instance.id] = pod
             requests.append(
                 PlacementRequest(
                     instance: instance.id, names: [instance.name] + instance.containers.map(\.text), demand: demand,
@@ -50,7 +49,13 @@ extension MasterCore {
                     try assign(request.instance, to: node, ports: ports, now: now, random: &random)
                 } catch {
                     isFree = true
-                    refuse(request.instance, "\(error)", now: now)
+                    guard let instance = state.instances[request.instance] else { continue }
+                    // Others of this step may have taken the last one: what ends by itself is looked at then.
+                    var why = error
+                    if let pod = pods[request.instance], let full = shortage(for: pod, now: now, known: &shortages) {
+                        why = full
+                    }
+                    refuse(instance, why, now: now)
                 }
             case .refused(let refusal): refusals.append((request.instance, "\(refusal)"))
             }
@@ -58,6 +63,11 @@ extension MasterCore {
         // The room of those that have found no address is others'.
         if isFree, !refusals.isEmpty { return place(refusals.map(\.0), pinned: pinned, now: now, random: &random) }
         for (instance, message) in refusals { refuse(instance, message, now: now) }
+    }
+
+    private mutating func refuse(_ instance: Instance, _ shortage: AddressShortage, now: Timestamp) {
+        if let again = shortage.again { wakes[instance.workload] = min(again, wakes[instance.workload] ?? again) }
+        refuse(instance.id, "\(shortage)", now: now)
     }
 
     func demand(of workload: Workload, _ pod: PodSpec) -> PodDemand {

@@ -71,7 +71,7 @@ extension MasterCore {
         guard case .replicated(let number) = workload.scale, number > 1, instances.count == number,
             workload.desired == .running, workload.updateState.phase == .settled, balance.retryAt[workload.id] == nil,
             let pod = state.pod(of: workload), pod.affinities.isEmpty, pod.strategy ?? .spread == .spread,
-            !state.isAnchored(pod), shortage(for: pod, now: now) == nil,
+            !state.isAnchored(pod), !isShort(for: pod),
             pod.loss?.stopAfter == nil
         else { return nil }
         let tasks = instances.compactMap { instance in

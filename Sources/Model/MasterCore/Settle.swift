@@ -10,7 +10,7 @@ extension MasterCore {
         var placing: [InstanceID] = []
         // Each round may create instances, which the next round places; more than a few would be a mistake of ours.
         for _ in 0..<8 {
-            if !lacking.isEmpty { completeAddresses() }
+            if !lacking.isEmpty { completeAddresses(now: now) }
             if capacityChanged {
                 capacityChanged = false
                 for id in waiting { if let instance = state.instances[id] { dirty.insert(instance.workload) } }

@@ -66,7 +66,10 @@ package final class CDIRegistry: Sendable {
     /// The edits of devices, from what the files say now.
     ///
     /// - Throws: `CDIError` that names what is not there.
-    package func edits(of names: [CDIName]) throws(CDIError) -> CDIEdits { try refresh().edits(of: names) }
+    package func edits(of names: [CDIName]) throws(CDIError) -> CDIEdits {
+        // A directory that hangs is to keep nobody who wants nothing of it.
+        names.isEmpty ? CDIEdits() : try refresh().edits(of: names)
+    }
 
     private func look(at directory: String, _ priority: Int, _ before: [String: Known], _ look: inout Look) {
         let files: [String]
@@ -77,10 +80,9 @@ package final class CDIRegistry: Sendable {
             look.warnings.append("the CDI specifications in \(directory) cannot be looked at: \(error)")
             return keep(directory, before, &look)
         }
-        guard let stamp = FileStamp(directory, now: look.now), stamp.mode & S_IWOTH == 0 else {
-            // Its hooks are run as root.
-            look.warnings.append(
-                "the CDI specifications in \(directory) are not used: anybody may write there; run chmod o-w")
+        guard let stamp = FileStamp(directory, now: look.now) else { return }
+        if let mistrust = Self.mistrust(stamp) {
+            look.warnings.append("the CDI specifications in \(directory) are not used: \(mistrust)")
             return
         }
         let names = files.filter(CDIFile.isName).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
@@ -121,7 +123,7 @@ package final class CDIRegistry: Sendable {
         guard look.bytes <= Self.byteLimit else {
             return unusable("the files together are larger than the \(Self.byteLimit >> 20) MiB allowed")
         }
-        guard stamp.mode & S_IWOTH == 0 else { return unusable("anybody may write to it; run chmod o-w", stamp) }
+        if let mistrust = Self.mistrust(stamp) { return unusable(mistrust, stamp) }
         var known: Known
         if let before, before.stamp == stamp, !stamp.isFresh {
             known = before
@@ -142,6 +144,15 @@ package final class CDIRegistry: Sendable {
             return unusable("there are more than the \(Self.deviceLimit) devices allowed")
         }
         return known
+    }
+
+    /// Why hooks are not taken from there: they are run as root.
+    private static func mistrust(_ stamp: FileStamp) -> String? {
+        if stamp.mode & S_IWOTH != 0 { return "anybody may write to it; run chmod o-w" }
+        if stamp.owner != 0 && stamp.owner != geteuid() {
+            return "it belongs to the user \(stamp.owner) and not to root; run chown root"
+        }
+        return nil
     }
 
     private func isDirectory(_ path: String) -> Bool {

@@ -9,6 +9,8 @@ package struct FileStamp: Sendable, Equatable {
     package let size: Int
     /// Permission bits.
     package let mode: mode_t
+    /// The user whose it is.
+    package let owner: uid_t
     private let written: [Int]
     /// Written so recently that a further change might leave the same time.
     package let isFresh: Bool
@@ -22,6 +24,7 @@ package struct FileStamp: Sendable, Equatable {
         guard stat(path, &info) == 0 else { return nil }
         (device, inode, size) = (info.st_dev, info.st_ino, info.st_size)
         mode = info.st_mode & 0o7777
+        owner = info.st_uid
         written = [info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec]
         isFresh = abs(now - info.st_ctim.tv_sec) < 2
     }

@@ -28,20 +28,21 @@ package enum YAML {
         guard bytes.count <= limits.json.bytes else {
             throw JSONError(.tooLarge, "\(bytes.count) bytes are more than the \(limits.json.bytes) allowed")
         }
-        // SAFETY: both pointers are used inside these calls only, and libyaml's parser is deleted before they end.
+        // SAFETY: both pointers are used inside these calls only, and libyaml's parser, which knows its own address, is deleted
+        // before they end.
         return try withoutActuallyEscaping(isText) { (isText) throws(JSONError) in
             try bytes.withUnsafeBufferPointer { (buffer) throws(JSONError) in
-                var parser = yaml_parser_t()
-                guard yaml_parser_initialize(&parser) == 1 else {
-                    throw JSONError(.tooLarge, "there is no memory for a YAML parser")
-                }
-                defer { yaml_parser_delete(&parser) }
-                // Not by the first bytes: UTF-16 is no format of ours.
-                yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING)
-                // An empty array may have no address, and libyaml wants one.
-                let none: StaticString = ""
-                yaml_parser_set_input_string(&parser, buffer.baseAddress ?? none.utf8Start, buffer.count)
-                return try withUnsafeMutablePointer(to: &parser) { (parser) throws(JSONError) in
+                var memory = yaml_parser_t()
+                return try withUnsafeMutablePointer(to: &memory) { (parser) throws(JSONError) in
+                    guard yaml_parser_initialize(parser) == 1 else {
+                        throw JSONError(.tooLarge, "there is no memory for a YAML parser")
+                    }
+                    defer { yaml_parser_delete(parser) }
+                    // Not by the first bytes: UTF-16 is no format of ours.
+                    yaml_parser_set_encoding(parser, YAML_UTF8_ENCODING)
+                    // An empty array may have no address, and libyaml wants one.
+                    let none: StaticString = ""
+                    yaml_parser_set_input_string(parser, buffer.baseAddress ?? none.utf8Start, buffer.count)
                     var reader = YAMLReader(parser, limits, isText)
                     return try reader.document()
                 }
@@ -110,6 +111,8 @@ private struct YAMLReader {
             try add(anchor.count)
             return anchor.value
         case .scalar(let text, let anchor, let tag, let isPlain):
+            // A long text is as much as several values: aliases bring it again and again.
+            try add(text.utf8.count / 64)
             value = try scalar(text, tag, isPlain)
             name = anchor
         case .sequence(let anchor, let tag):

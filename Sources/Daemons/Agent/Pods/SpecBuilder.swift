@@ -38,6 +38,13 @@ struct SpecBuilder: Sendable {
 
     static let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+    /// Mounts without those that a later one above them hides.
+    private static func visible(_ mounts: [MountSpec]) -> [MountSpec] {
+        mounts.enumerated().filter { position, mount in
+            !mounts[(position + 1)...].contains { mount.destination.hasPrefix($0.destination + "/") }
+        }.map(\.element)
+    }
+
     /// - Throws: `ExecutorFailure` naming what cannot be honoured.
     func build() throws(ExecutorFailure) -> OCISpec.ContainerSpec {
         let capabilities = try grantedCapabilities()
@@ -51,6 +58,13 @@ struct SpecBuilder: Sendable {
         spec.process = try process(capabilities)
         spec.mounts = try mounts()
         spec.linux = try linux(capabilities)
+        guard deviceEdits.netDevices.isEmpty else {
+            throw ExecutorFailure(
+                "a device cannot be given to the container: its CDI specification has netDevices, and a link would not come "
+                    + "back from a pod's network; use it with another engine")
+        }
+        // The edits sort mounts by their depth: what another one hides would come to light.
+        if !deviceEdits.mounts.isEmpty { spec.mounts = Self.visible(spec.mounts) }
         do throws(CDIError) {
             // They are made in the whole configuration, and take the place of what is in it.
             try deviceEdits.apply(to: &spec)
