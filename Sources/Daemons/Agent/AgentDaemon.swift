@@ -60,12 +60,18 @@ package final class AgentDaemon: Service {
             let transfers = ImageTransfers(
                 store: images, membership: membership, configuration: configuration.registries, pool: pool,
                 logger: logger)
-            return try PodExecutor(
+            let executor = try PodExecutor(
                 configuration, images: images, transfers: transfers,
                 volumes: try VolumeStore(root: paths.volumes, refusedSources: [paths.data, paths.run]),
                 network: network,
                 underlay: NodeFacts(configuration: configuration, membership: membership).underlay, table: table,
                 pool: pool, reactor: reactor, logger: logger)
+            do {
+                try executor.userNetworks.adopt()
+            } catch {
+                logger.warning("networks are taken over later", metadata: ["error": "\(error)"])
+            }
+            return executor
         }
     }
 

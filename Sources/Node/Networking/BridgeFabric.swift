@@ -60,7 +60,8 @@ final class BridgeFabric: Sendable {
     }
 
     private func take(_ records: [CNIRecord], of network: Network, _ state: inout State) {
-        for record in records where record.isComplete {
+        // A record may outlive its namespace, by a reboot: its address is somebody else's then.
+        for record in records where record.isComplete && CNIHost.isNamespace(record.attachment.namespacePath) {
             guard let result = record.result else { continue }
             let pod = BridgedPod(record.attachment, on: network.name, bridge: network.device.name, result)
             if let pod { state.pods[pod.device] = pod }
@@ -69,16 +70,21 @@ final class BridgeFabric: Sendable {
     }
 
     /// - Throws: what the kernel refuses, but that it has no such means at all, which is said by `lack`.
-    private func makeFilter(_ state: inout State) throws(KernelError) {
-        do throws(KernelError) {
-            var socket = try NetfilterSocket()
-            _ = try lookAtFilter(state, repairs: true, &socket)
-            state.lack = nil
-        } catch {
-            guard [ENOENT, EOPNOTSUPP, EAFNOSUPPORT, EPROTONOSUPPORT].contains(error.errno) else { throw error }
-            state.lack =
-                "the kernel has no nf_tables for bridges (CONFIG_NF_TABLES_BRIDGE): pods of one bridge network can pass "
-                + "for each other (\(error))"
+    func makeFilter(_ state: inout State) throws(KernelError) {
+        // ENOENT is also what is told when somebody takes the table away between two questions: a firewall that starts anew.
+        for attempt in 1...3 {
+            do throws(KernelError) {
+                var socket = try NetfilterSocket()
+                _ = try lookAtFilter(state, repairs: true, &socket)
+                state.lack = nil
+                return
+            } catch {
+                guard [ENOENT, EOPNOTSUPP, EAFNOSUPPORT, EPROTONOSUPPORT].contains(error.errno) else { throw error }
+                if attempt < 3 { continue }
+                state.lack =
+                    "the kernel has no nf_tables for bridges (CONFIG_NF_TABLES_BRIDGE): pods of one bridge network can "
+                    + "pass for each other (\(error))"
+            }
         }
     }
 

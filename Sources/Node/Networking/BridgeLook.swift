@@ -20,13 +20,14 @@ extension BridgeFabric {
                 }
             }
             if state.networks.isEmpty { return found }
-            if parts.contains(.routing) {
-                for network in state.networks.values.sorted(by: { $0.name < $1.name }) {
-                    look { () throws(KernelError) in try Self.lookAtDevice(of: network, repairs: repairs) }
-                }
-                look { () throws(KernelError) in try Self.lookAtPorts(state, repairs: repairs) }
-            }
+            // The elements before the ports, which are put into the group that is asked for them.
             if parts.contains(.filter) {
+                if repairs, state.lack != nil {
+                    look { () throws(KernelError) in
+                        try makeFilter(&state)
+                        return []
+                    }
+                }
                 if state.lack == nil {
                     look { () throws(KernelError) in
                         var socket = try NetfilterSocket()
@@ -35,6 +36,14 @@ extension BridgeFabric {
                         return words
                     }
                 }
+            }
+            if parts.contains(.routing) {
+                for network in state.networks.values.sorted(by: { $0.name < $1.name }) {
+                    look { () throws(KernelError) in try Self.lookAtDevice(of: network, repairs: repairs) }
+                }
+                look { () throws(KernelError) in try Self.lookAtPorts(state, repairs: repairs) }
+            }
+            if parts.contains(.filter) {
                 look { () throws(KernelError) in try Self.lookAtRules(state, repairs: repairs) }
             }
             return found

@@ -270,7 +270,7 @@ extension CNIHost {
         return environment
     }
 
-    private static func isNamespace(_ path: String) -> Bool {
+    static func isNamespace(_ path: String) -> Bool {
         var info = statfs()
         return !path.isEmpty && statfs(path, &info) == 0 && Int(info.f_type) == Int(CK_NSFS_MAGIC)
     }

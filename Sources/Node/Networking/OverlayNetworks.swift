@@ -168,7 +168,9 @@ extension OverlayNetworks {
         do {
             // Of a try that was cut off.
             for record in try host.records(of: id) where record.attachment.interface != interface {
+                fabric.keeper.begin(record.attachment, on: configuration.name)
                 try host.delete(record)
+                fabric.keeper.settle(record.attachment, on: configuration.name, nil)
             }
         } catch {
             throw NetworkError(.failed, "\(error)")
@@ -192,6 +194,9 @@ extension OverlayNetworks {
             }
         } catch {
             fabric.remove(pod: id, from: configuration.name)
+            if (try? host.records(of: id).isEmpty) == true {
+                fabric.keeper.settle(attachment, on: configuration.name, nil)
+            }
             // What went wrong first is what has to be told; the routes are mended by `repair`.
             try? fabric.release(id, on: configuration.name)
             throw error

@@ -182,6 +182,12 @@ package final class UserNetworks: Sendable {
         }
     }
 
+    /// Takes over what an earlier process has left, before anybody asks for it: pods of it that run have to be in the tables
+    /// as soon as these are there.
+    package func adopt() throws(NetworkError) {
+        if try !places().isEmpty { _ = fabric.look(repairs: true, .filter) }
+    }
+
     /// Networks that something on this machine is of, by name. What there is of earlier processes is looked for once: only
     /// this one connects pods.
     private func places() throws(NetworkError) -> [String: Place] {
