@@ -48,7 +48,7 @@ if [ $init = systemd ]; then
 fi
 cp "$busybox" "$folder/disk/assets/"
 [ ! -e .build/assets/rootfs.tar ] || cp .build/assets/rootfs.tar "$folder/disk/assets/"
-for name in martletPackageTests.xctest martlet-runtime martlet-shim martlet-overlay portmap loopback bandwidth; do
+for name in martletPackageTests.xctest martlet-runtime martlet-shim martlet-nvml martlet-overlay portmap loopback bandwidth; do
     [ ! -x ".build/debug/$name" ] || cp --reflink=auto ".build/debug/$name" "$folder/disk/programs/"
 done
 if [ "${1:-}" = -c ]; then
