@@ -64,13 +64,19 @@ extension PodExecutor {
         } catch {
             logger.error("networks are not watched", metadata: ["error": "\(error)"])
         }
-        let lists = cniNetworks.directory.flatMap { directory in
-            try? CNIDirectoryWatch(directory) { lists in
-                for warning in lists.warnings { logger.warning("a CNI list", metadata: ["what": "\(warning)"]) }
+        var (lists, watch): (CNIDirectoryWatch?, CDIWatch?)
+        do {
+            lists = try cniNetworks.directory.map { directory in
+                try CNIDirectoryWatch(directory) { lists in
+                    for warning in lists.warnings { logger.warning("a CNI list", metadata: ["what": "\(warning)"]) }
+                }
             }
-        }
-        let watch = try? CDIWatch(devices) { inventory in
-            for warning in inventory.warnings { logger.warning("devices", metadata: ["what": "\(warning)"]) }
+            watch = try CDIWatch(devices) { inventory in
+                for warning in inventory.warnings { logger.warning("devices", metadata: ["what": "\(warning)"]) }
+            }
+        } catch {
+            // Each start looks by itself: only mistakes are told later.
+            logger.warning("the directories of CNI and CDI are not watched", metadata: ["error": "\(error)"])
         }
         while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
         withExtendedLifetime((lists, watch)) {}
