@@ -179,13 +179,15 @@ extension KernelSuite {
             let root = try Self.root(fixture)
             try File.makeDirectories("\(root)/race/sub", mode: 0o777)
             symlink("../../../../../../../..\(fixture.canaryPath)", "\(root)/door")
-            // renameat2(RENAME_EXCHANGE) without end; the number counts them.
+            // renameat2(RENAME_EXCHANGE) without end; the number counts them, and is never half written.
             let script = """
                 import ctypes, os, sys
                 libc = ctypes.CDLL(None); os.chdir(sys.argv[1]); count = 0
                 while True:
                     libc.renameat2(-100, b"race", -100, b"door", 2); count += 1
-                    if count % 1000 == 0: open("count", "w").write(str(count))
+                    if count % 1000 == 0:
+                        with open("next", "w") as file: file.write(str(count))
+                        os.rename("next", "count")
                 """
             let swapper = try Spawn("/usr/bin/python3", ["python3", "-c", script, root]).start()
             defer {
