@@ -151,7 +151,8 @@ let package = Package(
         layer("Node", "ShimCore", ["Kernel", "CKernel", "Cgroups", "StreamFrames", "ShimProtocol", "JSON"]),
         layer("Node", "NVMLProbe", ["Kernel", "CKernel", "CNVML", "NVMLReport", "JSON"]),
         layer("Node", "Reactor", ["Kernel", "CKernel"]),
-        layer("Node", "Devices", ["Kernel", "CKernel", "DeviceDiscovery", "NVMLReport", "Reactor"]),
+        layer(
+            "Node", "Devices", ["Kernel", "CKernel", "DeviceDiscovery", "NVMLReport", "CDISpec", "OCISpec", "Reactor"]),
         layer(
             "Node", "Images",
             [
@@ -193,7 +194,7 @@ let package = Package(
                 "Kernel", "CKernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "StreamFrames",
                 "ShimProtocol",
                 "Model", "Wire", "AgentCore", "Reactor", "Images", "Networking", "Volumes", "Logs",
-                "HTTPService", "Client", "Security", "CNISpec", "CDI", "CDISpec", logging,
+                "HTTPService", "Client", "Security", "CNISpec", "CDI", "CDISpec", "DeviceDiscovery", "Devices", logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -247,7 +248,7 @@ let package = Package(
         tests("DeviceNodesTests", ["DeviceNodes"]),
         tests("DeviceDiscoveryTests", ["DeviceDiscovery", "Kernel"]),
         tests("NVMLReportTests", ["NVMLReport", "JSON"]),
-        tests("DevicesTests", ["Devices", "DeviceDiscovery", "NVMLReport", "JSON", "Kernel"]),
+        tests("DevicesTests", ["Devices", "DeviceDiscovery", "NVMLReport", "CDISpec", "OCISpec", "JSON", "Kernel"]),
         tests("ContainerRuntimeTests", ["ContainerRuntime", "Cgroups", "OCISpec", "Kernel", "JSON"]),
         .testTarget(
             name: "RepositoryTests", dependencies: ["Kernel", "JSON"], path: "Tests/RepositoryTests",

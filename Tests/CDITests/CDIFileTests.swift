@@ -73,14 +73,14 @@ import Testing
         let kind = try #require(CDIKind("martlet.example/gpu"))
         func publish(_ devices: [CDIDevice]) throws(CDIError) {
             try CDIFile.publish(
-                kind, annotations: ["made-by": "a test"], devices: devices,
+                kind, writer: "tests", annotations: ["made-by": "a test"], devices: devices,
                 edits: CDIEdits(
                     mounts: [CDIMount(hostPath: "/lib/x.so", containerPath: "/lib/x.so", options: ["ro", "bind"])],
                     hooks: [CDIHook(.createContainer, HookSpec(path: "/hook", args: ["hook"]))]),
                 in: directory)
         }
         let one = CDIDevice("0", edits: CDIEdits(env: ["A=b"], deviceNodes: [CDIDeviceNode(path: "/dev/x0")]))
-        let file = "\(directory)/martlet.example-gpu.json"
+        let file = "\(directory)/martlet.example-gpu_tests.json"
         func inode() -> UInt {
             var info = stat()
             return stat(file, &info) == 0 ? info.st_ino : 0
@@ -97,13 +97,41 @@ import Testing
         let edits = CDIEdits(env: ["A=c"], deviceNodes: [CDIDeviceNode(path: "/dev/x1")])
         try publish([one, CDIDevice("1", edits: edits)])
         #expect(inode() != first)
-        #expect(try File.list(directory) == ["martlet.example-gpu.json"], "nothing is left beside it")
+        #expect(try File.list(directory) == ["martlet.example-gpu_tests.json"], "nothing is left beside it")
         #expect(registry.refresh().names.count == 2)
         #expect(throws: CDIError.self, "a rule is broken") { try publish([one, one]) }
         #expect(registry.refresh().names.count == 2 && registry.refresh().warnings == [])
         try publish([])
         #expect(try File.list(directory) == [])
         #expect(registry.refresh().names == [])
+    }
+
+    @Test func `nothing is published beside somebody else's specification of the same kind`() throws {
+        let place = try CDIPlace()
+        let registry = CDIRegistry(place.directories)
+        let kind = try #require(CDIKind("vendor.com/class"))
+        let device = CDIDevice("0", edits: CDIEdits(env: ["A=b"]))
+        func publish(_ devices: [CDIDevice]) throws(CDIError) -> String? {
+            try registry.publish(kind, writer: "tests", devices: devices, edits: CDIEdits())
+        }
+        let own = try #require(place.directories.last) + "/vendor.com-class_tests.json"
+        #expect(try publish([device]) == nil)
+        #expect(File.exists(own))
+        // Also in a directory that ours would go before.
+        try place.devices("etc/a.json", "a")
+        #expect(try publish([device]) == "\(place.path)/etc/a.json")
+        #expect(!File.exists(own), "and ours goes")
+        #expect(registry.refresh().names.map(\.description) == ["vendor.com/class=a"])
+        try place.write("etc/a.json", "half")
+        #expect(try publish([device]) == "\(place.path)/etc/a.json", "while it is being written too")
+        try File.removeFile("\(place.path)/etc/a.json")
+        #expect(try publish([device]) == nil)
+        #expect(File.exists(own))
+        try place.devices("etc/b.json", "b", kind: "vendor.com/other")
+        #expect(try publish([device]) == nil)
+        #expect(File.exists(own))
+        #expect(try publish([]) == nil)
+        #expect(!File.exists(own))
     }
 
     @Test func `a device node is what the host's file is`() throws {

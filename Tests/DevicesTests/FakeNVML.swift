@@ -80,16 +80,13 @@ struct FakeNVML {
                 atexit { _ = try? Program("/bin/rm", ["-rf", FakeNVML.top]).run() }
             }
             let path = "\(top)/\(variant.rawValue).so"
+            let search = getenv("PATH").map { String(cString: $0) } ?? "/usr/bin:/bin"
             let result = try Program(
-                clang ?? "clang",
-                [
-                    "-Wall", "-Wextra", "-Werror", "-std=gnu17", "-shared", "-fPIC", "-fvisibility=hidden",
-                    "-Wl,-soname,libnvidia-ml.so.1", "-I\(root)/CShims/CNVML/include", "-D\(variant.rawValue)",
-                    "-o", path, "\(root)/Tests/FakeNVML/fakenvml.c",
-                ], environment: ["PATH=/usr/local/bin:/usr/bin:/bin"], timeoutMilliseconds: 120_000
+                "\(root)/scripts/fakenvml.sh", [path, variant.rawValue], environment: ["PATH=\(search)"],
+                timeoutMilliseconds: 120_000
             ).run()
             guard result.status == .exited(0) else {
-                throw KernelError("clang", result.errorText, errno: EIO)
+                throw KernelError("compile", "fakenvml.c", errno: EIO, hint: result.errorText)
             }
             libraries[variant] = path
             return path

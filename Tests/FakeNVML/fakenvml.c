@@ -1,5 +1,5 @@
-// A libnvidia-ml.so.1 without a GPU: it answers as the text file says that the environment's FAKE_NVML names. Without one
-// it has no GPUs. The file is read once, at the first nvmlInit; a line it does not understand ends the process.
+// A libnvidia-ml.so.1 without a GPU: it answers as the text file says that the environment's FAKE_NVML names, or the file
+// `fixture` in the folder above its own. Without one it has no GPUs. The file is read once, at the first nvmlInit; a line it does not understand ends the process.
 //
 //   driver VERSION | library VERSION | cuda NUMBER      e.g. cuda 12040
 //   gpu UUID [minor=N] [pci=DOMAIN:BUS:DEVICE] [name=A_NAME] [memory=MiB] [used=MiB] [reserved=MiB] [cc=9.0] [numa=N]
@@ -15,7 +15,9 @@
 //
 // Compiled with -DOLD_SYMBOLS it has the first names of its functions only, with -DFEW_SYMBOLS the least that can be used,
 // with -DNO_SYMBOLS none.
+#define _GNU_SOURCE
 #include "cnvml.h"
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -139,6 +141,14 @@ static void read_line(char *line) {
 
 static void read_fixture(void) {
     const char *path = getenv("FAKE_NVML");
+    char beside[512];
+    Dl_info own;
+    if (!path && dladdr((void *)read_fixture, &own)) {
+        // By the name that it was loaded by.
+        const char *end = strrchr(own.dli_fname, '/');
+        snprintf(beside, sizeof beside, "%.*s/../fixture", end ? (int)(end - own.dli_fname) : 1, end ? own.dli_fname : ".");
+        if (!access(beside, R_OK)) path = beside;
+    }
     if (!path) return;
     FILE *file = fopen(path, "re");
     if (!file) refuse(path);

@@ -132,7 +132,7 @@ extension KernelSuite {
             let pipe = "\(podman.folder)/pipe"
             let published = "\(podman.folder)/published"
             try CDIFile.publish(
-                try #require(CDIKind("martlet.example/gpu")),
+                try #require(CDIKind("martlet.example/gpu")), writer: "tests",
                 devices: [
                     CDIDevice(
                         "g0",

@@ -45,8 +45,11 @@ final class TestCluster: Sendable {
     var placeFlags: [String] { ["--data-dir", dataDirectory, "--run-dir", runDirectory] }
     /// Specifications of devices.
     var deviceDirectory: String { folder + "/cdi" }
+    /// Where devices are looked for when it is there before the node starts, see `FakeGPUs`; else they are this machine's.
+    var deviceRoot: String { folder + "/hardware" }
     var nodeFlags: [String] {
         ["--bridge", bridge, "--subnet", subnet, "--cgroup-parent", cgroupParent, "--cdi-spec-dir", deviceDirectory]
+            + (File.exists(deviceRoot) ? ["--device-root", deviceRoot] : [])
     }
 
     /// `martlet up --detach`.

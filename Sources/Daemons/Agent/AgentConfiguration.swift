@@ -1,4 +1,5 @@
 import CDI
+import DeviceDiscovery
 import Model
 
 /// What an agent is started with.
@@ -26,9 +27,12 @@ package struct AgentConfiguration: Sendable {
     package var cniDirectory = "/etc/cni/net.d"
     /// Where CDI specifications of devices are, the later the higher.
     package var cdiDirectories = CDIRegistry.standardDirectories
+    /// Where devices are looked for.
+    package var deviceRoots = DeviceRoots()
     /// Absolute paths of the small programs; our CNI plugins' may be empty: then they are looked for as others are.
     package var shimProgram = ""
     package var runtimeProgram = ""
+    package var nvmlProgram = ""
     package var overlayProgram = ""
     package var portmapProgram = ""
     /// Given to the node when it registers for the first time.
@@ -70,12 +74,13 @@ struct AgentPaths: Sendable {
     var namespaces: String { "\(run)/netns" }
     var shims: String { "\(run)/shims" }
     var runtime: String { "\(run)/runtime" }
+    var deviceTroubles: String { "\(run)/devices.json" }
     /// A file system in memory for each task that has secrets.
     var secrets: String { "\(run)/secrets" }
 
     /// All of them: what is removed with the node.
     var everything: [String] {
-        [socket, "\(socket).lock", namespaces, shims, runtime, secrets, "\(run)/cni"]
+        [socket, "\(socket).lock", namespaces, shims, runtime, secrets, "\(run)/cni", deviceTroubles]
             + [
                 tasks, epochs, "\(epochs).new", images, volumes, network, membership, identity, "\(identity).new",
                 initProgram, "\(initProgram).new", lock,

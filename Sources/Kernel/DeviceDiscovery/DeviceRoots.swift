@@ -9,15 +9,18 @@ package struct DeviceRoots: Sendable, Equatable {
     package var dev = "/dev"
     /// Absolute folders that NVIDIA's library is looked for in, in this order; empty: where the linker looks.
     package var libraries: [String] = []
+    /// Absolute folders that the driver's programs are in.
+    package var programs = ["/usr/bin"]
 
     /// This machine's.
     package init() {}
 
-    /// All below one folder: `FOLDER/proc`, `FOLDER/sys`, `FOLDER/dev`, `FOLDER/lib`.
+    /// All below one folder: `FOLDER/proc`, `FOLDER/sys`, `FOLDER/dev`, `FOLDER/lib`, `FOLDER/bin`.
     package init(below folder: String) {
         proc = "\(folder)/proc"
         sys = "\(folder)/sys"
         dev = "\(folder)/dev"
         libraries = ["\(folder)/lib"]
+        programs = ["\(folder)/bin"]
     }
 }

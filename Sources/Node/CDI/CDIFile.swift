@@ -50,20 +50,23 @@ package enum CDIFile {
         "major", "minor", "fileMode", "uid", "gid", "timeout", "additionalGids", "additionalGIDs", "enableMonitoring",
     ]
 
-    /// The name of the file of one writer's devices of a kind, as the reference implementation forms it:
-    /// `vendor.com-class.json`. A kind's characters are all fit for it.
-    package static func name(of kind: CDIKind) -> String { "\(kind.vendor)-\(kind.className).json" }
+    /// The name of the file of one writer's devices of a kind, as the reference implementation forms that of what is
+    /// made at run time: `vendor.com-class_writer.json`. A kind's characters are all fit for it.
+    package static func name(of kind: CDIKind, writer: String) -> String {
+        "\(kind.vendor)-\(kind.className)_\(writer).json"
+    }
 
     /// Makes a directory say that these are the devices of a kind that the caller answers for: writes
-    /// `vendor.com-class.json`, whole or not at all, or removes it when there are no devices. What says the same already
-    /// is left as it is.
+    /// `vendor.com-class_writer.json`, whole or not at all, or removes it when there are no devices. What says the same
+    /// already is left as it is.
     ///
+    /// - Parameter writer: who the caller is, a word of letters.
     /// - Throws: `CDIError` when a rule is broken or the file cannot be written.
     package static func publish(
-        _ kind: CDIKind, annotations: [String: String] = [:], devices: [CDIDevice], edits: CDIEdits = CDIEdits(),
-        in directory: String
+        _ kind: CDIKind, writer: String, annotations: [String: String] = [:], devices: [CDIDevice],
+        edits: CDIEdits = CDIEdits(), in directory: String
     ) throws(CDIError) {
-        let path = "\(directory)/\(name(of: kind))"
+        let path = "\(directory)/\(name(of: kind, writer: writer))"
         var text: [UInt8] = []
         do throws(JSONError) {
             if !devices.isEmpty {

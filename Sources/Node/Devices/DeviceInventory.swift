@@ -54,6 +54,11 @@ package struct DeviceInventory: Sendable, Equatable {
         return result
     }
 
+    /// A device becomes at least as bad, for a reason that was not read.
+    mutating func worsen(_ id: String, _ state: DeviceHealth.State, _ reason: String) {
+        for index in devices.indices where devices[index].id == id { devices[index].health.worsen(state, reason) }
+    }
+
     /// Two devices of one name or one node: neither can be granted, since it is not known which it is.
     private static func unambiguous(_ devices: [Device]) -> [Device] {
         var names: [String: Int] = [:]

@@ -23,6 +23,7 @@ package final class DeviceMonitor: Sendable {
     private let roots: DeviceRoots
     private let helper: NVMLHelper
     private let times: Times
+    private let judge: @Sendable (inout DeviceInventory) -> Void
     private let deliver: @Sendable (DeviceInventory, [DeviceChange]) -> Void
     private let shared = Mutex(State())
     /// An eventfd(2): 1 to look again, `stopWord` to stop.
@@ -42,14 +43,18 @@ package final class DeviceMonitor: Sendable {
         package init() {}
     }
 
-    /// - Parameter deliver: called on the monitor's thread after the first look, and after each that found a change.
+    /// - Parameters:
+    ///   - judge: called on the monitor's thread with each inventory, which it may make worse by what else is known.
+    ///   - deliver: called on the monitor's thread after the first look, and after each that found a change.
     package init(
         roots: DeviceRoots = DeviceRoots(), helper: NVMLHelper, times: Times = Times(),
+        judge: @escaping @Sendable (inout DeviceInventory) -> Void = { _ in },
         deliver: @escaping @Sendable (DeviceInventory, [DeviceChange]) -> Void
     ) throws(KernelError) {
         self.roots = roots
         self.helper = helper
         self.times = times
+        self.judge = judge
         self.deliver = deliver
         waker = SharedFD(
             OwnedFD(adopting: try systemCall("eventfd") { eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK)) }))
@@ -81,7 +86,8 @@ package final class DeviceMonitor: Sendable {
 
     private func look() {
         shared.withLock { $0.lookingSince = HelperRun.now() }
-        let inventory = DeviceInventory(HostDevices.read(roots), nvml: helper.inventory()).lookingAtNodes(in: roots)
+        var inventory = DeviceInventory(HostDevices.read(roots), nvml: helper.inventory()).lookingAtNodes(in: roots)
+        judge(&inventory)
         let (isFirst, changes) = shared.withLock { state in
             let isFirst = state.inventory == nil
             state.inventory = inventory

@@ -1,5 +1,4 @@
 import AgentCore
-import CDI
 import CNISpec
 import Logging
 import Model
@@ -64,22 +63,19 @@ extension PodExecutor {
         } catch {
             logger.error("networks are not watched", metadata: ["error": "\(error)"])
         }
-        var (lists, watch): (CNIDirectoryWatch?, CDIWatch?)
+        var lists: CNIDirectoryWatch?
         do {
             lists = try cniNetworks.directory.map { directory in
                 try CNIDirectoryWatch(directory) { lists in
                     for warning in lists.warnings { logger.warning("a CNI list", metadata: ["what": "\(warning)"]) }
                 }
             }
-            watch = try CDIWatch(devices) { inventory in
-                for warning in inventory.warnings { logger.warning("devices", metadata: ["what": "\(warning)"]) }
-            }
         } catch {
             // Each start looks by itself: only mistakes are told later.
-            logger.warning("the directories of CNI and CDI are not watched", metadata: ["error": "\(error)"])
+            logger.warning("the directory of CNI lists is not watched", metadata: ["error": "\(error)"])
         }
         while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
-        withExtendedLifetime((lists, watch)) {}
+        withExtendedLifetime(lists) {}
         // Waits for a thread.
         await Task.detached { [pool] in
             _ = try? await pool.run {

@@ -35,7 +35,7 @@ extension PodExecutor {
         builder.joined = try JoinedNamespaces(assignment, table, paths, parent: configuration.cgroupParent)
         if let namespace = builder.joined.mountNamespace { try shareMemory(of: namespace, task) }
         for mount in pod.mounts where mount.isOpenedByStart == true { builder.sources[mount.target] = try open(mount) }
-        builder.deviceEdits = try devices.edits(of: spec.devices.compactMap { CDIName($0) })
+        builder.deviceEdits = try cdi.edits(of: spec.devices.compactMap { CDIName($0) })
         if spec.initProcess { builder.initProgram = try initProgram() }
         try makeWorkingDirectory(builder.workingDirectory, task)
         try File.makeDirectories(task.bundle)

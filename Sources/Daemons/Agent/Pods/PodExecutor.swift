@@ -27,7 +27,8 @@ package final class PodExecutor: Executor {
     let userNetworks: UserNetworks
     let overlays: OverlayNetworks
     let cniNetworks: CNINetworks
-    let devices: CDIRegistry
+    let cdi: CDIRegistry
+    let devices: NodeDevices
     let cgroups: CgroupLayout
     let launcher: ShimLauncher
     let gate = AttachGate()
@@ -89,7 +90,7 @@ package final class PodExecutor: Executor {
         cniNetworks = CNINetworks(
             network.configuration, directory: CNIDirectory(configuration.cniDirectory),
             reservedPrefixes: [Model.Network.devicePrefix])
-        devices = CDIRegistry(configuration.cdiDirectories)
+        cdi = CDIRegistry(configuration.cdiDirectories)
         self.pool = pool
         self.reactor = reactor
         self.logger = logger
@@ -97,6 +98,7 @@ package final class PodExecutor: Executor {
         self.table = table
         cgroups = try CgroupLayout.detect()
         bootID = try Proc.bootID()
+        devices = NodeDevices(configuration, cdi, bootID: bootID, logger: logger)
         launcher = ShimLauncher(
             program: configuration.shimProgram, runtime: configuration.runtimeProgram,
             runtimeRoot: configuration.paths.runtime, cgroup: "\(configuration.cgroupParent)/shims")
@@ -117,6 +119,7 @@ package final class PodExecutor: Executor {
             group.addTask { await self.keepLeases() }
             group.addTask { await self.keepHosts() }
             group.addTask { await self.keepNetworks() }
+            group.addTask { await self.keepDevices() }
             for await job in jobs {
                 switch job {
                 case .watch(let task, let container):

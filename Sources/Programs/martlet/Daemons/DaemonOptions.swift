@@ -1,6 +1,7 @@
 import Agent
 import ArgumentParser
 import CDI
+import DeviceDiscovery
 import Glibc
 import JSON
 import Kernel
@@ -66,6 +67,8 @@ struct NodeOptions: ParsableArguments {
     @Option(
         help: "A directory with CDI specifications of devices; of several a later one goes first; see docs/devices.md.")
     var cdiSpecDir = CDIRegistry.standardDirectories
+    @Option(help: "A folder with proc, sys, dev, lib and bin that devices are looked for in, not this machine's.")
+    var deviceRoot: String?
     @Option(help: "What is particular about registries, a JSON file; see docs/registries.md.")
     var registries = "/etc/martlet/registries.json"
 }
@@ -206,6 +209,7 @@ extension NodeOptions {
         configuration.registries = registries
         configuration.cniDirectory = cniLists
         configuration.cdiDirectories = cdiSpecDir
+        if let deviceRoot { configuration.deviceRoots = DeviceRoots(below: deviceRoot) }
         return configuration
     }
 }

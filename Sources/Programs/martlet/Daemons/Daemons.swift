@@ -94,6 +94,7 @@ struct Daemons: Sendable {
         configuration.joinToken = try token()
         configuration.shimProgram = try SmallProgram.find("martlet-shim")
         configuration.runtimeProgram = try SmallProgram.find("martlet-runtime")
+        configuration.nvmlProgram = try SmallProgram.find("martlet-nvml")
         configuration.overlayProgram = try SmallProgram.find("martlet-overlay")
         configuration.portmapProgram = try SmallProgram.find("portmap")
         return configuration
