@@ -120,7 +120,9 @@ enum StoredObject: Hashable, Sendable {
         var object: Object
     }
 
-    private static let schema = 2
+    private static let schema = 3
+    /// What versions without claims of devices understand as well; they are not to read what would lose its devices by it.
+    private static let overlaySchema = 2
     /// What versions without overlays understand as well; they are not to read what would lose its addresses by it.
     private static let firstSchema = 1
 
@@ -156,17 +158,23 @@ enum StoredObject: Hashable, Sendable {
         case .cluster(let object): try Self.encode(object)
         case .node(let object): try Self.encode(object)
         case .workload(let object): try Self.encode(object)
-        case .revision(let object): try Self.encode(object)
+        case .revision(let object):
+            try Self.encode(
+                object,
+                schema: object.pod.containers.allSatisfy(\.deviceClaims.isEmpty) ? Self.firstSchema : Self.schema)
         case .instance(let object): try Self.encode(object)
         case .task(let object):
-            try Self.encode(object, schema: object.addresses.isEmpty ? Self.firstSchema : Self.schema)
+            try Self.encode(
+                object,
+                schema: !object.grantedDevices.isEmpty
+                    ? Self.schema : object.addresses.isEmpty ? Self.firstSchema : Self.overlaySchema)
         case .claim(let object): try Self.encode(object)
         case .token(let object): try Self.encode(object)
         case .secret(let object): try Self.encode(object)
         case .config(let object): try Self.encode(object)
         case .volume(let object): try Self.encode(object)
         case .network(let object):
-            try Self.encode(object, schema: object.isOfOneNode ? Self.firstSchema : Self.schema)
+            try Self.encode(object, schema: object.isOfOneNode ? Self.firstSchema : Self.overlaySchema)
         }
     }
 

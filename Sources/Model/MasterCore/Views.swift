@@ -76,7 +76,7 @@ extension MasterCore {
             revision: task.revision, epoch: task.epoch, desired: task.desired, generation: task.generation,
             stop: task.stop, pod: pod, ports: task.ports,
             networks: pod.attachments.compactMap { state.networks[NetworkID($0.network)] },
-            addresses: task.addresses.filter { $0.leftAt == nil },
+            addresses: task.addresses.filter { $0.leftAt == nil }, grantedDevices: task.grantedDevices,
             removeVolumes: workload.removeVolumes)
     }
 

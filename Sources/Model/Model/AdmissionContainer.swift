@@ -14,6 +14,7 @@ extension Admission {
         try limits(container.limits, at: "\(path).limits")
         try resourceLimits(container.rlimits, at: "\(path).rlimits")
         try devices(container.devices, at: "\(path).devices")
+        try deviceClaims(container.deviceClaims, at: "\(path).deviceClaims")
         try sysctls(container.sysctls, of: pod, at: "\(path).sysctls")
         try node(container, at: path)
         try surroundings(container, at: path)

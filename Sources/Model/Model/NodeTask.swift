@@ -2,8 +2,8 @@ import JSON
 
 /// A task: one placement of an instance on one node at one epoch. (`Task` alone is taken by the language.)
 ///
-/// It owns its writable layer and logs until it is removed. At most 1 KiB in the store: the spec is named by its
-/// revision.
+/// It owns its writable layer and logs until it is removed. At most 1 KiB in the store, and 50 bytes for each device:
+/// the spec is named by its revision.
 package struct NodeTask: Sendable, Hashable, Codable {
     package var id: TaskID
     package var instance: InstanceID
@@ -19,6 +19,9 @@ package struct NodeTask: Sendable, Hashable, Codable {
     /// What it was given on overlays, in the order of the spec's attachments; behind it what its node has not let go of
     /// yet, see `AssignedAddress.leftAt`.
     package var addresses: [AssignedAddress]
+    /// The devices of its node that its containers have, one for each claim. They are its own until it rests; they change
+    /// only together with `generation`, while nothing of it runs.
+    package var grantedDevices: [DeviceGrant]
     /// The last report of the node.
     package var status: TaskStatus
     package var createdAt: Timestamp
@@ -26,8 +29,10 @@ package struct NodeTask: Sendable, Hashable, Codable {
     package init(
         id: TaskID, instance: InstanceID, workload: WorkloadID, revision: Int, node: NodeID, epoch: Int,
         desired: DesiredState, generation: Int, stop: StopOrder? = nil, ports: [PortMapping] = [],
-        addresses: [AssignedAddress] = [], status: TaskStatus = TaskStatus(), createdAt: Timestamp
+        addresses: [AssignedAddress] = [], grantedDevices: [DeviceGrant] = [], status: TaskStatus = TaskStatus(),
+        createdAt: Timestamp
     ) {
+        self.grantedDevices = grantedDevices
         self.id = id
         self.instance = instance
         self.workload = workload
@@ -69,6 +74,7 @@ extension NodeTask {
         stop = try values.decodeIfPresent(StopOrder.self, forKey: .stop)
         ports = try values.decode([PortMapping].self, forKey: .ports)
         addresses = try values.decode(.addresses, or: [])
+        grantedDevices = try values.decode(.grantedDevices, or: [])
         status = try values.decode(TaskStatus.self, forKey: .status)
         createdAt = try values.decode(Timestamp.self, forKey: .createdAt)
     }

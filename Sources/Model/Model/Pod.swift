@@ -145,6 +145,8 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
     package var devices: [String]
     /// Further rules of the device cgroup: `c 10:229 rwm`, `a *:* rwm`.
     package var deviceRules: [String]
+    /// Devices that the cluster chooses and nobody else has, unless they are shared.
+    package var deviceClaims: [DeviceClaim]
     /// Kernel parameters of the container's own namespaces.
     package var sysctls: [String: String]
     /// Name (`nofile`) to soft and hard limit.
@@ -179,6 +181,7 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
         stopGrace = 10
         devices = []
         deviceRules = []
+        deviceClaims = []
         sysctls = [:]
         rlimits = []
     }
@@ -219,6 +222,7 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
         stopGrace = try values.decode(.stopGrace, or: 10)
         devices = try values.decode(.devices, or: [])
         deviceRules = try values.decode(.deviceRules, or: [])
+        deviceClaims = try values.decode(.deviceClaims, or: [])
         sysctls = try values.decode(.sysctls, or: [:])
         rlimits = try values.decode(.rlimits, or: [])
     }

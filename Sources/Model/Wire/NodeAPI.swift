@@ -57,6 +57,9 @@ package struct TaskAssignment: Sendable, Hashable, Codable {
     package var networks: [Network]
     /// The task's addresses on those of them that are overlays, in their order.
     package var addresses: [AssignedAddress]
+    /// The devices of the node that its containers have, one for each claim: these, and no others. They may be others at a
+    /// new start (a new `generation`), never while the task runs.
+    package var grantedDevices: [DeviceGrant]
     /// Volumes that belong to its containers alone go with the task.
     package var removeVolumes: Bool
 
@@ -64,8 +67,10 @@ package struct TaskAssignment: Sendable, Hashable, Codable {
         task: TaskID, instance: InstanceID, instanceName: String, containers: [ContainerID], workload: WorkloadID,
         workloadName: String, kind: Workload.Kind, labels: [String: String], revision: Int, epoch: Int,
         desired: DesiredState, generation: Int, stop: StopOrder?, pod: PodSpec, ports: [PortMapping],
-        networks: [Network] = [], addresses: [AssignedAddress] = [], removeVolumes: Bool = false
+        networks: [Network] = [], addresses: [AssignedAddress] = [], grantedDevices: [DeviceGrant] = [],
+        removeVolumes: Bool = false
     ) {
+        self.grantedDevices = grantedDevices
         self.networks = networks
         self.addresses = addresses
         self.removeVolumes = removeVolumes
@@ -107,6 +112,7 @@ extension TaskAssignment {
         ports = try values.decode([PortMapping].self, forKey: .ports)
         networks = try values.decode(.networks, or: [])
         addresses = try values.decode(.addresses, or: [])
+        grantedDevices = try values.decode(.grantedDevices, or: [])
         removeVolumes = try values.decode(.removeVolumes, or: false)
     }
 }
@@ -194,13 +200,16 @@ package struct NodeReport: Sendable, Codable {
     package var images: [ImageView]?
     /// All volumes of the node, when they changed.
     package var volumes: [VolumeView]?
+    /// All devices of the node, when something about them changed: with those that are gone, and who holds which.
+    package var devices: [NodeDevice]?
     /// What the agent did and a user may want to know: health changes, OOM, restarts.
     package var events: [Event]
 
     package init(
         full: Bool = false, tasks: [TaskReport] = [], images: [ImageView]? = nil, volumes: [VolumeView]? = nil,
-        events: [Event] = []
+        devices: [NodeDevice]? = nil, events: [Event] = []
     ) {
+        self.devices = devices
         self.full = full
         self.tasks = tasks
         self.images = images
