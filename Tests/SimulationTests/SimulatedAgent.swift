@@ -323,6 +323,7 @@ final class SimulatedAgent {
             return later(0...1) { $0.step(.reportFailed(sequence: sequence)) }
         }
         var report = report
+        if !machine.devices.isEmpty { report.devices = machine.reportedDevices }
         if report.full {
             report.images = [Cluster.image]
             report.volumes = machine.volumes.sorted().map {

@@ -48,6 +48,8 @@ final class SimulatedMachine {
     weak var agent: SimulatedAgent?
     /// It was removed from the cluster and has not come back since.
     var isRemoved = false
+    /// What its agent reports; empty: nothing.
+    var devices: [NodeDevice] = []
     private var boots = 1
     /// Nanoseconds by which its clock was set ahead.
     private var clockError: Int64 = 0
@@ -76,6 +78,20 @@ final class SimulatedMachine {
 
     private func moment(ofElapsed elapsed: Int64) -> Timestamp {
         Timestamp(nanoseconds: began + elapsed / (1_000_000 + drift) * 1_000_000 + 2_000_000)
+    }
+
+    /// Three GPUs, of one of which there are two shares.
+    static let gpus = ["g0", "g1", "g2"].map { NodeDevice(id: $0, vendor: "nvidia", shares: $0 == "g2" ? 2 : 1) }
+
+    /// The devices with the tasks that hold them: all that have something left here which may still run.
+    var reportedDevices: [NodeDevice] {
+        let held = disk.values.filter { !($0.container.state == .exited && $0.restartAt == nil) }.map(\.assignment)
+        return devices.map { device in
+            var device = device
+            device.heldBy = held.filter { $0.grantedDevices.contains { $0.devices.contains(device.id) } }.map(\.task)
+                .sorted()
+            return device
+        }
     }
 
     // MARK: What an executor does, step by step

@@ -14,8 +14,10 @@ final class SimulatedUser {
     private var isActive = true
 
     private let usesOverlays: Bool
+    private let usesDevices: Bool
 
-    init(_ cluster: Cluster, usesOverlays: Bool = false) {
+    init(_ cluster: Cluster, usesOverlays: Bool = false, usesDevices: Bool = false) {
+        self.usesDevices = usesDevices
         self.cluster = cluster
         self.usesOverlays = usesOverlays
     }
@@ -192,6 +194,10 @@ final class SimulatedUser {
             containers: [container], ports: ports,
             restart: policies.randomElement(using: &world.random) ?? RestartPolicy(.no),
             loss: loss(grace: container.stopGrace))
+        if usesDevices, world.random.chance(0.7) {
+            let claims = [DeviceClaim(), DeviceClaim(count: 2), DeviceClaim(sharing: .share), DeviceClaim(ids: ["g0"])]
+            pod.containers[0].deviceClaims = claims.randomElement(using: &world.random).map { [$0] } ?? []
+        }
         if usesOverlays, world.random.chance(0.5) {
             pod.network = .attached
             let network = world.random.chance(0.5) ? "tight" : "wide"

@@ -40,6 +40,15 @@ struct SimulationTests {
         #expect(problems.isEmpty, "seed \(seed):\n\(problems.joined(separator: "\n"))")
     }
 
+    @Test("Whatever breaks: no device is given twice", arguments: 1...10)
+    func devices(seed: Int) throws {
+        let tally = Tally()
+        let simulation = Simulation(seed: UInt64(seed), nodes: 1 + seed % 4, tally: tally, usesDevices: true)
+        let problems = try simulation.run()
+        #expect(problems.isEmpty, "seed \(seed):\n\(problems.joined(separator: "\n"))")
+        #expect(tally.counts["device used", default: 0] > 0)
+    }
+
     private static let withstood = [
         "unreachable", "replaced lost", "returned", "lost", "moved drained", "moved rebalanced", "die lease",
         "die shim lost", "die node rebooted", "unschedulable", "node removed",
@@ -61,9 +70,13 @@ final class Simulation {
     private let nodes: Int
     private let tally: Tally
     private let usesOverlays: Bool
+    private let usesDevices: Bool
     private(set) var cluster: Cluster?
 
-    init(seed: UInt64, nodes: Int, tally: Tally = Tally(), usesOverlays: Bool = false) {
+    init(
+        seed: UInt64, nodes: Int, tally: Tally = Tally(), usesOverlays: Bool = false, usesDevices: Bool = false
+    ) {
+        self.usesDevices = usesDevices
         self.usesOverlays = usesOverlays
         self.seed = seed
         self.nodes = nodes
@@ -74,7 +87,8 @@ final class Simulation {
     func run() throws -> [String] {
         let cluster = try Cluster(seed: seed, nodes: nodes, tally: tally)
         self.cluster = cluster
-        let user = SimulatedUser(cluster, usesOverlays: usesOverlays)
+        if usesDevices { for machine in cluster.machines { machine.devices = SimulatedMachine.gpus } }
+        let user = SimulatedUser(cluster, usesOverlays: usesOverlays, usesDevices: usesDevices)
         user.act()
         cluster.breakThings()
         cluster.world.run(seconds: 120)

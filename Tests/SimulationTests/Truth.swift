@@ -67,9 +67,26 @@ final class Truth {
             world.violate("volume \(volume) is used on \(old.node) by \(other), and on \(new.node) by \(task)")
         }
         guard old.node == new.node else { return }
+        checkDevices(task, new, beside: other, old)
         for port in new.assignment.ports
         where old.assignment.ports.contains(where: { $0.hostPort == port.hostPort && $0.transport == port.transport }) {
             world.violate("port \(port.hostPort) of \(new.node) is used by \(other) and \(task)")
+        }
+    }
+
+    private func checkDevices(_ task: TaskID, _ new: Live, beside other: TaskID, _ old: Live) {
+        for grant in new.assignment.grantedDevices {
+            world.tally.count("device used")
+            for id in grant.devices {
+                let same = old.assignment.grantedDevices.filter { $0.devices.contains(id) }
+                if same.contains(where: { $0.sharing == .whole || grant.sharing == .whole }) {
+                    world.violate("device \(id) of \(new.node) is used by \(other) and \(task)")
+                }
+                let users = live.values.filter { live in
+                    live.node == new.node && live.assignment.grantedDevices.contains { $0.devices.contains(id) }
+                }
+                if users.count > 1 { world.violate("device \(id) of \(new.node) has more than two users") }
+            }
         }
     }
 

@@ -73,8 +73,8 @@ package struct AgentCore: Sendable {
             }
             // Whoever waited for it may go on.
             var waiting = siblings(of: machine)
-            if !machine.assignment.ports.isEmpty {
-                waiting.formUnion(tasks.filter { $0.value.sharesPort(with: machine) }.keys)
+            if machine.hasOfNode {
+                waiting.formUnion(tasks.filter { $0.value.competes(with: machine) }.keys)
             }
             queue += waiting.filter { tasks[$0]?.record.removed == false }.sorted()
         }
@@ -118,15 +118,15 @@ package struct AgentCore: Sendable {
     }
 
     /// Another task of the instance that is still on this node, so that there are never two of them at a time; or one
-    /// that is on its way out and has a port of the node that this one is to have.
+    /// that is on its way out and has a port or a device of the node that this one is to have.
     private func blocker(of machine: TaskMachine) -> TaskID? {
         guard !machine.record.isLive, !machine.record.prepared || machine.record.restartAt != nil else { return nil }
         let sibling = siblings(of: machine).filter {
             guard let other = tasks[$0], !other.record.removed else { return false }
             return other.assignment.epoch <= machine.assignment.epoch || other.record.isLive
         }.min()
-        guard sibling == nil, machine.wantsLife, !machine.assignment.ports.isEmpty else { return sibling }
-        return tasks.values.lazy.filter { $0.isLeaving && $0.sharesPort(with: machine) }.map(\.assignment.task).min()
+        guard sibling == nil, machine.wantsLife, machine.hasOfNode else { return sibling }
+        return tasks.values.lazy.filter { $0.isLeaving && $0.competes(with: machine) }.map(\.assignment.task).min()
     }
 
     // MARK: The master's list

@@ -53,9 +53,18 @@ struct TaskMachine: Sendable {
     /// It is to go, and something of it is still there.
     var isLeaving: Bool { assignment.desired == .removed && !record.removed }
 
-    /// Whether both have the same port of the node.
-    func sharesPort(with other: TaskMachine) -> Bool {
+    /// Whether it has something of the node that only one can have.
+    var hasOfNode: Bool { !assignment.ports.isEmpty || !assignment.grantedDevices.isEmpty }
+
+    /// Whether both have the same port of the node, or the same device and one of them whole.
+    func competes(with other: TaskMachine) -> Bool {
         guard assignment.task != other.assignment.task else { return false }
+        let isDevice = assignment.grantedDevices.contains { mine in
+            other.assignment.grantedDevices.contains {
+                ($0.sharing == .whole || mine.sharing == .whole) && !Set($0.devices).isDisjoint(with: mine.devices)
+            }
+        }
+        if isDevice { return true }
         return assignment.ports.contains { mine in
             other.assignment.ports.contains {
                 $0.hostPort == mine.hostPort && $0.transport == mine.transport

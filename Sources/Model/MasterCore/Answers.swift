@@ -86,6 +86,8 @@ extension MasterCore {
         case .assignments(let ref):
             let id = try node(ref).id
             return .assignments(id, state.tasks(on: id).compactMap { assignment(of: $0) })
+        case .devices(let ref): return .devices(try deviceViews(of: ref))
+        case .device(let id, let ref): return .device(try deviceView(id, on: ref))
         case .peers(let ref): return .peers(peers(of: try node(ref).id))
         case .images: return .images(imageViews())
         case .image(let name): return .image(try imageView(name))

@@ -40,6 +40,9 @@ struct ClusterIndexes: Sendable {
         var ports = PortTable()
     }
 
+    /// Who has which device: by node, the device's id and the task.
+    private(set) var deviceHolders: [NodeID: [String: [TaskID: DeviceClaim.Sharing]]] = [:]
+
     /// What each task counts for, so that it leaves as it came.
     private var promised: [TaskID: Resources] = [:]
 
@@ -96,6 +99,11 @@ struct ClusterIndexes: Sendable {
             load.tasks += 1
             load.tasksByWorkload[task.workload, default: 0] += 1
             loads[task.node] = load
+            for grant in task.heldDevices {
+                for id in grant.devices {
+                    deviceHolders[task.node, default: [:]][id, default: [:]][task.id] = grant.sharing
+                }
+            }
         case .claim(let claim):
             claimsByInstance[claim.instance, default: []].insert(claim.resource)
             switch claim.resource {
@@ -157,6 +165,11 @@ struct ClusterIndexes: Sendable {
             load.tasksByWorkload[task.workload, default: 0] -= 1
             if load.tasksByWorkload[task.workload] == 0 { load.tasksByWorkload[task.workload] = nil }
             loads[task.node] = load
+            for id in task.heldDevices.flatMap(\.devices) {
+                deviceHolders[task.node]?[id]?[task.id] = nil
+                if deviceHolders[task.node]?[id]?.isEmpty == true { deviceHolders[task.node]?[id] = nil }
+                if deviceHolders[task.node]?.isEmpty == true { deviceHolders[task.node] = nil }
+            }
         case .claim(let claim):
             claimsByInstance[claim.instance]?.remove(claim.resource)
             if claimsByInstance[claim.instance]?.isEmpty == true { claimsByInstance[claim.instance] = nil }
@@ -166,6 +179,11 @@ struct ClusterIndexes: Sendable {
             }
         }
     }
+}
+
+extension NodeTask {
+    /// What it has of its node's devices now: nothing when it rests.
+    fileprivate var heldDevices: [DeviceGrant] { grantedDevices.isEmpty || rests ? [] : grantedDevices }
 }
 
 extension Revision {

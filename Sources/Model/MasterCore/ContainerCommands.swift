@@ -64,6 +64,7 @@ extension MasterCore {
         }
         if verb == .start || verb == .restart, var task = act.task, task.desired != .removed {
             try requireRoom(for: task, named: instance.name)
+            try requireDevices(for: &task, named: instance.name)
             task.desired = act.workload.desired
             task.generation = act.workload.generation
             task.stop = act.workload.stop
@@ -101,6 +102,20 @@ extension MasterCore {
                 + "others there, or remove it and run it anew")
     }
 
+    /// The same of devices: it is given those that it had, or others.
+    private mutating func requireDevices(for task: inout NodeTask, named name: String) throws(APIProblem) {
+        guard task.status.phase != .removed else { return }
+        do throws(DeviceShortage) {
+            try grantDevices(to: &task)
+            clearShortage(of: task.instance)
+        } catch {
+            throw APIProblem(
+                .conflict,
+                "the container \(name) cannot be started: its node \(nodeName(task.node)) has no devices for it: \(error); "
+                    + "stop others there, or remove it and run it anew")
+        }
+    }
+
     /// An instance of a service can be restarted and signalled alone; all else is the service's own.
     private mutating func actOnService(
         _ act: ContainerAct, _ verb: ContainerAction.Verb, now: Timestamp
@@ -118,6 +133,7 @@ extension MasterCore {
                     .conflict, "the container \(name) is not running: the cluster is placing or replacing it")
             }
             try requireRoom(for: task, named: name)
+            try requireDevices(for: &task, named: name)
             task.generation += 1
             task.stop = StopOrder(signal: act.action.signal, grace: act.action.grace).ifAny
             state.put(.task(task))

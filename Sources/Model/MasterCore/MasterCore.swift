@@ -27,6 +27,8 @@ package struct MasterCore: Sendable {
     var wantingCompany: Set<InstanceID> = []
     /// Instances whose tasks are on an overlay without an address: somebody else still has it. Looked at in each step.
     var lacking: Set<InstanceID> = []
+    /// Instances whose tasks wait to start again until their node has devices for them.
+    var lackingDevices: Set<InstanceID> = []
     /// A node changed, or something became free.
     var capacityChanged = false
     var wakes: [WorkloadID: Timestamp] = [:]

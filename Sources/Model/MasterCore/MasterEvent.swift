@@ -87,6 +87,9 @@ package enum MasterQuery: Sendable {
     case nodes
     case node(String)
     case assignments(String)
+    /// Of a node, or of all.
+    case devices(node: String?)
+    case device(String, node: String?)
     /// What other nodes have of the overlays that a node is on.
     case peers(String)
     case images
@@ -156,6 +159,8 @@ package enum MasterReply: Sendable {
     case image(ImageView)
     case images([ImageView])
     case volumes([VolumeView])
+    case device(DeviceView)
+    case devices([DeviceView])
     case secret(SecretView)
     case sealedSecret(Secret)
     case secrets([SecretView])

@@ -90,6 +90,7 @@ extension MasterCore {
         if report.full { memory[node.id]?.reported = true }
         // What it has comes before what is decided about a node that is back.
         setInventory(of: node.id, images: report.images, volumes: report.volumes, now: now)
+        if let devices = report.devices { setDevices(of: node.id, devices) }
         for task in report.tasks { take(task, from: node.id) }
         if report.full { takeLosses(report, from: node.id) }
         if memory[node.id]?.reported == true, memory[node.id]?.ready == false {
@@ -120,6 +121,7 @@ extension MasterCore {
 
     private mutating func take(_ report: NodeReport.TaskReport, from node: NodeID) {
         guard var task = state.tasks[report.task], task.node == node else {
+            if report.status.phase == .removed { forgetHolder(report.task, on: node) }
             // Forgotten here: the node may forget it too.
             outbox.assignments[node, default: []].insert(report.task)
             return
@@ -154,7 +156,10 @@ extension MasterCore {
         if letGo(&task) { capacityChanged = true }
         state.put(.task(task))
         dirty.insert(task.workload)
-        if task.rests, !rested { capacityChanged = true }
+        if task.rests, !rested {
+            capacityChanged = true
+            forgetHolder(task.id, on: node)
+        }
         if status.phase == .removed { forgetVolumes(of: task) }
     }
 

@@ -1,5 +1,6 @@
 import JSON
 import Model
+import Scheduling
 import Wire
 
 /// What the master knows of a node beside its record: it is told again after a restart, and never enters the store.
@@ -17,6 +18,12 @@ struct NodeMemory: Sendable {
     var connected = false
     var images: [ImageView] = []
     var volumes: [VolumeView] = []
+    /// nil: it has not told.
+    private(set) var devices: [NodeDevice]?
+    /// The same with nobody who has them; made once, since each placement looks at all nodes.
+    private(set) var pool = DevicePool()
+    /// Of the devices those that the node says are held.
+    private(set) var heldDevices: [NodeDevice] = []
     /// Ready, not unreachable; and since when that is so.
     private(set) var ready = false
     private(set) var readySince: Timestamp
@@ -45,6 +52,12 @@ struct NodeMemory: Sendable {
     mutating func setImages(_ images: [ImageView]) {
         self.images = images
         digests = Set(images.map(\.digest))
+    }
+
+    mutating func setDevices(_ devices: [NodeDevice]) {
+        self.devices = devices
+        pool = DevicePool(devices)
+        heldDevices = devices.filter { !$0.heldBy.isEmpty }
     }
 
     /// Whether the node has been silent for too long; one that was known before this master started has its time too.

@@ -29,7 +29,7 @@ extension MasterCore {
             requests.append(
                 PlacementRequest(
                     instance: instance.id, names: [instance.name] + instance.containers.map(\.text), demand: demand,
-                    pinned: pinned ?? instance.node))
+                    pinned: pinned ?? instance.node, avoided: avoidedDevices(instance)))
         }
         let anchors = Set(demands.values.flatMap(\.anchors))
         var homes: [Anchor: NodeID] = [:]
@@ -44,9 +44,10 @@ extension MasterCore {
         var isFree = false
         for (request, result) in zip(requests, scheduler.place(requests, random: &random)) {
             switch result {
-            case .placed(let node, let ports):
+            case .placed(let node, let ports, let devices):
                 do {
-                    try assign(request.instance, to: node, ports: ports, now: now, random: &random)
+                    try assign(
+                        request.instance, to: node, ports: ports, devices: devices, now: now, random: &random)
                 } catch {
                     isFree = true
                     guard let instance = state.instances[request.instance] else { continue }
@@ -111,7 +112,8 @@ extension MasterCore {
         let load = state.indexes.loads[node.id] ?? ClusterIndexes.NodeLoad()
         return NodeSnapshot(
             node: node, ready: memory[node.id]?.ready ?? false, images: memory[node.id]?.digests ?? [],
-            allocated: load.allocated, tasksByWorkload: load.tasksByWorkload, tasks: load.tasks, ports: load.ports)
+            allocated: load.allocated, tasksByWorkload: load.tasksByWorkload, tasks: load.tasks, ports: load.ports,
+            devices: devicePool(of: node.id))
     }
 
     /// The revision that the instance's next task is made from: the newest, unless an update was paused before it came to
@@ -124,7 +126,7 @@ extension MasterCore {
     }
 
     private mutating func assign(
-        _ id: InstanceID, to node: NodeID, ports: [PortMapping], now: Timestamp,
+        _ id: InstanceID, to node: NodeID, ports: [PortMapping], devices: [DeviceGrant], now: Timestamp,
         random: inout some RandomNumberGenerator
     ) throws(AddressShortage) {
         guard var instance = state.instances[id], let workload = state.workloads[instance.workload] else { return }
@@ -140,7 +142,7 @@ extension MasterCore {
             node: node, epoch: instance.epoch, desired: workload.desired,
             generation: workload.kind == .container ? workload.generation : 1,
             stop: workload.kind == .container ? workload.stop : nil, ports: ports,
-            addresses: grant?.addresses ?? [], createdAt: now)
+            addresses: grant?.addresses ?? [], grantedDevices: devices, createdAt: now)
         instance.task = task.id
         instance.unschedulable = nil
         state.put(.instance(instance))

@@ -13,7 +13,9 @@ extension MasterCore {
             if !lacking.isEmpty { completeAddresses(now: now) }
             if capacityChanged {
                 capacityChanged = false
-                for id in waiting { if let instance = state.instances[id] { dirty.insert(instance.workload) } }
+                for id in waiting.union(lackingDevices) {
+                    if let instance = state.instances[id] { dirty.insert(instance.workload) }
+                }
             }
             guard !dirty.isEmpty else { break }
             let workloads = dirty.sorted()
@@ -30,6 +32,7 @@ extension MasterCore {
         }
         for id in waiting where state.instances[id] == nil || state.instances[id]?.task != nil { waiting.remove(id) }
         wantingCompany.formIntersection(waiting)
+        for id in lackingDevices where state.instances[id]?.task == nil { lackingDevices.remove(id) }
     }
 
     private func picture(of id: WorkloadID, now: Timestamp) -> WorkloadPicture? {
@@ -58,9 +61,19 @@ extension MasterCore {
         guard workload.scale == .global else { return picture }
         let demand = demand(of: workload, pod)
         for node in state.nodes.values where NodeSnapshot(node: node).isEligible(for: demand) {
+            guard isEligible(node.id, for: demand, picture.instances) else { continue }
             picture.eligible[node.id] = node.name
         }
         return picture
+    }
+
+    /// Whether the node has what a global service claims. What is there stays when a device goes, and while a node has yet
+    /// to tell of its devices.
+    private func isEligible(_ node: NodeID, for demand: PodDemand, _ instances: [Instance]) -> Bool {
+        guard !demand.devices.isEmpty else { return true }
+        let present = instances.filter { $0.node == node }
+        guard memory[node]?.devices != nil else { return !present.isEmpty }
+        return present.contains { $0.task != nil } || devicePool(of: node).shortage(for: demand.devices) == nil
     }
 
     /// Networks that pods do not leave when they leave their nodes.
@@ -95,11 +108,12 @@ extension MasterCore {
         case .removeInstance(let id): removeInstance(id, of: workload, now: now)
         case .place(let id): placing.append(id)
         case .setTask(let id, let desired, let generation, let stop):
-            guard var task = state.tasks[id] else { return }
-            task.desired = desired
-            task.generation = generation
-            task.stop = stop
-            state.put(.task(task))
+            guard let task = state.tasks[id] else { return }
+            var next = task
+            next.desired = desired
+            next.generation = generation
+            next.stop = stop
+            if renewDevices(of: task, for: &next, now: now) { state.put(.task(next)) }
         case .removeTask(let id):
             guard let task = state.tasks[id] else { return }
             forget(task)

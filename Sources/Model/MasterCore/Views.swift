@@ -19,7 +19,7 @@ extension MasterCore {
             generation: task?.generation ?? workload.generation, status: status,
             container: status.containers.first { $0.id == id } ?? ContainerStatus(name: spec.name, id: id), spec: spec,
             pod: pod, hostname: pod.hostname.isEmpty ? String(id.text.prefix(12)) : pod.hostname,
-            ports: task?.ports ?? [],
+            ports: task?.ports ?? [], grantedDevices: task?.grantedDevices ?? [],
             labels: workload.labels(of: spec),
             removeOnExit: workload.removeOnExit, unschedulable: instance.unschedulable,
             unreachableSince: task.flatMap { silentSince($0.node, now: now) },
@@ -63,7 +63,8 @@ extension MasterCore {
         return NodeView(
             node: node, conditions: (memory[node.id] ?? NodeMemory(now: now, steady: steady)).conditions(at: steady),
             allocated: load?.allocated ?? Resources(), tasks: load?.tasks ?? 0,
-            drain: drainView(node, explained: explained, now: now))
+            drain: drainView(node, explained: explained, now: now),
+            devices: explained ? (try? deviceViews(of: node.id.text)) ?? [] : nil)
     }
 
     func assignment(of task: NodeTask) -> TaskAssignment? {

@@ -4,6 +4,12 @@ import Model
 protocol Filter: Sendable {
     func check(_ node: NodeSnapshot) -> Bool
     func explain() -> String
+    /// The same for a node that does not meet it.
+    func explain(_ node: NodeSnapshot) -> String
+}
+
+extension Filter {
+    func explain(_ node: NodeSnapshot) -> String { explain() }
 }
 
 struct ReadyFilter: Filter {
@@ -72,12 +78,53 @@ struct SlotFilter: Filter {
     func explain() -> String { "container slots" }
 }
 
+/// The node has such devices at all, whoever has them.
+struct DeviceFilter: Filter {
+    let demanded: [DemandedDevices]
+    func check(_ node: NodeSnapshot) -> Bool { shortage(on: node) == nil }
+    func explain() -> String { "gpu" }
+    func explain(_ node: NodeSnapshot) -> String { shortage(on: node) ?? explain() }
+
+    private func shortage(on node: NodeSnapshot) -> String? {
+        demanded.isEmpty ? nil : node.devices.shortage(for: demanded)
+    }
+}
+
+/// The node's label `device-placement` keeps all off that does not claim devices.
+struct ExclusiveFilter: Filter {
+    let hasClaims: Bool
+    func check(_ node: NodeSnapshot) -> Bool { hasClaims || node.devicePlacement != .exclusive }
+    func explain() -> String { "kept for claims of devices" }
+}
+
+/// What the node's label `device-placement` says of work that claims no devices.
+enum DevicePlacement: String {
+    /// It comes when nothing else will do. This goes without the label.
+    case restricted
+    /// It comes as anywhere.
+    case unrestricted
+    /// It does not come, but for services with an instance on every node.
+    case exclusive
+}
+
+extension NodeSnapshot {
+    var devicePlacement: DevicePlacement {
+        node.labels["device-placement"].flatMap { DevicePlacement(rawValue: $0) } ?? .restricted
+    }
+
+    /// Whether the demand is better kept off the node: it claims no devices, and the node has scarce ones.
+    func isRestricted(for demand: PodDemand) -> Bool {
+        demand.devices.isEmpty && devices.isScarce && devicePlacement == .restricted
+    }
+}
+
 extension PodDemand {
     /// Filters whose answer does not change while instances of this demand are placed.
     var fixedFilters: [any Filter] {
         var filters: [any Filter] = [ReadyFilter(), AvailabilityFilter()]
         filters += features.map { FeatureFilter(feature: $0) }
         filters += constraints.map { ConstraintFilter(constraint: $0) }
+        if !devices.isEmpty { filters.append(DeviceFilter(demanded: devices)) }
         return filters
     }
 
@@ -101,7 +148,8 @@ extension PodDemand {
 }
 
 extension NodeSnapshot {
-    /// What is short for a task of this demand that is here already: `cpu`, `memory`; nil: there is room.
+    /// What is short for a task of this demand that is here already: `cpu`, `memory`; nil: there is room. Devices are not
+    /// looked at.
     package func shortage(for demand: PodDemand) -> String? {
         demand.resourceFilters.first { !$0.check(self) }?.explain()
     }

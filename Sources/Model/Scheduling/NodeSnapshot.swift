@@ -13,11 +13,14 @@ package struct NodeSnapshot: Sendable {
     package var tasksByWorkload: [WorkloadID: Int]
     package var tasks: Int
     package var ports: PortTable
+    package var devices: DevicePool
 
     package init(
         node: Node, ready: Bool = true, images: Set<String> = [], allocated: Resources = Resources(),
-        tasksByWorkload: [WorkloadID: Int] = [:], tasks: Int = 0, ports: PortTable = PortTable()
+        tasksByWorkload: [WorkloadID: Int] = [:], tasks: Int = 0, ports: PortTable = PortTable(),
+        devices: DevicePool = DevicePool()
     ) {
+        self.devices = devices
         self.node = node
         self.ready = ready
         self.images = images
@@ -44,7 +47,10 @@ package struct NodeSnapshot: Sendable {
     }
 
     /// Counts a task that is placed here.
-    package mutating func add(_ demand: PodDemand, ports chosen: [PortMapping], instance: InstanceID) {
+    package mutating func add(
+        _ demand: PodDemand, ports chosen: [PortMapping], devices granted: [DeviceGrant] = [], instance: InstanceID
+    ) {
+        devices.take(granted)
         allocated = allocated + demand.resources
         tasksByWorkload[demand.workload, default: 0] += 1
         tasks += 1
@@ -62,6 +68,7 @@ package struct PodDemand: Sendable, Hashable {
     package var constraints: [Constraint]
     package var affinities: [Constraint]
     package var ports: [PortMapping]
+    package var devices: [DemandedDevices]
     package var strategy: PlacementStrategy
     /// Name (for messages) by digest.
     package var images: [String: String]
@@ -73,7 +80,8 @@ package struct PodDemand: Sendable, Hashable {
     package init(
         workload: WorkloadID, resources: Resources = Resources(), features: [String] = [],
         constraints: [Constraint] = [], affinities: [Constraint] = [], ports: [PortMapping] = [],
-        strategy: PlacementStrategy = .spread, images: [String: String] = [:], anchors: [Anchor] = [],
+        devices: [DemandedDevices] = [], strategy: PlacementStrategy = .spread, images: [String: String] = [:],
+        anchors: [Anchor] = [],
         labels: [String: String] = [:]
     ) {
         self.affinities = affinities
@@ -83,6 +91,7 @@ package struct PodDemand: Sendable, Hashable {
         self.features = features
         self.constraints = constraints
         self.ports = ports
+        self.devices = devices
         self.strategy = strategy
         self.images = images
         self.anchors = anchors
@@ -91,7 +100,8 @@ package struct PodDemand: Sendable, Hashable {
     package init(workload: WorkloadID, pod: PodSpec) {
         self.init(
             workload: workload, resources: pod.resources, constraints: pod.constraints,
-            affinities: pod.affinities, ports: pod.ports, strategy: pod.strategy ?? .spread,
+            affinities: pod.affinities, ports: pod.ports, devices: DemandedDevices.all(of: pod),
+            strategy: pod.strategy ?? .spread,
             images: Dictionary(
                 pod.containers.map { ($0.imageDigest, $0.image) }, uniquingKeysWith: { first, _ in first }),
             anchors: pod.volumes.map { .volume($0) } + pod.attachments.map { .network(NetworkID($0.network)) }
@@ -120,8 +130,14 @@ package struct PlacementRequest: Sendable {
     package var demand: PodDemand
     /// The one node that will do, for an instance of a global service.
     package var pinned: NodeID?
+    /// Devices that other tasks of the instance have or had: it gets them only where there are no others.
+    package var avoided: [NodeID: Set<String>]
 
-    package init(instance: InstanceID, names: [String] = [], demand: PodDemand, pinned: NodeID? = nil) {
+    package init(
+        instance: InstanceID, names: [String] = [], demand: PodDemand, pinned: NodeID? = nil,
+        avoided: [NodeID: Set<String>] = [:]
+    ) {
+        self.avoided = avoided
         self.instance = instance
         self.names = names
         self.demand = demand
@@ -130,8 +146,8 @@ package struct PlacementRequest: Sendable {
 }
 
 package enum PlacementResult: Sendable, Hashable {
-    /// The node, and one port for each mapping of the demand.
-    case placed(NodeID, ports: [PortMapping])
+    /// The node, one port for each mapping of the demand, and what each claim of devices got.
+    case placed(NodeID, ports: [PortMapping], devices: [DeviceGrant])
     case refused(Refusal)
 }
 

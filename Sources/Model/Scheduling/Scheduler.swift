@@ -60,12 +60,12 @@ package struct Scheduler: Sendable {
         // Where there is no choice, a wish changes nothing.
         let demand = request.demand.withoutWishes
         for filter in filters(for: demand) where !filter.check(nodes[index]) {
-            return .refused(Refusal(nodes: 1, counts: [filter.explain(): 1]))
+            return .refused(Refusal(nodes: 1, counts: [filter.explain(nodes[index]): 1]))
         }
-        switch fit(demand, request.instance, on: index, filters: demand.amountFilters) {
-        case .ports(let ports):
-            add(demand, ports: ports, request, on: index)
-            return .placed(pinned, ports: ports)
+        switch fit(demand, request, on: index, filters: demand.amountFilters) {
+        case .room(let room):
+            add(demand, room, request, on: index)
+            return .placed(pinned, ports: room.ports, devices: room.devices)
         case .lacks(let explanation):
             return .refused(Refusal(nodes: 1, counts: [explanation: 1]))
         }
@@ -104,10 +104,10 @@ package struct Scheduler: Sendable {
         guard !requests.isEmpty else { return [] }
         var lacking: [String: Int] = [:]
         var heap = Heap<Candidate>()
-        let filters = filters(for: demand)
+        let filters = filters(for: demand) + [ExclusiveFilter(hasClaims: !demand.devices.isEmpty)]
         for index in nodes.indices {
             if let failed = filters.first(where: { !$0.check(nodes[index]) }) {
-                lacking[failed.explain(), default: 0] += 1
+                lacking[failed.explain(nodes[index]), default: 0] += 1
             } else {
                 heap.push(candidate(index, demand, random: &random))
             }
@@ -117,11 +117,11 @@ package struct Scheduler: Sendable {
         for request in requests {
             var chosen: PlacementResult?
             while chosen == nil, let best = heap.pop() {
-                switch fit(demand, request.instance, on: best.index, filters: amounts) {
-                case .ports(let ports):
-                    add(demand, ports: ports, request, on: best.index)
+                switch fit(demand, request, on: best.index, filters: amounts) {
+                case .room(let room):
+                    add(demand, room, request, on: best.index)
                     heap.push(candidate(best.index, demand, random: &random))
-                    chosen = .placed(nodes[best.index].node.id, ports: ports)
+                    chosen = .placed(nodes[best.index].node.id, ports: room.ports, devices: room.devices)
                 case .lacks(let explanation):
                     // What is left there only shrinks, so the node is out for the whole group.
                     lacking[explanation, default: 0] += 1
@@ -132,8 +132,8 @@ package struct Scheduler: Sendable {
         return results
     }
 
-    private mutating func add(_ demand: PodDemand, ports: [PortMapping], _ request: PlacementRequest, on index: Int) {
-        nodes[index].add(demand, ports: ports, instance: request.instance)
+    private mutating func add(_ demand: PodDemand, _ room: Room, _ request: PlacementRequest, on index: Int) {
+        nodes[index].add(demand, ports: room.ports, devices: room.devices, instance: request.instance)
         if !company.isIdle {
             company.note(
                 names: request.names, images: Array(demand.images.values), labels: [demand.labels],
@@ -161,35 +161,57 @@ package struct Scheduler: Sendable {
         return filters + demand.affinities.map { AffinityFilter(affinity: $0, company: company) }
     }
 
-    /// The nodes on which an instance could be placed if there were room.
+    /// The nodes on which an instance could be placed if there were room; those that it is better kept off only when
+    /// there are no others.
     func eligible(for demand: PodDemand) -> [NodeID] {
-        let filters = filters(for: demand)
-        return nodes.filter { node in filters.allSatisfy { $0.check(node) } }.map(\.node.id)
+        let filters = filters(for: demand) + [ExclusiveFilter(hasClaims: !demand.devices.isEmpty)]
+        let found = nodes.filter { node in filters.allSatisfy { $0.check(node) } }
+        let better = found.filter { !$0.isRestricted(for: demand) }
+        return (better.isEmpty ? found : better).map(\.node.id)
     }
 
     /// Places the instance on the node if there is room.
     mutating func take(_ demand: PodDemand, _ instance: InstanceID, on node: NodeID) -> Bool {
+        let request = PlacementRequest(instance: instance, demand: demand)
         guard let index = indexByID[node],
-            case .ports(let ports) = fit(demand, instance, on: index, filters: demand.amountFilters)
+            case .room(let room) = fit(demand, request, on: index, filters: demand.amountFilters)
         else { return false }
-        add(demand, ports: ports, PlacementRequest(instance: instance, demand: demand), on: index)
+        add(demand, room, request, on: index)
         return true
     }
 
+    /// What a node has for an instance.
+    private struct Room {
+        var ports: [PortMapping] = []
+        var devices: [DeviceGrant] = []
+    }
+
     private enum Fit {
-        case ports([PortMapping])
+        case room(Room)
         case lacks(String)
     }
 
-    private func fit(_ demand: PodDemand, _ instance: InstanceID, on index: Int, filters: [any Filter]) -> Fit {
-        for filter in filters where !filter.check(nodes[index]) { return .lacks(filter.explain()) }
+    private func fit(_ demand: PodDemand, _ request: PlacementRequest, on index: Int, filters: [any Filter]) -> Fit {
+        for filter in filters where !filter.check(nodes[index]) { return .lacks(filter.explain(nodes[index])) }
         // What it does not want to be with may have come since.
         for affinity in demand.affinities where !company.meets(affinity, on: nodes[index].node.id) {
             return .lacks("affinity \(affinity)")
         }
-        guard !demand.ports.isEmpty else { return .ports([]) }
-        return nodes[index].ports.choose(for: demand.ports, instance: instance).map { .ports($0) }
-            ?? .lacks(demand.portsExplanation)
+        var room = Room()
+        if !demand.ports.isEmpty {
+            guard let ports = nodes[index].ports.choose(for: demand.ports, instance: request.instance) else {
+                return .lacks(demand.portsExplanation)
+            }
+            room.ports = ports
+        }
+        if !demand.devices.isEmpty {
+            let avoided = request.avoided[nodes[index].node.id] ?? []
+            switch nodes[index].devices.choose(demand.devices, avoiding: avoided) {
+            case .grants(let grants): room.devices = grants
+            case .lacks(let words): return .lacks(words)
+            }
+        }
+        return .room(room)
     }
 
     /// A node's rank for a demand: smaller is better; equal ranks are parted by the order of nodes.
@@ -207,7 +229,9 @@ package struct Scheduler: Sendable {
                 (Int64(node.tasksByWorkload[demand.workload] ?? 0), fullness &* 1_000_000 &+ Int64(node.tasks))
             case .random: (Int64.random(in: 0...Int64.max, using: &random), 0)
             }
-        return Candidate(first: first, second: second, third: lacking, index: index)
+        return Candidate(
+            isRestricted: node.isRestricted(for: demand) ? 1 : 0, first: first, second: second, third: lacking,
+            index: index)
     }
 
     /// Thousandths of the scarcer of cpu and memory that are promised already.
@@ -221,13 +245,16 @@ package struct Scheduler: Sendable {
     }
 
     private struct Candidate: Comparable {
+        /// 1: only when nothing else will do.
+        let isRestricted: Int
         let first: Int64
         let second: Int64
         let third: Int64
         let index: Int
 
         static func < (left: Self, right: Self) -> Bool {
-            (left.first, left.second, left.third, left.index) < (right.first, right.second, right.third, right.index)
+            (left.isRestricted, left.first, left.second, left.third, left.index)
+                < (right.isRestricted, right.first, right.second, right.third, right.index)
         }
     }
 }

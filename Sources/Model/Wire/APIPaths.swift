@@ -6,6 +6,7 @@ package enum APIPaths {
     package static let nodes = root + "/nodes"
     package static let images = root + "/images"
     package static let volumes = root + "/volumes"
+    package static let devices = root + "/devices"
     package static let networks = root + "/networks"
     package static let tokens = root + "/tokens"
     package static let secrets = root + "/secrets"

@@ -30,6 +30,8 @@ package struct ContainerView: Sendable, Codable {
     package var constraints: [Constraint]
     /// The host ports it really has, one mapping a port.
     package var ports: [PortMapping]
+    /// The devices that it has, one entry for each of its claims; empty while no node has been chosen.
+    package var grantedDevices: [DeviceGrant]
     package var labels: [String: String]
     package var removeOnExit: Bool
     /// Why no node fits; nil when one was found.
@@ -53,7 +55,8 @@ package struct ContainerView: Sendable, Codable {
         workloadName: String, group: String = Group.root, slot: Int, task: TaskID?, node: NodeID?, nodeName: String,
         revision: Int,
         desired: DesiredState, generation: Int, status: TaskStatus, container: ContainerStatus, spec: ContainerSpec,
-        pod: PodSpec, hostname: String, ports: [PortMapping], labels: [String: String], removeOnExit: Bool,
+        pod: PodSpec, hostname: String, ports: [PortMapping], grantedDevices: [DeviceGrant] = [],
+        labels: [String: String], removeOnExit: Bool,
         unschedulable: Condition?, unreachableSince: Timestamp? = nil, conditions: [Condition] = [],
         displaced: [DisplacedView] = [],
         createdAt: Timestamp
@@ -86,6 +89,7 @@ package struct ContainerView: Sendable, Codable {
         restart = pod.restart
         constraints = pod.constraints
         self.ports = ports
+        self.grantedDevices = grantedDevices
         self.labels = labels
         self.removeOnExit = removeOnExit
         self.unschedulable = unschedulable
@@ -151,11 +155,15 @@ package struct NodeView: Sendable, Codable {
     package var tasks: Int
     /// Set while the node is drained.
     package var drain: DrainView?
+    /// Only of a single node that is asked for.
+    package var devices: [DeviceView]?
 
     package init(
-        node: Node, conditions: [Condition], allocated: Resources, tasks: Int, drain: DrainView? = nil
+        node: Node, conditions: [Condition], allocated: Resources, tasks: Int, drain: DrainView? = nil,
+        devices: [DeviceView]? = nil
     ) {
         self.node = node
+        self.devices = devices
         self.drain = drain
         self.conditions = conditions
         self.allocated = allocated

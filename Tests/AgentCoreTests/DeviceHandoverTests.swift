@@ -1,0 +1,44 @@
+import Model
+import Testing
+import Wire
+
+@testable import AgentCore
+
+/// A device goes from one task to another only when nothing of the first is left, whatever the master knows of it.
+@Suite struct DeviceHandover {
+    private func claiming(
+        _ desired: DesiredState = .running, _ task: TaskID, _ instance: String, _ device: String,
+        _ sharing: DeviceClaim.Sharing = .whole
+    ) -> TaskAssignment {
+        var assignment = assignment(desired, task: task, instance: InstanceID(instance))
+        assignment.grantedDevices = [DeviceGrant(container: "main", claim: 0, devices: [device], sharing: sharing)]
+        return assignment
+    }
+
+    @Test func theNextWaitsForWhatIsOnItsWayOut() {
+        var scenario = Scenario()
+        scenario.assign(claiming(.running, t1, "a", "GPU-1"))
+        scenario.perform()
+        // The master has forgotten it.
+        scenario.step(.unassigned(t1))
+        _ = scenario.take()
+        scenario.assign(claiming(.running, t2, "b", "GPU-1"))
+        #expect(scenario.take() == [])
+        scenario.exit(t1)
+        scenario.perform()
+        scenario.pass(seconds: 1)
+        scenario.perform()
+        #expect(scenario.status(t2)?.phase == .running)
+    }
+
+    @Test(arguments: [("GPU-2", DeviceClaim.Sharing.whole), ("GPU-1", .share)])
+    func othersAndSharesDoNotWait(device: String, sharing: DeviceClaim.Sharing) {
+        var scenario = Scenario()
+        scenario.assign(claiming(.running, t1, "a", "GPU-1", .share))
+        scenario.perform()
+        scenario.step(.unassigned(t1))
+        _ = scenario.take()
+        scenario.assign(claiming(.running, t2, "b", device, sharing))
+        #expect(scenario.take() == ["prepare"])
+    }
+}
