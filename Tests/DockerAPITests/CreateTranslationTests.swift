@@ -175,6 +175,35 @@ private typealias Fixture = CreateFixture
         #expect(try Fixture.hostSpec(#""DeviceRequests":null"#).devices == [])
     }
 
+    @Test func gpusAreClaims() throws {
+        func claims(_ requests: String) throws -> [DeviceClaim] {
+            try Fixture.hostSpec("\"DeviceRequests\":[\(requests)]").deviceClaims
+        }
+        // `--gpus all`, `--gpus 2`, `--gpus '"device=0,GPU-1"'`, `--gpus driver=nvidia,capabilities=utility`.
+        #expect(
+            try claims(#"{"Driver":"","Count":-1,"DeviceIDs":null,"Capabilities":[["gpu"]],"Options":{}}"#)
+                == [DeviceClaim(all: true)])
+        #expect(try claims(#"{"Count":2,"Capabilities":[["gpu"]]}"#) == [DeviceClaim(count: 2)])
+        #expect(
+            try claims(#"{"DeviceIDs":["0","GPU-1"],"Capabilities":[["gpu"]]}"#) == [DeviceClaim(ids: ["0", "GPU-1"])])
+        #expect(
+            try claims(#"{"Driver":"nvidia","Count":1,"Capabilities":[["gpu","utility"]]}"#)
+                == [DeviceClaim(count: 1, vendor: "nvidia", driverFeatures: ["utility"])])
+        // The first alternative that can be met; a driver needs none.
+        #expect(
+            try claims(#"{"Count":1,"Capabilities":[["tpu"],["gpu","amd"]]}"#)
+                == [DeviceClaim(count: 1, vendor: "amd", driverFeatures: ["amd"])])
+        #expect(try claims(#"{"Driver":"nvidia","Count":-1}"#) == [DeviceClaim(all: true, vendor: "nvidia")])
+    }
+
+    @Test func whoCannotBeServedIsToldAsByTheEngine() throws {
+        #expect {
+            _ = try Fixture.hostSpec(#""DeviceRequests":[{"Driver":"","Count":-1,"Capabilities":[["gpu","x"],["y"]]}]"#)
+        } throws: {
+            "\($0)" == #"could not select device driver "" with capabilities: [[gpu x] [y]]"#
+        }
+    }
+
     @Test func systemPathsCanBeLeftOpen() throws {
         let spec = try Fixture.hostSpec(#""SecurityOpt":["systempaths=unconfined"]"#)
         #expect(spec.maskedPaths == [] && spec.readOnlyPaths == [])
@@ -185,7 +214,13 @@ private typealias Fixture = CreateFixture
         #""SecurityOpt":["seccomp={}"]"#, #""Runtime":"kata""#, #""Isolation":"hyperv""#, #""VolumeDriver":"nfs""#,
         #""UsernsMode":"private""#, #""IpcMode":"none""#, #""PidMode":"own""#, #""UTSMode":"container:x""#,
         #""OomScoreAdj":5000"#, #""Devices":[{}]"#,
-        #""DeviceRequests":[{"Driver":"","Count":-1,"Capabilities":[["gpu"]]}]"#,
+        #""DeviceRequests":[{"Driver":"","Count":-1}]"#,
+        #""DeviceRequests":[{"Driver":"tpu","Count":-1,"Capabilities":[["gpu"]]}]"#,
+        #""DeviceRequests":[{"Driver":"","Count":-1,"Capabilities":[["tpu"]]}]"#,
+        #""DeviceRequests":[{"Driver":"","Count":-1,"Capabilities":[["gpu","teleport"]]}]"#,
+        #""DeviceRequests":[{"Driver":"","Count":0,"Capabilities":[["gpu"]]}]"#,
+        #""DeviceRequests":[{"Driver":"","Count":1,"DeviceIDs":["0"],"Capabilities":[["gpu"]]}]"#,
+        #""DeviceRequests":[{"Driver":"","Count":1,"Capabilities":[["gpu"]],"Options":{"a":"b"}}]"#,
         #""DeviceRequests":[{"Driver":"cdi"}]"#,
         #""DeviceRequests":[{"Driver":"cdi","DeviceIDs":["/dev/null"]}]"#,
         #""DeviceRequests":[{"Driver":"cdi","DeviceIDs":["v.com/c=a"],"Count":1}]"#,

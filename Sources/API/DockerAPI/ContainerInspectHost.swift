@@ -54,7 +54,8 @@ extension ContainerInspect {
         let named = spec.devices.filter { CDIName($0) != nil }
         object["Devices"] = .array(spec.devices.filter { CDIName($0) == nil }.map(Self.device))
         object["DeviceCgroupRules"] = .listOrNull(spec.deviceRules)
-        object["DeviceRequests"] = named.isEmpty ? JSONValue.null : [Self.request(named)]
+        let requests = (named.isEmpty ? [] : [Self.request(named)]) + spec.deviceClaims.map(\.request)
+        object["DeviceRequests"] = requests.isEmpty ? .null : .array(requests)
         if version < .v1_42 { object["KernelMemory"] = 0 }
         if version < .v1_52 { object["KernelMemoryTCP"] = 0 }
         object["MemoryReservation"] = number(limits.memoryReservation)

@@ -41,7 +41,7 @@ extension CreateTranslation {
             let rights = device.cgroupPermissions.flatMap { $0.isEmpty ? nil : $0 } ?? "rwm"
             return "\(path):\(target):\(rights)"
         }
-        for request in host.deviceRequests ?? [] { spec.devices += try devices(request) }
+        try deviceRequests(host.deviceRequests ?? [])
         spec.rlimits = try (host.ulimits ?? []).map { limit in
             guard let name = limit.name, let soft = limit.soft, let hard = limit.hard, soft >= -1, hard >= -1 else {
                 throw DockerError.badRequest("HostConfig.Ulimits: Name, Soft and Hard are wanted, -1 for no limit")
@@ -53,27 +53,6 @@ extension CreateTranslation {
         try accept("HostConfig.Isolation", host.isolation, ["default"])
         try accept("HostConfig.VolumeDriver", host.volumeDriver, ["local"])
         try accept("HostConfig.UsernsMode", host.usernsMode, ["host"])
-    }
-
-    /// What clients from 25 on make of `--device vendor.com/class=name`.
-    private func devices(_ request: HostConfigRequest.DeviceRequest) throws -> [String] {
-        guard request.driver == "cdi" else {
-            throw DockerError.unsupported(
-                "HostConfig.DeviceRequests",
-                "devices by capability (--gpus) are not given out yet; a device file or a CDI device goes with --device"
-            )
-        }
-        // Capabilities mean nothing to it, but Compose's schema demands them.
-        guard (request.count ?? 0) == 0, (request.options ?? [:]).isEmpty else {
-            throw DockerError.badRequest(
-                "HostConfig.DeviceRequests: the driver cdi takes DeviceIDs only, no Count and no Options")
-        }
-        let names = request.deviceIDs ?? []
-        guard !names.isEmpty, names.allSatisfy({ CDIName($0) != nil }) else {
-            throw DockerError.badRequest(
-                "HostConfig.DeviceRequests: the driver cdi wants names of devices, vendor.com/class=name, as DeviceIDs")
-        }
-        return names
     }
 
     private func accept(_ field: String, _ value: String?, _ known: [String]) throws {

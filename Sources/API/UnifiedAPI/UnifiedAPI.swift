@@ -33,7 +33,7 @@ package struct UnifiedAPI: Sendable {
 
     private var operations: [Operation] {
         containerOperations + containerActions + containerStreams + contentOperations + serviceOperations
-            + nodeOperations + agentOperations
+            + nodeOperations + agentOperations + deviceOperations
             + tokenOperations + imageOperations + volumeOperations + networkOperations + secretOperations
             + configOperations
             + deliveryOperations

@@ -42,7 +42,7 @@ struct Martlet: AsyncParsableCommand {
                 name: "Cluster",
                 subcommands: [
                     Up.self, Down.self, MasterCommand.self, AgentCommand.self, ClusterCommand.self, TokenCommand.self,
-                    NodeCommand.self, Doctor.self,
+                    NodeCommand.self, DeviceCommand.self, Doctor.self,
                     VersionCommand.self, Completion.self,
                 ]),
         ])

@@ -9,6 +9,7 @@ extension CompletionKind {
     static var networks: CompletionKind { names("network ls --quiet") }
     static var secrets: CompletionKind { names("secret ls --quiet") }
     static var configs: CompletionKind { names("config ls --quiet") }
+    static var devices: CompletionKind { names("device ls --quiet") }
     static var nodes: CompletionKind { names("node ls --quiet") }
 
     private static func names(_ list: String) -> CompletionKind { .shellCommand("martlet \(list) 2>/dev/null") }

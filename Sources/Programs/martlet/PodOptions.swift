@@ -79,6 +79,10 @@ struct PodOptions: ParsableArguments {
     @Option(help: "A device of the node: /dev/x[:/dev/y[:rwm]], or by its CDI name, vendor.com/class=name.")
     var device: [String] = []
 
+    @Option(
+        help: "GPUs that it gets alone: 2, all, or terms such as model=A100*,memory>=40g,count=2, see docs/devices.md.")
+    var gpus: [String] = []
+
     @Option(help: "A kernel parameter of the container's namespaces: KEY=value.")
     var sysctl: [LabelArgument] = []
 
@@ -142,6 +146,8 @@ struct PodOptions: ParsableArguments {
         if !stopSignal.isEmpty { container.stopSignal = stopSignal }
         if let stopTimeout { container.stopGrace = stopTimeout }
         container.devices += device
+        // What an update names takes the place of what was there.
+        if !gpus.isEmpty { container.deviceClaims = try gpus.map(Self.claim) }
         container.sysctls.merge(sysctl.dictionary) { $1 }
         container.rlimits += ulimit.map(\.limit)
         if let check = try healthCheck() { container.healthCheck = check }
@@ -154,6 +160,14 @@ struct PodOptions: ParsableArguments {
         pod.affinities += affinity.map(\.constraint)
         if let strategy { pod.strategy = strategy }
         pod.loss = loss.policy(over: pod.loss, for: kind)
+    }
+
+    private static func claim(_ text: String) throws -> DeviceClaim {
+        do throws(DeviceClaimProblem) {
+            return try DeviceClaim(expression: text)
+        } catch {
+            throw ValidationError("--gpus \(text): \(error)")
+        }
     }
 
     /// Later entries of the same key win.
