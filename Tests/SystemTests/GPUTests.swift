@@ -34,10 +34,19 @@ extension SystemSuite {
                     "/tmp/n0 Operation not permitted", "/tmp/n1 Operation not permitted",
                     "/tmp/n2 No such device or address", "/tmp/n255 No such device or address",
                 ], "\(first)")
-            let none = try cluster.run(run + probe).text
+            // What a user or an image writes there steers nothing.
+            let none = try cluster.run(run + ["-e", "NVIDIA_VISIBLE_DEVICES=all"] + probe).text
             #expect(
                 none.split(separator: "\n") == ["0", "1", "2", "255"].map { "/tmp/n\($0) Operation not permitted" },
                 "\(none)")
+            let held = ["run", "-d", "--name", "held", "--device", "nvidia.com/gpu=0", "--memory", "64m", "busybox"]
+            try expectSuccess(cluster.run(held + ["sleep", "1000"]))
+            let inside = ["exec", "held", "sh", "-c", Self.probe]
+            #expect(try cluster.run(inside).text == first, "another process of it has the same")
+            try expectSuccess(cluster.martlet("update", "--memory", "96m", "held"))
+            #expect(try cluster.run(inside).text == first, "and so it is with other limits")
+            try expectSuccess(cluster.martlet("restart", "-t", "0", "held"))
+            #expect(try cluster.run(inside).text == first, "and after a restart")
             let library = ["busybox", "sh", "-c", "cat /usr/lib64/libcuda.so.1; echo >/usr/lib64/libcuda.so.1"]
             let outcome = try cluster.run(["run", "--rm", "--device", "nvidia.com/gpu=all"] + library)
             #expect(outcome.text == "a library" && outcome.errors.contains("Read-only"), "\(outcome)")

@@ -27,7 +27,7 @@ final class MasterLink: Sendable {
 
     private let membership: Membership
     private let describe: @Sendable (NodeIdentity) async throws -> Node
-    private let inventory: @Sendable () async -> (images: [ImageView], volumes: [VolumeView])
+    private let inventory: @Sendable () async -> NodeInventory
     private let save: @Sendable (NodeIdentity) async throws -> Void
     private let period: @Sendable () -> Duration
     private let confirm: @Sendable (Int64) -> Void
@@ -45,7 +45,7 @@ final class MasterLink: Sendable {
 
     /// - Parameters:
     ///   - describe: the node as it is now.
-    ///   - inventory: images and volumes as they are now.
+    ///   - inventory: what the node has now.
     ///   - save: keeps the identity.
     ///   - period: the longest pause between two heartbeats, as things are now.
     ///   - confirm: called when the master has answered a post, with the moment at which that was sent, in milliseconds
@@ -55,7 +55,7 @@ final class MasterLink: Sendable {
     init(
         _ membership: Membership, identity: NodeIdentity, logger: Logger,
         describe: @escaping @Sendable (NodeIdentity) async throws -> Node,
-        inventory: @escaping @Sendable () async -> (images: [ImageView], volumes: [VolumeView]),
+        inventory: @escaping @Sendable () async -> NodeInventory,
         save: @escaping @Sendable (NodeIdentity) async throws -> Void,
         period: @escaping @Sendable () -> Duration, confirm: @escaping @Sendable (Int64) -> Void,
         tell: @escaping @Sendable (AgentEvent) -> Void,
@@ -359,6 +359,7 @@ final class MasterLink: Sendable {
             let inventory = await inventory()
             report.images = inventory.images
             report.volumes = inventory.volumes
+            report.devices = inventory.devices
         }
         failpoint("agent.before_report")
         try await send(report, conversation)
@@ -379,6 +380,14 @@ final class MasterLink: Sendable {
         inContact.store(true, ordering: .relaxed)
         confirm(moment)
     }
+}
+
+/// What a node has beside its tasks.
+struct NodeInventory: Sendable {
+    var images: [ImageView]
+    var volumes: [VolumeView]
+    /// nil: nobody has looked yet.
+    var devices: [NodeDevice]?
 }
 
 /// What the master says of other nodes on this node's overlays.

@@ -21,8 +21,12 @@ final class TaskTable: Sendable {
     /// Signals after a change of who is where on which network, and once at first.
     let networkChanges: AsyncStream<Void>
     private let networksChanged: AsyncStream<Void>.Continuation
+    /// Signals after a change of who has which of the node's devices.
+    let deviceChanges: AsyncStream<Void>
+    private let devicesChanged: AsyncStream<Void>.Continuation
 
     init() {
+        (deviceChanges, devicesChanged) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
         (networkChanges, networksChanged) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
         networksChanged.yield()
     }
@@ -36,12 +40,17 @@ final class TaskTable: Sendable {
     func remove(_ task: TaskID) { change(task, nil) }
 
     private func change(_ task: TaskID, _ record: TaskRecord?) {
-        let (calls, hasMoved) = state.withLock { state in
-            let hasMoved = state.records[task].map(NetworkPresence.init) != record.map(NetworkPresence.init)
+        let (calls, hasMoved, hasOthers) = state.withLock { state in
+            let before = state.records[task]
             state.records[task] = record
-            return (state.waiters.values.filter { $0.task == task }.map(\.call), hasMoved)
+            return (
+                state.waiters.values.filter { $0.task == task }.map(\.call),
+                before.map(NetworkPresence.init) != record.map(NetworkPresence.init),
+                (before?.heldDevices ?? []) != (record?.heldDevices ?? [])
+            )
         }
         if hasMoved { networksChanged.yield() }
+        if hasOthers { devicesChanged.yield() }
         for call in calls { call() }
     }
 

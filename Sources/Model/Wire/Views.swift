@@ -338,6 +338,34 @@ package struct NetworkInterface: Sendable, Codable, Hashable {
     }
 }
 
+/// How one of a container's devices is used, as its driver told last.
+package struct DeviceStats: Sendable, Codable, Hashable {
+    package var id: String
+    /// Percent of the last interval in which the device worked, for whomever; nil: not told, as of a part of a GPU.
+    package var utilization: Int?
+    /// Bytes of the device's memory that the container's processes have.
+    package var memoryUsage: Int64
+    /// Bytes that are in use, by whomever.
+    package var memoryUsedByAll: Int64?
+    /// Bytes that there are.
+    package var memory: Int64?
+    package var celsius: Int?
+    package var milliwatts: Int64?
+
+    package init(
+        id: String, utilization: Int?, memoryUsage: Int64, memoryUsedByAll: Int64?, memory: Int64?, celsius: Int?,
+        milliwatts: Int64?
+    ) {
+        self.id = id
+        self.utilization = utilization
+        self.memoryUsage = memoryUsage
+        self.memoryUsedByAll = memoryUsedByAll
+        self.memory = memory
+        self.celsius = celsius
+        self.milliwatts = milliwatts
+    }
+}
+
 /// One sample of what a container uses, from the kernel's counters.
 package struct ContainerStats: Sendable, Codable {
     package var id: ContainerID
@@ -363,6 +391,8 @@ package struct ContainerStats: Sendable, Codable {
     package var interfaces: [NetworkInterface]?
     package var blockRead: Int64
     package var blockWritten: Int64
+    /// One by one; nil: it has none, or nobody tells of them.
+    package var devices: [DeviceStats]?
 
     package init(
         id: ContainerID, name: String, time: Timestamp, cpuTotal: Int64, cpuUser: Int64, cpuSystem: Int64,

@@ -81,12 +81,18 @@ package struct VendorSpecification: Sendable, Equatable {
     /// Those that it can grant, by their ids.
     package var ids: Set<String> { Set(nodes.keys) }
 
-    private static func numbers(of devices: [Device]) -> [String: String] {
+    /// How devices are counted by their vendors' tools: in the order of their addresses, `0`, and parts of one `0:1`. By id.
+    ///
+    /// - Parameter devices: in the order of an inventory.
+    package static func numbers(of devices: [Device]) -> [String: String] {
         var numbers: [String: String] = [:]
-        for (number, device) in devices.filter({ $0.partition == nil }).enumerated() {
-            numbers[device.id] = "\(number)"
-            for (part, partition) in devices.filter({ $0.partition?.parent == device.id }).enumerated() {
-                numbers[partition.id] = "\(number):\(part)"
+        for vendor in DeviceVendor.allCases {
+            let whole = devices.filter { $0.vendor == vendor && $0.partition == nil }
+            for (number, device) in whole.enumerated() {
+                numbers[device.id] = "\(number)"
+                for (part, partition) in devices.filter({ $0.partition?.parent == device.id }).enumerated() {
+                    numbers[partition.id] = "\(number):\(part)"
+                }
             }
         }
         return numbers

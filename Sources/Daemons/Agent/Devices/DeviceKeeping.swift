@@ -20,7 +20,7 @@ extension PodExecutor {
             // Each start looks by itself: only mistakes are told later.
             logger.warning("the directories of CDI are not watched", metadata: ["error": "\(error)"])
         }
-        while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
+        for await _ in table.deviceChanges { inventoryChanged() }
         withExtendedLifetime(watch) {}
         devices.stop()
     }

@@ -5,7 +5,9 @@ import Devices
 import JSON
 import Kernel
 import Logging
+import NVMLReport
 import Synchronization
+import Wire
 
 /// The GPUs of this machine: kept in view, told to all that read CDI specifications here, and given to containers.
 final class NodeDevices: Sendable {
@@ -23,6 +25,8 @@ final class NodeDevices: Sendable {
         /// Of NVIDIA's devices, once there is one.
         var watch: NVMLWatch?
         var troubles = DeviceTroubles()
+        /// The newest, with the moment in milliseconds of CLOCK_BOOTTIME at which it came.
+        var sample: (usage: NVMLSample, at: Int64)?
         /// What containers are given; nil: nobody has looked yet.
         var specifications: [VendorSpecification]?
         /// What an operator was told last, so that it is told once.
@@ -31,6 +35,8 @@ final class NodeDevices: Sendable {
 
     /// In the names of files of ours among CDI's.
     private static let writer = "martlet"
+    /// From one look at how devices are used to the next, in milliseconds.
+    private static let sampleInterval = 10_000
 
     private struct KeptTroubles: Codable {
         let bootID: String
@@ -70,20 +76,20 @@ final class NodeDevices: Sendable {
         watch?.stop()
     }
 
-    /// What there is and was; nil: nobody has looked yet.
-    var table: DeviceTable? {
-        guard let known = state.withLock({ $0.monitor })?.state, known.inventory != nil else { return nil }
-        return known.table
+    /// What there is in the newest inventory, in its order, and what there is and was; nil: nobody has looked yet.
+    var known: (inventory: DeviceInventory, table: DeviceTable)? {
+        guard let known = state.withLock({ $0.monitor })?.state, let inventory = known.inventory else { return nil }
+        return (inventory, known.table)
     }
+
+    /// Whether it is known what can be given to containers.
+    var hasLooked: Bool { state.withLock { $0.specifications != nil } }
 
     /// What a container that was granted devices gets. Blocks no longer than a lock.
     ///
     /// - Throws: `CDIError` naming one that is not there or cannot be granted.
     func edits(of ids: [String]) throws(CDIError) -> CDIEdits {
-        if ids.isEmpty { return CDIEdits() }
-        guard let known = state.withLock({ $0.specifications }) else {
-            throw CDIError("the node has not found out yet what devices it has; it tries again by itself")
-        }
+        let known = state.withLock { $0.specifications } ?? []
         var edits = CDIEdits()
         var rest = ids
         for specification in known {
@@ -96,6 +102,33 @@ final class NodeDevices: Sendable {
             throw CDIError("the device \(missing) is not on this node, or cannot be used now")
         }
         return edits
+    }
+
+    /// How devices are used, as far as somebody has told lately.
+    ///
+    /// - Parameters:
+    ///   - ids: which.
+    ///   - pids: of the processes whose memory is counted.
+    func usage(of ids: [String], by pids: Set<UInt32>) -> [DeviceStats] {
+        let (devices, sample) = state.withLock { ($0.monitor?.state.inventory?.devices ?? [], $0.sample) }
+        guard let sample, LeaseKeeper.now() - sample.at < 3 * Int64(Self.sampleInterval) else { return [] }
+        return ids.compactMap { id in
+            guard let device = devices.first(where: { $0.id == id }) else { return nil }
+            let whole = device.partition?.parent ?? id
+            guard let usage = sample.usage.gpus.first(where: { $0.uuid == whole }) else { return nil }
+            let instance = usage.instances.first { $0.uuid == id }
+            let processes = usage.processes.filter { process in
+                pids.contains(process.pid)
+                    && (device.partition == nil || process.gpuInstance == device.partition?.number)
+            }
+            return DeviceStats(
+                id: id, utilization: device.partition == nil ? usage.utilization.map { Int($0) } : nil,
+                memoryUsage: processes.reduce(0) { $0 &+ Int64(clamping: $1.memoryBytes ?? 0) },
+                memoryUsedByAll: (device.partition == nil ? usage.memoryUsedBytes : instance?.memoryUsedBytes)
+                    .map { Int64(clamping: $0) },
+                memory: device.memoryBytes.map { Int64(clamping: $0) }, celsius: usage.celsius,
+                milliwatts: usage.milliwatts.map { Int64($0) })
+        }
     }
 
     // MARK: On the monitor's thread
@@ -147,7 +180,7 @@ final class NodeDevices: Sendable {
     private func watch() {
         guard state.withLock({ $0.watch == nil }) else { return }
         do {
-            let watch = try NVMLWatch(helper) { self.heard($0) }
+            let watch = try NVMLWatch(helper, intervalMilliseconds: Self.sampleInterval) { self.heard($0) }
             state.withLock { $0.watch = watch }
             try watch.start()
         } catch {
@@ -157,7 +190,11 @@ final class NodeDevices: Sendable {
 
     /// On the watch's thread.
     private func heard(_ report: NVMLWatchReport) {
-        if case .event(let event) = report { logger.warning("an event of a device", metadata: ["event": "\(event)"]) }
+        switch report {
+        case .event(let event): logger.warning("an event of a device", metadata: ["event": "\(event)"])
+        case .sample(let usage): return state.withLock { $0.sample = (usage, LeaseKeeper.now()) }
+        default: break
+        }
         let (monitor, before, after, isNews) = state.withLock { state in
             let before = state.troubles.reasons
             let devices = state.monitor?.state.inventory?.devices ?? []

@@ -35,7 +35,13 @@ extension PodExecutor {
         builder.joined = try JoinedNamespaces(assignment, table, paths, parent: configuration.cgroupParent)
         if let namespace = builder.joined.mountNamespace { try shareMemory(of: namespace, task) }
         for mount in pod.mounts where mount.isOpenedByStart == true { builder.sources[mount.target] = try open(mount) }
-        builder.deviceEdits = try cdi.edits(of: spec.devices.compactMap { CDIName($0) })
+        // What it claims goes before what it asks for by name, whose edits take its place.
+        let granted = assignment.devices(of: spec.name)
+        guard granted.isEmpty || devices.hasLooked else {
+            throw ExecutorFailure("the node has not found out yet what devices it has", isTransient: true)
+        }
+        builder.deviceEdits = try devices.edits(of: granted)
+        builder.deviceEdits.append(try cdi.edits(of: spec.devices.compactMap { CDIName($0) }))
         if spec.initProcess { builder.initProgram = try initProgram() }
         try makeWorkingDirectory(builder.workingDirectory, task)
         try File.makeDirectories(task.bundle)

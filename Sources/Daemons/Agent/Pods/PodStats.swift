@@ -11,7 +11,14 @@ import Wire
 extension PodExecutor {
     package func stats(_ record: TaskRecord) async throws -> ContainerStats {
         let group = try cgroup(of: record.assignment.task)
-        return try await pool.run { try Self.sample(record, group) }
+        var sample = try await pool.run { try Self.sample(record, group) }
+        let held = record.heldDevices.sorted()
+        if !held.isEmpty {
+            let pids = try await pool.run { try group.processes() }
+            let usage = devices.usage(of: held, by: Set(pids.map { UInt32(clamping: $0) }))
+            if !usage.isEmpty { sample.devices = usage }
+        }
+        return sample
     }
 
     /// Blocks.

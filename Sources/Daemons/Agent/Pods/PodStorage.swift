@@ -20,11 +20,11 @@ extension PodExecutor {
             stopSignal: config.stopSignal)
     }
 
-    /// What the node tells the master of its images and volumes; empty lists when they cannot be read now.
-    func inventory(_ records: [TaskRecord]) async -> (images: [ImageView], volumes: [VolumeView]) {
+    /// What the node tells the master of what it has; empty lists when they cannot be read now.
+    func inventory(_ records: [TaskRecord]) async -> NodeInventory {
         let images = images.list().map { $0.view }
         let volumes = (try? await pool.run { try self.volumeViews(records) }) ?? []
-        return (images, volumes)
+        return NodeInventory(images: images, volumes: volumes, devices: deviceReport(records))
     }
 
     /// Digests of the images that tasks have, running or not.

@@ -50,7 +50,7 @@ struct Stats: AsyncParsableCommand {
         var before: [String: ContainerStats] = [:]
         while true {
             let names = try await names(cluster)
-            var table = Table("Name", "CPU", "Memory", "Limit", "Net in", "Net out", "Block in", "Block out", "Pids")
+            var pairs: [(now: ContainerStats, earlier: ContainerStats)] = []
             for name in names.sorted() {
                 let now: ContainerStats
                 do {
@@ -61,11 +61,12 @@ struct Stats: AsyncParsableCommand {
                     if containers.isEmpty { continue }
                     throw error
                 }
-                if let earlier = before[now.id.text] { try add(now, since: earlier, to: &table) }
+                if let earlier = before[now.id.text] { pairs.append((now, earlier)) }
                 before[now.id.text] = now
             }
-            let first = table.rows.isEmpty && !names.isEmpty
+            let first = pairs.isEmpty && !names.isEmpty
             if !first {
+                let table = try table(pairs)
                 if noStream { return try table.print(format) }
                 if format.format == "json" {
                     // A stream of documents has one on each line.
@@ -86,14 +87,29 @@ struct Stats: AsyncParsableCommand {
         return views.map(\.name)
     }
 
-    private func add(_ now: ContainerStats, since earlier: ContainerStats, to table: inout Table) throws {
-        let wall = Double(max(1, now.time.nanoseconds - earlier.time.nanoseconds))
-        let cpu = Double(now.cpuTotal - earlier.cpuTotal) * 100 / wall
-        try table.add(
-            now, now.name, cpu.rounded(toPlaces: 1) + "%", ByteSize.text(now.memoryUsage),
-            now.memoryLimit.map(ByteSize.text) ?? "none", ByteSize.text(now.networkReceived),
-            ByteSize.text(now.networkSent),
-            ByteSize.text(now.blockRead), ByteSize.text(now.blockWritten),
-            "\(now.pids)" + (now.pidsLimit.map { "/\($0)" } ?? ""))
+    private func table(_ pairs: [(now: ContainerStats, earlier: ContainerStats)]) throws -> Table {
+        var table = Table("Name", "CPU", "Memory", "Limit", "Net in", "Net out", "Block in", "Block out", "Pids")
+        for (now, earlier) in pairs {
+            let wall = Double(max(1, now.time.nanoseconds - earlier.time.nanoseconds))
+            let cpu = Double(now.cpuTotal - earlier.cpuTotal) * 100 / wall
+            try table.add(
+                now, now.name, cpu.rounded(toPlaces: 1) + "%", ByteSize.text(now.memoryUsage),
+                now.memoryLimit.map(ByteSize.text) ?? "none", ByteSize.text(now.networkReceived),
+                ByteSize.text(now.networkSent),
+                ByteSize.text(now.blockRead), ByteSize.text(now.blockWritten),
+                "\(now.pids)" + (now.pidsLimit.map { "/\($0)" } ?? ""))
+        }
+        // Most clusters have no devices, and a terminal is only so wide.
+        guard pairs.contains(where: { $0.now.devices != nil }) else { return table }
+        table.columns += ["GPU", "GPU memory"]
+        for (row, pair) in pairs.enumerated() {
+            let devices = pair.now.devices ?? []
+            let busy = devices.map { device in device.utilization.map { "\($0)%" } ?? "?" }
+            table.rows[row] += [
+                busy.joined(separator: " "),
+                devices.isEmpty ? "" : ByteSize.text(devices.reduce(0) { $0 &+ $1.memoryUsage }),
+            ]
+        }
+        return table
     }
 }

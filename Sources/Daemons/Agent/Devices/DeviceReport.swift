@@ -1,0 +1,88 @@
+import AgentCore
+import DeviceDiscovery
+import Devices
+import Model
+import Wire
+
+extension PodExecutor {
+    /// The node's devices as its report says them; nil: nobody has looked yet.
+    func deviceReport(_ records: [TaskRecord]) -> [NodeDevice]? {
+        guard let (inventory, table) = devices.known else { return nil }
+        var holders: [String: [TaskID]] = [:]
+        for record in records {
+            for id in record.heldDevices { holders[id, default: []].append(record.assignment.task) }
+        }
+        let aliases = VendorSpecification.numbers(of: inventory.devices)
+        return table.entries.values.map { entry in
+            var device = NodeDevice(entry.device)
+            device.isGone = !entry.isPresent
+            device.aliases = aliases[device.id].map { [$0] } ?? []
+            device.heldBy = (holders[device.id] ?? []).sorted { $0.text < $1.text }
+            return device
+        }.sorted { $0.id < $1.id }
+    }
+}
+
+extension TaskRecord {
+    /// Devices that something of the task may use.
+    var heldDevices: Set<String> { removed ? [] : Set(assignment.grantedDevices.flatMap(\.devices)) }
+}
+
+extension TaskAssignment {
+    /// What one of its containers was granted, by ids.
+    func devices(of container: String) -> [String] {
+        grantedDevices.filter { $0.container == container }.flatMap(\.devices)
+    }
+}
+
+extension NodeDevice {
+    /// As discovery found it, without what else is known.
+    fileprivate init(_ device: Device) {
+        self.init(
+            id: device.id, vendor: device.vendor.rawValue, model: device.model,
+            memoryBytes: device.memoryBytes.map { Int64(clamping: $0) }, driverVersion: device.driverVersion,
+            runtimeVersion: device.cudaVersion, computeCapability: device.computeCapability,
+            numaNode: device.numaNode, pciAddress: device.pciAddress?.description, parent: device.partition?.parent,
+            profile: device.partition?.profile, isDivided: device.isDivided, links: device.links.map(Link.init),
+            health: Health(device))
+    }
+}
+
+extension NodeDevice.Link {
+    fileprivate init(_ link: DeviceLink) {
+        switch link.kind {
+        case .nvlink(let count): self.init(to: link.to, .nvlink, amount: count)
+        case .nvswitch(let count): self.init(to: link.to, .nvswitch, amount: count)
+        case .xgmi(let weight): self.init(to: link.to, .xgmi, amount: weight)
+        case .pci(let distance):
+            let kind: Kind =
+                switch distance {
+                case .board: .board
+                case .singleSwitch: .singleSwitch
+                case .switches: .switches
+                case .hostBridge: .hostBridge
+                case .node: .node
+                case .system: .system
+                }
+            self.init(to: link.to, kind)
+        }
+    }
+}
+
+extension NodeDevice.Health {
+    /// What cannot be granted for want of device nodes is told as unusable.
+    fileprivate init(_ device: Device) {
+        let state: State =
+            switch device.health.state {
+            case .healthy: .healthy
+            case .unknown: .unknown
+            case .degraded: .degraded
+            case .unusable: .unusable
+            }
+        if device.isGrantable || device.isDivided || state == .unusable {
+            self.init(state, reasons: device.health.reasons)
+        } else {
+            self.init(.unusable, reasons: device.health.reasons + ["it has no device node that could be granted"])
+        }
+    }
+}
