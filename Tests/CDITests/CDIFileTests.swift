@@ -127,6 +127,12 @@ import Testing
         try File.removeFile("\(place.path)/etc/a.json")
         #expect(try publish([device]) == nil)
         #expect(File.exists(own))
+        // The same directory by another name has no file of somebody else's.
+        let twice = CDIRegistry(["\(place.path)/run/../run"] + place.directories)
+        #expect(try twice.publish(kind, writer: "tests", devices: [device], edits: CDIEdits()) == nil)
+        chmod("\(place.path)/run", 0o777)
+        #expect(throws: CDIError.self, "others could put hooks there") { try publish([]) }
+        chmod("\(place.path)/run", 0o755)
         try place.devices("etc/b.json", "b", kind: "vendor.com/other")
         #expect(try publish([device]) == nil)
         #expect(File.exists(own))

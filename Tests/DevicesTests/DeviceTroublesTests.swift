@@ -1,3 +1,4 @@
+import DeviceDiscovery
 import Devices
 import NVMLReport
 import Testing
@@ -50,7 +51,9 @@ struct DeviceTroublesTests {
         #expect(unusable(&kept) == [])
     }
 
-    @Test("an XID that a program causes harms nobody but it", arguments: [13, 31, 43, 45, 68, 109] as [UInt64])
+    @Test(
+        "an XID that a program causes, or that tells of what was dealt with, harms nobody else",
+        arguments: [13, 31, 43, 45, 68, 109, 63, 92, 94, 154] as [UInt64])
     func programs(number: UInt64) {
         var troubles = DeviceTroubles()
         #expect(take(xid(number, first), &troubles) == false)
@@ -61,12 +64,19 @@ struct DeviceTroublesTests {
     func instances() {
         let (one, two) = ("MIG-01aaaaaa-1111-1111-1111-111111111111", "MIG-02aaaaaa-1111-1111-1111-111111111111")
         var troubles = DeviceTroubles()
-        #expect(take(xid(63, first, instance: 2, compute: 0), &troubles, divided: true) == true)
+        #expect(take(xid(74, first, instance: 2, compute: 0), &troubles, divided: true) == true)
         var sick = Set(unusable(&troubles, divided: true))
         #expect(sick.contains(two) && !sick.contains(one))
+        #expect(troubles.reasons.keys.sorted() == [two], "the whole is not sick by it")
         #expect(take(xid(79, first), &troubles, divided: true) == true)
         sick = Set(unusable(&troubles, divided: true))
         #expect(sick.isSuperset(of: [one, two]) && !sick.contains(second))
+        // Nor does dividing it in another way help.
+        var other = NVIDIAMachine(2)
+        other.divide(0, into: 3)
+        var inventory = other.inventory
+        troubles.apply(to: &inventory)
+        #expect(inventory.devices.filter { $0.partition != nil }.allSatisfy { $0.health.state == .unusable })
     }
 
     @Test("a device that was away has been seen to; one of which nothing is known has not")
@@ -75,6 +85,13 @@ struct DeviceTroublesTests {
         _ = troubles.take(xid(79, second), machine().inventory.devices)
         var silent = DeviceInventory(machine().host, nvml: .trouble(NVMLTrouble(.hung, "no answer")))
         troubles.apply(to: &silent)
+        #expect(troubles.reasons[second] != nil)
+        // Nor has one whose uuid cannot be read, which may be the one that is missing.
+        var nameless = machine()
+        nameless.host.nvidia.gpus[1].uuid = nil
+        nameless.nvml.gpus[1].uuid = nil
+        var unnamed = nameless.inventory
+        troubles.apply(to: &unnamed)
         #expect(troubles.reasons[second] != nil)
         var without = NVIDIAMachine(1).inventory
         troubles.apply(to: &without)

@@ -3,6 +3,7 @@ import DeviceDiscovery
 import Devices
 import Glibc
 import Kernel
+import NVMLReport
 import OCISpec
 import Testing
 
@@ -66,12 +67,16 @@ struct VendorSpecificationTests {
     @Test("what cannot be granted is in no specification, and asking for it names it")
     func refused() throws {
         var machine = NVIDIAMachine(2)
-        machine.host.pci[1].driver = "vfio-pci"
-        let specification = try only(machine)
-        #expect(specification.devices.map(\.name) == [NVIDIAMachine.uuid(0), "0", "all"])
-        let error = #expect(throws: CDIError.self) { try specification.edits(of: [NVIDIAMachine.uuid(1)]) }
-        #expect(error?.description.contains(NVIDIAMachine.uuid(1)) == true)
         machine.host.pci[0].driver = "vfio-pci"
+        machine.host.nvidia.gpus.removeFirst()
+        machine.nvml.gpus.removeFirst()
+        let specification = try only(machine)
+        // nvidia-smi does not count it either.
+        #expect(specification.devices.map(\.name) == [NVIDIAMachine.uuid(1), "0", "all"])
+        #expect(specification.ids(named: "0") == [NVIDIAMachine.uuid(1)] && specification.ids(named: "1") == [])
+        let error = #expect(throws: CDIError.self) { try specification.edits(of: [NVIDIAMachine.uuid(0)]) }
+        #expect(error?.description.contains(NVIDIAMachine.uuid(0)) == true)
+        machine.host.pci[1].driver = "vfio-pci"
         #expect(VendorSpecification.all(machine.inventory, roots: DeviceRoots(below: "/nowhere")).isEmpty)
         #expect(VendorSpecification.all(DeviceInventory(), roots: DeviceRoots(below: "/nowhere")).isEmpty)
     }
@@ -81,12 +86,11 @@ struct VendorSpecificationTests {
         let folder = try DriverFolder()
         for name in [
             "libcuda.so.550.54.15", "libnvidia-gpucomp.so.550.54.15", "libnvidia-ml.so.535.1.1",
-            "libGLX_nvidia.so.550.54.15", "libc.so.6",
+            "libGLX_nvidia.so.550.54.15", "libc.so.6", "libnvidia-nvvm70.so.4",
         ] {
             try folder.write("lib/\(name)")
         }
         try folder.link("lib/libcuda.so.1", to: "libcuda.so.550.54.15")
-        try folder.link("lib/libcuda.so", to: "libcuda.so.1")
         try folder.link("lib/libnvidia-ml.so.1", to: "libnvidia-ml.so.535.1.1")
         try folder.link("lib/libnvidia-opencl.so.1", to: "nowhere")
         try folder.write("bin/nvidia-smi")
@@ -94,8 +98,9 @@ struct VendorSpecificationTests {
         let inside = { (name: String) in DeviceRoots.linkerFolders.map { "\($0)/\(name)" } }
         #expect(
             edits.mounts.map(\.containerPath) == ["/usr/bin/nvidia-smi"]
-                + DeviceRoots.linkerFolders.flatMap { ["\($0)/libcuda.so", "\($0)/libcuda.so.1"] }
-                + inside("libnvidia-gpucomp.so.550.54.15"),
+                + (DeviceRoots.linkerFolders + ["/usr/local/nvidia/lib64"]).flatMap {
+                    ["\($0)/libcuda.so", "\($0)/libcuda.so.1"]
+                } + inside("libnvidia-gpucomp.so.550.54.15") + inside("libnvidia-nvvm70.so.4"),
             "one of another version than the kernel's driver is none of it")
         #expect(edits.mounts.allSatisfy { $0.options == ["ro", "nosuid", "nodev", "bind"] })
         let library = try #require(edits.mounts.first { $0.containerPath.hasSuffix("/libcuda.so.1") })

@@ -46,7 +46,7 @@ final class TaskTable: Sendable {
             return (
                 state.waiters.values.filter { $0.task == task }.map(\.call),
                 before.map(NetworkPresence.init) != record.map(NetworkPresence.init),
-                (before?.heldDevices ?? []) != (record?.heldDevices ?? [])
+                (before?.deviceUse ?? .init()) != (record?.deviceUse ?? .init())
             )
         }
         if hasMoved { networksChanged.yield() }

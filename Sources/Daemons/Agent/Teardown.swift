@@ -110,6 +110,7 @@ package struct Teardown: Sendable {
             problems += OverlayNetworks(configuration.network, underlay: IPAddress(.v4, 0x7f00_0001)).removeLeftovers()
         }
         attempt { problems += try network().removeLeftovers() }
+        attempt { try NodeDevices.withdraw(configuration) }
         attempt { try Mounts.detachAll(below: configuration.paths.everything) }
         attempt {
             let layout = try CgroupLayout.detect()

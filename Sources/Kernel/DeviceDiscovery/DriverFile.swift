@@ -27,6 +27,9 @@ package struct DriverFile: Sendable, Equatable {
         "nvidia-opticalflow", "nvidia-pkcs11", "nvidia-pkcs11-openssl3", "nvidia-ptxjitcompiler", "nvidia-tileiras",
     ]
 
+    /// Of these a file without the driver's version in its name belongs to it too, when it lies beside the others.
+    private static let unversioned: Set = ["nvidia-nvvm", "nvidia-nvvm70"]
+
     private static let programs = [
         "nvidia-cuda-mps-control", "nvidia-cuda-mps-server", "nvidia-debugdump", "nvidia-smi",
     ]
@@ -37,21 +40,24 @@ package struct DriverFile: Sendable, Equatable {
     /// Nothing is loaded or executed. What cannot be read is not there.
     package static func nvidia(version: String, in roots: DeviceRoots) -> [DriverFile] {
         var found: [String: Set<String>] = [:]
-        var places: [String: String] = [:]
         for folder in roots.libraryFolders {
+            var here: [String: Set<String>] = [:]
             for name in (try? File.list(folder)) ?? [] {
                 guard let stem = stem(of: name), libraries.contains(stem), let path = resolved("\(folder)/\(name)"),
-                    path.hasSuffix(".so.\(version)"), let file = path.pathComponents.last.map({ String($0) })
+                    path.hasSuffix(".so.\(version)") || unversioned.contains(stem)
                 else { continue }
-                // One and the same library may be in two folders.
-                guard places[file, default: path] == path else { continue }
-                places[file] = path
-                found[path, default: []].insert(name)
+                here[path, default: []].insert(name)
             }
+            // All are of one folder: another one has those of another architecture, or of another driver.
+            guard here.keys.contains(where: { $0.hasSuffix("/libcuda.so.\(version)") }) else { continue }
+            found = here
+            break
         }
         let libraries = found.map { path, names in
             // The full version is a name that programs ask for only where there is no other.
-            let links = names.filter { !$0.hasSuffix(".\(version)") }
+            var links = names.filter { !$0.hasSuffix(".\(version)") }
+            // Some look for it by the name that linkers use, which not every driver's package makes.
+            if links.contains("libcuda.so.1") { links.insert("libcuda.so") }
             return DriverFile(.library, path: path, names: (links.isEmpty ? names : links).sorted())
         }
         let programs = programs.compactMap { name in
@@ -82,14 +88,17 @@ package struct DriverFile: Sendable, Equatable {
 
 extension DeviceRoots {
     #if arch(arm64)
-        private static let usualFolders = ["/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"]
+        /// Where glibc's linker in a container looks for libraries without being told: Debian's and its relatives', and the
+        /// others'.
+        package static let linkerFolders = ["/usr/lib/aarch64-linux-gnu", "/usr/lib64"]
     #else
-        private static let usualFolders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"]
+        /// Where glibc's linker in a container looks for libraries without being told: Debian's and its relatives', and the
+        /// others'.
+        package static let linkerFolders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64"]
     #endif
 
-    /// Where the driver's libraries are, first come first served.
-    var libraryFolders: [String] { libraries.isEmpty ? Self.usualFolders : libraries }
-
-    /// Where a dynamic linker in a container looks for libraries without being told, whichever distribution it is of.
-    package static let linkerFolders = Array(usualFolders.prefix(2))
+    /// Where the driver's libraries may be, the first that has them counts.
+    package var libraryFolders: [String] {
+        libraries.isEmpty ? Self.linkerFolders + ["/usr/local/nvidia/lib64", "/run/opengl-driver/lib"] : libraries
+    }
 }

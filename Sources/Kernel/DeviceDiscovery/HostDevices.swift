@@ -43,6 +43,11 @@ package struct HostDevices: Sendable, Equatable {
         return host
     }
 
+    /// Whether NVIDIA's driver is loaded.
+    package var hasNVIDIADriver: Bool {
+        nvidia.version != nil || majors.major(of: "nvidiactl", "nvidia", "nvidia-frontend") != nil
+    }
+
     private static func word(_ text: String) -> String? {
         (1...16).contains(text.utf8.count) && text.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7f } ? text : nil
     }

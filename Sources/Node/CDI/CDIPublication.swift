@@ -1,6 +1,7 @@
 import CDISpec
 import Glibc
 import Kernel
+import Reactor
 
 extension CDIRegistry {
     /// Has the directory of the highest priority say that these are the devices of a kind, for all that read CDI
@@ -16,9 +17,13 @@ extension CDIRegistry {
         _ kind: CDIKind, writer: String, devices: [CDIDevice], edits: CDIEdits
     ) throws(CDIError) -> String? {
         guard let directory = directories.last else { return nil }
-        let own = "\(directory)/\(CDIFile.name(of: kind, writer: writer))"
+        // By its name: two of the directories may be one.
+        let own = CDIFile.name(of: kind, writer: writer)
         let other = refresh().sources.first { source in
-            source.path != own && source.names.contains { $0.kind == kind }
+            !source.path.hasSuffix("/\(own)") && source.names.contains { $0.kind == kind }
+        }
+        if let stamp = FileStamp(directory, now: FileStamp.now), let mistrust = Self.mistrust(stamp) {
+            throw CDIError("no CDI specification is written to \(directory): \(mistrust)")
         }
         try CDIFile.publish(
             kind, writer: writer, devices: other == nil ? devices : [], edits: edits, in: directory)

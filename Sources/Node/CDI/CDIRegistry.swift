@@ -147,7 +147,7 @@ package final class CDIRegistry: Sendable {
     }
 
     /// Why hooks are not taken from there: they are run as root.
-    private static func mistrust(_ stamp: FileStamp) -> String? {
+    static func mistrust(_ stamp: FileStamp) -> String? {
         if stamp.mode & S_IWOTH != 0 { return "anybody may write to it; run chmod o-w" }
         if stamp.owner != 0 && stamp.owner != geteuid() {
             return "it belongs to the user \(stamp.owner) and not to root; run chown root"

@@ -45,7 +45,8 @@ package final class DeviceMonitor: Sendable {
 
     /// - Parameters:
     ///   - judge: called on the monitor's thread with each inventory, which it may make worse by what else is known.
-    ///   - deliver: called on the monitor's thread after the first look, and after each that found a change.
+    ///   - deliver: called on the monitor's thread after each look, with what it found changed; the first one changes
+    ///     nothing to something.
     package init(
         roots: DeviceRoots = DeviceRoots(), helper: NVMLHelper, times: Times = Times(),
         judge: @escaping @Sendable (inout DeviceInventory) -> Void = { _ in },
@@ -65,10 +66,18 @@ package final class DeviceMonitor: Sendable {
 
     /// Begins, once; until `stop` its thread keeps it.
     ///
-    /// - Throws: when the kernel's events cannot be had.
-    package func start() throws(KernelError) {
-        let events = SharedEvents(try KernelEventSocket())
-        try Thread.start(name: "devices") { self.loop(events) }
+    /// - Returns: why changes are seen only now and then, when the kernel's events cannot be had.
+    /// - Throws: when there is no thread to be had.
+    package func start() throws(KernelError) -> KernelError? {
+        var (events, problem): (SharedEvents?, KernelError?)
+        do throws(KernelError) {
+            events = SharedEvents(try KernelEventSocket())
+        } catch {
+            problem = error
+        }
+        let heard = events
+        try Thread.start(name: "devices") { self.loop(heard) }
+        return problem
     }
 
     /// Looks again soon.
@@ -77,7 +86,7 @@ package final class DeviceMonitor: Sendable {
     /// Ends soon; a look that is under way comes to its end.
     package func stop() { eventfd_write(waker.raw, Self.stopWord) }
 
-    private func loop(_ events: SharedEvents) {
+    private func loop(_ events: SharedEvents?) {
         while true {
             look()
             guard wait(events) else { return }
@@ -86,20 +95,23 @@ package final class DeviceMonitor: Sendable {
 
     private func look() {
         shared.withLock { $0.lookingSince = HelperRun.now() }
-        var inventory = DeviceInventory(HostDevices.read(roots), nvml: helper.inventory()).lookingAtNodes(in: roots)
+        let host = HostDevices.read(roots)
+        // Where there is no driver its library knows nothing, and may try to load one.
+        let nvml =
+            host.hasNVIDIADriver ? helper.inventory() : NVMLOutcome.absent("NVIDIA's driver is not loaded")
+        var inventory = DeviceInventory(host, nvml: nvml).lookingAtNodes(in: roots)
         judge(&inventory)
-        let (isFirst, changes) = shared.withLock { state in
-            let isFirst = state.inventory == nil
+        let changes = shared.withLock { state in
             state.inventory = inventory
             state.lookingSince = nil
             state.looks += 1
-            return (isFirst, state.table.update(inventory))
+            return state.table.update(inventory)
         }
-        if isFirst || !changes.isEmpty { deliver(inventory, changes) }
+        deliver(inventory, changes)
     }
 
     /// Until it is time to look again; false: to stop.
-    private func wait(_ events: SharedEvents) -> Bool {
+    private func wait(_ events: SharedEvents?) -> Bool {
         let began = HelperRun.now()
         var due = began + times.rescan
         var latest: Int64?
@@ -107,7 +119,7 @@ package final class DeviceMonitor: Sendable {
             let now = HelperRun.now()
             guard due > now else { return true }
             var polls = [
-                pollfd(fd: events.socket.descriptor, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: events?.socket.descriptor ?? -1, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: waker.raw, events: Int16(POLLIN), revents: 0),
             ]
             _ = poll(&polls, 2, Int32(min(due - now, 60_000)))
@@ -118,7 +130,7 @@ package final class DeviceMonitor: Sendable {
                 if word >= Self.stopWord { return false }
                 isNews = true
             }
-            if polls[0].revents != 0 { isNews = isNews || newsOfDevices(events) }
+            if polls[0].revents != 0, let events { isNews = isNews || newsOfDevices(events) }
             guard isNews else { continue }
             let last = latest ?? (HelperRun.now() + times.settleLimit)
             latest = last

@@ -130,6 +130,10 @@ struct NVIDIAJoin {
         }
         if device.uuid == nil { device.health.worsen(.unusable, "its uuid cannot be read") }
         if device.minor == nil { device.health.worsen(.unusable, "its minor cannot be read: this NVML is too old") }
+        if host.majors.major(of: "nvidia-uvm") == nil {
+            device.health.worsen(
+                .degraded, "the module nvidia-uvm is not loaded, without which CUDA fails: run nvidia-modprobe -u -c=0")
+        }
         device.health.judge(gpu.condition)
     }
 

@@ -13,7 +13,11 @@ package struct VendorSpecification: Sendable, Equatable {
     package private(set) var devices: [CDIDevice] = []
     /// For whoever gets one or more of them: control nodes, the driver's libraries and programs.
     package private(set) var edits = CDIEdits()
+    /// Why programs will not find the driver's libraries in containers; nil: they will.
+    package private(set) var lack: String?
     private var nodes: [String: [DeviceFile]] = [:]
+    /// Ids, by the names of devices.
+    private var members: [String: [String]] = [:]
 
     /// Nodes may be used, and none made: `m` would be the right to make others.
     private static let permissions = "rw"
@@ -31,7 +35,13 @@ package struct VendorSpecification: Sendable, Equatable {
             guard devices.contains(where: \.isGrantable) else { return nil }
             let version = devices.lazy.compactMap(\.driverVersion).first
             let files = vendor == .nvidia ? version.map { DriverFile.nvidia(version: $0, in: roots) } ?? [] : []
-            return VendorSpecification(vendor, devices, files)
+            var specification = VendorSpecification(vendor, devices, files)
+            if vendor == .nvidia, files.isEmpty {
+                specification.lack =
+                    "NVIDIA's libraries of the version \(version ?? "of the driver, which is not known,") are in none of "
+                    + "\(roots.libraryFolders.joined(separator: ", ")): containers get the devices without them"
+            }
+            return specification
         }
     }
 
@@ -52,8 +62,10 @@ package struct VendorSpecification: Sendable, Equatable {
                     continue
                 }
                 self.devices.append(CDIDevice(name, edits: edits))
+                members[name] = [device.id]
             }
         }
+        members["all"] = granted.map(\.id)
         let whole = Self.unique(granted.flatMap { nodes[$0.id] ?? [] })
         self.devices.append(CDIDevice("all", edits: CDIEdits(deviceNodes: whole.map(Self.node))))
         edits.deviceNodes = Self.unique(granted.flatMap(\.nodes).filter { $0.role == .control }).map(Self.node)
@@ -78,6 +90,9 @@ package struct VendorSpecification: Sendable, Equatable {
         return result
     }
 
+    /// Which devices one of its names is for, by their ids.
+    package func ids(named name: String) -> [String] { members[name] ?? [] }
+
     /// Those that it can grant, by their ids.
     package var ids: Set<String> { Set(nodes.keys) }
 
@@ -87,7 +102,7 @@ package struct VendorSpecification: Sendable, Equatable {
     package static func numbers(of devices: [Device]) -> [String: String] {
         var numbers: [String: String] = [:]
         for vendor in DeviceVendor.allCases {
-            let whole = devices.filter { $0.vendor == vendor && $0.partition == nil }
+            let whole = devices.filter { $0.vendor == vendor && $0.partition == nil && $0.isCounted }
             for (number, device) in whole.enumerated() {
                 numbers[device.id] = "\(number)"
                 for (part, partition) in devices.filter({ $0.partition?.parent == device.id }).enumerated() {
@@ -97,6 +112,9 @@ package struct VendorSpecification: Sendable, Equatable {
         }
         return numbers
     }
+
+    /// Where a linker in a container looks first: images of NVIDIA's have it in LD_LIBRARY_PATH.
+    private static let vendorFolder = "/usr/local/nvidia/lib64"
 
     private static func unique(_ files: [DeviceFile]) -> [DeviceFile] {
         var paths: Set<String> = []
@@ -113,9 +131,18 @@ package struct VendorSpecification: Sendable, Equatable {
     /// tell its linker of them.
     private static func mounts(_ file: DriverFile) -> [CDIMount] {
         let options = ["ro", "nosuid", "nodev", "bind"]
-        let folders = file.kind == .library ? DeviceRoots.linkerFolders : ["/usr/bin"]
+        var folders = file.kind == .library ? DeviceRoots.linkerFolders : ["/usr/bin"]
+        // One of the image's own, of another driver's version, is not to be found before ours.
+        if file.names.contains(where: { $0.hasPrefix("libcuda.so") }) { folders.append(vendorFolder) }
         return folders.flatMap { folder in
             file.names.map { CDIMount(hostPath: file.path, containerPath: "\(folder)/\($0)", options: options) }
         }
+    }
+}
+
+extension Device {
+    /// Whether its vendor's tools count it: those that its driver serves.
+    fileprivate var isCounted: Bool {
+        vendor == .nvidia ? sources.contains(.nvml) || driver == "nvidia" && uuid != nil : !nodes.isEmpty
     }
 }

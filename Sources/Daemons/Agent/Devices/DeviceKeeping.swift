@@ -1,11 +1,15 @@
+import AgentCore
 import CDI
+import CDISpec
 import Logging
+import Model
+import Wire
 
 /// What the node has of devices, in view while the agent runs.
 extension PodExecutor {
     /// Looks for devices, and says what is wrong with CDI specifications, until it is cancelled.
     func keepDevices() async {
-        let logger = logger
+        let (logger, devices) = (logger, devices)
         do {
             try devices.start { [weak self] in self?.inventoryChanged() }
         } catch {
@@ -15,6 +19,8 @@ extension PodExecutor {
         do {
             watch = try CDIWatch(cdi) { inventory in
                 for warning in inventory.warnings { logger.warning("devices", metadata: ["what": "\(warning)"]) }
+                // Somebody else's specification came or went.
+                devices.publish()
             }
         } catch {
             // Each start looks by itself: only mistakes are told later.
@@ -23,5 +29,33 @@ extension PodExecutor {
         for await _ in table.deviceChanges { inventoryChanged() }
         withExtendedLifetime(watch) {}
         devices.stop()
+    }
+}
+
+extension PodExecutor {
+    /// What a container's devices change in its configuration: first those that it claims, then those that it asks for by their
+    /// CDI names, which take the others' place.
+    ///
+    /// - Throws: what says which device it cannot have.
+    func deviceEdits(_ assignment: TaskAssignment, _ spec: Model.ContainerSpec) throws -> CDIEdits {
+        let granted = assignment.devices(of: spec.name)
+        let names = spec.devices.compactMap { CDIName($0) }
+        // A specification of ours may be of an earlier boot until then, in which numbers of devices were others.
+        guard devices.hasLooked || granted.isEmpty && !names.contains(where: devices.isOwn) else {
+            throw ExecutorFailure("the node has not found out yet what devices it has", isTransient: true)
+        }
+        for name in names {
+            let ids = devices.ids(of: name)
+            guard !ids.isEmpty else { continue }
+            for other in table.all where other.assignment.task != assignment.task {
+                guard let id = other.deviceUse.granted.intersection(ids).min() else { continue }
+                throw ExecutorFailure(
+                    "the device \(name) is \(id), which \(other.assignment.instanceName) has claimed for itself: claim a device "
+                        + "too, without naming one")
+            }
+        }
+        var edits = try devices.edits(of: granted)
+        edits.append(try cdi.edits(of: names))
+        return edits
     }
 }

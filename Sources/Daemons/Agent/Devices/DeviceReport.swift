@@ -1,4 +1,5 @@
 import AgentCore
+import CDISpec
 import DeviceDiscovery
 import Devices
 import Model
@@ -10,7 +11,7 @@ extension PodExecutor {
         guard let (inventory, table) = devices.known else { return nil }
         var holders: [String: [TaskID]] = [:]
         for record in records {
-            for id in record.heldDevices { holders[id, default: []].append(record.assignment.task) }
+            for id in devices.held(by: record) { holders[id, default: []].append(record.assignment.task) }
         }
         let aliases = VendorSpecification.numbers(of: inventory.devices)
         return table.entries.values.map { entry in
@@ -23,9 +24,32 @@ extension PodExecutor {
     }
 }
 
+extension NodeDevices {
+    /// Devices that something of a task may use, granted or by their CDI names.
+    func held(by record: TaskRecord) -> Set<String> {
+        let use = record.deviceUse
+        return use.granted.union(use.names.compactMap { CDIName($0) }.flatMap { ids(of: $0) })
+    }
+}
+
 extension TaskRecord {
-    /// Devices that something of the task may use.
-    var heldDevices: Set<String> { removed ? [] : Set(assignment.grantedDevices.flatMap(\.devices)) }
+    struct DeviceUse: Equatable {
+        /// Ids.
+        var granted: Set<String> = []
+        /// CDI's.
+        var names: Set<String> = []
+    }
+
+    /// Which devices something of the task may use; none once it has ended for good.
+    var deviceUse: DeviceUse {
+        var use = DeviceUse()
+        if removed || container.state == .exited && !startPending && restartAt == nil { return use }
+        for one in [assignment] + (applied.map { [$0] } ?? []) + (attempted ?? []) {
+            use.granted.formUnion(one.grantedDevices.flatMap(\.devices))
+            use.names.formUnion(one.pod.containers.flatMap(\.devices).filter { CDIName($0) != nil })
+        }
+        return use
+    }
 }
 
 extension TaskAssignment {

@@ -2,7 +2,6 @@ import CDI
 import CDISpec
 import DeviceDiscovery
 import Devices
-import JSON
 import Kernel
 import Logging
 import NVMLReport
@@ -14,19 +13,16 @@ final class NodeDevices: Sendable {
     private let roots: DeviceRoots
     private let helper: NVMLHelper
     private let registry: CDIRegistry
-    private let logger: Logger
-    /// Where the troubles of this boot are, for an agent that starts again.
-    private let keptTroubles: String
+    private let troublesPath: String
     private let bootID: String
+    private let logger: Logger
     private let state = Mutex(State())
+    /// Held while specifications are published: by the monitor's thread and by whoever saw somebody else's change.
+    private let publishing = Mutex<Void>(())
 
     private struct State {
         var monitor: DeviceMonitor?
-        /// Of NVIDIA's devices, once there is one.
-        var watch: NVMLWatch?
-        var troubles = DeviceTroubles()
-        /// The newest, with the moment in milliseconds of CLOCK_BOOTTIME at which it came.
-        var sample: (usage: NVMLSample, at: Int64)?
+        var events: DeviceEvents?
         /// What containers are given; nil: nobody has looked yet.
         var specifications: [VendorSpecification]?
         /// What an operator was told last, so that it is told once.
@@ -35,46 +31,51 @@ final class NodeDevices: Sendable {
 
     /// In the names of files of ours among CDI's.
     private static let writer = "martlet"
-    /// From one look at how devices are used to the next, in milliseconds.
-    private static let sampleInterval = 10_000
-
-    private struct KeptTroubles: Codable {
-        let bootID: String
-        let reasons: [String: [String]]
-    }
 
     init(_ configuration: AgentConfiguration, _ registry: CDIRegistry, bootID: String, logger: Logger) {
         roots = configuration.deviceRoots
-        keptTroubles = configuration.paths.deviceTroubles
-        self.bootID = bootID
         helper = NVMLHelper(program: configuration.nvmlProgram, roots: roots)
+        troublesPath = configuration.paths.deviceTroubles
+        self.bootID = bootID
         self.registry = registry
         self.logger = logger
     }
 
-    /// Begins to look, on a thread of its own.
+    /// Begins to look, on a thread of its own, until `stop`.
     ///
-    /// - Parameter changed: called on that thread when there is something new about the devices.
-    /// - Throws: when the kernel's events cannot be had.
+    /// - Parameter changed: called when there is something new about the devices, and after the first look. It must not wait.
+    /// - Throws: when there is no thread to be had.
     func start(changed: @escaping @Sendable () -> Void) throws(KernelError) {
-        takeOverTroubles()
+        let events = DeviceEvents(helper, keptIn: troublesPath, bootID: bootID, logger: logger) { [weak self] in
+            self?.judgeAgain()
+        }
         let monitor = try DeviceMonitor(
-            roots: roots, helper: helper,
-            judge: { inventory in self.state.withLock { $0.troubles.apply(to: &inventory) } },
-            deliver: { inventory, changes in
-                self.take(inventory, changes)
-                changed()
+            roots: roots, helper: helper, judge: { events.judge(&$0) },
+            deliver: { [weak self] inventory, changes in
+                guard let self else { return }
+                let isFirst = take(inventory)
+                events.listen()
+                publish(inventory.notes)
+                for change in changes { tell(change) }
+                if isFirst || !changes.isEmpty { changed() }
             })
-        state.withLock { $0.monitor = monitor }
-        try monitor.start()
+        state.withLock { ($0.monitor, $0.events) = (monitor, events) }
+        if let problem = try monitor.start() {
+            logger.warning("changes of devices are seen every five minutes only", metadata: ["error": "\(problem)"])
+        }
     }
 
-    /// Ends soon. The specification stays: what it says is true without an agent.
+    /// Ends soon. The specifications stay: containers that other programs start find their devices.
     func stop() {
-        let (monitor, watch) = state.withLock { ($0.monitor, $0.watch) }
+        let (monitor, events) = state.withLock { state in
+            defer { (state.monitor, state.events) = (nil, nil) }
+            return (state.monitor, state.events)
+        }
+        events?.stop()
         monitor?.stop()
-        watch?.stop()
     }
+
+    // MARK: What is known
 
     /// What there is in the newest inventory, in its order, and what there is and was; nil: nobody has looked yet.
     var known: (inventory: DeviceInventory, table: DeviceTable)? {
@@ -84,6 +85,17 @@ final class NodeDevices: Sendable {
 
     /// Whether it is known what can be given to containers.
     var hasLooked: Bool { state.withLock { $0.specifications != nil } }
+
+    /// Whether a CDI name is one that this node's own devices go by.
+    func isOwn(_ name: CDIName) -> Bool {
+        DeviceVendor.allCases.contains { VendorSpecification.kind(of: $0) == name.kind }
+    }
+
+    /// Which devices a CDI name is for, by their ids.
+    func ids(of name: CDIName) -> [String] {
+        let known = state.withLock { $0.specifications } ?? []
+        return known.filter { $0.kind == name.kind }.flatMap { $0.ids(named: name.device) }
+    }
 
     /// What a container that was granted devices gets. Blocks no longer than a lock.
     ///
@@ -110,42 +122,55 @@ final class NodeDevices: Sendable {
     ///   - ids: which.
     ///   - pids: of the processes whose memory is counted.
     func usage(of ids: [String], by pids: Set<UInt32>) -> [DeviceStats] {
-        let (devices, sample) = state.withLock { ($0.monitor?.state.inventory?.devices ?? [], $0.sample) }
-        guard let sample, LeaseKeeper.now() - sample.at < 3 * Int64(Self.sampleInterval) else { return [] }
+        let (monitor, events) = state.withLock { ($0.monitor, $0.events) }
+        guard let sample = events?.usage, let devices = monitor?.state.inventory?.devices else { return [] }
         return ids.compactMap { id in
-            guard let device = devices.first(where: { $0.id == id }) else { return nil }
-            let whole = device.partition?.parent ?? id
-            guard let usage = sample.usage.gpus.first(where: { $0.uuid == whole }) else { return nil }
-            let instance = usage.instances.first { $0.uuid == id }
-            let processes = usage.processes.filter { process in
-                pids.contains(process.pid)
-                    && (device.partition == nil || process.gpuInstance == device.partition?.number)
-            }
-            return DeviceStats(
-                id: id, utilization: device.partition == nil ? usage.utilization.map { Int($0) } : nil,
-                memoryUsage: processes.reduce(0) { $0 &+ Int64(clamping: $1.memoryBytes ?? 0) },
-                memoryUsedByAll: (device.partition == nil ? usage.memoryUsedBytes : instance?.memoryUsedBytes)
-                    .map { Int64(clamping: $0) },
-                memory: device.memoryBytes.map { Int64(clamping: $0) }, celsius: usage.celsius,
-                milliwatts: usage.milliwatts.map { Int64($0) })
+            guard let device = devices.first(where: { $0.id == id }),
+                let usage = sample.gpus.first(where: { $0.uuid == device.partition?.parent ?? id })
+            else { return nil }
+            return DeviceStats(device, usage, pids)
         }
     }
 
-    // MARK: On the monitor's thread
+    // MARK: What is new
 
-    private func take(_ inventory: DeviceInventory, _ changes: [DeviceChange]) {
+    /// - Returns: whether it is the first that is known.
+    private func take(_ inventory: DeviceInventory) -> Bool {
         let specifications = VendorSpecification.all(inventory, roots: roots)
-        state.withLock { $0.specifications = specifications }
-        if inventory.devices.contains(where: { $0.vendor == .nvidia }) { watch() }
-        for change in changes { tell(change) }
-        var words = inventory.notes
-        for vendor in DeviceVendor.allCases {
-            guard let word = publish(vendor, specifications.first { $0.vendor == vendor }) else { continue }
-            words.append(word)
+        return state.withLock { state in
+            defer { state.specifications = specifications }
+            return state.specifications == nil
+        }
+    }
+
+    /// What the driver has told counts at once; a look at a device that has an error may take a minute.
+    private func judgeAgain() {
+        let (monitor, events) = state.withLock { ($0.monitor, $0.events) }
+        if var inventory = monitor?.state.inventory {
+            events?.judge(&inventory)
+            _ = take(inventory)
+        }
+        monitor?.lookAgain()
+    }
+
+    /// Has other programs find the devices, unless somebody else tells them already.
+    ///
+    /// - Parameter notes: what else an operator should know.
+    func publish(_ notes: [String] = []) {
+        guard let specifications = state.withLock({ $0.specifications }) else { return }
+        var words = notes
+        publishing.withLock { _ in
+            for vendor in DeviceVendor.allCases {
+                let specification = specifications.first { $0.vendor == vendor }
+                if let word = publish(vendor, specification) { words.append(word) }
+                if let lack = specification?.lack { words.append(lack) }
+            }
         }
         let told = state.withLock { state in
-            defer { state.told = Set(words) }
-            return state.told
+            let told = state.told
+            // Notes are told by each look.
+            state.told = notes.isEmpty ? told.union(words) : Set(words)
+            return told
         }
         for word in words where !told.contains(word) { logger.warning("devices", metadata: ["what": "\(word)"]) }
     }
@@ -164,52 +189,14 @@ final class NodeDevices: Sendable {
         }
     }
 
-    // MARK: Troubles
-
-    private func takeOverTroubles() {
-        guard File.exists(keptTroubles) else { return }
-        do {
-            let kept = try JSONCoding.decode(KeptTroubles.self, from: File.readRegular(keptTroubles, limit: 1 << 20))
-            if kept.bootID == bootID { state.withLock { $0.troubles = DeviceTroubles(kept.reasons) } }
-        } catch {
-            logger.warning("what was known of devices' troubles is lost", metadata: ["error": "\(error)"])
-        }
-    }
-
-    /// Begins to listen to what NVIDIA's driver tells of errors, once.
-    private func watch() {
-        guard state.withLock({ $0.watch == nil }) else { return }
-        do {
-            let watch = try NVMLWatch(helper, intervalMilliseconds: Self.sampleInterval) { self.heard($0) }
-            state.withLock { $0.watch = watch }
-            try watch.start()
-        } catch {
-            logger.error("errors of devices are not listened to", metadata: ["error": "\(error)"])
-        }
-    }
-
-    /// On the watch's thread.
-    private func heard(_ report: NVMLWatchReport) {
-        switch report {
-        case .event(let event): logger.warning("an event of a device", metadata: ["event": "\(event)"])
-        case .sample(let usage): return state.withLock { $0.sample = (usage, LeaseKeeper.now()) }
-        default: break
-        }
-        let (monitor, before, after, isNews) = state.withLock { state in
-            let before = state.troubles.reasons
-            let devices = state.monitor?.state.inventory?.devices ?? []
-            let isNews = state.troubles.take(report, devices)
-            return (state.monitor, before, state.troubles.reasons, isNews)
-        }
-        if before != after { keep(after) }
-        if isNews { monitor?.lookAgain() }
-    }
-
-    private func keep(_ reasons: [String: [String]]) {
-        do {
-            try File.replace(keptTroubles, with: JSONCoding.encode(KeptTroubles(bootID: bootID, reasons: reasons)))
-        } catch {
-            logger.warning("devices' troubles are forgotten with the agent", metadata: ["error": "\(error)"])
+    /// Takes the specifications away. Blocks.
+    ///
+    /// - Throws: `CDIError` when one cannot be.
+    static func withdraw(_ configuration: AgentConfiguration) throws(CDIError) {
+        let registry = CDIRegistry(configuration.cdiDirectories)
+        for vendor in DeviceVendor.allCases {
+            _ = try registry.publish(
+                VendorSpecification.kind(of: vendor), writer: writer, devices: [], edits: CDIEdits())
         }
     }
 
@@ -230,5 +217,26 @@ final class NodeDevices: Sendable {
                 "device": "\(device.id)", "model": "\(device.model ?? "unknown")",
                 "health": "\(device.health.state)", "reasons": "\(device.health.reasons.joined(separator: "; "))",
             ])
+    }
+}
+
+extension DeviceStats {
+    /// - Parameters:
+    ///   - usage: of the device, or of the whole that it is a part of.
+    ///   - pids: of the processes whose memory is counted.
+    fileprivate init(_ device: Device, _ usage: NVMLUsage, _ pids: Set<UInt32>) {
+        let part = device.partition
+        let processes = usage.processes.filter { process in
+            pids.contains(process.pid)
+                && (part == nil
+                    || process.gpuInstance == part?.number && process.computeInstance == part?.computeInstance)
+        }
+        let used =
+            part == nil ? usage.memoryUsedBytes : usage.instances.first { $0.uuid == device.uuid }?.memoryUsedBytes
+        self.init(
+            id: device.id, utilization: part == nil ? usage.utilization.map { Int($0) } : nil,
+            memoryUsage: processes.reduce(0) { $0 &+ Int64(clamping: $1.memoryBytes ?? 0) },
+            memoryUsedByAll: used.map { Int64(clamping: $0) }, memory: device.memoryBytes.map { Int64(clamping: $0) },
+            celsius: usage.celsius, milliwatts: usage.milliwatts.map { Int64($0) })
     }
 }

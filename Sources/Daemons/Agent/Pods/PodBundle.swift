@@ -1,6 +1,4 @@
 import AgentCore
-import CDI
-import CDISpec
 import CKernel
 import Cgroups
 import Glibc
@@ -35,13 +33,7 @@ extension PodExecutor {
         builder.joined = try JoinedNamespaces(assignment, table, paths, parent: configuration.cgroupParent)
         if let namespace = builder.joined.mountNamespace { try shareMemory(of: namespace, task) }
         for mount in pod.mounts where mount.isOpenedByStart == true { builder.sources[mount.target] = try open(mount) }
-        // What it claims goes before what it asks for by name, whose edits take its place.
-        let granted = assignment.devices(of: spec.name)
-        guard granted.isEmpty || devices.hasLooked else {
-            throw ExecutorFailure("the node has not found out yet what devices it has", isTransient: true)
-        }
-        builder.deviceEdits = try devices.edits(of: granted)
-        builder.deviceEdits.append(try cdi.edits(of: spec.devices.compactMap { CDIName($0) }))
+        builder.deviceEdits = try deviceEdits(assignment, spec)
         if spec.initProcess { builder.initProgram = try initProgram() }
         try makeWorkingDirectory(builder.workingDirectory, task)
         try File.makeDirectories(task.bundle)

@@ -12,7 +12,7 @@ extension PodExecutor {
     package func stats(_ record: TaskRecord) async throws -> ContainerStats {
         let group = try cgroup(of: record.assignment.task)
         var sample = try await pool.run { try Self.sample(record, group) }
-        let held = record.heldDevices.sorted()
+        let held = devices.held(by: record).sorted()
         if !held.isEmpty {
             let pids = try await pool.run { try group.processes() }
             let usage = devices.usage(of: held, by: Set(pids.map { UInt32(clamping: $0) }))
