@@ -51,5 +51,49 @@ extension SystemSuite {
             let outcome = try cluster.run(["run", "--rm", "--device", "nvidia.com/gpu=all"] + library)
             #expect(outcome.text == "a library" && outcome.errors.contains("Read-only"), "\(outcome)")
         }
+
+        @Test("A GPU that its driver tells an error of is given to nobody, by an agent that starts again neither")
+        func sick() throws {
+            let cluster = try TestCluster()
+            defer { cluster.tearDown() }
+            let gpus = try FakeGPUs(2, of: cluster)
+            let fifo = "\(gpus.root)/events"
+            try systemCall("mkfifo") { mkfifo(fifo, 0o600) }
+            let events = try File.open(fifo, O_RDWR)
+            try gpus.setFixture("fifo \(fifo)")
+            try cluster.up()
+            try cluster.importImage()
+            let file = "\(cluster.deviceDirectory)/nvidia.com-gpu_martlet.json"
+            let (healthy, sick) = (FakeGPUs.uuid(0), FakeGPUs.uuid(1))
+            try eventually("both are there") { (try? File.text(file))?.contains(sick) == true }
+            func run(_ id: String) throws -> Outcome {
+                try cluster.martlet("run", "--rm", "--device", "nvidia.com/gpu=\(id)", "busybox", "true")
+            }
+            // What a program does to itself, and then what the hardware does.
+            try events.writeAll(Array("1 8 31\n".utf8))
+            #expect(try run(sick).code == 0)
+            try events.writeAll(Array("1 8 79\n".utf8))
+            try eventually("it is in no specification") { try !File.text(file).contains(sick) }
+            let refused = try run(sick)
+            #expect(refused.code != 0 && refused.errors.contains("this node has no CDI device"), "\(refused)")
+            #expect(try run(healthy).code == 0)
+            try cluster.kill("up")
+            try cluster.up()
+            try eventually("the agent has looked") { try run(healthy).code == 0 }
+            #expect(try run(sick).code != 0)
+            // Somebody else's specification goes before ours, wherever it is.
+            let theirs = "\(cluster.deviceDirectory)/theirs.json"
+            try File.replace(
+                theirs,
+                with: Array(
+                    """
+                    {"cdiVersion":"0.5.0","kind":"nvidia.com/gpu","devices":[{"name":"0","containerEdits":{"env":["A=theirs"]}}]}
+                    """.utf8), mode: 0o644)
+            try eventually("ours is gone") { !File.exists(file) }
+            let named = ["run", "--rm", "--device", "nvidia.com/gpu=0", "busybox", "sh", "-c", "echo $A"]
+            #expect(try cluster.run(named).text == "theirs")
+            try File.removeFile(theirs)
+            try eventually("ours is back") { File.exists(file) }
+        }
     }
 }
