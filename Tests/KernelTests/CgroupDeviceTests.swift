@@ -71,6 +71,50 @@ extension KernelSuite {
             _ = try second.wait()
         }
 
+        /// Nodes of a major that no driver of this machine answers to, made by the process itself: an open that the rules let
+        /// through says ENXIO, another one EPERM.
+        @Test(arguments: ["old", "unified"]) func devicesAreGivenAndWithdrawnWhileAProcessRuns(place: String) throws {
+            let layout = try place == "old" ? GroupFixture.old() : GroupFixture.unified()
+            guard layout.home(of: .devices) != nil else { return }
+            let drivers = try File.text("/proc/devices")
+            guard !drivers.contains("195 ") else { return }
+            let group = try GroupFixture(layout)
+            let directory = "/tmp/martlet-test-\(getpid())-gpus"
+            mkdir(directory, 0o700)
+            defer { _ = try? Tree.remove(directory) }
+            func grant(_ minors: UInt32...) throws {
+                let rules = minors.map {
+                    DeviceRule(allow: true, .char, major: 195, minor: $0, access: [.read, .write])
+                }
+                try group.manager.setDevices([.denyAll] + DeviceRule.containerDefaults + rules)
+            }
+            func seen(_ turn: String) throws -> String {
+                for _ in 0..<6000 where !File.exists("\(directory)/\(turn)") { usleep(5000) }
+                return try File.text("\(directory)/\(turn)")
+            }
+            let (open, closed) = ("No such device or address", "Operation not permitted")
+            try grant(1)
+            let process = try group.start(
+                """
+                cd \(directory)
+                for minor in 0 1; do mknod n$minor c 195 $minor; done
+                for turn in a b c; do
+                  for minor in 0 1; do echo $minor $( (: <n$minor) 2>&1 | sed 's/.*: //'); done >$turn.new
+                  mv $turn.new $turn
+                  while [ ! -e after-$turn ]; do sleep 0.02; done
+                done
+                """)
+            #expect(try seen("a") == "0 \(closed)\n1 \(open)\n")
+            try grant(0)
+            try File.replace("\(directory)/after-a", with: [])
+            #expect(try seen("b") == "0 \(open)\n1 \(closed)\n")
+            try grant()
+            try File.replace("\(directory)/after-b", with: [])
+            #expect(try seen("c") == "0 \(closed)\n1 \(closed)\n")
+            try File.replace("\(directory)/after-c", with: [])
+            _ = try process.wait()
+        }
+
         @Test func aGroupHasOneProgramOfOursHoweverOftenRulesAreSet() throws {
             let group = try GroupFixture(GroupFixture.unified())
             let directory = try File.open(try #require(group.manager.unifiedDirectory), O_RDONLY | O_DIRECTORY)
