@@ -104,13 +104,13 @@ extension KernelSuite {
                   while [ ! -e after-$turn ]; do sleep 0.02; done
                 done
                 """)
-            #expect(try seen("a") == "0 \(closed)\n1 \(open)\n")
+            #expect(try seen("a") == "0 \(closed)\n1 \(open)")
             try grant(0)
             try File.replace("\(directory)/after-a", with: [])
-            #expect(try seen("b") == "0 \(open)\n1 \(closed)\n")
+            #expect(try seen("b") == "0 \(open)\n1 \(closed)")
             try grant()
             try File.replace("\(directory)/after-b", with: [])
-            #expect(try seen("c") == "0 \(closed)\n1 \(closed)\n")
+            #expect(try seen("c") == "0 \(closed)\n1 \(closed)")
             try File.replace("\(directory)/after-c", with: [])
             _ = try process.wait()
         }
