@@ -51,6 +51,35 @@ extension KernelSuite {
             }
         }
 
+        @Test(.enabled(if: PortmapProgram.hasSCTP, "needs a kernel with SCTP"))
+        func `a published port of SCTP carries data both ways, and clients keep their address`() async throws {
+            try await PrivateMachine.run { machine in
+                let plugin = try PortmapProgram(machine)
+                let (one, two) = (try plugin.container("one", 2), try plugin.container("two", 3))
+                let server = try plugin.serve("sctp", 80, in: one.namespace)
+                // The same number of another transport is another port.
+                let other = try plugin.serve("tcp", 80, in: two.namespace)
+                #expect(try plugin.call("ADD", one, [Port.port(8080, 80, "sctp")]).isGood)
+                #expect(try plugin.call("ADD", two, [Port.port(8080, 80, "tcp")]).isGood)
+                func seen(_ address: String, _ namespace: String? = nil) throws -> String? {
+                    try plugin.talk("sctp", to: address, 8080, from: namespace, server: server)
+                }
+                #expect(try seen("198.51.100.2", machine.outside) == "198.51.100.1")
+                #expect(try seen("2001:db8::2", machine.outside) == "2001:db8::1")
+                #expect(try seen("198.51.100.2") == "198.51.100.2")
+                #expect(
+                    try plugin.talk("tcp", to: "198.51.100.2", 8080, from: machine.outside, server: other)
+                        == "198.51.100.1")
+                #expect(try plugin.call("CHECK", one, [Port.port(8080, 80, "sctp")]).isGood)
+                #expect(try plugin.call("DEL", one).isGood)
+                #expect(
+                    try plugin.talk(
+                        "sctp", to: "198.51.100.2", 8080, from: machine.outside, server: server, patience: 200) == nil)
+                #expect(try plugin.call("DEL", two).isGood)
+                try plugin.expectNothing()
+            }
+        }
+
         @Test func `only the host's own addresses are taken, or exactly the one that was given`() async throws {
             try await PrivateMachine.run { machine in
                 let plugin = try PortmapProgram(machine)

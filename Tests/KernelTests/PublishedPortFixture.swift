@@ -102,7 +102,7 @@ struct PortmapProgram: Sendable {
 
     // MARK: Conversations
 
-    /// A server of either transport and either family, on all addresses of a namespace or on one.
+    /// A server of a transport and either family, on all addresses of a namespace or on one.
     func serve(
         _ transport: String, _ port: UInt16, on address: String = "::", in namespace: String? = nil
     ) throws -> SharedFD {
@@ -112,7 +112,7 @@ struct PortmapProgram: Sendable {
             var on: Int32 = 1
             setsockopt(fd.raw, SOL_SOCKET, SO_REUSEADDR, &on, 4)
             try systemCall("bind", "\(port)") { name.use { bind(fd.raw, $0, $1) } }
-            if transport == "tcp" { try systemCall("listen") { listen(fd.raw, 16) } }
+            if Self.isConnected(transport) { try systemCall("listen") { listen(fd.raw, 16) } }
             return fd
         }
     }
@@ -146,7 +146,7 @@ struct PortmapProgram: Sendable {
         guard Self.waits(server, milliseconds) else { return nil }
         var peer = SocketName()
         var conversation = server.raw
-        if transport == "tcp" {
+        if Self.isConnected(transport) {
             conversation = peer.fill { accept(server.raw, $0, $1) }
             guard conversation >= 0 else { return nil }
         } else {
@@ -156,7 +156,7 @@ struct PortmapProgram: Sendable {
             else { return nil }
         }
         defer { if conversation != server.raw { close(conversation) } }
-        if transport == "tcp", send(conversation, "y", 1, Int32(MSG_NOSIGNAL)) != 1 { return nil }
+        if Self.isConnected(transport), send(conversation, "y", 1, Int32(MSG_NOSIGNAL)) != 1 { return nil }
         var answer: UInt8 = 0
         guard Self.waits(client, milliseconds), recv(client.raw, &answer, 1, 0) == 1 else { return nil }
         return peer.address
@@ -170,11 +170,21 @@ struct PortmapProgram: Sendable {
     }
 
     static func open(_ transport: String, _ name: SocketName) throws(KernelError) -> SharedFD {
-        let type = Int32(transport == "tcp" ? SOCK_STREAM.rawValue : SOCK_DGRAM.rawValue)
+        let type = Int32(isConnected(transport) ? SOCK_STREAM.rawValue : SOCK_DGRAM.rawValue)
         let family = name.family
+        // SCTP's one-to-one sockets are used as those of TCP are (sctp(7)).
+        let number = transport == "sctp" ? Int32(IPPROTO_SCTP) : 0
         return SharedFD(
-            OwnedFD(adopting: try systemCall("socket") { socket(family, type | Int32(SOCK_CLOEXEC.rawValue), 0) }))
+            OwnedFD(
+                adopting: try systemCall("socket(\(transport))") {
+                    socket(family, type | Int32(SOCK_CLOEXEC.rawValue), number)
+                }))
     }
+
+    /// Whether the kernel has SCTP, or a module of it that it finds.
+    static let hasSCTP = (try? open("sctp", SocketName(IPAddress(.v4, 0), 0))) != nil
+
+    private static func isConnected(_ transport: String) -> Bool { transport != "udp" }
 
     private static func waits(_ fd: SharedFD, _ milliseconds: Int32) -> Bool {
         var wait = pollfd(fd: fd.raw, events: Int16(POLLIN), revents: 0)
