@@ -98,7 +98,8 @@ import Testing
     @Test func `the port of the tunnels is published for nobody`() throws {
         let ports = PublishedPorts()
         let error = #expect(throws: NetworkError.self) {
-            try ports.reserve([PortMapping(hostPort: 4789, containerPort: 80, transport: .udp)], for: "a") {
+            try ports.reserve([PortMapping(hostPort: 4789, containerPort: 80, transport: .udp)], for: "a", hasV6: false)
+            {
                 () throws(KernelError) in []
             }
         }

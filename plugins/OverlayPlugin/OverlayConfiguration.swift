@@ -29,6 +29,7 @@ struct OverlayConfiguration: Sendable {
     let mtu: UInt32?
     /// One in each family that containers get an address of.
     let pools: [AddressPool]
+    var hasV6: Bool { pools.contains { $0.subnet.address.family == .v6 } }
     /// The way out leads through the gateways.
     let isDefaultRoute: Bool
     let leases: AddressLeases
@@ -56,9 +57,8 @@ struct OverlayConfiguration: Sendable {
             let elements = try reader.array("addresses")
             parts += elements.map { ($0, ["subnet", "ranges", "gateway"]) }
             pools = try Self.pools(elements, reader, isRouted: isRouted)
-            let hasV6 = pools.contains { $0.subnet.address.family == .v6 }
             mtu = try reader.optionalUInt32("mtu")
-            let least = hasV6 ? Self.leastMTU6 : Self.mtus.lowerBound
+            let least = pools.contains { $0.subnet.address.family == .v6 } ? Self.leastMTU6 : Self.mtus.lowerBound
             if let mtu, mtu < least || mtu > Self.mtus.upperBound {
                 throw reader.error(.type, "mtu", "\(mtu) is not between \(least) and \(Self.mtus.upperBound)")
             }
@@ -66,6 +66,8 @@ struct OverlayConfiguration: Sendable {
             for (pool, element) in zip(pools, elements) where pool.gateway == nil {
                 if isRouted {
                     throw element.error(.missing, "gateway", "the mode \"routed\" needs one")
+                } else if pool.subnet.address.family == .v6 {
+                    throw element.error(.missing, "gateway", "IPv6 needs one: all of it goes by the host")
                 } else if isDefaultRoute {
                     throw element.error(.missing, "gateway", "the default route needs one")
                 }
@@ -86,6 +88,12 @@ struct OverlayConfiguration: Sendable {
         }
         for part in parts { try call.rejectUnknown(part.reader, known: part.known) }
         try call.rejectUnknownArguments(known: [PluginCall.endArgument])
+    }
+
+    /// The bridge of the mode "shared", without a look at anything else; nil: none can be told.
+    static func bridge(_ call: PluginCall) -> String? {
+        (try? call.configuration.optionalString("bridge")).flatMap { $0 }
+            .flatMap { CNINames.isInterface($0) ? $0 : nil }
     }
 
     /// Where the network's addresses are kept, without a look at anything else.
@@ -161,10 +169,12 @@ struct OverlayConfiguration: Sendable {
                     .type, "addresses", "one IPv4 subnet, one IPv6 subnet or one of both is supported, not these")
             }
         } else {
-            guard elements.count == 1, families == [.v4] else {
+            guard (1...2).contains(elements.count), elements.count == families.count,
+                pools.first?.subnet.address.family == .v4
+            else {
                 throw reader.error(
                     .type, "addresses",
-                    "the mode \"shared\" takes one IPv4 subnet: IPv6 needs the mode \"routed\"")
+                    "the mode \"shared\" takes one IPv4 subnet, and behind it one IPv6 subnet or none, not these")
             }
         }
         return pools

@@ -40,11 +40,34 @@ package enum OverlayPlugin: Plugin {
         do throws(CNIError) {
             for (number, pool) in configuration.pools.enumerated() {
                 let wanted = configuration.wanted.first { $0.family == pool.subnet.address.family }
+                if wanted == nil, let twin = try takeTwin(of: taken.first, configuration, number, attachment) {
+                    taken.append(twin)
+                    continue
+                }
                 taken.append(try configuration.leases.take(wanted, of: pool, number: number, for: attachment))
             }
             return taken
         } catch {
             throw giveBack(taken, configuration, attachment, error)
+        }
+    }
+
+    /// On a bridge the second address has the number of the first in its subnet, so that people know one by the other; nil:
+    /// somebody asked for that one, or the subnet has none.
+    private static func takeTwin(
+        of first: IPAddress?, _ configuration: OverlayConfiguration, _ number: Int, _ attachment: PluginAttachment
+    ) throws(CNIError) -> IPAddress? {
+        guard case .shared = configuration.mode, let first, let base = configuration.pools.first?.subnet.first
+        else { return nil }
+        let pool = configuration.pools[number]
+        let (value, isBeyond) = pool.subnet.first.value.addingReportingOverflow(first.value - base.value)
+        let twin = IPAddress(pool.subnet.address.family, value)
+        guard !isBeyond, pool.serves(twin), pool.ranges.contains(where: { $0.contains(twin) }) else { return nil }
+        do throws(CNIError) {
+            return try configuration.leases.take(twin, of: pool, number: number, for: attachment)
+        } catch {
+            guard error.code == CNIError.addressTaken else { throw error }
+            return nil
         }
     }
 
@@ -71,8 +94,8 @@ package enum OverlayPlugin: Plugin {
         let inside = CNIResult.Interface(
             name: wiring.attachment.interface, mac: outcome.mac, sandbox: wiring.namespacePath, mtu: outcome.mtu)
         result.interfaces = outcome.outer + [inside]
-        let isRouted = if case .routed = configuration.mode { true } else { false }
         for (address, pool) in zip(addresses, configuration.pools) {
+            let isRouted = configuration.routes(address.family)
             let prefix = isRouted ? address.family.bits : pool.subnet.prefixLength
             if let address = CIDR(address, prefixLength: prefix) {
                 result.addresses.append(
@@ -104,7 +127,23 @@ package enum OverlayPlugin: Plugin {
         failpoint("plugin.after_device")
         let previous = (try? call.configuration.optionalObject("prevResult")).flatMap { $0 }
             .flatMap { try? CNIResult($0, version: nil) }
-        try leases.giveBack(attachment, expected: previous.map { addressesOfADD(call, in: $0) } ?? [])
+        let known = previous.map { addressesOfADD(call, in: $0) } ?? []
+        if let bridge = OverlayConfiguration.bridge(call) {
+            let addresses = try known.isEmpty ? leases.all().filter { $0.value == attachment }.map(\.key) : known
+            try forget(addresses, at: bridge)
+        }
+        try leases.giveBack(attachment, expected: known)
+    }
+
+    /// Neighbours of a bridge are no container's device's: they do not go with it.
+    private static func forget(_ addresses: [IPAddress], at bridge: String) throws(CNIError) {
+        let index = Int32(bitPattern: if_nametoindex(bridge))
+        let addresses = addresses.filter { $0.family == .v6 }
+        if index == 0 || addresses.isEmpty { return }
+        try CNIError.from(CNIError.refusedByKernel) { () throws(KernelError) in
+            var host = try NetlinkSocket()
+            for address in addresses { try host.send(Neighbour(address.bytes, interface: index).deletion()) }
+        }
     }
 
     package static func check(_ call: PluginCall) throws(CNIError) {
@@ -142,6 +181,7 @@ package enum OverlayPlugin: Plugin {
             var host = try NetlinkSocket()
             switch try wiring.base(&host) {
             case .bridge(let bridge, _):
+                if wiring.configuration.hasV6 { try PodWiring.expectV6Forwarding() }
                 guard bridge.isUp else {
                     throw KernelError(
                         "use the bridge", bridge.name, errno: ENETDOWN,
@@ -159,6 +199,7 @@ package enum OverlayPlugin: Plugin {
                 var host = try NetlinkSocket()
                 try host.send(Link.deletion(of: OverlayNames.hostEnd(of: holder, in: call.network)))
             }
+            if let bridge = OverlayConfiguration.bridge(call) { try forget([address], at: bridge) }
             try configuration.leases.giveBack(address, of: holder)
         }
     }

@@ -80,7 +80,7 @@ struct PodWiring {
         do throws(KernelError) {
             try systemCall("setns", namespacePath) { setns(namespace.raw, Int32(CK_CLONE_NEWNET)) }
             switch base {
-            case .bridge: try makeContainerEnd(addresses)
+            case .bridge(let bridge, _): try makeContainerEnd(addresses, bridge)
             case .host(let routing): try makeContainerEnd(addresses, routing)
             }
         } catch {
@@ -100,7 +100,7 @@ struct PodWiring {
         _ pair: VethPair, _ addresses: [IPAddress], _ base: Base, _ host: inout NetlinkSocket
     ) throws(KernelError) {
         switch base {
-        case .bridge(_, let mode): try makePort(pair, addresses, mode, &host)
+        case .bridge(let bridge, let mode): try makePort(pair, addresses, bridge, mode, &host)
         case .host(let routing): try makeHostEnd(pair, addresses, routing, &host)
         }
     }
@@ -169,8 +169,11 @@ struct PodWiring {
             }
         }
         guard outer.isUp else { return "the device \(hostEnd) is down" }
-        if case .host(let routing) = base, let what = try whatIsMissing(at: outer, addresses, routing, &host) {
-            return what
+        switch base {
+        case .host(let routing):
+            if let what = try whatIsMissing(at: outer, addresses, routing, &host) { return what }
+        case .bridge(let bridge, _):
+            if let what = try neighbourMissing(addresses, at: bridge, &host) { return what }
         }
         let namespace = try ContainerNamespace.open(namespacePath)
         try systemCall("setns", namespacePath) { setns(namespace.raw, Int32(CK_CLONE_NEWNET)) }
@@ -181,11 +184,16 @@ struct PodWiring {
         guard inner.isUp else { return "the container's device \(inner.name) is down" }
         let found = try Address.all(&socket)
         for (address, pool) in zip(addresses, configuration.pools) {
-            let prefix = if case .host = base { address.family.bits } else { pool.subnet.prefixLength }
+            let prefix = configuration.routes(address.family) ? address.family.bits : pool.subnet.prefixLength
             let own = Address(address.bytes, prefixLength: prefix, interface: inner.index)
             guard found.contains(own) else { return "the address \(address) is not on \(inner.name)" }
         }
-        if case .host(let routing) = base, let what = try whatIsMissing(in: inner, routing, &socket) { return what }
+        switch base {
+        case .host(let routing):
+            if let what = try whatIsMissing(in: inner, routing, &socket) { return what }
+        case .bridge(let bridge, _):
+            if let what = try whatIsMissing(in: inner, bridge, &socket) { return what }
+        }
         guard configuration.isDefaultRoute else { return nil }
         for pool in configuration.pools {
             let isFour = pool.subnet.address.family == .v4

@@ -21,19 +21,26 @@ struct HostRouting: Sendable {
     ///
     /// - Parameter isHost: of the end on the host.
     func settings(of device: String, isHost: Bool) -> [(path: String, value: String)] {
-        let v6 = "/proc/sys/net/ipv6/conf/\(device)"
         // Without a subnet of IPv6 the device has none: nothing passes by an address that nobody gave.
-        var settings = [("\(v6)/disable_ipv6", hasV6 ? "0" : "1")]
-        // What routers say would come from other containers.
-        if hasV6 { settings.append(("\(v6)/accept_ra", "0")) }
+        var settings = Self.settingsV6(of: device, hasV6: hasV6)
         // A container that reaches itself by a port of the host would be told of a shorter way.
         if isHost { settings.append(("/proc/sys/net/ipv4/conf/\(device)/send_redirects", "0")) }
         return settings
     }
 
+    static func settingsV6(of device: String, hasV6: Bool) -> [(path: String, value: String)] {
+        let v6 = "/proc/sys/net/ipv6/conf/\(device)"
+        // What routers say would come from other containers.
+        return [("\(v6)/disable_ipv6", hasV6 ? "0" : "1")] + (hasV6 ? [("\(v6)/accept_ra", "0")] : [])
+    }
+
     /// To be called before the device is brought up.
     func set(_ device: String, isHost: Bool) throws(KernelError) {
-        for (path, value) in settings(of: device, isHost: isHost) {
+        try Self.set(settings(of: device, isHost: isHost), hasV6: hasV6)
+    }
+
+    static func set(_ settings: [(path: String, value: String)], hasV6: Bool) throws(KernelError) {
+        for (path, value) in settings {
             do throws(KernelError) {
                 try File.writeControl(path, value)
             } catch {
@@ -63,7 +70,7 @@ struct HostRouting: Sendable {
     }
 
     /// In a container: to the gateway, by which it reaches the rest of the subnet.
-    func routes(of pool: AddressPool, by interface: Int32) -> [Route] {
+    static func routes(of pool: AddressPool, by interface: Int32) -> [Route] {
         guard let gateway = pool.gateway else { return [] }
         return [
             Route(to: gateway.bytes, prefixLength: gateway.family.bits, gateway: nil, interface: interface),
@@ -124,7 +131,7 @@ extension PodWiring {
             try batch.add(Address(address.bytes, prefixLength: address.family.bits, interface: index).request())
             guard let gateway = pool.gateway else { continue }
             try batch.add(Neighbour(gateway.bytes, interface: index, mac: HostRouting.mac).request())
-            for route in routing.routes(of: pool, by: index) { try batch.add(route.request()) }
+            for route in HostRouting.routes(of: pool, by: index) { try batch.add(route.request()) }
             if configuration.isDefaultRoute { try addDefaultRoute(by: gateway, interface: index, to: &batch) }
         }
         var inside = try NetlinkSocket()
@@ -160,31 +167,48 @@ extension PodWiring {
     ) throws(KernelError) -> String? {
         if let what = routing.whatIsSetOtherwise(inner.name, isHost: false) { return what }
         for pool in configuration.pools {
-            guard let gateway = pool.gateway else { continue }
-            let family = gateway.family == .v4 ? AF_INET : AF_INET6
-            let neighbour = Neighbour(gateway.bytes, interface: inner.index, mac: HostRouting.mac)
-            guard try Neighbour.all(family: family, interface: inner.index, &socket).contains(neighbour) else {
-                return "the neighbour \(gateway) of \(inner.name) is gone"
-            }
-            let routes = try Route.all(family: family, &socket)
-            for route in routing.routes(of: pool, by: inner.index) {
-                guard routes.contains(where: { $0.leads(as: route) }) else {
-                    let what = route.gateway == nil ? gateway.description : pool.subnet.description
-                    return "the route to \(what) by \(inner.name) is gone"
-                }
+            if let what = try wayMissing(of: pool, in: inner, mac: HostRouting.mac, &socket) { return what }
+        }
+        return nil
+    }
+
+    /// Of a container's way to a gateway and by it to the rest of the subnet.
+    ///
+    /// - Parameter mac: the gateway's.
+    func wayMissing(
+        of pool: AddressPool, in inner: Link, mac: [UInt8], _ socket: inout NetlinkSocket
+    ) throws(KernelError) -> String? {
+        guard let gateway = pool.gateway else { return nil }
+        let family = gateway.family == .v4 ? AF_INET : AF_INET6
+        let neighbour = Neighbour(gateway.bytes, interface: inner.index, mac: mac)
+        guard try Neighbour.all(family: family, interface: inner.index, &socket).contains(neighbour) else {
+            return "the neighbour \(gateway) of \(inner.name) is gone"
+        }
+        let routes = try Route.all(family: family, &socket)
+        for route in HostRouting.routes(of: pool, by: inner.index) {
+            guard routes.contains(where: { $0.leads(as: route) }) else {
+                let what = route.gateway == nil ? gateway.description : pool.subnet.description
+                return "the route to \(what) by \(inner.name) is gone"
             }
         }
         return nil
+    }
+
+    static func expectV6Forwarding() throws(KernelError) {
+        try expectForwarding("/proc/sys/net/ipv6/conf/all/forwarding")
+    }
+
+    private static func expectForwarding(_ path: String) throws(KernelError) {
+        guard try File.text(path, limit: 16) != "0" else {
+            throw KernelError("forward packets", path, errno: EOPNOTSUPP, hint: "it is 0: set it to 1")
+        }
     }
 
     /// - Throws: when the host forwards nothing between containers, with what to do about it.
     static func expectForwarding(_ routing: HostRouting, _ host: inout NetlinkSocket) throws(KernelError) {
         for pool in routing.pools {
             let isFour = pool.subnet.address.family == .v4
-            let path = "/proc/sys/net/\(isFour ? "ipv4/ip_forward" : "ipv6/conf/all/forwarding")"
-            guard try File.text(path, limit: 16) != "0" else {
-                throw KernelError("forward packets", path, errno: EOPNOTSUPP, hint: "it is 0: set it to 1")
-            }
+            if isFour { try expectForwarding("/proc/sys/net/ipv4/ip_forward") } else { try expectV6Forwarding() }
             guard routing.table != Route.mainTable else { continue }
             let rules = try PolicyRule.all(family: isFour ? AF_INET : AF_INET6, &host)
             guard rules.contains(where: { $0.table == routing.table }) else {

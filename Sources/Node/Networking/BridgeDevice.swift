@@ -2,6 +2,7 @@ import CKernel
 import CNISpec
 import Glibc
 import Kernel
+import Netlink
 
 /// The bridge that the pods of a node hang off. It is made here and not by the bridge plugin, so that it has our mark,
 /// a fixed hardware address (the plugin's changes with its members, and peers lose it for a while) and its guards
@@ -10,6 +11,8 @@ struct BridgeDevice: Sendable {
     let name: String
     /// The gateway's address with the subnet's prefix.
     let address: CIDR
+    /// The same of IPv6; nil: there is none on it.
+    let address6: CIDR?
     /// Says whose it is, in the device's alias (`ip link` shows it).
     let mark: String
 
@@ -59,31 +62,61 @@ struct BridgeDevice: Sendable {
         if !exists { try systemCall("ioctl(SIOCBRADDBR)", name) { ck_bridge_add(name) } }
         failpoint("network.after_bridge")
         try File.writeControl("\(folder)/ifalias", mark)
-        // 02: locally administered. The rest only has to be stable and differ between bridges of a link.
-        let mac: [UInt8] = [0x02, 0x6d] + address.address.bytes
         try systemCall("ioctl(SIOCSIFHWADDR)", name) { ck_interface_set_mac(name, mac) }
         try systemCall("ioctl(SIOCSIFMTU)", name) { ck_interface_set_mtu(name, Int32(mtu)) }
         let (ip, mask, broadcast) = (Self.raw(address.address), Self.raw(address.mask), Self.raw(address.last))
         try systemCall("ioctl(SIOCSIFADDR)", name) { ck_interface_set_ipv4(name, ip, mask, broadcast) }
+        try makeReady()
+    }
+
+    /// Its guards, up, and then what a device that is down cannot have.
+    func makeReady() throws(KernelError) {
         try guardAgainstPods()
         try bringUp()
+        try addAddress6()
+    }
+
+    /// 02: locally administered. The rest only has to be stable and differ between bridges of a link.
+    var mac: [UInt8] { [0x02, 0x6d] + address.address.bytes }
+
+    /// Whether it has the hardware address that it was made with: by that alone pods reach it with IPv6.
+    func hasMAC() throws(KernelError) -> Bool {
+        MACAddress(String(try File.text("\(folder)/address", limit: 64).prefix { $0 != "\n" }))?.bytes == mac
+    }
+
+    func hasAddress6() throws(KernelError) -> Bool {
+        guard let address6 else { return true }
+        return try HostNetwork.addresses().contains { $0.interface == name && $0.network == address6 }
+    }
+
+    /// Without asking first whether somebody else has it: nobody else can.
+    private func addAddress6() throws(KernelError) {
+        guard let address6 else { return }
+        var socket = try NetlinkSocket()
+        let index = Int32(bitPattern: if_nametoindex(name))
+        let own = Address(address6.address.bytes, prefixLength: address6.prefixLength, interface: index)
+        try socket.send(own.request().tolerating(EEXIST))
     }
 
     /// Switches it on, also when somebody has switched it off.
-    func bringUp() throws(KernelError) {
+    private func bringUp() throws(KernelError) {
         try systemCall("ioctl(SIOCSIFFLAGS)", name) { ck_interface_up(name) }
     }
 
-    /// Of net.ipv6.conf.<name>: there is no IPv6 on it, and no pod may give the host routes by router advertisements
-    /// (CVE-2020-10749), whoever switches it on.
-    var settings: [(name: String, value: String)] { [("disable_ipv6", "1"), ("accept_ra", "0")] }
+    /// Of net.ipv6.conf.<name>: there is no IPv6 on it that nobody asked for, and no pod may give the host routes by router
+    /// advertisements (CVE-2020-10749), whoever switches it on. It has no address that is not ours: without a link-local one
+    /// (IN6_ADDR_GEN_MODE_NONE is 1) the node answers no solicitation of routers and sends no redirect.
+    var settings: [(name: String, value: String)] {
+        guard address6 != nil else { return [("disable_ipv6", "1"), ("accept_ra", "0")] }
+        return [("accept_ra", "0"), ("addr_gen_mode", "1"), ("accept_redirects", "0"), ("disable_ipv6", "0")]
+    }
 
     private func path(_ setting: String) -> String { "/proc/sys/net/ipv6/conf/\(name)/\(setting)" }
 
     /// Nil: the kernel has no IPv6.
     func setting(_ name: String) -> String? { try? File.text(path(name), limit: 16) }
 
-    func guardAgainstPods() throws(KernelError) {
+    private func guardAgainstPods() throws(KernelError) {
         for (name, value) in settings where File.exists(path(name)) { try File.writeControl(path(name), value) }
     }
 

@@ -22,6 +22,10 @@ final class BridgeFabric: Sendable {
         var known: Set<String> = []
         /// Why pods on a bridge can pass for each other; nil: they cannot.
         var lack: String?
+        /// ip6tables may have rules of ours, of networks that an earlier process had.
+        var mayHaveRules6 = true
+
+        var hasV6: Bool { networks.values.contains { $0.device.address6 != nil } }
     }
 
     struct Network: Sendable {
@@ -29,8 +33,9 @@ final class BridgeFabric: Sendable {
         let device: BridgeDevice
         /// In bytes.
         let mtu: Int
-        let rules: [PacketFilter.Rule]
-        let forwarding: Forwarding
+        /// Of iptables and ip6tables; those of a family that it has not are missing.
+        let rules: [IPAddress.Family: [PacketFilter.Rule]]
+        let forwarding: [Forwarding]
     }
 
     /// Why this kernel cannot keep pods on a bridge from passing for each other; nil: it can, or nobody has tried.
@@ -170,7 +175,9 @@ extension BridgeFabric: KeptNetworks {
             // Our own elements go one by one.
             return event.isDeletion && !event.isOfElement
         // Those of iptables, which tells more of them than matters: what is added takes nothing away.
-        case (.ipv4, "filter"), (.ipv4, "mangle"), (.ipv4, "nat"): return event.isDeletion
+        case (.ipv4, "filter"), (.ipv4, "mangle"), (.ipv4, "nat"), (.ipv6, "filter"), (.ipv6, "mangle"),
+            (.ipv6, "nat"):
+            return event.isDeletion
         default: return keeper.isForeign(event)
         }
     }
@@ -188,7 +195,10 @@ extension BridgeFabric: KeptNetworks {
             }
             return state.networks.values.contains { $0.device.name == link.name } && (isGone || !link.isUp)
         case .address(let address, let isGone):
-            return isGone && state.networks.values.contains { $0.device.address.address.bytes == address.bytes }
+            return isGone
+                && state.networks.values.contains {
+                    [$0.device.address, $0.device.address6].contains { $0?.address.bytes == address.bytes }
+                }
         default: return false
         }
     }

@@ -13,7 +13,7 @@ struct BridgeFilter: Sendable {
     static let name = "martlet_bridges"
     private static let ours = "martlet bridges "
     /// With the number of this layout.
-    private static let comment = "martlet bridges 1"
+    private static let comment = "martlet bridges 2"
     /// Of the host's ends of the devices of pods on bridges, see `ip link`'s "group". No overlay's: those begin with 0x6d.
     static let group: UInt32 = 0x6e00_0001
 
@@ -22,6 +22,8 @@ struct BridgeFilter: Sendable {
         case senders
         /// Device, hardware address and IPv4 address.
         case addresses4
+        /// Device, hardware address, IPv6 address and the bridge's hardware address.
+        case addresses6
     }
 
     // MARK: Elements
@@ -36,6 +38,9 @@ struct BridgeFilter: Sendable {
             Part.addresses4.rawValue: Set(
                 pod.addresses.filter { $0.family == .v4 }
                     .map { element(FilterElement.padded(device, pod.mac.bytes, $0.bytes)) }),
+            Part.addresses6.rawValue: Set(
+                pod.addresses.filter { $0.family == .v6 }
+                    .map { element(FilterElement.padded(device, pod.mac.bytes, $0.bytes, pod.bridgeMAC)) }),
         ]
     }
 
@@ -59,6 +64,8 @@ struct BridgeFilter: Sendable {
     private static let device: FilterExpression = .meta(.inputName, .word(0))
     private static let sender: FilterExpression = .payload(.link, offset: 6, count: 6, .word(4))
 
+    private static let isV6 = isType(0x86dd)
+
     private static func isIn(_ part: Part) -> FilterExpression {
         .lookup(part.rawValue, key: .word(0), value: nil)
     }
@@ -74,6 +81,7 @@ struct BridgeFilter: Sendable {
             sets: [
                 FilterSet(Part.senders.rawValue, key: [.interface, .mac]),
                 FilterSet(Part.addresses4.rawValue, key: [.interface, .mac, .ipv4]),
+                FilterSet(Part.addresses6.rawValue, key: [.interface, .mac, .ipv6, .mac]),
             ],
             chains: [
                 FilterChain(
@@ -91,6 +99,28 @@ struct BridgeFilter: Sendable {
                             isARPForIPv4 + [
                                 device, sender, isIn(.senders), .payload(.network, offset: 8, count: 6, .word(4)),
                                 .payload(.network, offset: 14, count: 4, .word(6)), isIn(.addresses4),
+                            ] + accept),
+                        // Groups are nobody's here, and the host's services are in some.
+                        FilterRule(
+                            "IPv6 to a group",
+                            isV6 + [.payload(.network, offset: 24, count: 1, .word(0)), .equal(.word(0), [0xff])] + drop
+                        ),
+                        // Only so many hops make anybody believe a neighbour, router or redirect (RFC 4861, sections 6.1, 7.1
+                        // and 8.1), whatever headers and fragments are around it. All of them are written down here.
+                        FilterRule(
+                            "IPv6 of neighbours",
+                            isV6 + [
+                                .payload(.network, offset: 7, count: 1, .word(0)), .equal(.word(0), [255]),
+                                .payload(.network, offset: 6, count: 1, .word(0)),
+                                .notEqual(.word(0), [6 /* IPPROTO_TCP */]),
+                                .notEqual(.word(0), [17 /* IPPROTO_UDP */]),
+                            ] + drop),
+                        // Nowhere but to the bridge's own device: no pod's IPv6 is heard by another but by way of the host.
+                        FilterRule(
+                            "IPv6 of its sender",
+                            isV6 + [
+                                device, sender, .payload(.network, offset: 8, count: 16, .word(6)),
+                                .payload(.link, offset: 0, count: 6, .word(10)), isIn(.addresses6),
                             ] + accept),
                         FilterRule("all else of a pod", drop),
                     ])
@@ -120,6 +150,8 @@ struct BridgedPod: Sendable, Equatable {
     /// Of the container's end.
     let mac: MACAddress
     let addresses: [IPAddress]
+    /// To which it sends all of its IPv6.
+    let bridgeMAC: [UInt8]
 
     /// Nil when the result does not say what is needed, which ours does.
     init?(_ attachment: NetworkAttachment, on network: String, bridge: String, _ result: CNIResult) {
@@ -133,6 +165,8 @@ struct BridgedPod: Sendable, Equatable {
         self.device = device
         self.mac = mac
         addresses = result.inside.map(\.address.address)
+        bridgeMAC = result.interfaces.first { $0.sandbox == nil && $0.name == bridge }?.mac?.bytes ?? []
+        if bridgeMAC.isEmpty, addresses.contains(where: { $0.family == .v6 }) { return nil }
     }
 
     /// What says in the kernel whose an element is. None of the words has a space in it.

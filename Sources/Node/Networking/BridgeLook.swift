@@ -42,9 +42,14 @@ extension BridgeFabric {
                     look { () throws(KernelError) in try Self.lookAtDevice(of: network, repairs: repairs) }
                 }
                 look { () throws(KernelError) in try Self.lookAtPorts(state, repairs: repairs) }
+                look { () throws(KernelError) in try Self.lookAtNeighbours(state, repairs: repairs) }
             }
             if parts.contains(.filter) {
-                look { () throws(KernelError) in try Self.lookAtRules(state, repairs: repairs) }
+                look { () throws(KernelError) in try Self.lookAtRules(.v4, state, repairs: repairs) }
+                if state.hasV6 || repairs && state.mayHaveRules6 {
+                    look { () throws(KernelError) in try Self.lookAtRules(.v6, state, repairs: repairs) }
+                    if repairs { state.mayHaveRules6 = state.hasV6 }
+                }
             }
             return found
         }
@@ -66,8 +71,7 @@ extension BridgeFabric {
         case .someoneElse(let what):
             return ["the bridge \(device.name) of the network \(network.name) is \(what): remove it"]
         }
-        let forwarding = network.forwarding
-        if try !forwarding.isOn() {
+        for forwarding in network.forwarding where try !forwarding.isOn() {
             words.append("\(forwarding.name) is off")
             if repairs { try forwarding.enable() }
         }
@@ -79,6 +83,10 @@ extension BridgeFabric {
         var words: [String] = []
         if try !device.isUp() { words.append("the bridge \(device.name) is down") }
         if try !device.hasAddress() { words.append("the address \(device.address) is missing on \(device.name)") }
+        if let address6 = device.address6 {
+            if try !device.hasAddress6() { words.append("the address \(address6) is missing on \(device.name)") }
+            if try !device.hasMAC() { words.append("the bridge \(device.name) has another hardware address") }
+        }
         for (name, value) in device.settings where device.setting(name).map({ $0 != value }) ?? false {
             words.append("net.ipv6.conf.\(device.name).\(name) is not \(value)")
         }
@@ -144,6 +152,42 @@ extension BridgeFabric {
         try socket.send(batch)
     }
 
+    /// What bridges with IPv6 have written down of the pods on them, which nobody is asked for.
+    private static func lookAtNeighbours(_ state: State, repairs: Bool) throws(KernelError) -> [String] {
+        guard state.hasV6 else { return [] }
+        var socket = try NetlinkSocket()
+        var words: [String] = []
+        for network in state.networks.values.sorted(by: { $0.name < $1.name }) where network.device.address6 != nil {
+            let index = Int32(bitPattern: if_nametoindex(network.device.name))
+            if index == 0 { continue }
+            let present = Set(
+                try Neighbour.all(family: AF_INET6, interface: index, &socket)
+                    .filter { $0.isPermanent && $0.interface == index && $0.address.first != 0xff })
+            var wanted: Set<Neighbour> = []
+            for pod in state.pods.values where pod.network == network.name {
+                for address in pod.addresses where address.family == .v6 {
+                    wanted.insert(Neighbour(address.bytes, interface: index, mac: pod.mac.bytes))
+                }
+            }
+            let (missing, extra) = (wanted.subtracting(present), present.subtracting(wanted))
+            func say(_ neighbours: Set<Neighbour>, _ what: String) {
+                for address in neighbours.compactMap({ IPAddress(bytes: $0.address) }).sorted() {
+                    words.append("the neighbour \(address) of the bridge \(network.device.name) is \(what)")
+                }
+            }
+            say(missing, "missing")
+            // Whose hardware address is another's is named once.
+            let addresses = Set(missing.map(\.address))
+            say(extra.filter { !addresses.contains($0.address) }, "too much")
+            guard repairs, !missing.isEmpty || !extra.isEmpty else { continue }
+            var batch = NetlinkBatch()
+            for neighbour in extra { try batch.add(neighbour.deletion()) }
+            for neighbour in missing { try batch.add(neighbour.request()) }
+            try socket.send(batch)
+        }
+        return words
+    }
+
     // MARK: Rules
 
     func lookAtFilter(
@@ -156,26 +200,30 @@ extension BridgeFabric {
             + BridgeFilter.packets.look([:], repairs: repairs, &socket)
     }
 
-    private static func lookAtRules(_ state: State, repairs: Bool) throws(KernelError) -> [String] {
+    private static func lookAtRules(
+        _ family: IPAddress.Family, _ state: State, repairs: Bool
+    ) throws(KernelError) -> [String] {
+        let program = family == .v4 ? "iptables" : "ip6tables"
         do throws(NetworkError) {
-            let filter = try PacketFilter()
+            let filter = try PacketFilter(isV6: family == .v6)
             var found: [String] = []
             for table in ["mangle", "filter", "nat"] {
                 let present = try filter.rules(table: table)
                 for network in state.networks.values.sorted(by: { $0.name < $1.name }) {
-                    for rule in network.rules where rule.table == table && !present.contains(rule) {
-                        found.append("the rule '\(rule.sentence)' of iptables' table \(table) is missing")
+                    for rule in network.rules[family] ?? [] where rule.table == table && !present.contains(rule) {
+                        found.append("the rule '\(rule.sentence)' of \(program)' table \(table) is missing")
                         if repairs { try filter.ensure(rule) }
                     }
                 }
                 for rule in present where isLeft(rule, state) {
-                    found.append("the rule '\(rule.sentence)' of iptables' table \(table) is too much")
+                    found.append("the rule '\(rule.sentence)' of \(program)' table \(table) is too much")
                     if repairs { try filter.remove(rule) }
                 }
             }
             return found
         } catch {
-            throw KernelError("look at rules", "iptables", errno: EIO, hint: error.description)
+            if error.kind == .missingProgram, family == .v6, !state.hasV6 { return [] }
+            throw KernelError("look at rules", program, errno: EIO, hint: error.description)
         }
     }
 

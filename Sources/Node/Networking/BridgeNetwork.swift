@@ -15,7 +15,11 @@ package struct BridgeNetworkConfiguration: Sendable, Equatable {
     package var subnet = "10.213.0.0/16"
     /// The bridge's own address; nil: the subnet's first.
     package var gateway: String?
-    /// The part of the subnet that pods get addresses from; nil: all of it.
+    /// An IPv6 network of /48 to /112; nil: its pods have no IPv6.
+    package var subnet6: String?
+    /// The bridge's own address of `subnet6`; nil: its first.
+    package var gateway6: String?
+    /// The part of the IPv4 subnet that pods get addresses from; nil: all of it.
     package var range: String?
     /// Addresses that no pod gets unless it asks for one.
     package var reserved: [String] = []
@@ -58,6 +62,8 @@ extension BridgeNetworkConfiguration {
             "internal": .bool(isInternal), "masquerade": .bool(masquerade),
         ]
         if let gateway { object["gateway"] = .string(gateway) }
+        if let subnet6 { object["subnet6"] = .string(subnet6) }
+        if let gateway6 { object["gateway6"] = .string(gateway6) }
         if let range { object["range"] = .string(range) }
         if let mtu { object["mtu"] = .integer(Int64(mtu)) }
         return .object(object)
@@ -74,6 +80,8 @@ extension BridgeNetworkConfiguration {
         new.isInternal = try reader.bool("internal")
         new.masquerade = try reader.bool("masquerade")
         new.gateway = try reader.optionalString("gateway")
+        new.subnet6 = try reader.optionalString("subnet6")
+        new.gateway6 = try reader.optionalString("gateway6")
         new.range = try reader.optionalString("range")
         new.mtu = try reader.optionalInteger("mtu")
         return new
@@ -95,6 +103,8 @@ package final class BridgeNetwork: Sendable {
     private let subnet: CIDR
     /// The bridge's own address, which leads to the node.
     package let gateway: IPAddress
+    /// IPv6; nil: there is none.
+    private let network6: Network6?
     private let range: AddressRange
     let device: BridgeDevice
     let host: CNIHost
@@ -110,7 +120,9 @@ package final class BridgeNetwork: Sendable {
     var pinDirectory: String { "\(configuration.runDirectory)/netns" }
     var stateDirectory: String { "\(configuration.runDirectory)/cni" }
     var leaseDirectory: String { "\(stateDirectory)/ipam/\(configuration.name)" }
-    private var forwarding: Forwarding { Forwarding(isV6: false, directory: stateDirectory) }
+    private var forwarding: [Forwarding] {
+        (network6 == nil ? [false] : [false, true]).map { Forwarding(isV6: $0, directory: stateDirectory) }
+    }
 
     /// Checks the configuration; touches nothing.
     package convenience init(_ configuration: BridgeNetworkConfiguration) throws(NetworkError) {
@@ -135,8 +147,10 @@ package final class BridgeNetwork: Sendable {
         if subnet.first.isLoopback || subnet.first.isMulticast {
             throw NetworkError(.configuration, "\(subnet) cannot be routed; choose a private network")
         }
-        if let mtu = configuration.mtu, !(576...65535).contains(mtu) {
-            throw NetworkError(.configuration, "an MTU of \(mtu) is not between 576 and 65535")
+        network6 = try Network6(configuration)
+        let least = network6 == nil ? 576 : Network6.leastMTU
+        if let mtu = configuration.mtu, !(least...65535).contains(mtu) {
+            throw NetworkError(.configuration, "an MTU of \(mtu) is not between \(least) and 65535")
         }
         guard let gateway = configuration.gateway.map({ IPAddress($0) }) ?? first, subnet.contains(gateway),
             let address = CIDR(gateway, prefixLength: subnet.prefixLength)
@@ -150,12 +164,13 @@ package final class BridgeNetwork: Sendable {
         self.fabric = fabric
         range = try AddressRange(configuration, subnet, gateway: gateway)
         device = BridgeDevice(
-            name: configuration.bridge, address: address,
+            name: configuration.bridge, address: address, address6: network6?.address,
             mark: "martlet \(configuration.dataDirectory)"
                 + (configuration.nodeBridge == nil ? "" : " \(configuration.name)"))
         do throws(JSONError) {
             let list = try Self.list(
-                configuration, subnet, gateway, range, mtu: configuration.mtu, hasPorts: true, isDefaultRoute: true)
+                configuration, subnet, gateway, range, network6, mtu: configuration.mtu, hasPorts: true,
+                isDefaultRoute: true)
             host = CNIHost(
                 list: list, pluginDirectories: configuration.pluginDirectories,
                 own: configuration.ownPlugins,
@@ -171,17 +186,23 @@ package final class BridgeNetwork: Sendable {
     ///   - isDefaultRoute: whether the pod's way out leads through here.
     private static func list(
         _ configuration: BridgeNetworkConfiguration, _ subnet: CIDR, _ gateway: IPAddress, _ range: AddressRange,
-        mtu: Int?, hasPorts: Bool, isDefaultRoute: Bool
+        _ network6: Network6?, mtu: Int?, hasPorts: Bool, isDefaultRoute: Bool
     ) throws(JSONError) -> NetworkConfigurationList {
         var addresses: JSONObject = ["subnet": .string(subnet.description), "gateway": .string(gateway.description)]
         if let parts = range.bounds {
             addresses["ranges"] = .array(
                 parts.map { [.string($0.lowerBound.description), .string($0.upperBound.description)] })
         }
+        var pools: [JSONValue] = [.object(addresses)]
+        if let network6 {
+            pools.append([
+                "subnet": .string(network6.subnet.description), "gateway": .string(network6.gateway.description),
+            ])
+        }
         var overlay: JSONObject = [
             "type": .string(OwnPlugin.overlay), "mode": "shared", "bridge": .string(configuration.bridge),
             "hairpin": true, "learning": false, "group": .integer(Int64(BridgeFilter.group)),
-            "addresses": [.object(addresses)], "defaultRoute": .bool(isDefaultRoute),
+            "addresses": .array(pools), "defaultRoute": .bool(isDefaultRoute),
             "dataDir": .string("\(configuration.runDirectory)/cni/ipam"),
             "capabilities": ["mac": true, "ips": true],
         ]
@@ -197,7 +218,7 @@ package final class BridgeNetwork: Sendable {
     private func list(hasPorts: Bool, isDefaultRoute: Bool) throws(NetworkError) -> NetworkConfigurationList {
         do {
             return try Self.list(
-                configuration, subnet, gateway, range, mtu: device.mtu(), hasPorts: hasPorts,
+                configuration, subnet, gateway, range, network6, mtu: device.mtu(), hasPorts: hasPorts,
                 isDefaultRoute: isDefaultRoute)
         } catch {
             throw NetworkError(.failed, "\(error)")
@@ -247,10 +268,17 @@ extension BridgeNetwork {
             return NetworkError(
                 .bridgeTaken, "\(device.name) is \(what) already; remove it or choose another name for our bridge")
         }
-        if let other = try HostNetwork.conflict(with: subnet, except: device.name) {
+        for subnet in [subnet, network6?.subnet].compactMap(\.self) {
+            if let other = try HostNetwork.conflict(with: subnet, except: device.name) {
+                return NetworkError(
+                    .subnetTaken,
+                    "the subnet \(subnet) overlaps \(other.network) on \(other.interface); choose another subnet")
+            }
+        }
+        if network6 != nil, !Forwarding.hasV6 {
             return NetworkError(
-                .subnetTaken,
-                "the subnet \(subnet) overlaps \(other.network) on \(other.interface); choose another subnet")
+                .configuration,
+                "this machine has no IPv6 (it was switched off when the kernel was started): take a network without")
         }
         return nil
     }
@@ -264,11 +292,15 @@ extension BridgeNetwork {
         do throws(KernelError) {
             try File.makeDirectories(stateDirectory)
             try prepareDevice()
-            try forwarding.enable()
+            for forwarding in forwarding { try forwarding.enable() }
         } catch {
             throw NetworkError(.failed, error.description)
         }
-        for rule in rules { try filter.ensure(rule) }
+        for rule in rules(.v4) { try filter.ensure(rule) }
+        if network6 != nil {
+            let filter = try PacketFilter(isV6: true)
+            for rule in rules(.v6) { try filter.ensure(rule) }
+        }
         let (mtu, records): (Int, [CNIRecord])
         do throws(KernelError) {
             (mtu, records) = (try device.mtu(), try host.records())
@@ -280,7 +312,8 @@ extension BridgeNetwork {
 
     private func parts(mtu: Int) -> BridgeFabric.Network {
         BridgeFabric.Network(
-            name: configuration.name, device: device, mtu: mtu, rules: rules, forwarding: forwarding)
+            name: configuration.name, device: device, mtu: mtu,
+            rules: network6 == nil ? [.v4: rules(.v4)] : [.v4: rules(.v4), .v6: rules(.v6)], forwarding: forwarding)
     }
 
     /// Takes over what an earlier process made, whatever of it is there.
@@ -301,10 +334,14 @@ extension BridgeNetwork {
             try device.delete()
         }
         if try device.owner() == .us {
-            try device.guardAgainstPods()
-            return try device.bringUp()
+            return try device.makeReady()
         }
         let mtu = if let mtu = configuration.mtu { mtu } else { try HostNetwork.defaultMTU() }
+        guard network6 == nil || mtu >= Network6.leastMTU else {
+            throw KernelError(
+                "make the bridge", device.name, errno: EINVAL,
+                hint: "IPv6 needs packets of \(Network6.leastMTU) bytes, and those of this machine have \(mtu) at most")
+        }
         try device.create(mtu: mtu)
     }
 
@@ -314,8 +351,8 @@ extension BridgeNetwork {
     /// What the names of bridges of networks that users made begin with, where they did not choose another.
     static let userPrefix = "mt-"
 
-    /// The rules for the network as a whole.
-    private var rules: [PacketFilter.Rule] {
+    /// The rules for the network as a whole, in a family.
+    private func rules(_ family: IPAddress.Family) -> [PacketFilter.Rule] {
         let comment = ["-m", "comment", "--comment", ruleMark]
         var rules = isolation(comment)
         rules += [
@@ -328,11 +365,12 @@ extension BridgeNetwork {
                 words: ["-o", device.name, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED,DNAT"] + comment
                     + ["-j", "ACCEPT"]),
         ]
-        if configuration.masquerade, !configuration.isInternal {
+        let source = family == .v4 ? subnet : network6?.subnet
+        if configuration.masquerade, !configuration.isInternal, let source {
             rules.append(
                 PacketFilter.Rule(
                     table: "nat", chain: "POSTROUTING",
-                    words: ["-s", subnet.description, "!", "-o", device.name] + comment + ["-j", "MASQUERADE"]))
+                    words: ["-s", source.description, "!", "-o", device.name] + comment + ["-j", "MASQUERADE"]))
         }
         return rules
     }
@@ -362,16 +400,21 @@ extension BridgeNetwork {
     ///   - id: the task's.
     ///   - namespacePath: its pinned network namespace.
     ///   - interface: the device's name inside.
-    ///   - ports: to publish; IPv4 only. An internal network has none.
-    ///   - address: the only one that will do; nil: any that is free.
+    ///   - ports: to publish, of each family that the network has. An internal network has none.
+    ///   - address: the only IPv4 address that will do; nil: any that is free.
+    ///   - address6: the same of IPv6.
     ///   - mac: the device's hardware address; nil: any.
     ///   - isDefaultRoute: the pod's way out leads through this network.
     /// - Throws: `NetworkError` of kind portTaken when a port is in use; otherwise what the plugins say. Nothing is
     ///   left behind then, or it is on record for the garbage collection.
     package func attach(
         _ id: String, namespacePath: String, interface: String = BridgeNetwork.interface, ports: [PortMapping] = [],
-        address: IPAddress? = nil, mac: MACAddress? = nil, isDefaultRoute: Bool = true
+        address: IPAddress? = nil, address6: IPAddress? = nil, mac: MACAddress? = nil, isDefaultRoute: Bool = true
     ) throws(NetworkError) -> EndpointAddresses {
+        guard address6 == nil || network6 != nil else {
+            throw NetworkError(
+                .configuration, "the network \(configuration.name) has no IPv6, and no \(address6?.description ?? "")")
+        }
         let ports = configuration.isInternal ? [] : ports
         let list = try list(hasPorts: !ports.isEmpty, isDefaultRoute: isDefaultRoute && !configuration.isInternal)
         do {
@@ -382,12 +425,17 @@ extension BridgeNetwork {
         } catch {
             throw NetworkError(.failed, "\(error)")
         }
-        try self.ports.reserve(ports, for: id) { () throws(KernelError) in try host.records() }
+        try self.ports.reserve(ports, for: id, hasV6: network6 != nil) { () throws(KernelError) in
+            try host.records()
+        }
         attached.withLock { _ = $0.insert(id) }
         var capabilities = CapabilityArguments(portMappings: ports)
         capabilities.mac = mac
         if let address, let wanted = CIDR(address, prefixLength: subnet.prefixLength) {
             capabilities.addresses = [wanted]
+        }
+        if let address6, let network6, let wanted = CIDR(address6, prefixLength: network6.subnet.prefixLength) {
+            capabilities.addresses.append(wanted)
         }
         let attachment = NetworkAttachment(
             containerID: id, namespacePath: namespacePath, interface: interface, capabilities: capabilities)
@@ -402,7 +450,8 @@ extension BridgeNetwork {
             fabric.remove(attachment, from: configuration.name)
             if (try? isOnRecord(id)) == false { fabric.keeper.settle(attachment, on: configuration.name, nil) }
             release(id)
-            if let address, let holder = holder(of: address), holder != id {
+            for address in [address, address6].compactMap(\.self) {
+                guard let holder = holder(of: address), holder != id else { continue }
                 throw NetworkError(
                     .addressTaken,
                     "the address \(address) of the network \(configuration.name) is task \(holder)'s: choose another "
@@ -485,14 +534,20 @@ extension BridgeNetwork {
     private func addresses(
         in result: CNIResult, _ ports: [PortMapping]
     ) throws(CNIHostError) -> EndpointAddresses {
-        guard let address = result.inside.first else {
+        guard let address = result.inside.first(where: { $0.address.address.family == .v4 }) else {
             throw CNIHostError(
-                verb: .add, plugin: "", network: configuration.name, container: "", reason: "the result has no address")
+                verb: .add, plugin: "", network: configuration.name, container: "",
+                reason: "the result has no IPv4 address")
         }
         let interface = address.interface.map { result.interfaces[$0] }
+        let address6 = result.inside.first { $0.address.address.family == .v6 }
         return EndpointAddresses(
             interface: interface?.name ?? Self.interface, address: address.address, gateway: address.gateway,
-            mac: interface?.mac, ports: ports)
+            // With the subnet's prefix, whatever the device has.
+            address6: address6.flatMap { found in
+                network6.flatMap { CIDR(found.address.address, prefixLength: $0.subnet.prefixLength) } ?? found.address
+            },
+            gateway6: address6?.gateway, mac: interface?.mac, ports: ports)
     }
 
     private func release(_ id: String) {
@@ -619,9 +674,11 @@ extension BridgeNetwork {
     }
 
     private func removeRules() throws(NetworkError) {
-        let filter = try PacketFilter()
-        for table in ["raw", "mangle", "filter", "nat"] {
-            for rule in try filter.rules(table: table) where rule.comment == ruleMark { try filter.remove(rule) }
+        for isV6 in network6 == nil ? [false] : [false, true] {
+            let filter = try PacketFilter(isV6: isV6)
+            for table in ["raw", "mangle", "filter", "nat"] {
+                for rule in try filter.rules(table: table) where rule.comment == ruleMark { try filter.remove(rule) }
+            }
         }
     }
 

@@ -327,8 +327,7 @@ extension CNINetworks {
             guard port.hostPort > 0, port.containerPort > 0 else {
                 throw NetworkError(.configuration, "a published port needs two numbers from 1 on")
             }
-            // Of IPv6 the plugin tells.
-            if port.hostAddress?.family != .v6 { try PortCheck.requireFree(port) }
+            try PortCheck.requireFree(port)
         }
         var recorded: [CNIRecord] = []
         if !ports.isEmpty, state.withLock({ $0.ports == nil }) {
@@ -362,7 +361,7 @@ extension CNINetworks {
     private static func collide(_ left: PortMapping, _ right: PortMapping) -> Bool {
         guard left.hostPort == right.hostPort, left.transport == right.transport else { return false }
         guard let one = left.hostAddress, let two = right.hostAddress else { return true }
-        return one == two || one.isUnspecified || two.isUnspecified
+        return one == two || one.family == two.family && (one.isUnspecified || two.isUnspecified)
     }
 
     private func release(_ id: String) {

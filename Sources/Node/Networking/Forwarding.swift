@@ -14,6 +14,8 @@ struct Forwarding: Sendable {
     /// What the control was; for IPv6 then the devices that had `accept_ra` 1.
     private var record: String { "\(directory)/\(isV6 ? "ip6_forward" : "ip_forward").before" }
     private static let devices = "/proc/sys/net/ipv6/conf"
+    /// Whether the kernel has IPv6.
+    static var hasV6: Bool { File.exists(devices) }
 
     /// What is switched on, in words.
     var name: String { isV6 ? "net.ipv6.conf.all.forwarding" : "net.ipv4.ip_forward" }

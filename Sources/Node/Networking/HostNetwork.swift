@@ -61,10 +61,25 @@ enum HostNetwork {
         }
     }
 
+    /// The main table's IPv6 routes that lead to a device.
+    private static func routes6() throws(KernelError) -> [Network] {
+        var socket = try NetlinkSocket()
+        return try Netlink.Route.all(family: AF_INET6, &socket).compactMap { route in
+            guard route.kind == .unicast, route.prefixLength > 0, let address = IPAddress(bytes: route.destination),
+                let network = CIDR(address, prefixLength: route.prefixLength), !network.first.isLinkLocal,
+                !network.first.isMulticast, let name = name(of: route.interface)
+            else { return nil }
+            return Network(network: network, interface: name)
+        }
+    }
+
     /// The address or route of another device that shares addresses with `subnet`. Default routes share nothing.
     static func conflict(with subnet: CIDR, except interface: String) throws(KernelError) -> Network? {
-        let routes = try routes().filter { $0.destination.prefixLength > 0 }
-            .map { Network(network: $0.destination, interface: $0.interface) }
+        let routes =
+            try subnet.address.family == .v6
+            ? routes6()
+            : routes().filter { $0.destination.prefixLength > 0 }
+                .map { Network(network: $0.destination, interface: $0.interface) }
         return (try addresses() + routes).first { $0.interface != interface && $0.network.overlaps(subnet) }
     }
 

@@ -175,7 +175,9 @@ extension OverlayNetworks {
         } catch {
             throw NetworkError(.failed, "\(error)")
         }
-        try self.ports.reserve(ports, for: id) { () throws(KernelError) in try self.records() }
+        try self.ports.reserve(ports, for: id, hasV6: configuration.subnet6 != nil) { () throws(KernelError) in
+            try self.records()
+        }
         var capabilities = CapabilityArguments(portMappings: ports)
         capabilities.mac = mac
         capabilities.addresses = wanted

@@ -5,12 +5,20 @@ import Kernel
 
 /// Whether a port of this machine can be published, and who has it otherwise.
 enum PortCheck {
-    /// Tries to bind the port for a moment.
+    /// Tries to bind the port for a moment, where it names no address in each family.
     ///
+    /// - Parameter hasV6: whether one without an address is published at the machine's IPv6 addresses too.
     /// - Throws: `NetworkError` with who listens there, as far as /proc tells.
-    static func requireFree(_ mapping: PortMapping) throws(NetworkError) {
-        let address = mapping.hostAddress ?? IPAddress(.v4, 0)
-        let place = address.isUnspecified ? "port \(mapping.hostPort)" : "port \(address):\(mapping.hostPort)"
+    static func requireFree(_ mapping: PortMapping, hasV6: Bool = false) throws(NetworkError) {
+        if let address = mapping.hostAddress { return try requireFree(mapping, at: address) }
+        try requireFree(mapping, at: IPAddress(.v4, 0))
+        if hasV6 { try requireFree(mapping, at: IPAddress(.v6, 0)) }
+    }
+
+    private static func requireFree(_ mapping: PortMapping, at address: IPAddress) throws(NetworkError) {
+        let host = address.family == .v4 ? "\(address)" : "[\(address)]"
+        let place =
+            address == IPAddress(.v4, 0) ? "port \(mapping.hostPort)" : "port \(host):\(mapping.hostPort)"
         let number = bindOnce(mapping, address)
         switch number {
         case 0: return
@@ -31,7 +39,8 @@ enum PortCheck {
         let stream = mapping.transport != .udp
         let type = stream ? Int32(SOCK_STREAM.rawValue) : Int32(SOCK_DGRAM.rawValue)
         let protocolNumber: Int32 = mapping.transport == .sctp ? 132 : 0
-        let raw = socket(AF_INET, type | Int32(SOCK_CLOEXEC.rawValue), protocolNumber)
+        let isFour = address.family == .v4
+        let raw = socket(isFour ? AF_INET : AF_INET6, type | Int32(SOCK_CLOEXEC.rawValue), protocolNumber)
         // A kernel without SCTP has nobody who listens on it.
         if raw < 0 { return mapping.transport == .sctp ? 0 : errno }
         defer { close(raw) }
@@ -40,16 +49,33 @@ enum PortCheck {
             var on: Int32 = 1
             setsockopt(raw, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<Int32>.size))
         }
-        var name = sockaddr_in()
-        name.sin_family = sa_family_t(AF_INET)
-        name.sin_port = mapping.hostPort.bigEndian
-        name.sin_addr.s_addr = UInt32(address.value).bigEndian
-        let result = withUnsafePointer(to: &name) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(raw, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
+        let result: Int32
+        if isFour {
+            var name = sockaddr_in()
+            name.sin_family = sa_family_t(AF_INET)
+            name.sin_port = mapping.hostPort.bigEndian
+            name.sin_addr.s_addr = UInt32(address.value).bigEndian
+            result = bind(raw, to: &name)
+        } else {
+            // Who listens at IPv4 addresses only is no hindrance.
+            var on: Int32 = 1
+            setsockopt(raw, Int32(IPPROTO_IPV6), IPV6_V6ONLY, &on, socklen_t(MemoryLayout<Int32>.size))
+            var name = sockaddr_in6()
+            name.sin6_family = sa_family_t(AF_INET6)
+            name.sin6_port = mapping.hostPort.bigEndian
+            withUnsafeMutableBytes(of: &name.sin6_addr) { $0.copyBytes(from: address.bytes) }
+            result = bind(raw, to: &name)
         }
         return result == 0 ? 0 : errno
+    }
+
+    private static func bind<Name>(_ raw: Int32, to name: inout Name) -> Int32 {
+        withUnsafePointer(to: &name) {
+            // SAFETY: both kinds of names begin as sockaddr does, and the length is the name's own.
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                Glibc.bind(raw, $0, socklen_t(MemoryLayout<Name>.size))
+            }
+        }
     }
 
     /// `nginx (process 123)`, when a process that we may look into listens on the port.

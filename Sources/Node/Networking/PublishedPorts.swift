@@ -12,14 +12,21 @@ final class PublishedPorts: Sendable {
 
     /// Takes the ports for a pod, all or none. The check by bind comes first: it may take a while to find who has one.
     ///
-    /// - Parameter records: what is on record of all pods; asked once.
+    /// - Parameters:
+    ///   - hasV6: whether the pod has IPv6 where it is published.
+    ///   - records: what is on record of all pods; asked once.
     func reserve(
-        _ ports: [PortMapping], for id: String, records: () throws(KernelError) -> [CNIRecord]
+        _ ports: [PortMapping], for id: String, hasV6: Bool, records: () throws(KernelError) -> [CNIRecord]
     ) throws(NetworkError) {
         for port in ports {
-            guard port.hostPort > 0, port.containerPort > 0, port.hostAddress?.family != .v6 else {
+            guard port.hostPort > 0, port.containerPort > 0 else {
+                throw NetworkError(.configuration, "a published port needs two numbers from 1 on")
+            }
+            if let address = port.hostAddress, address.family == .v6, !hasV6 {
                 throw NetworkError(
-                    .configuration, "a published port needs two numbers from 1 on and an IPv4 address, or none")
+                    .configuration,
+                    "port \(port.hostPort) cannot be published at [\(address)]: the pod has no IPv6 address there; publish it "
+                        + "at an IPv4 address, or make the network with IPv6 (--ipv6)")
             }
             guard port.transport != .udp || port.hostPort != OverlayNumbers.port else {
                 throw NetworkError(
@@ -27,7 +34,7 @@ final class PublishedPorts: Sendable {
                     "port \(OverlayNumbers.port)/udp of a node is that of the tunnels between nodes; publish another port"
                 )
             }
-            try PortCheck.requireFree(port)
+            try PortCheck.requireFree(port, hasV6: hasV6)
         }
         let known: [CNIRecord]
         do throws(KernelError) {
@@ -65,7 +72,7 @@ final class PublishedPorts: Sendable {
     private static func collide(_ left: PortMapping, _ right: PortMapping) -> Bool {
         guard left.hostPort == right.hostPort, left.transport == right.transport else { return false }
         guard let one = left.hostAddress, let two = right.hostAddress else { return true }
-        return one == two || one.isUnspecified || two.isUnspecified
+        return one == two || one.family == two.family && (one.isUnspecified || two.isUnspecified)
     }
 
     /// What a pod had is free again.

@@ -73,7 +73,8 @@ package final class UserNetworks: Sendable {
     /// Connects a pod, see `BridgeNetwork.attach`; the network is made when it is not there.
     package func attach(
         _ id: String, to configuration: BridgeNetworkConfiguration, namespacePath: String, interface: String,
-        ports: [PortMapping] = [], address: IPAddress? = nil, mac: MACAddress? = nil, isDefaultRoute: Bool
+        ports: [PortMapping] = [], address: IPAddress? = nil, address6: IPAddress? = nil, mac: MACAddress? = nil,
+        isDefaultRoute: Bool
     ) throws(NetworkError) -> EndpointAddresses {
         let place = try place(configuration.name)
         let network = try place.state.withLock { state throws(NetworkError) -> BridgeNetwork in
@@ -95,8 +96,8 @@ package final class UserNetworks: Sendable {
         }
         do throws(NetworkError) {
             return try network.attach(
-                id, namespacePath: namespacePath, interface: interface, ports: ports, address: address, mac: mac,
-                isDefaultRoute: isDefaultRoute)
+                id, namespacePath: namespacePath, interface: interface, ports: ports, address: address,
+                address6: address6, mac: mac, isDefaultRoute: isDefaultRoute)
         } catch {
             try? place.state.withLock { state throws(NetworkError) in try Self.leave(id, network, &state) }
             throw error
@@ -247,6 +248,9 @@ package final class UserNetworks: Sendable {
 // MARK: - What should be and what is
 
 extension UserNetworks {
+    /// Whether the kernel has IPv6, without which networks that have it cannot be made.
+    package static var hasV6: Bool { Forwarding.hasV6 }
+
     /// Why this kernel cannot keep pods on a bridge from passing for each other; nil: it can.
     package var lack: String? { fabric.lack }
 
