@@ -1,6 +1,8 @@
 import Glibc
 import Kernel
+import Model
 import Testing
+import Wire
 
 extension SystemSuite {
     @Suite("GPUs", .serialized) struct GPUs {
@@ -94,6 +96,64 @@ extension SystemSuite {
             #expect(try cluster.run(named).text == "theirs")
             try File.removeFile(theirs)
             try eventually("ours is back") { File.exists(file) }
+        }
+
+        @Test("Claims get a GPU each, wait in words for what there is not, and keep theirs through a crash")
+        func claims() throws {
+            let cluster = try TestCluster()
+            defer { cluster.tearDown() }
+            let gpus = try FakeGPUs(3, of: cluster)
+            try cluster.up()
+            try cluster.importImage()
+            try eventually("the node tells of its devices") {
+                try cluster.martlet("device", "ls", "--quiet").text.split(separator: "\n").count == 3
+            }
+            func start(_ name: String, _ claim: String) throws {
+                let options = ["run", "-d", "--name", name, "--gpus", claim, "--restart", "always"]
+                try expectSuccess(cluster.run(options + ["busybox", "sleep", "1000"]))
+            }
+            func granted(_ name: String) throws -> [String] {
+                try cluster.inspect(name).grantedDevices.flatMap(\.devices)
+            }
+            /// Minors of the nodes that a container has.
+            func nodes(_ name: String) throws -> [String] {
+                try cluster.run(["exec", name, "sh", "-c", "ls /dev | grep 'nvidia[0-9]'"]).text.split(separator: "\n")
+                    .map(String.init)
+            }
+            try start("one", "1")
+            try start("two", "2")
+            var held = try granted("one") + granted("two")
+            #expect(Set(held) == Set((0..<3).map(FakeGPUs.uuid)), "each has devices of its own")
+            #expect(Set(try nodes("one") + nodes("two")) == ["nvidia0", "nvidia1", "nvidia2"])
+            let index = try #require((0..<3).first { try granted("one") == [FakeGPUs.uuid($0)] })
+            #expect(try nodes("one") == ["nvidia\(gpus.minor(index))"], "the node is its minor's")
+            // A name does not get what a claim has.
+            let named = try cluster.martlet("run", "--rm", "--device", "nvidia.com/gpu=all", "busybox", "true")
+            #expect(named.code != 0 && named.errors.contains("has claimed"), "\(named)")
+            for (name, claim, reason) in [
+                ("late", "1", "gpus taken on 1"), ("other", "model=*A100*", "gpu model *A100* on 1"),
+                ("larger", "memory>=400g", "gpu memory>=400g on 1"), ("newer", "driver>=999", "gpu driver>=999 on 1"),
+            ] {
+                let options = ["create", "--name", name, "--gpus", claim, "busybox", "sleep", "1000"]
+                try expectSuccess(cluster.run(options))
+                _ = try cluster.begin(["start", name])
+                try eventually("\(name) waits for a reason") {
+                    try cluster.martlet("inspect", name).output.contains(reason)
+                }
+            }
+            let fraction = try cluster.martlet("run", "--gpus", "0.5", "busybox", "true")
+            #expect(fraction.code != 0 && fraction.errors.contains("devices are given whole"), "\(fraction)")
+            try cluster.kill("up")
+            try cluster.up()
+            try eventually("all is known again") {
+                try cluster.martlet("device", "ls", "--quiet").text.split(separator: "\n").count == 3
+            }
+            #expect(try granted("one") + granted("two") == held)
+            try expectSuccess(cluster.martlet("rm", "-f", "one"))
+            try eventually("who waited has what became free") { try granted("late") == [FakeGPUs.uuid(index)] }
+            held = try granted("late") + granted("two")
+            #expect(Set(held).count == 3)
+            try eventually("and can use it") { try nodes("late") == ["nvidia\(gpus.minor(index))"] }
         }
     }
 }

@@ -29,6 +29,9 @@ package struct AgentConfiguration: Sendable {
     package var cdiDirectories = CDIRegistry.standardDirectories
     /// Where devices are looked for.
     package var deviceRoots = DeviceRoots()
+    /// How many tasks may have a device at the same time that claim shares, by its id, its number or `all`; else it is given
+    /// whole only.
+    package var deviceShares: [String: Int] = [:]
     /// Absolute paths of the small programs; our CNI plugins' may be empty: then they are looked for as others are.
     package var shimProgram = ""
     package var runtimeProgram = ""

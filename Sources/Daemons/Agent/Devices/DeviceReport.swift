@@ -18,6 +18,8 @@ extension PodExecutor {
             var device = NodeDevice(entry.device)
             device.isGone = !entry.isPresent
             device.aliases = aliases[device.id].map { [$0] } ?? []
+            let names = [device.id] + device.aliases + ["all"]
+            device.shares = names.compactMap { self.configuration.deviceShares[$0] }.first ?? 1
             device.heldBy = (holders[device.id] ?? []).sorted { $0.text < $1.text }
             return device
         }.sorted { $0.id < $1.id }

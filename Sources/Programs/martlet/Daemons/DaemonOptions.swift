@@ -5,6 +5,7 @@ import DeviceDiscovery
 import Glibc
 import JSON
 import Kernel
+import Model
 
 /// Where a cluster keeps things; several can live on one machine when these differ.
 struct PlaceOptions: ParsableArguments {
@@ -69,8 +70,24 @@ struct NodeOptions: ParsableArguments {
     var cdiSpecDir = CDIRegistry.standardDirectories
     @Option(help: "A folder with proc, sys, dev, lib and bin that devices are looked for in, not this machine's.")
     var deviceRoot: String?
+    @Option(help: "Shares of a GPU for claims with sharing=share, DEVICE=N; DEVICE is an id, a number or all.")
+    var deviceShares: [DeviceShares] = []
     @Option(help: "What is particular about registries, a JSON file; see docs/registries.md.")
     var registries = "/etc/martlet/registries.json"
+}
+
+/// `DEVICE=N`.
+struct DeviceShares: ExpressibleByArgument {
+    let device: String
+    let count: Int
+
+    init?(argument: String) {
+        guard let equals = argument.lastIndex(of: "="), equals != argument.startIndex,
+            let count = Int(argument[argument.index(after: equals)...]), (1...NodeDevice.mostShares).contains(count)
+        else { return nil }
+        device = String(argument[..<equals])
+        self.count = count
+    }
 }
 
 /// `address:port` or `[v6]:port`.
@@ -209,6 +226,7 @@ extension NodeOptions {
         configuration.registries = registries
         configuration.cniDirectory = cniLists
         configuration.cdiDirectories = cdiSpecDir
+        configuration.deviceShares = Dictionary(deviceShares.map { ($0.device, $0.count) }) { $1 }
         if let deviceRoot { configuration.deviceRoots = DeviceRoots(below: deviceRoot) }
         return configuration
     }
