@@ -96,7 +96,8 @@ final class Settlement {
         let container = view.pod.containers[0]
         guard case .replicated = view.service.scale, view.service.updateState.phase == .settled,
             view.service.desired == .running, view.serving == view.wanted, container.limits.memory == nil,
-            view.pod.ports.isEmpty, container.mounts.isEmpty, view.pod.attachments.isEmpty,
+            view.pod.ports.isEmpty, container.mounts.isEmpty, container.deviceClaims.isEmpty,
+            view.pod.attachments.isEmpty,
             view.pod.loss?.stopAfter == nil
         else { return }
         var counts = Dictionary(uniqueKeysWithValues: cluster.machines.map { ($0.name, 0) })

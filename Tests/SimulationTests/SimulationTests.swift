@@ -40,13 +40,16 @@ struct SimulationTests {
         #expect(problems.isEmpty, "seed \(seed):\n\(problems.joined(separator: "\n"))")
     }
 
-    @Test("Whatever breaks: no device is given twice", arguments: 1...10)
-    func devices(seed: Int) throws {
+    @Test("Whatever breaks: no device is given twice")
+    func devices() throws {
         let tally = Tally()
-        let simulation = Simulation(seed: UInt64(seed), nodes: 1 + seed % 4, tally: tally, usesDevices: true)
-        let problems = try simulation.run()
-        #expect(problems.isEmpty, "seed \(seed):\n\(problems.joined(separator: "\n"))")
-        #expect(tally.counts["device used", default: 0] > 0)
+        for seed in 1...10 {
+            let simulation = Simulation(seed: UInt64(seed), nodes: 1 + seed % 4, tally: tally, usesDevices: true)
+            let problems = try simulation.run()
+            #expect(problems.isEmpty, "seed \(seed):\n\(problems.joined(separator: "\n"))")
+        }
+        // Tasks with devices have to meet on nodes.
+        #expect(tally.counts["device used", default: 0] > 100)
     }
 
     private static let withstood = [
