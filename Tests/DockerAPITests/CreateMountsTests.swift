@@ -138,7 +138,6 @@ private typealias Fixture = CreateFixture
         ("", #"{"default":{"MacAddress":"02:42:ac:14:00:09"}}"#), (#""Links":["db:db"]"#, "{}"),
         (#""PortBindings":{"0/tcp":[]}"#, "{}"), (#""PortBindings":{"80/icmp":[]}"#, "{}"),
         (#""PortBindings":{"80-90/tcp":[]}"#, "{}"), (#""PortBindings":{"80/tcp":[{"HostPort":"x"}]}"#, "{}"),
-        (#""PortBindings":{"80/tcp":[{"HostIp":"::1","HostPort":"80"}]}"#, "{}"),
     ]) func whatDoesNotGoTogetherIsRefused(host: String, endpoints: String) {
         let refusal = #expect(throws: DockerError.self) { try pod(host, endpoints: endpoints) }
         #expect(refusal?.status == 400)
@@ -169,9 +168,26 @@ private typealias Fixture = CreateFixture
                 PortMapping(hostPort: 0, containerPort: 7),
                 PortMapping(hostPort: 5300, hostPortEnd: 5310, containerPort: 53, transport: .udp),
                 PortMapping(hostAddress: "127.0.0.1", hostPort: 0, containerPort: 80),
-                PortMapping(hostPort: 8080, containerPort: 80),
+                PortMapping(hostAddress: "0.0.0.0", hostPort: 8080, containerPort: 80),
             ])
         #expect(wish.pod.containers[0].exposedPorts == ["7/tcp", "53/udp", "80/tcp", "90/tcp"])
+        let six = try Fixture.create(
+            #"""
+            "HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"::","HostPort":"8080"},
+            {"HostIp":"2001:db8::5","HostPort":"8081"},{"HostPort":"8082"}]}}
+            """#)
+        #expect(six.pod.ports.map(\.hostAddress) == ["::", "2001:db8::5", ""])
+    }
+
+    @Test func aPublishedPortIsShownInEachFamilyThatItIsIn() {
+        func places(_ address: String, node: String? = nil, hasV6: Bool = true) -> [String] {
+            PublishedPlaces.of(
+                PortMapping(hostAddress: address, hostPort: 1, containerPort: 1), node: node, hasV6: hasV6)
+        }
+        #expect(places("") == ["0.0.0.0", "::"] && places("", hasV6: false) == ["0.0.0.0"])
+        #expect(places("0.0.0.0") == ["0.0.0.0"] && places("::") == ["::"])
+        #expect(places("", node: "192.0.2.1") == ["192.0.2.1"] && places("0.0.0.0", node: "192.0.2.1") == ["192.0.2.1"])
+        #expect(places("2001:db8::5", node: "192.0.2.1") == ["2001:db8::5"])
     }
 
     @Test func allPortsArePublishedOnce() throws {

@@ -337,6 +337,9 @@ extension KernelSuite {
                 #expect(try talk("2001:db8::2", 8080, from: two.namespace) != nil)
                 #expect(try talk("2001:db8::2", 8080, from: one.namespace) != nil)
                 #expect(try talk("fd00:a::1", 8080, from: two.namespace) != nil)
+                for address in ["fd00:a::1", "2001:db8::2"] {
+                    #expect(try machine.talk6(to: address, 8080, listener: service) != nil, "the node at \(address)")
+                }
                 // What is somebody's already, or cannot be.
                 func refusal(_ mapping: PortMapping, _ pod: (PortMapping) throws -> Void) -> String {
                     let error = #expect(throws: NetworkError.self) { try pod(mapping) }

@@ -76,7 +76,15 @@ import Wire
         says("bridge", "predefined") { _ in }
         says("x/y", "is no name") { _ in }
         says("a", "Pool overlaps with other one on this address space: 10.5.128.0/24") { $0.subnet = "10.5.128.0/24" }
-        says("a", "IPv6") { $0.subnet = "fd00::/64" }
+        says("a", "name it as subnet6") { $0.subnet = "fd00::/64" }
+        _ = try make(&cluster, "six") { $0.subnet6 = "fd00:5::/64" }
+        says("a", "fd00:5::/64 of the network six") { $0.subnet6 = "fd00:5::/56" }
+        says("a", "$.subnet6") { $0.subnet6 = "fd00:6::1/64" }
+        says("a", "at most /104") { ($0.subnet, $0.subnet6) = ("11.0.0.0/8", "fd00:6::/112") }
+        says("a", "$.gateway6") { ($0.subnet6, $0.gateway6) = ("fd00:6::/64", "fd00:7::1") }
+        says("a", "between 1280 and 65535 with IPv6") {
+            ($0.isIPv6, $0.options) = (true, ["com.docker.network.driver.mtu": "1279"])
+        }
         says("a", "no IPv4 network") { $0.subnet = "10.6.0.1/16" }
         says("a", "no IPv4 network") { $0.subnet = "10.6.0.0/30" }
         says("a", "cannot be routed") { $0.subnet = "127.0.0.0/16" }
@@ -98,6 +106,78 @@ import Wire
             $0.options = ["com.docker.network.driver.mtu": "1400", "com.docker.network.bridge.enable_icc": "true"]
         }
         #expect(right.network.range == "10.6.1.0/24" && right.network.gateway == "10.6.0.254")
+    }
+
+    @Test func aBridgeMayHaveIPv6AndThenOnlyNodesThatKnowItGetIt() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("old")
+        let given = try make(&cluster, "given") { ($0.subnet6, $0.gateway6) = ("fd00:1::/64", "fd00:1::fe") }
+        #expect(given.network.subnet6 == "fd00:1::/64" && given.network.gateway6 == "fd00:1::fe")
+        let chosen = try make(&cluster, "chosen") { $0.isIPv6 = true }.network
+        #expect(chosen.subnet6.hasPrefix("fd") && chosen.subnet6.hasSuffix("::/64"))
+        #expect(chosen.gateway6 == chosen.subnet6.replacing("::/64", with: "::1"))
+        #expect(chosen.feature == "bridge-ipv6")
+        let plain = try make(&cluster, "plain").network
+        #expect(plain.subnet6.isEmpty && plain.gateway6.isEmpty && plain.feature == nil)
+        try run(&cluster, "one", on: [NetworkAttachment(network: "given")])
+        #expect(try cluster.container("one").node == nil)
+        try cluster.addNode("new", features: [Network.bridgeIPv6])
+        cluster.obey()
+        #expect(try cluster.container("one").nodeName == "new")
+        func attach(_ address6: String, _ network: String = "given") -> APIProblem? {
+            let wish = CreateContainer(
+                name: "x", pod: pod(cluster, on: [NetworkAttachment(network: network, address6: address6)]))
+            return cluster.problem(.createContainer(wish))
+        }
+        for address in ["fd00:2::5", "fd00:1::", "x"] {
+            #expect(attach(address)?.message.contains("is no address of a host in fd00:1::/64") == true, "\(address)")
+        }
+        #expect(attach("fd00:1::fe")?.message.contains("gateway") == true)
+        #expect(attach("fd00:9::5", "plain")?.message.contains("has no IPv6: leave it out") == true)
+        try run(&cluster, "two", on: [NetworkAttachment(network: "given", address6: "fd00:1::0:77")])
+        #expect(try cluster.container("two").pod.attachments.first?.address6 == "fd00:1::77")
+        #expect(attach("fd00:1::77")?.message.contains("Address already in use") == true)
+    }
+
+    @Test func aPortIsPublishedAtIPv6WhereThereIsIPv6() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1", features: ["overlay", "cni", Network.bridgeIPv6])
+        _ = try make(&cluster, "plain")
+        _ = try make(&cluster, "six") { $0.isIPv6 = true }
+        _ = try make(&cluster, "inner") { ($0.isInternal, $0.isIPv6) = (true, true) }
+        func wish(_ name: String, on networks: [String], _ ports: [PortMapping]) -> CreateContainer {
+            var pod =
+                networks.isEmpty
+                ? cluster.pod() : pod(cluster, on: networks.map { NetworkAttachment(network: $0) })
+            pod.ports = ports
+            return CreateContainer(name: name, pod: pod, start: true)
+        }
+        func port(_ address: String, _ number: Int = 8080) -> PortMapping {
+            PortMapping(hostAddress: address, hostPort: number, containerPort: 80)
+        }
+        for (networks, name) in [
+            ([], "a node's own network"), (["plain"], "the network plain"), (["inner", "plain"], "the network plain"),
+        ] as [([String], String)] {
+            let problem = cluster.problem(.createContainer(wish("x", on: networks, [port("2001:db8::5")])))
+            #expect(problem?.message.contains("is IPv6, and \(name), by which") == true, "\(problem?.message ?? "")")
+            #expect(problem?.message.contains("martlet network create --ipv6") == true)
+        }
+        // Both families at once, and who is next waits.
+        try cluster.perform(.createContainer(wish("a", on: ["six"], [port("0.0.0.0")])))
+        try cluster.perform(.createContainer(wish("b", on: ["inner", "six"], [port("::")])))
+        try cluster.perform(.createContainer(wish("c", on: ["six"], [port("2001:db8::5")])))
+        try cluster.perform(.createContainer(wish("d", on: ["six"], [port("")])))
+        cluster.obey()
+        for (name, runs) in [("a", true), ("b", true), ("c", false), ("d", false)] {
+            #expect(try (cluster.container(name).node != nil) == runs, "\(name)")
+        }
+        guard
+            case .containerPage(let page) = try cluster.query(
+                .containerPage(ContainerSelection(), after: nil, limit: 10))
+        else { throw APIProblem(.internal, "no page") }
+        #expect(
+            Dictionary(uniqueKeysWithValues: page.containers.map { ($0.name, $0.publishesIPv6) })
+                == ["a": true, "b": true, "c": true, "d": true])
     }
 
     @Test func linksNameContainersThatAreThere() throws {

@@ -85,7 +85,6 @@ import Wire
         #expect(cluster.refusal("a", "macvlan") { _ in }.contains("'macvlan' is not supported: choose bridge"))
         #expect(cluster.refusal("a", "bridge") { $0.subnet = "192.0.2.0/24" }.contains("the address of the node n1"))
         #expect(cluster.refusal("a", "bridge") { $0.vni = 5 }.contains("$.vni"))
-        #expect(cluster.refusal("a", "bridge") { $0.isIPv6 = true }.contains("IPv6 is not supported yet"))
         #expect(cluster.refusal("a", "bridge") { $0.options = [list: "5"] }.contains("an option of the driver overlay"))
         #expect(try cluster.makeNetwork("a") { $0.options = ["encrypted": "false", mtu: "576"] }.network.vni == 4096)
     }

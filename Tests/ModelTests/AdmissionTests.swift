@@ -119,7 +119,10 @@ import Testing
         #expect(ports(.bridge, PortMapping(hostPort: 70000, containerPort: 80)) == "$.pod.ports[0].hostPort")
         #expect(ports(.bridge, PortMapping(hostPort: 1, containerPort: 0)) == "$.pod.ports[0].containerPort")
         // Zeros in front would be read differently by different programs.
-        for address in ["1.2.3", "1.2.3.256", "010.0.0.1", "::1"] {
+        for address in [
+            "1.2.3", "1.2.3.256", "010.0.0.1", "::1", "ff02::1", "fe80::1", "::ffff:192.0.2.1", "[::]", "224.0.0.1",
+            "fd00::1%eth0",
+        ] {
             #expect(
                 ports(.bridge, PortMapping(hostAddress: address, hostPort: 1, containerPort: 1))
                     == "$.pod.ports[0].hostAddress", "\(address)")
@@ -128,6 +131,18 @@ import Testing
             ports(
                 .bridge, PortMapping(hostPort: 8080, containerPort: 80), PortMapping(hostPort: 8080, containerPort: 81))
                 == "$.pod.ports[1]")
+        // A port is had by one at an address; all addresses are those of a family.
+        for (one, two, isFree) in [
+            ("", "", false), ("", "::", false), ("0.0.0.0", "", false), ("0.0.0.0", "::", true), ("::", "::", false),
+            ("0.0.0.0", "192.0.2.1", false), ("192.0.2.1", "192.0.2.2", true), ("::", "2001:db8::5", false),
+            ("2001:db8::5", "2001:DB8:0::5", false), ("2001:db8::5", "2001:db8::6", true), ("::", "192.0.2.1", true),
+        ] {
+            let field = ports(
+                .bridge, PortMapping(hostAddress: one, hostPort: 8080, containerPort: 80),
+                PortMapping(hostAddress: two, hostPort: 8080, containerPort: 81))
+            #expect((field == nil) == isFree, "\(one) and \(two)")
+            #expect(PortMapping.meet(two, one) == !isFree)
+        }
     }
 
     @Test func healthChecksAreBounded() {

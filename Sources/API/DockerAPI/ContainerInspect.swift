@@ -15,6 +15,8 @@ struct ContainerInspect {
     var platform = "linux"
     /// By id.
     var networkNames: [String: String] = [:]
+    /// Whether ports that name no address are published at the node's IPv6 addresses too.
+    var publishesIPv6 = false
     /// Of those that it has links to, by id.
     var containerNames: [String: String] = [:]
     /// Where the container's volumes are on its node, by name.

@@ -87,9 +87,10 @@ extension ContainerInspect {
         for port in spec.exposedPorts { object[port] = JSONValue.null }
         for port in view.ports {
             let key = "\(port.containerPort)/\(port.transport.rawValue)"
-            let address = port.hostAddress.isEmpty ? node?.address ?? "0.0.0.0" : port.hostAddress
-            let binding: JSONValue = ["HostIp": .string(address), "HostPort": .string("\(port.hostPort)")]
-            object[key] = .array((object[key]?.arrayValue ?? []) + [binding])
+            for address in PublishedPlaces.of(port, node: node?.address, hasV6: publishesIPv6) {
+                let binding: JSONValue = ["HostIp": .string(address), "HostPort": .string("\(port.hostPort)")]
+                object[key] = .array((object[key]?.arrayValue ?? []) + [binding])
+            }
         }
         return .object(object)
     }

@@ -67,13 +67,14 @@ struct ContainerListStyle: Sendable {
         var published: Set<String> = []
         for port in container.ports {
             published.insert("\(port.containerPort)/\(port.transport.rawValue)")
-            text.object { text in
-                let anywhere = port.hostAddress.isEmpty || port.hostAddress == "0.0.0.0"
-                let address = anywhere ? (namesNodes ? container.nodeAddress : "0.0.0.0") : port.hostAddress
-                text.member("IP", address.isEmpty ? "0.0.0.0" : address)
-                text.member("PrivatePort", Int64(port.containerPort))
-                text.member("PublicPort", Int64(port.hostPort))
-                text.member("Type", port.transport.rawValue)
+            let node = namesNodes && !container.nodeAddress.isEmpty ? container.nodeAddress : nil
+            for address in PublishedPlaces.of(port, node: node, hasV6: container.publishesIPv6) {
+                text.object { text in
+                    text.member("IP", address)
+                    text.member("PrivatePort", Int64(port.containerPort))
+                    text.member("PublicPort", Int64(port.hostPort))
+                    text.member("Type", port.transport.rawValue)
+                }
             }
         }
         for exposed in container.spec.exposedPorts {
@@ -143,5 +144,21 @@ struct ContainerListStyle: Sendable {
 
     private func bindPropagation(_ mount: Mount) -> String {
         if case .bind = mount.source { mount.propagation ?? "rprivate" } else { "" }
+    }
+}
+
+/// The addresses that a published port is shown at.
+enum PublishedPlaces {
+    /// One of each family for a port that names none, as dockerd has two bindings for it.
+    ///
+    /// - Parameters:
+    ///   - node: the node's address, where there are several nodes: that of any family says nothing then.
+    ///   - hasV6: whether such a port is published at IPv6 addresses too.
+    static func of(_ port: PortMapping, node: String?, hasV6: Bool) -> [String] {
+        switch port.hostAddress {
+        case "": node.map { [$0] } ?? (hasV6 ? ["0.0.0.0", "::"] : ["0.0.0.0"])
+        case "0.0.0.0": [node ?? "0.0.0.0"]
+        default: [port.hostAddress]
+        }
     }
 }

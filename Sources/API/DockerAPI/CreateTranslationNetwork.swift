@@ -160,19 +160,13 @@ extension CreateTranslation {
     }
 
     private func mapping(_ port: PortText, _ binding: HostConfigRequest.PortBinding) throws -> PortMapping {
-        var address = binding.hostIP ?? ""
-        if address == "0.0.0.0" { address = "" }
-        if address.contains(":") {
-            throw DockerError.unsupported(
-                "HostConfig.PortBindings \(port)", "ports are published on IPv4 addresses only")
-        }
         let range = (binding.hostPort ?? "").split(separator: "-", omittingEmptySubsequences: false)
         let numbers = range.map { $0.isEmpty ? 0 : Int($0) ?? -1 }
         guard numbers.count <= 2, numbers.allSatisfy({ (0...65535).contains($0) }) else {
             throw DockerError.badRequest("invalid port specification: \(Admission.quoted(binding.hostPort ?? ""))")
         }
         return PortMapping(
-            hostAddress: address, hostPort: numbers.first ?? 0, hostPortEnd: numbers.last ?? 0,
+            hostAddress: binding.hostIP ?? "", hostPort: numbers.first ?? 0, hostPortEnd: numbers.last ?? 0,
             containerPort: port.first, transport: port.transport)
     }
 }

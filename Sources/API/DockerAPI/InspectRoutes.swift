@@ -28,9 +28,15 @@ extension DockerAPI {
             inspect.imageSize = image.size
             inspect.platform = image.platform.os
         }
+        var hasWay = view.network != .attached
         for attachment in view.pod.attachments {
             if case .network(let network)? = try? await master.query(.network(attachment.network)) {
                 inspect.networkNames[attachment.network] = network.network.name
+                // By the first that has a way out the ports are published.
+                if !hasWay, !network.network.isInternal {
+                    hasWay = true
+                    inspect.publishesIPv6 = network.network.hasIPv6
+                }
             }
         }
         for id in Set(view.pod.attachments.flatMap(\.links.values)) {

@@ -81,9 +81,6 @@ struct NetworkCreateRequest: Decodable, Sendable {
             throw DockerError.unsupported("ConfigOnly and ConfigFrom", "give each network its configuration")
         }
         if hasIPv4 == false { throw DockerError.unsupported("EnableIPv4", "networks have IPv4 addresses") }
-        if hasIPv6 == true, !isOverlay {
-            throw DockerError.unsupported("EnableIPv6", "networks with the driver overlay have it, and no others")
-        }
         if let driver = addresses?.driver, !driver.isEmpty, driver != "default" {
             throw DockerError.unsupported("IPAM.Driver", "addresses are given by the driver default")
         }

@@ -68,7 +68,7 @@ struct TaskMachine: Sendable {
         return assignment.ports.contains { mine in
             other.assignment.ports.contains {
                 $0.hostPort == mine.hostPort && $0.transport == mine.transport
-                    && ($0.hostAddress == mine.hostAddress || $0.hostAddress.isEmpty || mine.hostAddress.isEmpty)
+                    && PortMapping.meet($0.hostAddress, mine.hostAddress)
             }
         }
     }

@@ -36,6 +36,8 @@ package struct ContainerSummary: Sendable {
     package var networks: [NetworkUse]
     /// The host ports that it really has, one mapping a port.
     package var ports: [PortMapping]
+    /// Whether ports that name no address are published at the node's IPv6 addresses too.
+    package var publishesIPv6: Bool
     /// Since when its node is not heard of.
     package var unreachableSince: Timestamp?
 
@@ -137,7 +139,8 @@ private struct SummaryMaker {
             state: entry.state,
             container: status?.containers.first { $0.id == entry.id } ?? ContainerStatus(name: spec.name, id: entry.id),
             network: pod.network, networkOf: pod.namespaces.network.container, networks: networks(of: pod, status),
-            ports: task?.ports ?? [], unreachableSince: task.flatMap { silentSince($0.node) })
+            ports: task?.ports ?? [], publishesIPv6: core.way(of: pod)?.hasIPv6 ?? false,
+            unreachableSince: task.flatMap { silentSince($0.node) })
     }
 
     private mutating func admits(_ entry: ListedContainer) -> Bool {

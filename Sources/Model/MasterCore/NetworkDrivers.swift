@@ -33,10 +33,8 @@ extension MasterCore {
         switch driver {
         case .overlay: return
         case .bridge:
-            try refuse([("vni", body.vni != nil), ("subnet6", body.wantsIPv6)]) { field in
-                field == "vni"
-                    ? "the driver bridge has no VXLAN network identifier: leave it out, or choose the driver overlay"
-                    : "IPv6 is not supported yet with the driver bridge: choose the driver overlay"
+            try refuse([("vni", body.vni != nil)]) { _ in
+                "the driver bridge has no VXLAN network identifier: leave it out, or choose the driver overlay"
             }
         case .cni:
             let isNamed: (String?) -> Bool = { $0.map { !$0.isEmpty } ?? false }
@@ -88,7 +86,7 @@ extension MasterCore {
             let isAddress = IPAddress(value).map { $0.family == .v4 } ?? false
             return isAddress ? nil : "is an IPv4 address of the node, not \(Admission.quoted(value))"
         case .mtu:
-            let bounds = driver == .bridge ? 576...65_535 : (isIPv6 ? 1280 : 576)...65_465
+            let bounds = (isIPv6 ? 1280 : 576)...(driver == .bridge ? 65_535 : 65_465)
             guard let mtu = Int(value), bounds.contains(mtu) else {
                 return "is between \(bounds.lowerBound) and \(bounds.upperBound)\(isIPv6 ? " with IPv6" : ""), not "
                     + Admission.quoted(value)

@@ -99,8 +99,9 @@ extension MasterCore {
         if let feature = network.feature, state.nodes[node]?.features.contains(feature) == false {
             throw APIProblem(
                 .conflict,
-                "the node \(nodeName(node)) has no networks with the driver \(network.driver): update its agent, or run the "
-                    + "container elsewhere")
+                "the node \(nodeName(node)) has no networks with the driver \(network.driver)"
+                    + (feature == Network.bridgeIPv6 ? " and IPv6" : "")
+                    + ": update its agent, or run the container elsewhere")
         }
         if let home = home(of: network.id), home != node {
             throw APIProblem(

@@ -59,6 +59,27 @@ extension MasterCore {
 
     /// Puts ids where the user wrote names, and refuses what cannot be.
     func resolveAttachments(of pod: inout PodSpec, kind: Workload.Kind) throws(APIProblem) {
+        try resolveNames(in: &pod, kind: kind)
+        guard let index = pod.ports.firstIndex(where: { IPAddress($0.hostAddress)?.family == .v6 }) else { return }
+        // What a list of CNI plugins makes of it they say.
+        let way = way(of: pod)
+        guard pod.network == .bridge || way.map({ !$0.isCNI && !$0.hasIPv6 }) ?? false else { return }
+        let name = way.map { "the network \($0.name)" } ?? "a node's own network"
+        throw APIProblem(
+            .badRequest,
+            "$.pod.ports[\(index)].hostAddress: \(pod.ports[index].hostAddress) is IPv6, and \(name), by which the ports "
+                + "are published, has none: publish at an IPv4 address, or put the container on a network with IPv6 first "
+                + "(`martlet network create --ipv6`)")
+    }
+
+    /// The network by which a pod's way out leads and its ports are published: the first that has one; nil: none that
+    /// users made.
+    func way(of pod: PodSpec) -> Network? {
+        guard pod.network == .attached else { return nil }
+        return pod.attachments.lazy.compactMap { self.state.networks[NetworkID($0.network)] }.first { !$0.isInternal }
+    }
+
+    private func resolveNames(in pod: inout PodSpec, kind: Workload.Kind) throws(APIProblem) {
         guard !pod.attachments.isEmpty else {
             guard pod.network != .attached else {
                 throw APIProblem(.badRequest, "$.pod.attachments: a pod with the network attached names a network here")
@@ -162,7 +183,10 @@ extension MasterCore {
         guard let text = attachment.address6 else { return }
         try requireSubnet(of: network, at: "\(path).address6")
         guard let subnet = CIDR(network.subnet6) else {
-            throw APIProblem(.badRequest, "\(path).address6: the network \(network.name) has no IPv6")
+            throw APIProblem(
+                .badRequest,
+                "\(path).address6: the network \(network.name) has no IPv6: leave it out, or make the network with IPv6 "
+                    + "(--ipv6)")
         }
         guard let address = IPAddress(text), subnet.contains(address), address != subnet.first else {
             throw APIProblem(
@@ -170,8 +194,8 @@ extension MasterCore {
                 "\(path).address6: \(Admission.quoted(text)) is no address of a host in \(subnet), the IPv6 subnet of the "
                     + "network \(network.name)")
         }
-        guard address != IPAddress(network.gateway6), let blocks = state.indexes.overlays[network.id],
-            !blocks.isReserved(address)
+        guard address != IPAddress(network.gateway6), address != subnet.last,
+            state.indexes.overlays[network.id].map({ !$0.isReserved(address) }) ?? true
         else {
             throw APIProblem(.conflict, "\(path).address6: \(text) is the gateway's or reserved: choose another")
         }

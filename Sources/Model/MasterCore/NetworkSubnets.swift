@@ -24,7 +24,7 @@ extension MasterCore {
         for body: CreateNetwork, _ driver: Network.Driver, random: inout some RandomNumberGenerator
     ) throws(APIProblem) -> NetworkAddresses {
         var addresses = try addresses4(for: body, driver)
-        guard driver == .overlay, body.wantsIPv6 else { return addresses }
+        guard body.wantsIPv6 else { return addresses }
         let subnet = try subnet6(for: body, beside: addresses.subnet, random: &random)
         addresses.subnet6 = subnet
         let gateway = subnet.first.advanced(by: 1)
@@ -53,12 +53,7 @@ extension MasterCore {
             return try freeAddresses(driver)
         }
         if text.contains(":") {
-            throw APIProblem(
-                .badRequest,
-                driver == .overlay
-                    ? "$.subnet: \(Admission.quoted(text)) is IPv6: name it as subnet6"
-                    : "$.subnet: \(Admission.quoted(text)): IPv6 is not supported yet with the driver bridge: choose "
-                        + "the driver overlay")
+            throw APIProblem(.badRequest, "$.subnet: \(Admission.quoted(text)) is IPv6: name it as subnet6")
         }
         guard let subnet = CIDR(text), subnet.address.family == .v4, (8...29).contains(subnet.prefixLength),
             subnet.isNetwork
@@ -73,7 +68,7 @@ extension MasterCore {
             throw APIProblem(.badRequest, "$.subnet: \(subnet) cannot be routed: choose a private network")
         }
         try requirePrivate(subnet, at: "$.subnet")
-        try requireFree(subnet, driver)
+        try requireFree(subnet)
         func address(_ text: String, _ field: String) throws(APIProblem) -> IPAddress {
             guard let address = IPAddress(text), subnet.hosts(address) else {
                 throw APIProblem(
@@ -169,13 +164,13 @@ extension MasterCore {
                 "$.subnet6: \(subnet) has fewer addresses than \(other), and a container has the same one of each: choose "
                     + "at most /\(96 + other.prefixLength)")
         }
-        try requireFree(subnet, .overlay)
+        try requireFree(subnet)
         return subnet
     }
 
     // MARK: Both
 
-    private func requireFree(_ subnet: CIDR, _ driver: Network.Driver) throws(APIProblem) {
+    private func requireFree(_ subnet: CIDR) throws(APIProblem) {
         let pools = state.indexes.pools
         if let other = pools.network(overlapping: subnet).flatMap({ state.networks[$0] }) {
             let taken = subnet.address.family == .v4 ? other.subnet : other.subnet6

@@ -199,17 +199,39 @@ extension Admission {
             guard port.hostPortEnd >= port.hostPort, port.hostPort != 0 || port.hostPortEnd == 0 else {
                 throw AdmissionError(here, "\(port.hostPort)-\(port.hostPortEnd) is no range of ports")
             }
-            guard port.hostAddress.isEmpty || IPAddress(port.hostAddress)?.family == .v4 else {
-                throw AdmissionError("\(here).hostAddress", "\(Self.quoted(port.hostAddress)) is no IPv4 address")
-            }
+            try hostAddress(port.hostAddress, at: "\(here).hostAddress")
             if port.hostPort != 0, port.hostPort == port.hostPortEnd,
                 ports[..<index].contains(where: {
                     $0.hostPort == port.hostPort && $0.hostPortEnd == port.hostPortEnd && $0.transport == port.transport
-                        && ($0.hostAddress == port.hostAddress || $0.hostAddress.isEmpty || port.hostAddress.isEmpty)
+                        && PortMapping.meet($0.hostAddress, port.hostAddress)
                 })
             {
                 throw AdmissionError(here, "the node's port \(port.hostPort)/\(port.transport.rawValue) is given twice")
             }
+        }
+    }
+
+    /// Where a port is published: at an address that a node can have and the kernel forwards for.
+    private func hostAddress(_ text: String, at path: String) throws(AdmissionError) {
+        if text.isEmpty { return }
+        guard let address = IPAddress(text) else {
+            throw AdmissionError(
+                path, "\(Self.quoted(text)) is no IPv4 or IPv6 address: leave it out to publish at all addresses")
+        }
+        guard !address.isMulticast, address != IPAddress(.v4, 0xffff_ffff) else {
+            throw AdmissionError(path, "\(address) is no address of one node: choose another")
+        }
+        guard address.family == .v6 else { return }
+        if address.isLoopback {
+            throw AdmissionError(
+                path, "the kernel forwards nothing for \(address): publish at 127.0.0.1 or another address of the node")
+        }
+        if address.isLinkLocal {
+            throw AdmissionError(
+                path, "\(address) is of one link and names no node: publish at another address, or at ::")
+        }
+        if address.value >> 32 == 0xffff {
+            throw AdmissionError(path, "\(address) is in no packet: write it as an IPv4 address")
         }
     }
 

@@ -95,7 +95,10 @@ extension Network {
     package var isOfOneNode: Bool { !isOverlay && !isCNI }
 
     /// What a node must be able to do for it, see `Node.features`; nil: all can.
-    package var feature: String? { isOfOneNode ? nil : driver }
+    package var feature: String? { isOfOneNode ? (hasIPv6 ? Self.bridgeIPv6 : nil) : driver }
+    /// Of nodes whose bridges may have IPv6: an agent of an earlier version would leave it out.
+    package static let bridgeIPv6 = "bridge-ipv6"
+    package var hasIPv6: Bool { !subnet6.isEmpty }
 
     /// What VXLAN can tell apart; 0 is left out.
     package static let vnis = 1...16_777_215

@@ -396,7 +396,7 @@ package struct Mount: Sendable, Hashable, Codable {
 package struct PortMapping: Sendable, Hashable, Codable {
     package enum Transport: String, Sendable, Hashable, Codable { case tcp, udp, sctp }
 
-    /// Empty: all addresses.
+    /// Empty: all addresses, of each family that the pod has where it is published; `0.0.0.0` or `::`: all of one family.
     package var hostAddress: String
     /// The first port that may be used on the node; 0: any free port from 30000 on.
     package var hostPort: Int

@@ -15,7 +15,7 @@ package struct PortTable: Sendable {
 
     package init() {}
 
-    /// Notes that `instance` owns the port at `address` (empty: at all addresses).
+    /// Notes that `instance` owns the port at `address`, see `PortMapping.hostAddress`.
     package mutating func insert(
         _ transport: PortMapping.Transport, address: String, number: Int, instance: InstanceID
     ) {
@@ -31,13 +31,13 @@ package struct PortTable: Sendable {
         if owners[key]?.isEmpty == true { owners[key] = nil }
     }
 
-    /// Whether `instance` may have the port: nobody else has it at this address, or at all of them.
+    /// Whether `instance` may have the port: nobody else has it at this address, or at all of them of its family.
     package func isFree(
         _ transport: PortMapping.Transport, address: String, number: Int, for instance: InstanceID
     ) -> Bool {
         guard let present = owners[Key(transport: transport, number: number)] else { return true }
         return present.allSatisfy {
-            $0.instance == instance || ($0.address != address && !$0.address.isEmpty && !address.isEmpty)
+            $0.instance == instance || !PortMapping.meet($0.address, address)
         }
     }
 
@@ -59,8 +59,7 @@ package struct PortTable: Sendable {
                 isFree(mapping.transport, address: mapping.hostAddress, number: number, for: instance)
                     && !chosen.contains {
                         $0.hostPort == number && $0.transport == mapping.transport
-                            && ($0.hostAddress == mapping.hostAddress || $0.hostAddress.isEmpty
-                                || mapping.hostAddress.isEmpty)
+                            && PortMapping.meet($0.hostAddress, mapping.hostAddress)
                     }
             }
             let number =

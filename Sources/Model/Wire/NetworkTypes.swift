@@ -11,7 +11,7 @@ package struct CreateNetwork: Sendable, Codable {
     /// nil: the cluster chooses a free one.
     package var subnet: String?
     package var gateway: String?
-    /// IPv6, of an overlay; nil: it has none unless `isIPv6`.
+    /// IPv6; nil: it has none unless `isIPv6`.
     package var subnet6: String?
     package var gateway6: String?
     /// It has IPv6: when no `subnet6` is named the cluster chooses one, a unique local /64 (RFC 4193).

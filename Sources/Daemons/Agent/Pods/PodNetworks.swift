@@ -55,7 +55,7 @@ extension PodExecutor {
                 isDefaultRoute: isWay)
         case .user(let network, let attachment, let given):
             let mac = (attachment.mac ?? endpoint?.mac).flatMap { MACAddress($0) }
-            let ports = ports.map { $0.published(on: network) }
+            let ports = ports.flatMap { $0.published(on: network) }
             if network.isOverlay {
                 found = try overlays.attach(
                     id, to: OverlayNetworkConfiguration(network), namespacePath: task.namespace, interface: interface,
@@ -66,9 +66,11 @@ extension PodExecutor {
                     asked: Self.asked(attachment, ports: ports), offered: Self.offered(assignment.pod, attachment))
             } else {
                 let address = attachment.address ?? endpoint?.host
+                let address6 = attachment.address6 ?? endpoint?.host6
                 found = try userNetworks.attach(
                     id, to: userNetworks.configuration(network), namespacePath: task.namespace, interface: interface,
-                    ports: ports, address: address.flatMap { IPAddress($0) }, mac: mac, isDefaultRoute: isWay)
+                    ports: ports, address: address.flatMap { IPAddress($0) },
+                    address6: address6.flatMap { IPAddress($0) }, mac: mac, isDefaultRoute: isWay)
             }
         }
         return NetworkEndpoint(place.network, found)
@@ -277,6 +279,8 @@ extension NetworkEndpoint {
 
     /// The address without the prefix's length.
     var host: String { String(address.prefix { $0 != "/" }) }
+    /// The same of IPv6; empty: there is none.
+    fileprivate var host6: String { String(address6.prefix { $0 != "/" }) }
 }
 
 extension UserNetworks {
@@ -284,6 +288,8 @@ extension UserNetworks {
     fileprivate func configuration(_ network: Model.Network) -> BridgeNetworkConfiguration {
         var configuration = configuration(name: network.device, device: network[.device], subnet: network.subnet)
         configuration.gateway = network.gateway
+        configuration.subnet6 = network.hasIPv6 ? network.subnet6 : nil
+        configuration.gateway6 = network.gateway6.isEmpty ? nil : network.gateway6
         configuration.range = network.range.isEmpty ? nil : network.range
         configuration.reserved = network.reserved.values.sorted()
         configuration.isInternal = network.isInternal
@@ -294,12 +300,15 @@ extension UserNetworks {
 }
 
 extension CNISpec.PortMapping {
-    /// On the address that the network prefers, unless it names one.
-    fileprivate func published(on network: Model.Network) -> Self {
+    /// On the IPv4 address that the network prefers, unless it names one; with IPv6 at all addresses of that, too.
+    fileprivate func published(on network: Model.Network) -> [Self] {
         guard hostAddress == nil, let preferred = network[.hostAddress].flatMap({ IPAddress($0) }),
             !preferred.isUnspecified
-        else { return self }
-        return CNISpec.PortMapping(
-            hostPort: hostPort, containerPort: containerPort, transport: transport, hostAddress: preferred)
+        else { return [self] }
+        let addresses = [preferred] + (network.hasIPv6 ? [IPAddress(.v6, 0)] : [])
+        return addresses.map { address in
+            CNISpec.PortMapping(
+                hostPort: hostPort, containerPort: containerPort, transport: transport, hostAddress: address)
+        }
     }
 }

@@ -86,7 +86,8 @@ extension ContainerView {
 
     var portsText: String {
         ports.map { port in
-            let address = port.hostAddress.isEmpty ? "" : "\(port.hostAddress):"
+            let host = port.hostAddress.contains(":") ? "[\(port.hostAddress)]" : port.hostAddress
+            let address = host.isEmpty ? "" : "\(host):"
             let transport = port.transport == .tcp ? "" : "/\(port.transport.rawValue)"
             return "\(address)\(port.hostPort)->\(port.containerPort)\(transport)"
         }.joined(separator: ", ")

@@ -24,7 +24,7 @@ struct NetworkCreate: AsyncParsableCommand {
     @Option(help: "NAME=ADDRESS: no container gets it.") var auxAddress: [LabelArgument] = []
     @Option(help: "The VXLAN network identifier of an overlay; a free one is chosen unless given.") var vni: Int?
     @Option(help: "Bytes of the largest packet.") var mtu: Int?
-    @Flag(name: .customLong("ipv6"), help: "Also IPv6, of an overlay.") var isIPv6 = false
+    @Flag(name: .customLong("ipv6"), help: "Also IPv6, of a bridge or overlay.") var isIPv6 = false
     @Flag(help: "No way out.") var `internal` = false
     @Flag(help: "Kept with the network; all can be attached to.") var attachable = false
     @Option(name: [.customShort("o"), .customLong("opt")], help: "An option of the driver: KEY=value.")
