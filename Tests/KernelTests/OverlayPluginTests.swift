@@ -186,6 +186,71 @@ extension KernelSuite {
             }
         }
 
+        @Test func `IPv6 on a bridge goes by the host, CHECK sees what is missing, and DEL or GC takes it away`()
+            async throws
+        {
+            try await PrivateMachine.run { machine in
+                let plugin = try OverlayProgram(machine)
+                // One that is given stays, whatever its ports have.
+                try machine.command(
+                    "ip link set br0 address 02:00:00:00:09:01 && ip addr add fd09::1/64 dev br0 nodad")
+                let one = try machine.pin("one")
+                func call(_ verb: String, _ id: String = "one", _ change: (inout JSONObject) -> Void = { _ in }) throws
+                    -> OverlayProgram.Answer
+                {
+                    try plugin.call(verb, id, in: "\(machine.run)/netns/\(id)") { configuration in
+                        configuration["addresses"] = [
+                            ["subnet": "10.9.0.0/24", "gateway": "10.9.0.1"],
+                            ["subnet": "fd09::/64", "gateway": "fd09::1"],
+                        ]
+                        change(&configuration)
+                    }
+                }
+                #expect(try call("STATUS").message.contains("/proc/sys/net/ipv6/conf/all/forwarding"))
+                try machine.command("echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
+                #expect(try call("STATUS").isGood)
+                let added = try call("ADD")
+                let addresses = added.json["ips"]?.arrayValue?.map { $0["address"]?.stringValue ?? "" }
+                #expect(addresses == ["10.9.0.2/24", "fd09::2/128"], "\(added.message)")
+                func check() throws -> String { try call("CHECK") { $0["prevResult"] = added.json }.message }
+                func neighbours() throws -> String { try machine.ip("-6 neigh show dev br0 nud permanent") }
+                #expect(try check() == "")
+                for (undo, redo, namespace, words) in [
+                    (
+                        "ip -6 neigh del fd09::2 dev br0",
+                        "ip -6 neigh add fd09::2 lladdr 02:42:0a:09:00:02 dev br0 nud permanent", nil,
+                        "the neighbour fd09::2 of br0 is gone"
+                    ),
+                    (
+                        "ip -6 neigh del fd09::1 dev eth0",
+                        "ip -6 neigh add fd09::1 lladdr 02:00:00:00:09:01 dev eth0 nud permanent", one,
+                        "the neighbour fd09::1 of eth0 is gone"
+                    ),
+                    (
+                        "ip -6 route del fd09::/64", "ip -6 route add fd09::/64 via fd09::1", one,
+                        "the route to fd09::/64 by eth0 is gone"
+                    ),
+                    (
+                        "echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_ra",
+                        "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_ra", one, "accept_ra is 1, not 0"
+                    ),
+                    ("ip -6 addr del fd09::2/128 dev eth0", "true", one, "the address fd09::2 is not on eth0"),
+                ] as [(String, String, String?, String)] {
+                    try machine.command(undo, in: namespace)
+                    #expect(try check().contains(words), "\(undo)")
+                    try machine.command(redo, in: namespace)
+                }
+                // Without its result the leases say which.
+                #expect(try call("DEL").isGood)
+                #expect(try neighbours() == "")
+                _ = try machine.pin("two")
+                #expect(try call("ADD", "two").isGood)
+                #expect(try call("GC") { $0["cni.dev/valid-attachments"] = [] }.isGood)
+                #expect(try neighbours() == "")
+                try plugin.expectNothing()
+            }
+        }
+
         @Test func `what cannot be leaves nothing half-made, and says why in one sentence`() async throws {
             try await PrivateMachine.run { machine in
                 let plugin = try OverlayProgram(machine)
