@@ -178,6 +178,20 @@ import Wire
         #expect(
             Dictionary(uniqueKeysWithValues: page.containers.map { ($0.name, $0.publishesIPv6) })
                 == ["a": true, "b": true, "c": true, "d": true])
+        // Nor can it lose the way by which its ports are published.
+        _ = try make(&cluster, "local") {
+            $0.isIPv6 = true
+            $0.options = ["com.docker.network.bridge.host_binding_ipv4": "127.0.0.1"]
+        }
+        try cluster.perform(.connect("plain", ConnectNetwork(container: "c")))
+        let lost = cluster.problem(.disconnect("six", DisconnectNetwork(container: "c")))
+        #expect(lost?.message.contains("is IPv6, and the network plain, by which") == true, "\(lost?.message ?? "")")
+        // Where an address of IPv4 is preferred a port without one is not open to the world by IPv6.
+        #expect(try make(&cluster, "any") { $0.isIPv6 = true }.network.publishesIPv6)
+        guard case .network(let local) = try cluster.query(.network("local")) else {
+            throw APIProblem(.internal, "no view")
+        }
+        #expect(local.network.hasIPv6 && !local.network.publishesIPv6)
     }
 
     @Test func linksNameContainersThatAreThere() throws {

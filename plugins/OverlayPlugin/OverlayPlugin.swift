@@ -128,18 +128,21 @@ package enum OverlayPlugin: Plugin {
         let previous = (try? call.configuration.optionalObject("prevResult")).flatMap { $0 }
             .flatMap { try? CNIResult($0, version: nil) }
         let known = previous.map { addressesOfADD(call, in: $0) } ?? []
-        if let bridge = OverlayConfiguration.bridge(call) {
-            let addresses = try known.isEmpty ? leases.all().filter { $0.value == attachment }.map(\.key) : known
-            try forget(addresses, at: bridge)
+        if let bridge = OverlayConfiguration.bridge(call), known.isEmpty || known.contains(where: { $0.family == .v6 })
+        {
+            // Those that are somebody else's by now are left alone: this may be said again.
+            let own = try leases.all().filter { $0.value == attachment }.map(\.key)
+            try forget(own, at: bridge)
         }
         try leases.giveBack(attachment, expected: known)
     }
 
     /// Neighbours of a bridge are no container's device's: they do not go with it.
     private static func forget(_ addresses: [IPAddress], at bridge: String) throws(CNIError) {
-        let index = Int32(bitPattern: if_nametoindex(bridge))
         let addresses = addresses.filter { $0.family == .v6 }
-        if index == 0 || addresses.isEmpty { return }
+        if addresses.isEmpty { return }
+        let index = Int32(bitPattern: if_nametoindex(bridge))
+        if index == 0 { return }
         try CNIError.from(CNIError.refusedByKernel) { () throws(KernelError) in
             var host = try NetlinkSocket()
             for address in addresses { try host.send(Neighbour(address.bytes, interface: index).deletion()) }
@@ -199,7 +202,9 @@ package enum OverlayPlugin: Plugin {
                 var host = try NetlinkSocket()
                 try host.send(Link.deletion(of: OverlayNames.hostEnd(of: holder, in: call.network)))
             }
-            if let bridge = OverlayConfiguration.bridge(call) { try forget([address], at: bridge) }
+            if let bridge = OverlayConfiguration.bridge(call), try configuration.leases.holder(of: address) == holder {
+                try forget([address], at: bridge)
+            }
             try configuration.leases.giveBack(address, of: holder)
         }
     }

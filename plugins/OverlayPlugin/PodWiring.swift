@@ -86,6 +86,11 @@ struct PodWiring {
         } catch {
             // The socket is still in the host's namespace.
             try? host.send(Link.deletion(of: hostEnd))
+            if case .bridge(let bridge, _) = base {
+                for address in addresses where address.family == .v6 {
+                    try? host.send(Neighbour(address.bytes, interface: bridge.index).deletion())
+                }
+            }
             throw error
         }
         failpoint("plugin.after_pod")

@@ -35,7 +35,7 @@ extension DockerAPI {
                 // By the first that has a way out the ports are published.
                 if !hasWay, !network.network.isInternal {
                     hasWay = true
-                    inspect.publishesIPv6 = network.network.hasIPv6
+                    inspect.publishesIPv6 = network.network.publishesIPv6
                 }
             }
         }

@@ -341,6 +341,13 @@ final class MasterLink: Sendable {
                 fail(post)
                 try Task.checkCancellation()
                 logger.warning("a report did not reach the master", metadata: ["error": "\(error)"])
+                // Nobody else repeats what the node has.
+                if case .inventory = post {
+                    Task { [weak self] in
+                        try? await Task.sleep(for: .seconds(5))
+                        self?.inventoryChanged()
+                    }
+                }
             }
         }
     }

@@ -139,7 +139,7 @@ private struct SummaryMaker {
             state: entry.state,
             container: status?.containers.first { $0.id == entry.id } ?? ContainerStatus(name: spec.name, id: entry.id),
             network: pod.network, networkOf: pod.namespaces.network.container, networks: networks(of: pod, status),
-            ports: task?.ports ?? [], publishesIPv6: core.way(of: pod)?.hasIPv6 ?? false,
+            ports: task?.ports ?? [], publishesIPv6: core.way(of: pod)?.publishesIPv6 ?? false,
             unreachableSince: task.flatMap { silentSince($0.node) })
     }
 

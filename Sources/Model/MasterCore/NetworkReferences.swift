@@ -60,14 +60,26 @@ extension MasterCore {
     /// Puts ids where the user wrote names, and refuses what cannot be.
     func resolveAttachments(of pod: inout PodSpec, kind: Workload.Kind) throws(APIProblem) {
         try resolveNames(in: &pod, kind: kind)
-        guard let index = pod.ports.firstIndex(where: { IPAddress($0.hostAddress)?.family == .v6 }) else { return }
+        try requireWay(of: pod, at: "$.pod")
+    }
+
+    /// The first port that is published at an address of IPv6.
+    func portOfIPv6(_ pod: PodSpec) -> Int? {
+        pod.ports.firstIndex { IPAddress($0.hostAddress)?.family == .v6 }
+    }
+
+    /// Ports at addresses of IPv6 are published where the pod's way out has IPv6.
+    ///
+    /// - Parameter path: the pod's place in what was asked for.
+    func requireWay(of pod: PodSpec, at path: String) throws(APIProblem) {
+        guard let index = portOfIPv6(pod) else { return }
         // What a list of CNI plugins makes of it they say.
         let way = way(of: pod)
         guard pod.network == .bridge || way.map({ !$0.isCNI && !$0.hasIPv6 }) ?? false else { return }
         let name = way.map { "the network \($0.name)" } ?? "a node's own network"
         throw APIProblem(
             .badRequest,
-            "$.pod.ports[\(index)].hostAddress: \(pod.ports[index].hostAddress) is IPv6, and \(name), by which the ports "
+            "\(path).ports[\(index)].hostAddress: \(pod.ports[index].hostAddress) is IPv6, and \(name), by which the ports "
                 + "are published, has none: publish at an IPv4 address, or put the container on a network with IPv6 first "
                 + "(`martlet network create --ipv6`)")
     }

@@ -156,10 +156,8 @@ extension MasterCore {
         if letGo(&task) { capacityChanged = true }
         state.put(.task(task))
         dirty.insert(task.workload)
-        if task.rests, !rested {
-            capacityChanged = true
-            forgetHolder(task.id, on: node)
-        }
+        if task.rests, !rested { capacityChanged = true }
+        if task.rests, !rested || status.phase == .removed { forgetHolder(task.id, on: node) }
         if status.phase == .removed { forgetVolumes(of: task) }
     }
 

@@ -47,6 +47,7 @@ extension MasterCore {
             throw APIProblem(
                 .badRequest, "only limits, the restart policy and networks of a container can be changed")
         }
+        if pod.attachments != old.attachments || pod.network != old.network { try requireWay(of: pod, at: "$") }
         try admit { () throws(AdmissionError) in
             try admission.restart(pod.restart, at: "$.restart")
             if let limits = pod.containers.first?.limits { try admission.limits(limits, at: "$") }

@@ -1,3 +1,4 @@
+import CNISpec
 import JSON
 
 /// 64 hexadecimal digits, as container tools show them.
@@ -99,6 +100,10 @@ extension Network {
     /// Of nodes whose bridges may have IPv6: an agent of an earlier version would leave it out.
     package static let bridgeIPv6 = "bridge-ipv6"
     package var hasIPv6: Bool { !subnet6.isEmpty }
+    /// Whether ports without an address are published for IPv6 too: as with Docker not where an address of IPv4 is preferred.
+    package var publishesIPv6: Bool {
+        hasIPv6 && (self[.hostAddress].flatMap { IPAddress($0) }?.isUnspecified ?? true)
+    }
 
     /// What VXLAN can tell apart; 0 is left out.
     package static let vnis = 1...16_777_215

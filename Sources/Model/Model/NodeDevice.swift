@@ -174,8 +174,8 @@ package struct NodeDevice: Sendable, Hashable, Codable {
 }
 
 extension NodeDevice {
-    /// Most devices of a node, and shares of one device.
-    package static let limit = 4096
+    /// Most devices of a node, and shares of one device: eight GPUs in seven parts are 64.
+    package static let limit = 512
     package static let mostShares = 64
 
     /// What the master keeps of a node's report: within bounds, each id once. A device whose id or name of a vendor is no

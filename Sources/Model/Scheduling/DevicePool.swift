@@ -31,6 +31,8 @@ package struct DevicePool: Sendable {
     /// Shares that somebody has, by the device's place; all of them when somebody has it whole.
     private var used: [Int]
     private let places: [String: Int]
+    /// Of each place those of the whole that it is a part of, and of its parts: who has one has them too.
+    private let relatives: [Int: [Int]]
     /// Whether work without claims is better kept off the node.
     package let isScarce: Bool
 
@@ -38,7 +40,15 @@ package struct DevicePool: Sendable {
     ///   nothing.
     package init(_ devices: [NodeDevice] = [], holders: [String: [DeviceClaim.Sharing]] = [:]) {
         self.devices = devices
-        places = Dictionary(devices.enumerated().map { ($1.id, $0) }, uniquingKeysWith: { first, _ in first })
+        let places = Dictionary(devices.enumerated().map { ($1.id, $0) }, uniquingKeysWith: { first, _ in first })
+        self.places = places
+        var relatives: [Int: [Int]] = [:]
+        for (part, device) in devices.enumerated() {
+            guard let whole = device.parent.flatMap({ places[$0] }) else { continue }
+            relatives[part, default: []].append(whole)
+            relatives[whole, default: []].append(part)
+        }
+        self.relatives = relatives
         used = Array(repeating: 0, count: devices.count)
         isScarce = devices.contains(where: \.isScarce)
         for (id, sharings) in holders { take(id, sharings) }
@@ -52,6 +62,7 @@ package struct DevicePool: Sendable {
 
     private mutating func take(_ place: Int, _ sharing: DeviceClaim.Sharing) {
         used[place] = sharing == .whole ? devices[place].shares : min(devices[place].shares, used[place] + 1)
+        for relative in relatives[place] ?? [] { used[relative] = devices[relative].shares }
     }
 
     /// Notes that somebody has these now.
@@ -198,6 +209,11 @@ extension DevicePool {
         for (demand, holds) in demands(of: claim) {
             left = left.filter { holds(devices[$0]) }
             if left.count < least { return .failure(DeviceLack(words: "\(claim.kind) \(demand)\(many)")) }
+        }
+        // What a processor brings along is meant only by who names it, or where there is nothing else.
+        if claim.vendor == nil, claim.ids.isEmpty {
+            let scarce = left.filter { devices[$0].isScarce }
+            if scarce.count >= least { left = scarce }
         }
         return .success(left)
     }

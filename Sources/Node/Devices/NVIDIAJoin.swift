@@ -193,7 +193,7 @@ struct NVIDIAJoin {
 
     /// NVLinks and distances on PCI, from each GPU to the others.
     private mutating func joinLinks(_ report: NVMLInventory) {
-        let byIndex = Dictionary(uniqueKeysWithValues: report.gpus.map { ($0.index, $0) })
+        let byIndex = Dictionary(report.gpus.map { ($0.index, $0) }) { first, _ in first }
         var places: [Int: Int] = [:]
         for (place, device) in devices.enumerated() where device.partition == nil {
             let gpu = report.gpus.first { gpu in

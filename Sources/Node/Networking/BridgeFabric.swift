@@ -175,9 +175,9 @@ extension BridgeFabric: KeptNetworks {
             // Our own elements go one by one.
             return event.isDeletion && !event.isOfElement
         // Those of iptables, which tells more of them than matters: what is added takes nothing away.
-        case (.ipv4, "filter"), (.ipv4, "mangle"), (.ipv4, "nat"), (.ipv6, "filter"), (.ipv6, "mangle"),
-            (.ipv6, "nat"):
-            return event.isDeletion
+        case (.ipv4, "filter"), (.ipv4, "mangle"), (.ipv4, "nat"): return event.isDeletion
+        case (.ipv6, "filter"), (.ipv6, "mangle"), (.ipv6, "nat"):
+            return event.isDeletion && state.withLock { $0.hasV6 }
         default: return keeper.isForeign(event)
         }
     }

@@ -42,7 +42,9 @@ extension BridgeFabric {
                     look { () throws(KernelError) in try Self.lookAtDevice(of: network, repairs: repairs) }
                 }
                 look { () throws(KernelError) in try Self.lookAtPorts(state, repairs: repairs) }
-                look { () throws(KernelError) in try Self.lookAtNeighbours(state, repairs: repairs) }
+                look { () throws(KernelError) in
+                    try Self.lookAtNeighbours(state, moving: keeper.moving, repairs: repairs)
+                }
             }
             if parts.contains(.filter) {
                 look { () throws(KernelError) in try Self.lookAtRules(.v4, state, repairs: repairs) }
@@ -153,7 +155,11 @@ extension BridgeFabric {
     }
 
     /// What bridges with IPv6 have written down of the pods on them, which nobody is asked for.
-    private static func lookAtNeighbours(_ state: State, repairs: Bool) throws(KernelError) -> [String] {
+    ///
+    /// - Parameter moving: networks whose pods come or go just now: a plugin writes before it is known here what.
+    private static func lookAtNeighbours(
+        _ state: State, moving: Set<String>, repairs: Bool
+    ) throws(KernelError) -> [String] {
         guard state.hasV6 else { return [] }
         var socket = try NetlinkSocket()
         var words: [String] = []
@@ -169,7 +175,10 @@ extension BridgeFabric {
                     wanted.insert(Neighbour(address.bytes, interface: index, mac: pod.mac.bytes))
                 }
             }
-            let (missing, extra) = (wanted.subtracting(present), present.subtracting(wanted))
+            let missing = wanted.subtracting(present)
+            let wantedAddresses = Set(wanted.map(\.address))
+            let extra = present.subtracting(wanted)
+                .filter { !moving.contains(network.name) || wantedAddresses.contains($0.address) }
             func say(_ neighbours: Set<Neighbour>, _ what: String) {
                 for address in neighbours.compactMap({ IPAddress(bytes: $0.address) }).sorted() {
                     words.append("the neighbour \(address) of the bridge \(network.device.name) is \(what)")

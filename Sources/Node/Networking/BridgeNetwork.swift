@@ -250,10 +250,12 @@ extension BridgeNetwork {
                     .missingProgram,
                     "no program \(OwnPlugin.portmap) \(place); build or install it with Martlet's others"))
         }
-        do throws(NetworkError) {
-            _ = try PacketFilter()
-        } catch {
-            problems.append(error)
+        for isV6 in network6 == nil ? [false] : [false, true] {
+            do throws(NetworkError) {
+                _ = try PacketFilter(isV6: isV6)
+            } catch {
+                problems.append(error)
+            }
         }
         do throws(KernelError) {
             if let problem = try deviceConflict() { problems.append(problem) }
@@ -675,7 +677,14 @@ extension BridgeNetwork {
 
     private func removeRules() throws(NetworkError) {
         for isV6 in network6 == nil ? [false] : [false, true] {
-            let filter = try PacketFilter(isV6: isV6)
+            let filter: PacketFilter
+            do throws(NetworkError) {
+                filter = try PacketFilter(isV6: isV6)
+            } catch {
+                // The program went: what it made cannot be seen, and must not keep the rest from going.
+                if isV6, error.kind == .missingProgram { continue }
+                throw error
+            }
             for table in ["raw", "mangle", "filter", "nat"] {
                 for rule in try filter.rules(table: table) where rule.comment == ruleMark { try filter.remove(rule) }
             }

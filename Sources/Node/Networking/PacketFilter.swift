@@ -111,7 +111,7 @@ struct PacketFilter: Sendable {
         let result = try run(arguments)
         guard result.status == .exited(0) else {
             throw NetworkError(
-                .failed, "iptables \(arguments.joined(separator: " ")) was refused: \(result.errorText)")
+                .failed, "\(path) \(arguments.joined(separator: " ")) was refused: \(result.errorText)")
         }
     }
 }

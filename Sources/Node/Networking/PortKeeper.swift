@@ -5,7 +5,7 @@ import PortmapPlugin
 import Synchronization
 
 /// What ports of the node lead to pods of some networks, as the plugin portmap has put it into the kernel, so that it can be
-/// looked at and mended without the plugin.
+/// looked at and mended without the plugin; and where plugins are at work.
 ///
 /// All functions may block. They belong to the network namespace of the thread that calls.
 final class PortKeeper: Sendable {
@@ -22,7 +22,7 @@ final class PortKeeper: Sendable {
 
     private struct State {
         var wanted: [Key: PublishedAttachment] = [:]
-        /// The plugin is at it just now, or could not end it.
+        /// Plugins are at it just now, or could not end it.
         var moving: Set<Key> = []
         /// All that there ever was something of.
         var networks: Set<String> = []
@@ -32,11 +32,12 @@ final class PortKeeper: Sendable {
 
     /// Says that an attachment comes or goes: what there is of it is neither missing nor too much.
     func begin(_ attachment: NetworkAttachment, on network: String) {
-        if attachment.capabilities.portMappings.isEmpty { return }
+        let hasPorts = !attachment.capabilities.portMappings.isEmpty
         state.withLock { state in
+            state.moving.insert(Key(attachment, network))
+            guard hasPorts else { return }
             state.networks.insert(network)
             state.wanted[Key(attachment, network)] = nil
-            state.moving.insert(Key(attachment, network))
         }
     }
 
@@ -46,8 +47,8 @@ final class PortKeeper: Sendable {
     ///   keep.
     func settle(_ attachment: NetworkAttachment, on network: String, _ result: CNIResult?) {
         let ports = attachment.capabilities.portMappings
-        if ports.isEmpty { return }
         let key = Key(attachment, network)
+        if ports.isEmpty { return state.withLock { _ = $0.moving.remove(key) } }
         let published = result.flatMap {
             try? PublishedAttachment(network: network, attachment: key.attachment, ports: ports, result: $0)
         }
@@ -57,6 +58,9 @@ final class PortKeeper: Sendable {
             state.moving.remove(key)
         }
     }
+
+    /// Networks on which an attachment comes or goes.
+    var moving: Set<String> { state.withLock { Set($0.moving.map(\.network)) } }
 
     /// Compares the table of published ports with what should be in it; with `repairs` it is that afterwards.
     func look(repairs: Bool) -> [String] {

@@ -248,8 +248,9 @@ package final class UserNetworks: Sendable {
 // MARK: - What should be and what is
 
 extension UserNetworks {
-    /// Whether the kernel has IPv6, without which networks that have it cannot be made.
-    package static var hasV6: Bool { Forwarding.hasV6 }
+    /// Whether networks may have IPv6 here: the kernel and ip6tables are there, and pods can be kept from passing for each
+    /// other, which nothing else sees to in IPv6.
+    package var hasV6: Bool { Forwarding.hasV6 && lack == nil && (try? PacketFilter(isV6: true)) != nil }
 
     /// Why this kernel cannot keep pods on a bridge from passing for each other; nil: it can.
     package var lack: String? { fabric.lack }

@@ -44,14 +44,16 @@ extension PodExecutor {
         guard devices.hasLooked || granted.isEmpty && !names.contains(where: devices.isOwn) else {
             throw ExecutorFailure("the node has not found out yet what devices it has", isTransient: true)
         }
-        for name in names {
-            let ids = devices.ids(of: name)
-            guard !ids.isEmpty else { continue }
-            for other in table.all where other.assignment.task != assignment.task {
-                guard let id = other.deviceUse.granted.intersection(ids).min() else { continue }
+        let named = devices.resolve(names, for: assignment.task)
+        for other in table.all where other.assignment.task != assignment.task {
+            if let id = other.deviceUse.granted.intersection(named).min() {
                 throw ExecutorFailure(
-                    "the device \(name) is \(id), which \(other.assignment.instanceName) has claimed for itself: claim a device "
-                        + "too, without naming one")
+                    "the device \(id) has been claimed by another container: claim a device too, without naming one")
+            }
+            // Who came by name goes first: the master did not know of it yet.
+            if let id = devices.held(by: other).intersection(granted).min() {
+                throw ExecutorFailure(
+                    "the device \(id) is in use by another container, which asked for it by name", isTransient: true)
             }
         }
         var edits = try devices.edits(of: granted)

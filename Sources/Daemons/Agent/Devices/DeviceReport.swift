@@ -8,7 +8,7 @@ import Wire
 extension PodExecutor {
     /// The node's devices as its report says them; nil: nobody has looked yet.
     func deviceReport(_ records: [TaskRecord]) -> [NodeDevice]? {
-        guard let (inventory, table) = devices.known else { return nil }
+        guard devices.hasLooked, let (inventory, table) = devices.known else { return nil }
         var holders: [String: [TaskID]] = [:]
         for record in records {
             for id in devices.held(by: record) { holders[id, default: []].append(record.assignment.task) }
@@ -30,7 +30,8 @@ extension NodeDevices {
     /// Devices that something of a task may use, granted or by their CDI names.
     func held(by record: TaskRecord) -> Set<String> {
         let use = record.deviceUse
-        return use.granted.union(use.names.compactMap { CDIName($0) }.flatMap { ids(of: $0) })
+        if use.names.isEmpty { return use.granted }
+        return use.granted.union(ids(of: use.names.compactMap { CDIName($0) }, for: record.assignment.task))
     }
 }
 
@@ -45,7 +46,8 @@ extension TaskRecord {
     /// Which devices something of the task may use; none once it has ended for good.
     var deviceUse: DeviceUse {
         var use = DeviceUse()
-        if removed || container.state == .exited && !startPending && restartAt == nil { return use }
+        let hasEnded = (container.state == .exited || failed && !isLive) && !startPending && restartAt == nil
+        if removed || hasEnded { return use }
         for one in [assignment] + (applied.map { [$0] } ?? []) + (attempted ?? []) {
             use.granted.formUnion(one.grantedDevices.flatMap(\.devices))
             use.names.formUnion(one.pod.containers.flatMap(\.devices).filter { CDIName($0) != nil })

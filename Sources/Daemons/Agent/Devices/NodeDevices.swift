@@ -4,6 +4,7 @@ import DeviceDiscovery
 import Devices
 import Kernel
 import Logging
+import Model
 import NVMLReport
 import Synchronization
 import Wire
@@ -25,6 +26,8 @@ final class NodeDevices: Sendable {
         var events: DeviceEvents?
         /// What containers are given; nil: nobody has looked yet.
         var specifications: [VendorSpecification]?
+        /// What tasks have by CDI names, by ids.
+        var named: [TaskID: Set<String>] = [:]
         /// What an operator was told last, so that it is told once.
         var told: Set<String> = []
     }
@@ -91,11 +94,28 @@ final class NodeDevices: Sendable {
         DeviceVendor.allCases.contains { VendorSpecification.kind(of: $0) == name.kind }
     }
 
-    /// Which devices a CDI name is for, by their ids.
-    func ids(of name: CDIName) -> [String] {
-        let known = state.withLock { $0.specifications } ?? []
-        return known.filter { $0.kind == name.kind }.flatMap { $0.ids(named: name.device) }
+    /// Which devices CDI names are for, by their ids; remembered for a task that starts with them, since numbers change.
+    func resolve(_ names: [CDIName], for task: TaskID) -> Set<String> {
+        state.withLock { state in
+            let ids = Self.ids(of: names, state)
+            state.named[task] = ids.isEmpty ? nil : ids
+            return ids
+        }
     }
+
+    /// The same for a task that has started with them, as far as this process remembers.
+    func ids(of names: [CDIName], for task: TaskID) -> Set<String> {
+        state.withLock { $0.named[task] ?? Self.ids(of: names, $0) }
+    }
+
+    private static func ids(of names: [CDIName], _ state: State) -> Set<String> {
+        let known = state.specifications ?? []
+        return Set(
+            names.flatMap { name in known.filter { $0.kind == name.kind }.flatMap { $0.ids(named: name.device) } })
+    }
+
+    /// A task is no more.
+    func forget(_ task: TaskID) { state.withLock { _ = $0.named.removeValue(forKey: task) } }
 
     /// What a container that was granted devices gets. Blocks no longer than a lock.
     ///

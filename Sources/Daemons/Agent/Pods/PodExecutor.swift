@@ -111,7 +111,7 @@ package final class PodExecutor: Executor {
             "overlay",
             "cni",
         ] + (userNetworks.lack == nil ? ["bridge-isolation"] : [])
-            + (UserNetworks.hasV6 ? [Model.Network.bridgeIPv6] : [])
+            + (userNetworks.hasV6 ? [Model.Network.bridgeIPv6] : [])
     }
 
     package func run(tell: @escaping @Sendable (AgentEvent) -> Void) async throws {

@@ -300,15 +300,14 @@ extension UserNetworks {
 }
 
 extension CNISpec.PortMapping {
-    /// On the IPv4 address that the network prefers, unless it names one; with IPv6 at all addresses of that, too.
+    /// On the IPv4 address that the network prefers, unless it names one.
     fileprivate func published(on network: Model.Network) -> [Self] {
         guard hostAddress == nil, let preferred = network[.hostAddress].flatMap({ IPAddress($0) }),
             !preferred.isUnspecified
         else { return [self] }
-        let addresses = [preferred] + (network.hasIPv6 ? [IPAddress(.v6, 0)] : [])
-        return addresses.map { address in
+        return [
             CNISpec.PortMapping(
-                hostPort: hostPort, containerPort: containerPort, transport: transport, hostAddress: address)
-        }
+                hostPort: hostPort, containerPort: containerPort, transport: transport, hostAddress: preferred)
+        ]
     }
 }

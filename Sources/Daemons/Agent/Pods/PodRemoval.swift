@@ -36,6 +36,7 @@ extension PodExecutor {
             }
             live.withLock { _ = $0.removeValue(forKey: task.id) }
             probeLog.forget(task.id)
+            devices.forget(task.id)
         }
     }
 
