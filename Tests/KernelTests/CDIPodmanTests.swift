@@ -204,7 +204,7 @@ extension KernelSuite {
                     ], names: ["vendor.com/class=a"]),
                 PodmanComparison.Case(
                     about: "a file that we wrote",
-                    files: ["x.json": try File.text("\(published)/martlet.example-gpu.json")],
+                    files: ["x.json": try File.text("\(published)/martlet.example-gpu_tests.json")],
                     names: ["martlet.example/gpu=g1", "martlet.example/gpu=g0"]),
             ]
             for (index, (item, made)) in zip(cases, try podman.configurations(cases)).enumerated() {

@@ -129,7 +129,7 @@ extension SystemSuite {
             #expect(try nodes("one") == ["nvidia\(gpus.minor(index))"], "the node is its minor's")
             // A name does not get what a claim has.
             let named = try cluster.martlet("run", "--rm", "--device", "nvidia.com/gpu=all", "busybox", "true")
-            #expect(named.code != 0 && named.errors.contains("has claimed"), "\(named)")
+            #expect(named.code != 0 && named.errors.contains("has been claimed"), "\(named)")
             for (name, claim, reason) in [
                 ("late", "1", "gpus taken on 1"), ("other", "model=*A100*", "gpu model *A100* on 1"),
                 ("larger", "memory>=400g", "gpu memory>=400g on 1"), ("newer", "driver>=999", "gpu driver>=999 on 1"),
