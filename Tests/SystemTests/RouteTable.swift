@@ -55,6 +55,9 @@ enum RouteTable {
         "GET /api/v1/nodes/{node}/tasks/{task}/secrets": "node",
         "POST /api/v1/nodes/join": "join",
 
+        "GET /api/v1/devices": "read",
+        "GET /api/v1/devices/{device}": "read",
+
         "GET /api/v1/images": "read",
         "GET /api/v1/images/{image}": "read",
         "POST /api/v1/images/import": "work",
