@@ -54,6 +54,31 @@ extension SystemSuite {
             #expect(outcome.text == "a library" && outcome.errors.contains("Read-only"), "\(outcome)")
         }
 
+        @Test("Claims of shares have one GPU together, and a claim of the whole waits for both to end")
+        func shares() throws {
+            let cluster = try TestCluster()
+            defer { cluster.tearDown() }
+            _ = try FakeGPUs(1, of: cluster)
+            let shared = ["up", "--detach"] + cluster.placeFlags + cluster.nodeFlags + ["--device-shares", "all=2"]
+            try expectSuccess(cluster.run(shared))
+            try cluster.importImage()
+            try eventually("the node tells of its device") {
+                try !cluster.martlet("device", "ls", "--quiet").text.isEmpty
+            }
+            for name in ["a", "b"] {
+                let options = ["run", "-d", "--name", name, "--gpus", "sharing=share", "busybox", "sleep", "1000"]
+                try expectSuccess(cluster.run(options))
+                #expect(try cluster.run(["exec", name, "ls", "/dev/nvidia0"]).text == "/dev/nvidia0")
+            }
+            try expectSuccess(cluster.martlet("create", "--name", "c", "--gpus", "1", "busybox", "sleep", "1000"))
+            _ = try cluster.begin(["start", "c"])
+            try eventually("it waits") { try cluster.martlet("inspect", "c").output.contains("gpus taken on 1") }
+            try expectSuccess(cluster.martlet("rm", "-f", "a", "b"))
+            try eventually("it has the whole") {
+                try cluster.run(["exec", "c", "ls", "/dev/nvidia0"]).text == "/dev/nvidia0"
+            }
+        }
+
         @Test("A GPU that its driver tells an error of is given to nobody, by an agent that starts again neither")
         func sick() throws {
             let cluster = try TestCluster()

@@ -53,7 +53,12 @@ struct HostRouting: Sendable {
 
     /// In words, the first setting that is another one; nil: there is none.
     func whatIsSetOtherwise(_ device: String, isHost: Bool) -> String? {
-        for (path, value) in settings(of: device, isHost: isHost) {
+        Self.whatIsSetOtherwise(settings(of: device, isHost: isHost))
+    }
+
+    /// One that is not there is not looked at: the kernel has no IPv6.
+    static func whatIsSetOtherwise(_ settings: [(path: String, value: String)]) -> String? {
+        for (path, value) in settings {
             guard let found = try? File.text(path, limit: 16), found != value else { continue }
             return "\(path) is \(found), not \(value)"
         }

@@ -128,10 +128,8 @@ extension PodWiring {
         in inner: Link, _ bridge: Link, _ socket: inout NetlinkSocket
     ) throws(KernelError) -> String? {
         for pool in configuration.pools where pool.subnet.address.family == .v6 {
-            for (path, value) in HostRouting.settingsV6(of: inner.name, hasV6: true) {
-                guard let found = try? File.text(path, limit: 16), found != value else { continue }
-                return "\(path) is \(found), not \(value)"
-            }
+            let settings = HostRouting.settingsV6(of: inner.name, hasV6: true)
+            if let what = HostRouting.whatIsSetOtherwise(settings) { return what }
             if let what = try wayMissing(of: pool, in: inner, mac: bridge.mac, &socket) { return what }
         }
         return nil

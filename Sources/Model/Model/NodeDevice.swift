@@ -80,7 +80,7 @@ package struct NodeDevice: Sendable, Hashable, Codable {
     package var aliases: [String]
     /// `nvidia`, `amd`, `intel`.
     package var vendor: String
-    /// `gpu`, the only kind for now.
+    /// `gpu`; there is no other kind.
     package var kind: String
     /// `NVIDIA H200`; nil: not known.
     package var model: String?

@@ -40,6 +40,8 @@ extension PodExecutor {
     func deviceEdits(_ assignment: TaskAssignment, _ spec: Model.ContainerSpec) throws -> CDIEdits {
         let granted = assignment.devices(of: spec.name)
         let names = spec.devices.compactMap { CDIName($0) }
+        // Most containers want none: nothing is asked for them.
+        if granted.isEmpty, names.isEmpty { return CDIEdits() }
         // A specification of ours may be of an earlier boot until then, in which numbers of devices were others.
         guard devices.hasLooked || granted.isEmpty && !names.contains(where: devices.isOwn) else {
             throw ExecutorFailure("the node has not found out yet what devices it has", isTransient: true)
@@ -50,8 +52,8 @@ extension PodExecutor {
                 throw ExecutorFailure(
                     "the device \(id) has been claimed by another container: claim a device too, without naming one")
             }
-            // Who came by name goes first: the master did not know of it yet.
-            if let id = devices.held(by: other).intersection(granted).min() {
+            // Who came by name goes first: the master did not know of it yet. What was granted twice is shared.
+            if let id = devices.named(by: other).intersection(granted).min() {
                 throw ExecutorFailure(
                     "the device \(id) is in use by another container, which asked for it by name", isTransient: true)
             }

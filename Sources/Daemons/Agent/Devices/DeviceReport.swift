@@ -28,10 +28,12 @@ extension PodExecutor {
 
 extension NodeDevices {
     /// Devices that something of a task may use, granted or by their CDI names.
-    func held(by record: TaskRecord) -> Set<String> {
-        let use = record.deviceUse
-        if use.names.isEmpty { return use.granted }
-        return use.granted.union(ids(of: use.names.compactMap { CDIName($0) }, for: record.assignment.task))
+    func held(by record: TaskRecord) -> Set<String> { record.deviceUse.granted.union(named(by: record)) }
+
+    /// Those that it may use by their CDI names.
+    func named(by record: TaskRecord) -> Set<String> {
+        let names = record.deviceUse.names
+        return names.isEmpty ? [] : ids(of: names.compactMap { CDIName($0) }, for: record.assignment.task)
     }
 }
 
