@@ -127,10 +127,12 @@ import Testing
         }
     }
 
-    @Test func claimsDoNotChangeInPlace() {
+    @Test func claimsChangeInPlaceAndDevicesByNameDoNot() {
         let old = PodSpec(containers: [ContainerSpec(image: "a")])
         var new = old
         new.containers[0].deviceClaims = [DeviceClaim()]
+        #expect(new.changesInPlace(from: old))
+        new.containers[0].devices = ["vendor.com/class=name"]
         #expect(!new.changesInPlace(from: old))
     }
 }

@@ -31,9 +31,11 @@ final class CrashCluster {
         return point.hasPrefix("master.") ? "master" : "agent"
     }
 
-    init() throws {
+    /// - Parameter gpus: of the node, faked.
+    init(gpus: Int = 0) throws {
         cluster = try TestCluster()
         do {
+            if gpus > 0 { _ = try FakeGPUs(gpus, of: cluster) }
             try cluster.up()
             try cluster.importImage()
             bystander = try Bystander(cluster)

@@ -54,6 +54,61 @@ extension SystemSuite {
             #expect(outcome.text == "a library" && outcome.errors.contains("Read-only"), "\(outcome)")
         }
 
+        @Test("A container that runs is given GPUs and gives them back, and what it has opened of them stays open")
+        func changed() throws {
+            let cluster = try TestCluster()
+            defer { cluster.tearDown() }
+            let gpus = try FakeGPUs(3, of: cluster)
+            try cluster.up()
+            try cluster.importImage()
+            try eventually("the node tells of its devices") {
+                try cluster.martlet("device", "ls", "--quiet").text.split(separator: "\n").count == 3
+            }
+            let options = ["run", "-d", "--name", "train", "--cap-add", "MKNOD", "busybox", "sleep", "1000"]
+            try expectSuccess(cluster.run(options))
+            let started = try cluster.inspect("train").container.startedAt
+            /// What it may open, by nodes that it made itself and by those that it was given.
+            func open() throws -> Set<String> {
+                let text = try cluster.run(["exec", "train", "sh", "-c", Self.probe]).text
+                return Set(
+                    text.split(separator: "\n").filter { $0.hasSuffix("No such device or address") }
+                        .compactMap { $0.split(separator: " ").first.map(String.init) })
+            }
+            func change(_ claim: String) throws {
+                try expectSuccess(cluster.martlet("update", "--gpus", claim, "train"))
+            }
+            #expect(try open() == [])
+            let (first, second) = (gpus.minor(1), gpus.minor(0))
+            try change("id=\(FakeGPUs.uuid(1))")
+            #expect(try open() == ["/dev/nvidia\(first)", "/dev/nvidiactl", "/tmp/n\(first)", "/tmp/n255"])
+            let library = ["exec", "train", "sh", "-c", "cat /usr/lib64/libcuda.so.1; echo > /usr/lib64/libcuda.so.1"]
+            let outcome = try cluster.run(library)
+            #expect(outcome.text == "a library" && outcome.errors.contains("Read-only"), "\(outcome)")
+            try change("count=2")
+            let two = try open()
+            #expect(two.isSuperset(of: ["/dev/nvidia\(first)", "/tmp/n\(first)"]) && two.count == 6, "\(two)")
+            try change("id=\(FakeGPUs.uuid(0))")
+            let other = ["/dev/nvidia\(second)", "/dev/nvidiactl", "/tmp/n\(second)", "/tmp/n255"]
+            #expect(try open() == Set(other))
+            // The agent that comes next has the same in mind, and its changes begin from there.
+            try cluster.kill("up")
+            try cluster.up()
+            try eventually("the node tells of its devices again") {
+                try cluster.martlet("device", "ls", "--quiet").text.split(separator: "\n").count == 3
+            }
+            #expect(try open() == Set(other))
+            try expectSuccess(cluster.run(["run", "-d", "--name", "b", "--gpus", "2", "busybox", "sleep", "1000"]))
+            let refused = try cluster.martlet("update", "--gpus", "2", "train")
+            #expect(refused.code != 0 && refused.errors.contains("too few free gpus (2 wanted)"), "\(refused)")
+            try change("none")
+            #expect(try open() == [])
+            #expect(try cluster.inspect("train").container.startedAt == started, "it has run all the time")
+            try expectSuccess(cluster.run(["run", "--rm", "--gpus", "id=\(FakeGPUs.uuid(0))", "busybox", "true"]))
+            // What it would start with is what it has.
+            try expectSuccess(cluster.martlet("restart", "-t", "0", "train"))
+            #expect(try open() == [])
+        }
+
         @Test("Claims of shares have one GPU together, and a claim of the whole waits for both to end")
         func shares() throws {
             let cluster = try TestCluster()

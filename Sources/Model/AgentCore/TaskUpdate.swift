@@ -27,7 +27,7 @@ extension TaskMachine {
     /// - Returns: whether one was given out.
     mutating func beginUpdate(_ now: Timestamp, _ effects: inout [AgentEffect]) -> Bool {
         guard record.applied != nil else { return false }
-        // Where nothing is yet, all of it is made anew. A container that does not run gets its limits with its start.
+        // Where nothing is yet, all of it is made anew. A container that does not run gets limits and devices with its start.
         let previous = mayBeThere.first {
             record.isLive ? assignment.differs(from: $0) : record.prepared && assignment.connectsOtherwise(than: $0)
         }
@@ -86,6 +86,7 @@ extension TaskAssignment {
     /// Whether what runs has to change for it.
     fileprivate func differs(from other: TaskAssignment) -> Bool {
         connectsOtherwise(than: other) || pod.containers.map(\.limits) != other.pod.containers.map(\.limits)
+            || grantedDevices != other.grantedDevices
     }
 
     /// Whether networks, or its name there, are others.

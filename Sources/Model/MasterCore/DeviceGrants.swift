@@ -11,10 +11,14 @@ import Wire
 /// not given to others either.
 extension MasterCore {
     /// The node's devices with all that is taken of them.
-    func devicePool(of node: NodeID) -> DevicePool {
+    ///
+    /// - Parameter own: a task whose devices do not count as taken.
+    func devicePool(of node: NodeID, for own: TaskID? = nil) -> DevicePool {
         guard let memory = memory[node] else { return DevicePool() }
         var pool = memory.pool
-        for (id, holders) in state.indexes.deviceHolders[node] ?? [:] { pool.take(id, Array(holders.values)) }
+        for (id, holders) in state.indexes.deviceHolders[node] ?? [:] {
+            pool.take(id, holders.compactMap { $0.key == own ? nil : $0.value })
+        }
         for device in memory.heldDevices
         where device.heldBy.contains(where: { isStranger($0, to: device.id, on: node) }) {
             // How a stranger has it nobody knows: nothing is given beside it.
@@ -58,6 +62,79 @@ extension MasterCore {
         return avoided
     }
 
+    // MARK: Changing
+
+    /// What a task has when its container's claims are others from now on: for a claim that stays what it has for it, for others
+    /// what is free, its own before all else. What it is not to have any more stays its until its node has let go of it.
+    ///
+    /// One that rests has nothing; it is given devices when it starts.
+    ///
+    /// - Throws: `APIProblem` 409 when its node has no such devices free, or cannot change those of a container that runs.
+    func changedDevices(
+        of task: NodeTask, from old: PodSpec, to pod: PodSpec, revision: Int, named name: String
+    ) throws(APIProblem) -> [DeviceGrant] {
+        let (before, demanded) = (DemandedDevices.all(of: old), DemandedDevices.all(of: pod))
+        guard before != demanded else { return task.grantedDevices }
+        if task.rests { return [] }
+        let node = nodeName(task.node)
+        guard state.nodes[task.node]?.features.contains(DeviceGrant.changeFeature) == true else {
+            throw APIProblem(
+                .conflict,
+                "the devices of the container \(name) cannot be changed while it runs: the agent of its node \(node) is of an "
+                    + "earlier version; stop the container first")
+        }
+        guard memory[task.node]?.devices != nil else {
+            throw APIProblem(
+                .conflict, "the node \(node) of the container \(name) has yet to tell which devices it has: try again")
+        }
+        var left = before
+        var (kept, wanted): ([DeviceGrant], [DemandedDevices]) = ([], [])
+        for demand in demanded {
+            let same = left.firstIndex { $0.container == demand.container && $0.claim == demand.claim }
+            let grant = same.flatMap { same in
+                task.grantedDevices.first {
+                    $0.leftAt == nil && $0.container == left[same].container && $0.claim == left[same].index
+                }
+            }
+            guard let same, var grant else {
+                wanted.append(demand)
+                continue
+            }
+            left.remove(at: same)
+            grant.claim = demand.index
+            kept.append(grant)
+        }
+        var pool = devicePool(of: task.node, for: task.id)
+        pool.take(kept)
+        let own = Set(task.grantedDevices.flatMap(\.devices))
+        let foreign = Set(pool.devices.map(\.id)).subtracting(own)
+        switch pool.choose(wanted, avoiding: foreign) {
+        case .grants(let grants): kept += grants
+        case .lacks(let words):
+            throw APIProblem(
+                .conflict,
+                "the container \(name) cannot have these devices while it runs, its node \(node) has not got them: \(words)"
+            )
+        }
+        let present = Set(kept.flatMap(\.devices))
+        for var gone in task.grantedDevices {
+            gone.devices.removeAll { present.contains($0) }
+            gone.leftAt = gone.leftAt ?? revision
+            if !gone.devices.isEmpty { kept.append(gone) }
+        }
+        return kept
+    }
+
+    /// Takes over what a node says it has let go of.
+    ///
+    /// - Returns: whether something is free now that was not.
+    func letGoOfDevices(_ task: inout NodeTask) -> Bool {
+        let before = task.grantedDevices.count
+        let (rests, revision) = (task.rests, task.status.revision)
+        task.grantedDevices.removeAll { grant in grant.leftAt.map { rests || $0 <= revision } ?? false }
+        return task.grantedDevices.count != before
+    }
+
     // MARK: Starting again
 
     /// Why a task cannot have its devices again.
@@ -70,7 +147,7 @@ extension MasterCore {
         guard let pod = state.pod(of: task) else { return }
         let demanded = DemandedDevices.all(of: pod)
         guard !demanded.isEmpty, task.rests || task.grantedDevices.isEmpty else { return }
-        let had = task.grantedDevices
+        let had = task.grantedDevices.filter { $0.leftAt == nil }
         if memory[task.node]?.devices == nil {
             // Its node is yet to tell what it has; it has told once.
             let holders = state.indexes.deviceHolders[task.node] ?? [:]

@@ -154,6 +154,7 @@ extension MasterCore {
         }
         task.status = status
         if letGo(&task) { capacityChanged = true }
+        if letGoOfDevices(&task) { capacityChanged = true }
         state.put(.task(task))
         dirty.insert(task.workload)
         if task.rests, !rested { capacityChanged = true }

@@ -18,6 +18,7 @@ extension MasterCore {
         let changed = try changeInPlace(instance, now: now) { pod throws(APIProblem) in
             guard !pod.containers.isEmpty else { return }
             body.apply(to: &pod.containers[0].limits)
+            if let claims = body.deviceClaims { pod.containers[0].deviceClaims = claims }
             if let restart = body.restart { pod.restart = restart }
         }
         if let name = body.name { rename(instance, to: name, now: now) }
@@ -25,7 +26,7 @@ extension MasterCore {
         return .containerOf(workload.id)
     }
 
-    /// Changes what may change while a container runs: limits, restart policy and networks, see
+    /// Changes what may change while a container runs: limits, restart policy, claims and networks, see
     /// `PodSpec.changesInPlace`. Its workload and its task have a new revision then, without a replacement, and its node
     /// is told.
     ///
@@ -45,12 +46,15 @@ extension MasterCore {
         guard pod != old else { return false }
         guard pod.changesInPlace(from: old) else {
             throw APIProblem(
-                .badRequest, "only limits, the restart policy and networks of a container can be changed")
+                .badRequest, "only limits, the restart policy, claims and networks of a container can be changed")
         }
         if pod.attachments != old.attachments || pod.network != old.network { try requireWay(of: pod, at: "$") }
         try admit { () throws(AdmissionError) in
             try admission.restart(pod.restart, at: "$.restart")
             if let limits = pod.containers.first?.limits { try admission.limits(limits, at: "$") }
+            if let claims = pod.containers.first?.deviceClaims {
+                try admission.deviceClaims(claims, at: "$.deviceClaims")
+            }
         }
         var task = instance.task.flatMap { state.tasks[$0] }
         if let task { try requireRoom(for: pod, insteadOf: old, task, named: instance.name) }
@@ -64,9 +68,13 @@ extension MasterCore {
         } catch {
             throw APIProblem(.conflict, "\(error)")
         }
+        let devices = try task.map { task throws(APIProblem) in
+            try changedDevices(of: task, from: old, to: pod, revision: revision, named: instance.name)
+        }
         put(pod, as: revision, of: workload.id, now: now)
         if task != nil {
             task?.revision = revision
+            if let devices { task?.grantedDevices = devices }
             if let grant {
                 take(grant)
                 task?.addresses = grant.addresses

@@ -19,7 +19,7 @@ extension MasterCore {
             generation: task?.generation ?? workload.generation, status: status,
             container: status.containers.first { $0.id == id } ?? ContainerStatus(name: spec.name, id: id), spec: spec,
             pod: pod, hostname: pod.hostname.isEmpty ? String(id.text.prefix(12)) : pod.hostname,
-            ports: task?.ports ?? [], grantedDevices: task?.grantedDevices ?? [],
+            ports: task?.ports ?? [], grantedDevices: task?.grantedDevices.filter { $0.leftAt == nil } ?? [],
             labels: workload.labels(of: spec),
             removeOnExit: workload.removeOnExit, unschedulable: instance.unschedulable,
             unreachableSince: task.flatMap { silentSince($0.node, now: now) },
@@ -77,7 +77,8 @@ extension MasterCore {
             revision: task.revision, epoch: task.epoch, desired: task.desired, generation: task.generation,
             stop: task.stop, pod: pod, ports: task.ports,
             networks: pod.attachments.compactMap { state.networks[NetworkID($0.network)] },
-            addresses: task.addresses.filter { $0.leftAt == nil }, grantedDevices: task.grantedDevices,
+            addresses: task.addresses.filter { $0.leftAt == nil },
+            grantedDevices: task.grantedDevices.filter { $0.leftAt == nil },
             removeVolumes: workload.removeVolumes)
     }
 

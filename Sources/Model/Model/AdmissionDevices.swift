@@ -2,7 +2,7 @@ extension Admission {
     /// Claims of devices: what can be meant, in bounds. Whether a node has such devices is asked when one is looked for.
     ///
     /// They are amounts, as memory is, and no privilege: a task gets what nobody else has, and nothing beside.
-    func deviceClaims(_ claims: [DeviceClaim], at path: String) throws(AdmissionError) {
+    package func deviceClaims(_ claims: [DeviceClaim], at path: String) throws(AdmissionError) {
         try bounded(claims.count, DeviceClaim.mostClaims, "claims", at: path)
         var ids: Set<String> = []
         var sum = 0

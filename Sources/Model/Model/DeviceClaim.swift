@@ -106,8 +106,17 @@ package struct DeviceGrant: Sendable, Hashable, Codable {
     /// Ids, in the order in which its node reports them.
     package var devices: [String]
     package var sharing: DeviceClaim.Sharing
+    /// The container is not to have them any more from this revision on, and may still use them: they are nobody else's until
+    /// its node has said that the revision is in force (`TaskStatus.revision`). nil: they are the task's.
+    package var leftAt: Int?
 
-    package init(container: String, claim: Int, devices: [String], sharing: DeviceClaim.Sharing = .whole) {
+    /// What nodes can do whose agents change the devices of containers that run, see `Node.features`.
+    package static let changeFeature = "device-changes"
+
+    package init(
+        container: String, claim: Int, devices: [String], sharing: DeviceClaim.Sharing = .whole, leftAt: Int? = nil
+    ) {
+        self.leftAt = leftAt
         self.container = container
         self.claim = claim
         self.devices = devices
@@ -120,5 +129,6 @@ package struct DeviceGrant: Sendable, Hashable, Codable {
         claim = try values.decode(Int.self, forKey: .claim)
         devices = try values.decode([String].self, forKey: .devices)
         sharing = try values.decode(.sharing, or: .whole)
+        leftAt = try values.decodeIfPresent(Int.self, forKey: .leftAt)
     }
 }

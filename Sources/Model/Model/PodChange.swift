@@ -1,6 +1,6 @@
 extension PodSpec {
     /// Whether what `other` says differs only in what may change while the pod runs: limits but that of /dev/shm, the
-    /// restart policy and the networks that it is attached to.
+    /// restart policy, claims of devices, and the networks that it is attached to.
     package func changesInPlace(from other: PodSpec) -> Bool {
         guard containers.count == other.containers.count else { return false }
         var changed = other
@@ -12,6 +12,7 @@ extension PodSpec {
             let shared = changed.containers[index].limits.sharedMemory
             changed.containers[index].limits = containers[index].limits
             changed.containers[index].limits.sharedMemory = shared
+            changed.containers[index].deviceClaims = containers[index].deviceClaims
         }
         return changed == self
     }

@@ -152,6 +152,8 @@ package struct UpdateContainer: Sendable, Codable {
     package var pids: Int64?
     package var blockWeight: Int64?
     package var restart: RestartPolicy?
+    /// All that it claims from now on; empty: none.
+    package var deviceClaims: [DeviceClaim]?
 
     package init() {}
 }

@@ -79,9 +79,7 @@ struct PodOptions: ParsableArguments {
     @Option(help: "A device of the node: /dev/x[:/dev/y[:rwm]], or by its CDI name, vendor.com/class=name.")
     var device: [String] = []
 
-    @Option(
-        help: "GPUs that it gets alone: 2, all, or terms such as model=A100*,memory>=40g,count=2, see docs/devices.md.")
-    var gpus: [String] = []
+    @OptionGroup var claims: ClaimOptions
 
     @Option(help: "A kernel parameter of the container's namespaces: KEY=value.")
     var sysctl: [LabelArgument] = []
@@ -147,7 +145,7 @@ struct PodOptions: ParsableArguments {
         if let stopTimeout { container.stopGrace = stopTimeout }
         container.devices += device
         // What an update names takes the place of what was there.
-        if !gpus.isEmpty { container.deviceClaims = try gpus.map(Self.claim) }
+        if let claims = try claims.claims { container.deviceClaims = claims }
         container.sysctls.merge(sysctl.dictionary) { $1 }
         container.rlimits += ulimit.map(\.limit)
         if let check = try healthCheck() { container.healthCheck = check }
@@ -160,14 +158,6 @@ struct PodOptions: ParsableArguments {
         pod.affinities += affinity.map(\.constraint)
         if let strategy { pod.strategy = strategy }
         pod.loss = loss.policy(over: pod.loss, for: kind)
-    }
-
-    private static func claim(_ text: String) throws -> DeviceClaim {
-        do throws(DeviceClaimProblem) {
-            return try DeviceClaim(expression: text)
-        } catch {
-            throw ValidationError("--gpus \(text): \(error)")
-        }
     }
 
     /// Later entries of the same key win.

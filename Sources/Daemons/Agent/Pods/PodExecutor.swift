@@ -108,8 +108,7 @@ package final class PodExecutor: Executor {
     package var features: [String] {
         [
             "pods", "exec", "attach", "logs", "archive", "stats", "pause", "bridge", "host-network", "volumes",
-            "overlay",
-            "cni",
+            "overlay", "cni", DeviceGrant.changeFeature,
         ] + (userNetworks.lack == nil ? ["bridge-isolation"] : [])
             + (userNetworks.hasV6 ? [Model.Network.bridgeIPv6] : [])
     }

@@ -11,6 +11,7 @@ extension PodExecutor {
     ) async throws(ExecutorFailure) {
         try await explaining(TaskStatus.updateFailure + assignment.instanceName) {
             try await updateLimits(assignment, previous)
+            try await updateDevices(assignment, previous)
             try await updateNetworks(assignment, previous)
         }
     }

@@ -21,7 +21,7 @@ extension SpecBuilder {
         linux.seccomp = try seccomp(capabilities)
         linux.rootfsPropagation = rootPropagation
         var resources = resources()
-        try addDevices(to: &linux, &resources)
+        try Self.addDevices(of: container, to: &linux, &resources)
         linux.resources = resources
         return linux
     }

@@ -12,7 +12,6 @@ extension SpecBuilder {
     func resources() -> ResourcesSpec {
         let limits = container.limits
         var resources = ResourcesSpec()
-        resources.devices = [DeviceRuleSpec(allow: false, access: "rwm")]
         resources.memory = memory(limits)
         resources.cpu = Self.processors(limits)
         resources.pidsLimit = limits.pids
@@ -51,10 +50,13 @@ extension SpecBuilder {
         return isEmpty ? nil : cpu
     }
 
-    /// The node's devices that the container gets, and the rules to use them.
-    func addDevices(to linux: inout LinuxSpec, _ resources: inout ResourcesSpec) throws(ExecutorFailure) {
+    /// The node's devices that a container gets by their paths, and the rules to use them: no others.
+    static func addDevices(
+        of container: Model.ContainerSpec, to linux: inout LinuxSpec, _ resources: inout ResourcesSpec
+    ) throws(ExecutorFailure) {
+        resources.devices = [DeviceRuleSpec(allow: false, access: "rwm")]
         if container.privileged {
-            linux.devices = Self.nodeDevices()
+            linux.devices = nodeDevices()
             resources.devices.append(DeviceRuleSpec(allow: true, type: "a", access: "rwm"))
         }
         // Those of CDI are given with all that belongs to them: `deviceEdits`.
@@ -70,7 +72,7 @@ extension SpecBuilder {
     }
 
     /// `/dev/x[:/dev/y[:rwm]]`.
-    private func add(
+    private static func add(
         device text: String, to linux: inout LinuxSpec, _ resources: inout ResourcesSpec
     ) throws(ExecutorFailure) {
         let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
