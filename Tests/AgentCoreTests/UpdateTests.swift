@@ -39,6 +39,20 @@ import Wire
         #expect(scenario.take() == [])
     }
 
+    @Test("Other devices of a container that runs are brought about, and its revision tells when")
+    func devices() {
+        var scenario = running()
+        var changed = assignment()
+        changed.revision = 2
+        changed.grantedDevices = [DeviceGrant(container: "main", claim: 0, devices: ["a"])]
+        scenario.assign(changed)
+        #expect(scenario.take(records: true) == ["persist", "update 1-2"])
+        #expect(scenario.status()?.revision == 1)
+        scenario.perform()
+        #expect(scenario.status()?.revision == 2)
+        #expect(scenario.take() == [])
+    }
+
     @Test("What fails is said, and tried again until it succeeds")
     func failure() {
         var scenario = running()

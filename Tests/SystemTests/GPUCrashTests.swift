@@ -12,10 +12,11 @@ extension SystemSuite {
             "agent.before_record", "agent.after_record", "agent.after_kill", "agent.after_removal",
             "agent.after_network",
             "agent.after_prepare", "agent.after_shim", "agent.after_clone", "agent.after_start", "agent.before_report",
-            "shim.before_exit_record", "shim.after_exit_record", "shim.after_create", "runtime.before_cgroup",
-            "runtime.created", "runtime.started", "runtime.destroy", "master.after_accept", "master.after_commit",
-            "master.after_placement",
+            "shim.after_create", "runtime.before_cgroup", "runtime.created", "runtime.started", "master.after_accept",
+            "master.after_commit", "master.after_placement",
         ]
+        /// Of the shim of the container that goes: it has to be started with the mark.
+        static let endPoints = ["shim.before_exit_record", "shim.after_exit_record", "runtime.destroy"]
         static let changePoints = [
             "agent.before_record", "agent.after_device_rules", "agent.after_devices", "agent.before_report",
             "master.after_commit",
@@ -23,7 +24,7 @@ extension SystemSuite {
 
         @Test("while its container is removed and another one is given it")
         func removal() throws {
-            try rounds(Self.removalPoints) { crash, name in
+            try rounds(Self.removalPoints + Self.endPoints) { crash, name in
                 let removal = try crash.cluster.begin(["rm", "-f", name])
                 try crash.untilDeath()
                 try crash.recover()
@@ -63,8 +64,15 @@ extension SystemSuite {
                 try start(name)
                 try eventually("\(name) runs") { try cluster.inspect(name).status.phase == .running }
             }
-            for round in 0..<loops(50, otherwise: points.count) {
-                try crash.arm(points[round % points.count], Victims.allCases[round % Victims.allCases.count])
+            for (round, point) in points.enumerated() {
+                try crash.arm(point, Victims.allCases[round % Victims.allCases.count])
+                if Self.endPoints.contains(point) {
+                    let marked = "marked\(round)"
+                    try expectSuccess(cluster.martlet("rm", "-f", holders.removeFirst()))
+                    holders.insert(marked, at: 0)
+                    try start(marked)
+                    try eventually("\(marked) runs") { try cluster.inspect(marked).status.phase == .running }
+                }
                 let next = "g\(round + 2)"
                 try start(next)
                 try eventually("\(next) waits") { try cluster.martlet("inspect", next).output.contains("gpus taken") }
