@@ -136,7 +136,7 @@ let package = Package(
         layer("Model", "AgentCore", ["Model", "Wire", "JSON"]),
         // 3 our CNI plugins
         plugin("CNIPlugin", ["Kernel", "CKernel", "CNISpec", "JSON"]),
-        plugin("OverlayPlugin", ["CNIPlugin", "Kernel", "CKernel", "Netlink", "CNISpec", "JSON"]),
+        plugin("OverlayPlugin", ["CNIPlugin", "PortmapPlugin", "Kernel", "CKernel", "Netlink", "CNISpec", "JSON"]),
         pluginProgram("martlet-overlay", "OverlayPlugin"),
         plugin("PortmapPlugin", ["CNIPlugin", "Kernel", "Netlink", "Netfilter", "CNISpec", "JSON"]),
         pluginProgram("portmap", "PortmapPlugin"),

@@ -14,9 +14,11 @@ ROUTED = {"type": "martlet-overlay", "mode": "routed", "addresses": [{"subnet": 
           "defaultRoute": True, "dataDir": f"{WORK}/cni-routed"}
 PORTS = {"type": "portmap", "snat": True, "runtimeConfig": {"portMappings": [{"hostPort": 18080, "containerPort": 80, "protocol": "tcp"}]}}
 REFERENCE = "/usr/lib/cni"
+# The same in martlet-overlay's own configuration.
+PUBLISHED = {name: PORTS[name] for name in ["snat", "runtimeConfig"]}
 # What a pod gets: a device, a published port, and lo, which martlet-overlay switches on by itself.
-CHAINS = {"shared": [(f"{BIN}/martlet-overlay", OURS), (f"{BIN}/portmap", PORTS)],
-          "routed": [(f"{BIN}/martlet-overlay", ROUTED), (f"{BIN}/portmap", PORTS)],
+CHAINS = {"shared": [(f"{BIN}/martlet-overlay", {**OURS, **PUBLISHED})],
+          "routed": [(f"{BIN}/martlet-overlay", {**ROUTED, **PUBLISHED})],
           "theirs": [(f"{REFERENCE}/loopback", {"type": "loopback"}), (f"{REFERENCE}/bridge", THEIRS), (f"{REFERENCE}/portmap", PORTS)]}
 
 

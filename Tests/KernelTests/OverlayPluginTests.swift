@@ -12,6 +12,12 @@ struct OverlayProgram: Sendable {
     let path: String
     var directory: String { "\(machine.run)/leases" }
 
+    /// On a bridge that is there.
+    init(_ machine: PrivateMachine, path: String) {
+        self.machine = machine
+        self.path = path
+    }
+
     init(_ machine: PrivateMachine) throws {
         self.machine = machine
         path = try ShimFixture.program("martlet-overlay")

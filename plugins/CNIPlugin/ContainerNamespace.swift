@@ -17,6 +17,16 @@ package enum ContainerNamespace {
         return file
     }
 
+    /// The thread's own, to come back to.
+    package static func own() throws(KernelError) -> SharedFD {
+        SharedFD(try File.open("/proc/thread-self/ns/net", O_RDONLY))
+    }
+
+    /// The thread is in it afterwards, as with `enter(_:)`.
+    package static func enter(_ namespace: SharedFD) throws(KernelError) {
+        try systemCall("setns", "network namespace") { setns(namespace.raw, Int32(CK_CLONE_NEWNET)) }
+    }
+
     /// The thread is in it afterwards; sockets that it has stay where they were opened.
     package static func enter(_ path: String) throws(KernelError) {
         let namespace = try open(path)

@@ -2,6 +2,7 @@ import CNIPlugin
 import CNISpec
 import JSON
 import Kernel
+import PortmapPlugin
 
 /// What `martlet-overlay` is told to do: its part of a network configuration, see plugins/README.md.
 struct OverlayConfiguration: Sendable {
@@ -40,8 +41,12 @@ struct OverlayConfiguration: Sendable {
     let dns: CNIResult.DNS
     /// What plugins before this one made, and at DEL and CHECK this one too.
     let previous: CNIResult?
+    /// Ports of the host lead to containers, as the plugin portmap has them: `snat` is there.
+    let publishes: Bool
 
-    private static let own: Set<String> = ["mode", "mtu", "addresses", "defaultRoute", "dataDir", "runtimeConfig"]
+    private static let own: Set<String> = [
+        "mode", "mtu", "addresses", "defaultRoute", "dataDir", "snat", "runtimeConfig",
+    ]
     private static let mtus: ClosedRange<UInt32> = 68...65535
     /// Of IPv6 (RFC 8200, section 5).
     private static let leastMTU6: UInt32 = 1280
@@ -80,7 +85,8 @@ struct OverlayConfiguration: Sendable {
                 try CNIResult(member, version: nil)
             }
             let runtime = try reader.optionalObject("runtimeConfig")
-            if let runtime { parts.append((runtime, ["mac", "ips"])) }
+            publishes = Self.publishes(call)
+            if let runtime { parts.append((runtime, publishes ? ["mac", "ips", "portMappings"] : ["mac", "ips"])) }
             mac = try runtime?.optional("mac").map { member throws(JSONError) in try Self.mac(member) }
             wanted = if let runtime { try Self.wanted(runtime, pools) } else { [] }
         } catch {
@@ -88,6 +94,12 @@ struct OverlayConfiguration: Sendable {
         }
         for part in parts { try call.rejectUnknown(part.reader, known: part.known) }
         try call.rejectUnknownArguments(known: [PluginCall.endArgument])
+        if publishes { try PortmapPlugin.expectPorts(call) }
+    }
+
+    /// Whether there may be published ports, without a look at anything else.
+    static func publishes(_ call: PluginCall) -> Bool {
+        (try? call.configuration.optional("snat")).flatMap { $0 } != nil
     }
 
     /// The bridge of the mode "shared", without a look at anything else; nil: none can be told.

@@ -4,6 +4,7 @@ import Glibc
 import JSON
 import Kernel
 import Netlink
+import PortmapPlugin
 
 /// The plugin `martlet-overlay`: a container's device on a bridge, its address and its routes.
 package enum OverlayPlugin: Plugin {
@@ -21,14 +22,41 @@ package enum OverlayPlugin: Plugin {
         let wiring = wiring(call, configuration)
         let addresses = try take(configuration, wiring.attachment)
         failpoint("plugin.after_lease")
+        let made: CNIResult
+        let home: SharedFD?
         do throws(KernelError) {
+            // The way into the container's namespace leads back where there is something to be done at home.
+            home = configuration.publishes ? try ContainerNamespace.own() : nil
             var host = try NetlinkSocket()
-            let outcome = try wiring.make(addresses, &host)
-            return result(addresses, outcome, wiring)
+            made = result(addresses, try wiring.make(addresses, &host), wiring)
         } catch {
             throw giveBack(
                 addresses, configuration, wiring.attachment,
                 CNIError(code: CNIError.refusedByKernel, message: error.description))
+        }
+        if let home { try publish(call, made, home) }
+        return made
+    }
+
+    /// The device does not stay without the ports, and a lease not without the device, nor with a port that leads to it.
+    ///
+    /// - Parameter home: the host's network namespace.
+    private static func publish(_ call: PluginCall, _ made: CNIResult, _ home: SharedFD) throws(CNIError) {
+        failpoint("plugin.before_ports")
+        do throws(CNIError) {
+            try CNIError.from(CNIError.refusedByKernel) { () throws(KernelError) in
+                try ContainerNamespace.enter(home)
+            }
+            try PortmapPlugin.publish(call, made)
+        } catch {
+            var message = error.message
+            do throws(CNIError) {
+                try PortmapPlugin.withdraw(call, made)
+                try removeDevice(call, made)
+            } catch {
+                message += "; what was made is still there: \(error.message)"
+            }
+            throw CNIError(code: error.code, message: message)
         }
     }
 
@@ -113,6 +141,25 @@ package enum OverlayPlugin: Plugin {
 
     /// Needs of the configuration where the leases are, and no more: what was attached is detached whatever became of the rest.
     package static func delete(_ call: PluginCall) throws(CNIError) {
+        let previous = (try? call.configuration.optionalObject("prevResult")).flatMap { $0 }
+            .flatMap { try? CNIResult($0, version: nil) }
+        var problem: CNIError?
+        if OverlayConfiguration.publishes(call) {
+            do throws(CNIError) {
+                try PortmapPlugin.withdraw(call, previous)
+            } catch {
+                problem = error
+            }
+        }
+        // A port may lead to the address yet: that is nobody else's until DEL has succeeded.
+        try removeDevice(call, previous, keepsLease: problem != nil)
+        if let problem { throw problem }
+    }
+
+    /// - Parameter previous: what ADD made, if it is known.
+    private static func removeDevice(
+        _ call: PluginCall, _ previous: CNIResult?, keepsLease: Bool = false
+    ) throws(CNIError) {
         let leases = try OverlayConfiguration.leases(call)
         let attachment = PluginAttachment(containerID: call.containerID, interface: call.interface)
         let hostEnd = OverlayNames.hostEnd(of: attachment, in: call.network)
@@ -125,8 +172,6 @@ package enum OverlayPlugin: Plugin {
             }
         }
         failpoint("plugin.after_device")
-        let previous = (try? call.configuration.optionalObject("prevResult")).flatMap { $0 }
-            .flatMap { try? CNIResult($0, version: nil) }
         let known = previous.map { addressesOfADD(call, in: $0) } ?? []
         if let bridge = OverlayConfiguration.bridge(call), known.isEmpty || known.contains(where: { $0.family == .v6 })
         {
@@ -134,7 +179,7 @@ package enum OverlayPlugin: Plugin {
             let own = try leases.all().filter { $0.value == attachment }.map(\.key)
             try forget(own, at: bridge)
         }
-        try leases.giveBack(attachment, expected: known)
+        if !keepsLease { try leases.giveBack(attachment, expected: known) }
     }
 
     /// Neighbours of a bridge are no container's device's: they do not go with it.
@@ -171,6 +216,7 @@ package enum OverlayPlugin: Plugin {
         for address in addresses where try configuration.leases.holder(of: address) != wiring.attachment {
             throw missing("the lease of \(address) is gone")
         }
+        if configuration.publishes, let previous = configuration.previous { try PortmapPlugin.check(call, previous) }
         let what = try CNIError.from(CNIError.refusedByKernel) { () throws(KernelError) in
             var host = try NetlinkSocket()
             return try wiring.whatIsMissing(addresses, &host)
@@ -193,10 +239,12 @@ package enum OverlayPlugin: Plugin {
             case .host(let routing): try PodWiring.expectForwarding(routing, &host)
             }
         }
+        if wiring.configuration.publishes { try PortmapPlugin.status() }
     }
 
     package static func collectGarbage(_ call: PluginCall, valid: Set<PluginAttachment>) throws(CNIError) {
         let configuration = try OverlayConfiguration(call)
+        if configuration.publishes { try PortmapPlugin.withdraw(of: call.network, except: valid) }
         for (address, holder) in try configuration.leases.all() where !valid.contains(holder) {
             try CNIError.from(CNIError.refusedByKernel) { () throws(KernelError) in
                 var host = try NetlinkSocket()

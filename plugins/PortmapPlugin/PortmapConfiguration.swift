@@ -31,17 +31,31 @@ struct PortmapConfiguration: Sendable {
     /// All of it, for ADD and CHECK.
     init(_ call: PluginCall) throws(CNIError) {
         try Self.check(call)
-        let reader = call.configuration
-        var parts: [(reader: JSONReader, known: Set<String>)] = []
+        let parts: (runtime: JSONReader?, previous: CNIResult?)
         do throws(JSONError) {
-            masquerades = try reader.optionalBool("snat") ?? true
-            previous = try reader.optionalObject("prevResult").map { member throws(JSONError) in
+            let previous = try call.configuration.optionalObject("prevResult").map { member throws(JSONError) in
                 try CNIResult(member, version: nil)
             }
+            parts = (try call.configuration.optionalObject("runtimeConfig"), previous)
+        } catch {
+            throw Self.failure(error)
+        }
+        try self.init(call, behind: parts.previous)
+        if let runtime = parts.runtime { try call.rejectUnknown(runtime, known: ["portMappings"]) }
+    }
+
+    /// `snat` and the ports of a plugin's configuration, whatever else is in it.
+    ///
+    /// - Parameter previous: what has been made by now; nil: nobody knows.
+    init(_ call: PluginCall, behind previous: CNIResult?) throws(CNIError) {
+        let reader = call.configuration
+        var parts: [(reader: JSONReader, known: Set<String>)] = []
+        self.previous = previous
+        do throws(JSONError) {
+            masquerades = try reader.optionalBool("snat") ?? true
             addresses = Self.addresses(previous, of: call.interface)
             var ports: [PublishedPort] = []
             if let runtime = try reader.optionalObject("runtimeConfig") {
-                parts.append((runtime, ["portMappings"]))
                 let elements = try runtime.elements("portMappings", atMost: CNILimits.portMappings)
                 parts += elements.map { ($0, Self.portMembers) }
                 let mappings = try CapabilityArguments(runtime).portMappings

@@ -12,8 +12,23 @@ package enum PortmapPlugin: Plugin {
     package static func add(_ call: PluginCall) throws(CNIError) -> CNIResult {
         let configuration = try PortmapConfiguration(call)
         let previous = try previous(configuration)
+        try publish(configuration, owner(call))
+        return previous
+    }
+
+    /// For a plugin that has just made the container's device itself, and has `snat` and `runtimeConfig.portMappings` in its
+    /// configuration.
+    package static func publish(_ call: PluginCall, _ result: CNIResult) throws(CNIError) {
+        try publish(PortmapConfiguration(call, behind: result), owner(call))
+    }
+
+    /// Whether such a plugin's ports can be understood, before anything is made.
+    package static func expectPorts(_ call: PluginCall) throws(CNIError) {
+        _ = try PortmapConfiguration(call, behind: nil)
+    }
+
+    private static func publish(_ configuration: PortmapConfiguration, _ owner: PortOwner) throws(CNIError) {
         // One that an ADD has left that was killed is replaced; without ports it goes.
-        let owner = owner(call)
         let device = try loopbackDevice(configuration)
         // Only what was off is switched off again in the end.
         let isOn = try device.map { device throws(CNIError) in
@@ -43,14 +58,23 @@ package enum PortmapPlugin: Plugin {
             throw CNIError(error, code: CNIError.refusedByKernel)
         }
         if before.replaces(owner) { socket.closeUnawaited() }
-        return previous
     }
 
     /// Needs nothing of the configuration: what was published is withdrawn whatever became of it.
     package static func delete(_ call: PluginCall) throws(CNIError) {
+        try withdraw(call, told: (try? PortmapConfiguration(call))?.ports ?? [])
+    }
+
+    /// The same for a plugin that published by `publish`.
+    ///
+    /// - Parameter previous: the result of its ADD, if it is known.
+    package static func withdraw(_ call: PluginCall, _ previous: CNIResult?) throws(CNIError) {
+        try withdraw(call, told: (try? PortmapConfiguration(call, behind: previous))?.ports ?? [])
+    }
+
+    /// - Parameter told: a DEL that was killed may have left conversations by ports that are in the table no more.
+    private static func withdraw(_ call: PluginCall, told: [PublishedPort]) throws(CNIError) {
         let owner = owner(call)
-        // A DEL that was killed may have left conversations by ports that are in the table no more.
-        let told = (try? PortmapConfiguration(call))?.ports ?? []
         var socket = try open()
         try remove(&socket, told: told) { $0 == owner }
         socket.closeUnawaited()
@@ -58,14 +82,28 @@ package enum PortmapPlugin: Plugin {
 
     package static func collectGarbage(_ call: PluginCall, valid: Set<PluginAttachment>) throws(CNIError) {
         try PortmapConfiguration.check(call)
+        try withdraw(of: call.network, except: valid)
+    }
+
+    /// Withdraws all ports of a network but those of the attachments.
+    package static func withdraw(of network: String, except valid: Set<PluginAttachment>) throws(CNIError) {
         var socket = try open()
-        try remove(&socket) { $0.network == call.network && !valid.contains($0.attachment) }
+        try remove(&socket) { $0.network == network && !valid.contains($0.attachment) }
         socket.closeUnawaited()
     }
 
     package static func check(_ call: PluginCall) throws(CNIError) {
         let configuration = try PortmapConfiguration(call)
         _ = try previous(configuration)
+        try check(call, configuration)
+    }
+
+    /// The same for a plugin that published by `publish`, with the result of its ADD.
+    package static func check(_ call: PluginCall, _ result: CNIResult) throws(CNIError) {
+        try check(call, PortmapConfiguration(call, behind: result))
+    }
+
+    private static func check(_ call: PluginCall, _ configuration: PortmapConfiguration) throws(CNIError) {
         let owner = owner(call)
         func missing(_ what: String) -> CNIError {
             CNIError(
@@ -103,6 +141,11 @@ package enum PortmapPlugin: Plugin {
     /// Whether the kernel would take all rules, and tells of connections.
     package static func status(_ call: PluginCall) throws(CNIError) {
         try PortmapConfiguration.check(call)
+        try status()
+    }
+
+    /// The same for any plugin that publishes ports.
+    package static func status() throws(CNIError) {
         try CNIError.from(CNIError.notAvailable) { () throws(KernelError) in
             var socket = try NetfilterSocket()
             _ = try PortTableState(&socket)

@@ -109,6 +109,8 @@ struct TaskPaths: Sendable {
     var pod: String { "\(directory)/pod.json" }
     var bundle: String { "\(directory)/bundle" }
     var config: String { "\(bundle)/config.json" }
+    /// The same without what the container claims of devices; there when it has claimed any since its start.
+    var unclaimedConfig: String { "\(bundle)/unclaimed.json" }
     var rootfs: String { "\(directory)/rootfs" }
     var files: String { "\(directory)/files" }
     var logs: String { "\(directory)/logs" }

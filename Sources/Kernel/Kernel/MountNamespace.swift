@@ -14,7 +14,7 @@ package enum MountNamespace {
     }
 
     /// Runs `body` on a thread inside the namespace, with its root as root and working directory, and waits for it. The
-    /// thread has an umask of its own.
+    /// thread has an umask of its own, 022.
     ///
     /// - Parameter namespace: an open `/proc/<pid>/ns/mnt`.
     /// - Throws: what `body` throws, or `KernelError` when the namespace cannot be entered.
@@ -24,6 +24,7 @@ package enum MountNamespace {
         try NetworkNamespace.onThread { () throws(KernelError) in
             // A thread that shares its root and working directory with others cannot enter one.
             try systemCall("unshare(CLONE_FS)") { unshare(0x200 /* CLONE_FS */) }
+            umask(0o022)
             try systemCall("setns", "mount namespace") { setns(namespace.raw, Int32(CK_CLONE_NEWNS)) }
             return try body()
         }

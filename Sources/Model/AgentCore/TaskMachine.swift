@@ -59,8 +59,11 @@ struct TaskMachine: Sendable {
     /// Whether both have the same port of the node, or the same device and one of them whole.
     func competes(with other: TaskMachine) -> Bool {
         guard assignment.task != other.assignment.task else { return false }
+        // What a change is to take from one it may have until that is done.
+        let others = ([other.assignment, other.record.applied].compactMap(\.self) + (other.record.attempted ?? []))
+            .flatMap(\.grantedDevices)
         let isDevice = assignment.grantedDevices.contains { mine in
-            other.assignment.grantedDevices.contains {
+            others.contains {
                 ($0.sharing == .whole || mine.sharing == .whole) && !Set($0.devices).isDisjoint(with: mine.devices)
             }
         }

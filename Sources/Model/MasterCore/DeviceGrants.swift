@@ -130,7 +130,10 @@ extension MasterCore {
     /// - Returns: whether something is free now that was not.
     func letGoOfDevices(_ task: inout NodeTask) -> Bool {
         let before = task.grantedDevices.count
-        let (rests, revision) = (task.rests, task.status.revision)
+        let rests = task.rests
+        // An agent of an earlier version tells of revisions that change nothing of devices.
+        let canChange = state.nodes[task.node]?.features.contains(DeviceGrant.changeFeature) ?? false
+        let revision = canChange ? task.status.revision : 0
         task.grantedDevices.removeAll { grant in grant.leftAt.map { rests || $0 <= revision } ?? false }
         return task.grantedDevices.count != before
     }

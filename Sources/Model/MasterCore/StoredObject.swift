@@ -120,7 +120,10 @@ enum StoredObject: Hashable, Sendable {
         var object: Object
     }
 
-    private static let schema = 3
+    private static let schema = 4
+    /// What versions understand as well that never change the devices of what runs; they are not to read what would be given
+    /// back what it has left.
+    private static let deviceSchema = 3
     /// What versions without claims of devices understand as well; they are not to read what would lose its devices by it.
     private static let overlaySchema = 2
     /// What versions without overlays understand as well; they are not to read what would lose its addresses by it.
@@ -161,13 +164,15 @@ enum StoredObject: Hashable, Sendable {
         case .revision(let object):
             try Self.encode(
                 object,
-                schema: object.pod.containers.allSatisfy(\.deviceClaims.isEmpty) ? Self.firstSchema : Self.schema)
+                schema: object.pod.containers.allSatisfy(\.deviceClaims.isEmpty) ? Self.firstSchema : Self.deviceSchema)
         case .instance(let object): try Self.encode(object)
         case .task(let object):
             try Self.encode(
                 object,
-                schema: !object.grantedDevices.isEmpty
-                    ? Self.schema : object.addresses.isEmpty ? Self.firstSchema : Self.overlaySchema)
+                schema: object.grantedDevices.contains { $0.leftAt != nil }
+                    ? Self.schema
+                    : !object.grantedDevices.isEmpty
+                        ? Self.deviceSchema : object.addresses.isEmpty ? Self.firstSchema : Self.overlaySchema)
         case .claim(let object): try Self.encode(object)
         case .token(let object): try Self.encode(object)
         case .secret(let object): try Self.encode(object)

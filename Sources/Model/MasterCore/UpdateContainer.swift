@@ -15,6 +15,12 @@ extension MasterCore {
             let pod = PodSpec(containers: [], restart: restart)
             try admit { () throws(AdmissionError) in try admission.removeOnExit(pod, at: "$.restart") }
         }
+        if body.deviceClaims != nil, instance.task == nil, !instance.displaced.isEmpty {
+            throw APIProblem(
+                .conflict,
+                "the devices of the container \(instance.name) cannot be changed while its node is not heard of: try again when "
+                    + "it is, or remove the container")
+        }
         let changed = try changeInPlace(instance, now: now) { pod throws(APIProblem) in
             guard !pod.containers.isEmpty else { return }
             body.apply(to: &pod.containers[0].limits)

@@ -90,6 +90,9 @@ package struct VendorSpecification: Sendable, Equatable {
         return result
     }
 
+    /// The nodes of one device, whatever is wrong with it.
+    package static func edits(of device: Device) -> CDIEdits { CDIEdits(deviceNodes: device.nodes.map(node)) }
+
     /// Which devices one of its names is for, by their ids.
     package func ids(named name: String) -> [String] { members[name] ?? [] }
 

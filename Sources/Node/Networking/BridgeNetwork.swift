@@ -89,7 +89,7 @@ extension BridgeNetworkConfiguration {
 }
 
 /// The node's own network: a bridge, an address for each pod, translation outwards, published ports; wired by our CNI
-/// plugin martlet-overlay, and by portmap for pods with ports.
+/// plugin martlet-overlay.
 ///
 /// What belongs to the whole network is made here, once: the bridge, forwarding and three rules with the comment
 /// `martlet:<bridge>`. Outward translation is one rule for the subnet.
@@ -182,7 +182,7 @@ package final class BridgeNetwork: Sendable {
     }
 
     /// - Parameters:
-    ///   - hasPorts: without any there is nothing to do for portmap: one program less to start.
+    ///   - hasPorts: without any the plugin need not look at the packet filter.
     ///   - isDefaultRoute: whether the pod's way out leads through here.
     private static func list(
         _ configuration: BridgeNetworkConfiguration, _ subnet: CIDR, _ gateway: IPAddress, _ range: AddressRange,
@@ -207,11 +207,9 @@ package final class BridgeNetwork: Sendable {
             "capabilities": ["mac": true, "ips": true],
         ]
         if let mtu { overlay["mtu"] = .integer(Int64(mtu)) }
-        var plugins = [try PluginConfiguration(JSONReader(.object(overlay)))]
-        if hasPorts {
-            plugins.append(try OwnPlugin.portmapConfiguration())
-        }
-        return NetworkConfigurationList(name: configuration.name, plugins: plugins)
+        if hasPorts { OwnPlugin.addPorts(to: &overlay) }
+        return NetworkConfigurationList(
+            name: configuration.name, plugins: [try PluginConfiguration(JSONReader(.object(overlay)))])
     }
 
     /// The list for one pod: its device gets the bridge's MTU.

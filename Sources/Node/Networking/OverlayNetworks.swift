@@ -7,7 +7,7 @@ import Synchronization
 
 /// The overlay networks that pods of this node are on: what the kernel has to know of each is made when the first pod
 /// comes and removed when the last has gone (`OverlayFabric`); pods are wired by our CNI plugin martlet-overlay in its
-/// mode `routed`, and portmap for those with ports.
+/// mode `routed`.
 ///
 /// Peers are known beside the networks, in memory and in the run directory: a network that comes again has them at once, and
 /// after a restart of the process nothing changes until somebody says which peers there are now.
@@ -212,17 +212,15 @@ extension OverlayNetworks {
         let pools: [JSONValue] = zip(configuration.subnets, configuration.gateways).map { subnet, gateway in
             ["subnet": .string(subnet.description), "gateway": .string(gateway.description)]
         }
-        let overlay: JSONObject = [
+        var overlay: JSONObject = [
             "type": .string(plugin), "mode": "routed", "group": .integer(Int64(configuration.group)),
             "table": .integer(Int64(OverlayFabric.table)), "mtu": .integer(Int64(mtu)), "addresses": .array(pools),
             "defaultRoute": .bool(isDefaultRoute), "dataDir": .string(leases),
             "capabilities": ["ips": true, "mac": true],
         ]
-        var plugins = [try PluginConfiguration(JSONReader(.object(overlay)))]
-        if hasPorts {
-            plugins.append(try OwnPlugin.portmapConfiguration())
-        }
-        return NetworkConfigurationList(name: configuration.name, plugins: plugins)
+        if hasPorts { OwnPlugin.addPorts(to: &overlay) }
+        return NetworkConfigurationList(
+            name: configuration.name, plugins: [try PluginConfiguration(JSONReader(.object(overlay)))])
     }
 
     /// Our plugin.

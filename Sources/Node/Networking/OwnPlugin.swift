@@ -6,12 +6,13 @@ enum OwnPlugin {
     static let overlay = "martlet-overlay"
     static let portmap = "portmap"
 
-    /// Portmap as networks of ours have it. The backend says that it is not Debian's, by which earlier versions attached.
-    static func portmapConfiguration() throws(JSONError) -> PluginConfiguration {
-        let portmap: JSONObject = [
-            "type": .string(portmap), "backend": "nftables", "snat": true, "capabilities": ["portMappings": true],
-        ]
-        return try PluginConfiguration(JSONReader(.object(portmap)))
+    /// Has martlet-overlay publish ports as well: one program less to start. Earlier versions attached by portmap, which detaches
+    /// what they attached.
+    static func addPorts(to overlay: inout JSONObject) {
+        overlay["snat"] = true
+        guard case .object(var capabilities)? = overlay["capabilities"] else { return }
+        capabilities["portMappings"] = true
+        overlay["capabilities"] = .object(capabilities)
     }
 
     /// Whether ports were published by Debian's portmap, whose rules are iptables'.

@@ -37,11 +37,13 @@ extension PodExecutor {
     /// CDI names, which take the others' place.
     ///
     /// - Throws: what says which device it cannot have.
-    func deviceEdits(_ assignment: TaskAssignment, _ spec: Model.ContainerSpec) throws -> CDIEdits {
+    func deviceEdits(
+        _ assignment: TaskAssignment, _ spec: Model.ContainerSpec
+    ) throws -> (claimed: CDIEdits, named: CDIEdits) {
         let granted = assignment.devices(of: spec.name)
         let names = spec.devices.compactMap { CDIName($0) }
         // Most containers want none: nothing is asked for them.
-        if granted.isEmpty, names.isEmpty { return CDIEdits() }
+        if granted.isEmpty, names.isEmpty { return (CDIEdits(), CDIEdits()) }
         // A specification of ours may be of an earlier boot until then, in which numbers of devices were others.
         guard devices.hasLooked || granted.isEmpty && !names.contains(where: devices.isOwn) else {
             throw ExecutorFailure("the node has not found out yet what devices it has", isTransient: true)
@@ -52,14 +54,28 @@ extension PodExecutor {
                 throw ExecutorFailure(
                     "the device \(id) has been claimed by another container: claim a device too, without naming one")
             }
+        }
+        return (try claimedEdits(assignment, spec), try cdi.edits(of: names))
+    }
+
+    /// The same of those that it claims alone.
+    ///
+    /// - Parameter had: devices that it has already, which are left to it as they are.
+    func claimedEdits(
+        _ assignment: TaskAssignment, _ spec: Model.ContainerSpec, had: Set<String> = []
+    ) throws -> CDIEdits {
+        let granted = assignment.devices(of: spec.name)
+        if granted.isEmpty { return CDIEdits() }
+        guard devices.hasLooked else {
+            throw ExecutorFailure("the node has not found out yet what devices it has", isTransient: true)
+        }
+        for other in table.all where other.assignment.task != assignment.task {
             // Who came by name goes first: the master did not know of it yet. What was granted twice is shared.
             if let id = devices.named(by: other).intersection(granted).min() {
                 throw ExecutorFailure(
                     "the device \(id) is in use by another container, which asked for it by name", isTransient: true)
             }
         }
-        var edits = try devices.edits(of: granted)
-        edits.append(try cdi.edits(of: names))
-        return edits
+        return try devices.edits(of: granted, had: had)
     }
 }

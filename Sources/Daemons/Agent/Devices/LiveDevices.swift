@@ -5,7 +5,9 @@ import CKernel
 import Cgroups
 import DeviceNodes
 import Glibc
+import JSON
 import Kernel
+import Logging
 import Model
 import OCISpec
 import Reactor
@@ -14,25 +16,41 @@ import Wire
 /// Devices that a container is given while it runs, and such that it has to give back.
 extension PodExecutor {
     /// Where no group is, nothing runs: the next start brings the devices.
+    ///
+    /// What the container may have is written down before it gets it, so that any later attempt takes away what an earlier one has
+    /// left. What it gives back is rather in force before it is gone than the other way round: the rules come first.
+    ///
+    /// - Throws: also while a process of the container has something open that is to be given back: it is nobody else's then.
     func updateDevices(_ assignment: TaskAssignment, _ previous: TaskAssignment) async throws {
-        guard let spec = assignment.pod.containers.first,
-            assignment.devices(of: spec.name) != previous.devices(of: spec.name)
-        else { return }
+        guard let spec = assignment.pod.containers.first else { return }
+        let granted = assignment.devices(of: spec.name)
         let group = try cgroup(of: assignment.task)
         let files = paths.task(assignment.task)
         try await pool.run { [self] in
-            guard group.exists(), let record = table[assignment.task], record.isLive else { return }
-            let bytes = try File.readRegular(files.config, limit: 16 << 20)
-            let now = try OCISpec.ContainerSpec(parsing: bytes)
-            let change = try LiveDevices(from: now, for: spec, edits: deviceEdits(assignment, spec))
-            // From here on nothing new is opened of what it is to give back, by whatever node.
+            guard !granted.isEmpty || File.exists(files.unclaimedConfig), group.exists(),
+                let record = table[assignment.task], record.isLive
+            else { return }
+            let now = try LiveDevices.read(files.config)
+            if !File.exists(files.unclaimedConfig) {
+                // It was started without any.
+                try File.replace(files.unclaimedConfig, with: now.encoded())
+            }
+            let edits = try claimedEdits(assignment, spec, had: Set(previous.devices(of: spec.name)))
+            let change = try LiveDevices(from: now, to: LiveDevices.read(files.unclaimedConfig), with: edits)
+            if change.isMade { return }
+            try File.replace(files.config, with: change.attempt.encoded())
             try group.setDevices(change.rules)
             failpoint("agent.after_device_rules")
-            if !change.isOfRulesOnly {
-                try change.make(in: ProcessDirectory(record, parent: configuration.cgroupParent).open("ns/mnt"))
+            let namespace = try ProcessDirectory(record, parent: configuration.cgroupParent).open("ns/mnt")
+            for problem in try change.make(in: namespace) {
+                // By the rules it is of no use any more.
+                logger.warning(
+                    "a device's node stays in a container",
+                    metadata: ["task": "\(assignment.task)", "problem": "\(problem)"])
             }
             failpoint("agent.after_devices")
-            try File.replace(files.config, with: change.configuration.encoded(), mode: 0o600)
+            try change.expectUnused(by: group.processes())
+            try File.replace(files.config, with: change.configuration.encoded())
         }
     }
 }
@@ -41,51 +59,67 @@ extension PodExecutor {
 struct LiveDevices: Sendable {
     /// All rules that hold from now on.
     let rules: [DeviceRule]
-    /// What the container was started with, with the devices that it has from now on.
-    private(set) var configuration: OCISpec.ContainerSpec
-    private var gone: [DeviceNode] = []
-    private var new: [DeviceNode] = []
-    private var mounts: [MountSpec] = []
+    /// What the container is started with, with the devices that it has from now on.
+    let configuration: OCISpec.ContainerSpec
+    /// The same with all that there may be until it is done.
+    let attempt: OCISpec.ContainerSpec
+    /// Nothing is to be done.
+    let isMade: Bool
+    /// What it had and is not to have.
+    private let left: [DeviceNode]
+    private let isOfHost: Bool
+    private let given: [DeviceNode]
+    private let mounts: [MountSpec]
+
+    /// In annotations of a configuration that is being changed.
+    private static let mark = "martlet.devices"
+
+    static func read(_ path: String) throws -> OCISpec.ContainerSpec {
+        try OCISpec.ContainerSpec(parsing: File.readRegular(path, limit: JSONLimits.standard.bytes))
+    }
 
     /// - Parameters:
-    ///   - now: the configuration that it runs with.
-    ///   - edits: of all devices that it is to have.
+    ///   - now: the configuration that it runs with, or was to run with when an attempt failed.
+    ///   - base: what it would have without claims.
+    ///   - edits: of all devices that it claims.
     /// - Throws: `ExecutorFailure` naming a device that it cannot have.
-    init(from now: OCISpec.ContainerSpec, for container: Model.ContainerSpec, edits: CDIEdits) throws {
-        var wanted = OCISpec.ContainerSpec()
-        wanted.process = now.process
-        var (linux, resources) = (LinuxSpec(), ResourcesSpec())
-        try SpecBuilder.addDevices(of: container, to: &linux, &resources)
-        linux.resources = resources
-        wanted.linux = linux
+    init(from now: OCISpec.ContainerSpec, to base: OCISpec.ContainerSpec, with edits: CDIEdits) throws {
+        var wanted = base
         do throws(CDIError) {
-            try edits.apply(to: &wanted)
+            try CDIEdits(deviceNodes: edits.deviceNodes, mounts: edits.mounts).apply(to: &wanted)
         } catch {
             throw ExecutorFailure("a device cannot be given to the container: \(error)")
         }
-        let devices = wanted.linux?.devices ?? []
-        let specs = wanted.linux?.resources?.devices ?? []
-        rules = try specs.map(DeviceRule.init) + DeviceRule.containerDefaults
-        let present = now.linux?.devices ?? []
-        // What is another device under an old name is taken away first.
-        gone = try present.filter { !devices.contains($0) }.map(DeviceNode.init)
-        new = try devices.filter { !present.contains($0) }.map(DeviceNode.init)
-        mounts = wanted.mounts.filter { mount in !now.mounts.contains { $0.destination == mount.destination } }
-        configuration = now
-        configuration.linux?.devices = devices
-        configuration.linux?.resources?.devices = specs
-        configuration.mounts += mounts
+        let (devices, present) = (wanted.linux?.devices ?? [], now.linux?.devices ?? [])
+        let (wantedRules, presentRules) = (
+            wanted.linux?.resources?.devices ?? [], now.linux?.resources?.devices ?? []
+        )
+        rules = try wantedRules.map(DeviceRule.init) + DeviceRule.containerDefaults
+        configuration = wanted
+        isMade = now.annotations[Self.mark] == nil && devices == present && wantedRules == presentRules
+        var attempt = wanted
+        attempt.annotations[Self.mark] = "changing"
+        attempt.linux?.devices = devices + present.filter { !devices.contains($0) }
+        attempt.linux?.resources?.devices = wantedRules + presentRules.filter { !wantedRules.contains($0) }
+        self.attempt = attempt
+        // Where /dev is the host's, its nodes are.
+        isOfHost = base.mounts.contains {
+            $0.destination == "/dev"
+                && ($0.type == "bind" || $0.options.contains("bind") || $0.options.contains("rbind"))
+        }
+        let paths = Set(edits.deviceNodes.map(\.path))
+        left = try present.filter { !devices.contains($0) }.map(DeviceNode.init)
+        given = try isOfHost ? [] : devices.filter { paths.contains($0.path) }.map(DeviceNode.init)
+        let places = Set(edits.mounts.map(\.containerPath))
+        mounts = wanted.mounts.filter { places.contains($0.destination) }
     }
 
-    /// Nothing is to be made or removed in the container.
-    var isOfRulesOnly: Bool { gone.isEmpty && new.isEmpty && mounts.isEmpty }
-
-    /// Removes and makes nodes, and mounts the drivers' files. What is there already is left: after a failure all of it may
-    /// be done again. Blocks.
+    /// Removes and makes nodes, and mounts the drivers' files. What is there already is left. Blocks.
     ///
     /// - Parameter namespace: the container's mount namespace.
-    /// - Throws: `KernelError` naming the node or the file.
-    func make(in namespace: SharedFD) throws {
+    /// - Returns: why nodes that are to go are still there.
+    /// - Throws: `KernelError` naming the node or the file that cannot be made.
+    func make(in namespace: SharedFD) throws -> [String] {
         // Of this process's files, before those of the container are in sight.
         let trees = try mounts.map { mount throws(KernelError) in
             let tree = SharedFD(try Mounts.clone(mount.source ?? "", recursive: false))
@@ -93,28 +127,49 @@ struct LiveDevices: Sendable {
                 tree.raw, set: [.readOnly, .noSetuid, .noDevices], propagation: .private, subject: mount.destination)
             return (target: mount.destination, tree: tree)
         }
-        try MountNamespace.run(in: namespace) { () throws(KernelError) in
+        var host = stat()
+        try systemCall("stat", "/dev") { stat("/dev", &host) }
+        let device = host.st_dev
+        return try MountNamespace.run(in: namespace) { () throws(KernelError) in
             let root = try Root("/")
-            try changeNodes(root)
+            let problems = try changeNodes(root, host: device)
             for (path, tree) in trees { try Self.attach(tree, at: path, root) }
+            return problems
         }
     }
 
-    /// In the /dev that the runtime made, and nowhere else: what the container has put in its place gets no node.
-    private func changeNodes(_ root: borrowing Root) throws(KernelError) {
-        if gone.isEmpty, new.isEmpty { return }
-        let directory = try root.open("/dev", Int32(CK_O_PATH) | O_DIRECTORY, .withoutSymlinks)
-        var information = statfs()
-        let raw = directory.raw
-        try systemCall("fstatfs", "/dev") { fstatfs(raw, &information) }
-        guard information.f_type == CK_TMPFS_MAGIC else {
-            throw KernelError(
-                "mknod", "/dev", errno: ENOTSUP,
-                hint: "the container's /dev is not the one that it was started with: start it anew")
+    /// In the /dev that the runtime made, and nowhere else: what the container, or a mount of the node's, has put in its place
+    /// gets no node and loses none.
+    private func changeNodes(_ root: borrowing Root, host: dev_t) throws(KernelError) -> [String] {
+        if isOfHost || left.isEmpty && given.isEmpty { return [] }
+        let dev: Root
+        do throws(KernelError) {
+            let directory = try root.open("/dev", Int32(CK_O_PATH) | O_DIRECTORY, .withoutSymlinks)
+            var (system, information) = (statfs(), stat())
+            let raw = directory.raw
+            try systemCall("fstatfs", "/dev") { fstatfs(raw, &system) }
+            try systemCall("fstat", "/dev") { fstat(raw, &information) }
+            // The kernel's devtmpfs says of itself that it is a tmpfs.
+            guard system.f_type == CK_TMPFS_MAGIC, information.st_dev != host else {
+                throw KernelError(
+                    "mknod", "/dev", errno: ENOTSUP,
+                    hint: "the container's /dev is not the one that it was started with: start it anew")
+            }
+            dev = Root(adopting: directory, name: "/dev")
+        } catch {
+            if given.isEmpty { return [error.description] }
+            throw error
         }
-        let dev = Root(adopting: directory, name: "/dev")
-        for node in gone { try node.remove(from: dev) }
-        for node in new { try node.make(in: dev) }
+        var problems: [String] = []
+        for node in left {
+            do throws(KernelError) {
+                try node.remove(from: dev)
+            } catch {
+                problems.append(error.description)
+            }
+        }
+        for node in given { try node.make(in: dev) }
+        return problems
     }
 
     private static func attach(_ tree: SharedFD, at path: String, _ root: borrowing Root) throws(KernelError) {
@@ -134,6 +189,45 @@ struct LiveDevices: Sendable {
         if (there.st_dev, there.st_ino) == (file.st_dev, file.st_ino) { return }
         try Mounts.attach(try tree.duplicate(), on: place, subject: path)
     }
+
+    // MARK: What is still in use
+
+    /// Files of processes that are looked at.
+    private static let mostFiles = 1 << 20
+
+    /// That none of these processes has a device open, or mapped, that is to be given back. What a process has sent to another
+    /// one, which has not received it yet, is not seen.
+    ///
+    /// - Throws: `ExecutorFailure` that is transient, naming process and device.
+    func expectUnused(by processes: [pid_t]) throws(ExecutorFailure) {
+        let policy = DevicePolicy(rules)
+        var given: [dev_t: String] = [:]
+        for node in left where !policy.allows(.char, major: node.major, minor: node.minor, .read) {
+            given[dev_t(ck_makedev(node.major, node.minor))] = node.path
+        }
+        if given.isEmpty { return }
+        var looked = 0
+        for pid in processes {
+            for folder in ["fd", "map_files"] {
+                for name in (try? File.list("/proc/\(pid)/\(folder)")) ?? [] {
+                    looked += 1
+                    var file = stat()
+                    // Who has ended meanwhile has nothing open.
+                    guard stat("/proc/\(pid)/\(folder)/\(name)", &file) == 0, file.st_mode & S_IFMT == S_IFCHR,
+                        let path = given[file.st_rdev]
+                    else { continue }
+                    throw ExecutorFailure(
+                        "the process \(pid) of the container has \(path) open, which it cannot open again: the device is given "
+                            + "back when it closes it; end the process, or restart the container", isTransient: true)
+                }
+                guard looked < Self.mostFiles else {
+                    throw ExecutorFailure(
+                        "the container's processes have so many files open that nobody can say whether a device is among them: "
+                            + "restart the container", isTransient: true)
+                }
+            }
+        }
+    }
 }
 
 extension DeviceNode {
@@ -149,13 +243,32 @@ extension DeviceNode {
     }
 
     /// Below /dev.
-    private var place: (directory: String, name: String) {
-        let parts = path.pathComponents.dropFirst()
-        return (parts.dropLast().joined(separator: "/"), parts.last.map { String($0) } ?? "")
+    private var place: (folders: [String], name: String) {
+        let parts = path.pathComponents.dropFirst().map { String($0) }
+        return (Array(parts.dropLast()), parts.last ?? "")
+    }
+
+    /// The directory of the node, in the same file system, by no link.
+    ///
+    /// - Parameter makes: whether those are made that are not there.
+    private func directory(in dev: borrowing Root, makes: Bool) throws(KernelError) -> OwnedFD {
+        var directory = try dev.open(".", Int32(CK_O_PATH) | O_DIRECTORY)
+        var way = ""
+        for folder in place.folders {
+            let raw = directory.raw
+            if makes, mkdirat(raw, folder, 0o755) != 0, errno != EEXIST {
+                throw KernelError("mkdir", "/dev/\(way)\(folder)", errno: errno)
+            }
+            way += folder
+            directory = try dev.open(
+                way, Int32(CK_O_PATH) | O_DIRECTORY, [.withoutSymlinks, .withoutCrossing])
+            way += "/"
+        }
+        return directory
     }
 
     fileprivate func make(in dev: borrowing Root) throws(KernelError) {
-        let directory = try dev.makeDirectories(place.directory)
+        let directory = try directory(in: dev, makes: true)
         do throws(DeviceError) {
             try create(in: directory.raw)
         } catch {
@@ -166,7 +279,7 @@ extension DeviceNode {
     /// Only what is this device: the container may have put something else there.
     fileprivate func remove(from dev: borrowing Root) throws(KernelError) {
         do throws(KernelError) {
-            let directory = try dev.open(place.directory, Int32(CK_O_PATH) | O_DIRECTORY)
+            let directory = try directory(in: dev, makes: false)
             var there = stat()
             let (raw, name) = (directory.raw, place.name)
             try systemCall("fstatat", path) { fstatat(raw, name, &there, AT_SYMLINK_NOFOLLOW) }

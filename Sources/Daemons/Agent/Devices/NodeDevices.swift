@@ -119,9 +119,10 @@ final class NodeDevices: Sendable {
 
     /// What a container that was granted devices gets. Blocks no longer than a lock.
     ///
+    /// - Parameter had: what it has already stays its own when it cannot be granted any more, as far as it is there.
     /// - Throws: `CDIError` naming one that is not there or cannot be granted.
-    func edits(of ids: [String]) throws(CDIError) -> CDIEdits {
-        let known = state.withLock { $0.specifications } ?? []
+    func edits(of ids: [String], had: Set<String> = []) throws(CDIError) -> CDIEdits {
+        let (known, inventory) = state.withLock { ($0.specifications ?? [], $0.monitor?.state.inventory) }
         var edits = CDIEdits()
         var rest = ids
         for specification in known {
@@ -130,7 +131,11 @@ final class NodeDevices: Sendable {
             rest.removeAll { own.contains($0) }
             edits.append(try specification.edits(of: own))
         }
-        if let missing = rest.first {
+        for id in rest where had.contains(id) {
+            guard let device = inventory?.devices.first(where: { $0.id == id }) else { continue }
+            edits.append(VendorSpecification.edits(of: device))
+        }
+        if let missing = rest.first(where: { !had.contains($0) }) {
             throw CDIError("the device \(missing) is not on this node, or cannot be used now")
         }
         return edits

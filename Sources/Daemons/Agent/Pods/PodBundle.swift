@@ -1,8 +1,10 @@
 import AgentCore
+import CDISpec
 import CKernel
 import Cgroups
 import Glibc
 import Images
+import JSON
 import Kernel
 import Model
 import OCISpec
@@ -15,10 +17,11 @@ import Wire
 extension PodExecutor {
     /// Blocks.
     ///
-    /// - Returns: what it was built from, parts of which have to stay open until the container is made.
+    /// - Returns: what it was built from, parts of which have to stay open until the container is made, and whether something else
+    ///   was there.
     func writeBundle(
         _ assignment: TaskAssignment, _ spec: Model.ContainerSpec, _ task: TaskPaths
-    ) throws -> SpecBuilder {
+    ) throws -> (opened: SpecBuilder, isOther: Bool) {
         guard let pod = try PodFile.read(task), pod.bootID == bootID else {
             throw ExecutorFailure("the task is not prepared", isTransient: true)
         }
@@ -33,16 +36,28 @@ extension PodExecutor {
         builder.joined = try JoinedNamespaces(assignment, table, paths, parent: configuration.cgroupParent)
         if let namespace = builder.joined.mountNamespace { try shareMemory(of: namespace, task) }
         for mount in pod.mounts where mount.isOpenedByStart == true { builder.sources[mount.target] = try open(mount) }
-        builder.deviceEdits = try deviceEdits(assignment, spec)
+        let devices = try deviceEdits(assignment, spec)
+        builder.deviceEdits = devices.claimed
+        builder.deviceEdits.append(devices.named)
         if spec.initProcess { builder.initProgram = try initProgram() }
         try makeWorkingDirectory(builder.workingDirectory, task)
         try File.makeDirectories(task.bundle)
         try File.makeDirectories(task.logs)
         try File.makeDirectories(task.exits)
+        if devices.claimed.isEmpty {
+            try File.removeFile(task.unclaimedConfig)
+        } else {
+            var unclaimed = builder
+            unclaimed.deviceEdits = devices.named
+            try File.replace(task.unclaimedConfig, with: unclaimed.build().encoded())
+        }
         // Made anew at each start, so it need not outlive the machine.
+        let text = try builder.build().encoded()
+        let isOther =
+            try File.exists(task.config) && File.readRegular(task.config, limit: JSONLimits.standard.bytes) != text
         let file = try File.open(task.config, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW)
-        try file.writeAll(builder.build().encoded(), subject: task.config)
-        return builder
+        try file.writeAll(text, subject: task.config)
+        return (builder, isOther)
     }
 
     /// Opens what the runtime is to bind by descriptor: whoever can write to a directory above it could lead its path

@@ -39,10 +39,14 @@ extension PodExecutor {
             return StartedContainer(pid: Int(exit.pid), startedAt: exit.startedAt)
         }
         try await provideSecrets(assignment, spec)
-        let opened = try await pool.run { try self.writeBundle(assignment, spec, task) }
+        let (opened, isOther) = try await pool.run { try self.writeBundle(assignment, spec, task) }
         try await ensureShim(task, leased: assignment.pod.stopAfter != nil)
         failpoint("agent.after_shim")
         let shim = shim(of: assignment.task)
+        if isOther, try await (shim.call(.state).containers ?? []).contains(where: { $0.status == .created }) {
+            // An agent that was killed had it made, as it was to be then.
+            throw ExecutorFailure("it has been changed since it was made", isTransient: true)
+        }
         let request = ShimCreate(
             container: container.text, start: start, bundle: task.bundle, terminal: spec.terminal, stdin: spec.stdin,
             stdinOnce: spec.stdinOnce, logPath: spec.logging.isKept ? task.log(container) : nil,

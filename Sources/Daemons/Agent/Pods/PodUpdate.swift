@@ -10,8 +10,9 @@ extension PodExecutor {
         _ assignment: TaskAssignment, previous: TaskAssignment
     ) async throws(ExecutorFailure) {
         try await explaining(TaskStatus.updateFailure + assignment.instanceName) {
-            try await updateLimits(assignment, previous)
+            // First of all, and whatever becomes of the rest: others wait for what is given back.
             try await updateDevices(assignment, previous)
+            try await updateLimits(assignment, previous)
             try await updateNetworks(assignment, previous)
         }
     }
