@@ -180,11 +180,12 @@ struct Cluster {
 
     mutating func addNode(
         _ name: String, memory: Int64 = 4 << 30, labels: [String: String] = [:], address: String = "127.0.0.1",
-        features: [String] = ["overlay", "cni"]
+        features: [String] = ["overlay", "cni"], processors: NodeProcessors? = nil, hugepages: [String: Int64] = [:]
     ) throws {
         let node = Node(
             id: NodeID(name), name: name, labels: labels, platform: Platform(os: "linux", architecture: "amd64"),
-            features: features, capacity: Resources(cpu: 4_000_000_000, memory: memory), address: address,
+            features: features, capacity: Resources(cpu: 4_000_000_000, memory: memory, hugepages: hugepages),
+            processors: processors, address: address,
             streamEndpoint: "unix:/run/\(name).sock", agentVersion: "1", kernelVersion: "6", bootID: "b", createdAt: now
         )
         try perform(.registerNode(NodeRegistration(node: node)))

@@ -28,7 +28,7 @@ import Testing
         var scheduler = Scheduler(nodes: nodes ?? self.nodes, company: company)
         return scheduler.place(requests, random: &random).map {
             switch $0 {
-            case .placed(let id, _, _): String(id.text.dropFirst(3))
+            case .placed(let id, _, _, _): String(id.text.dropFirst(3))
             case .refused(let refusal): "\(refusal)"
             }
         }

@@ -244,7 +244,7 @@ extension DevicePool {
         var scheduler = Scheduler(nodes: nodes)
         return scheduler.place(Placement.requests(count, demand), random: &random).map {
             switch $0 {
-            case .placed(let id, _, _): String(id.text.dropFirst(3))
+            case .placed(let id, _, _, _): String(id.text.dropFirst(3))
             case .refused(let refusal): "\(refusal)"
             }
         }

@@ -30,7 +30,7 @@ import Testing
     func nodes(_ results: [PlacementResult]) -> [String] {
         results.map {
             switch $0 {
-            case .placed(let id, _, _): String(id.text.dropFirst(3))
+            case .placed(let id, _, _, _): String(id.text.dropFirst(3))
             case .refused(let refusal): "\(refusal)"
             }
         }
@@ -184,7 +184,7 @@ import Testing
             workload: WorkloadID("w"), ports: [PortMapping(hostPort: 8080, hostPortEnd: 8081, containerPort: 80)])
         let results = place(3, demand, on: [Self.node("a")])
         let ports = results.compactMap { result -> Int? in
-            guard case .placed(_, let ports, _) = result else { return nil }
+            guard case .placed(_, let ports, _, _) = result else { return nil }
             return ports[0].hostPort
         }
         #expect(ports == [8080, 8081])
@@ -197,7 +197,7 @@ import Testing
         let demand = PodDemand(workload: WorkloadID("w"), resources: Resources(memory: 64 << 20))
         let results = scheduler.place(Self.requests(10_000, demand), random: &random)
         let counts = Dictionary(grouping: results) { result -> NodeID? in
-            guard case .placed(let node, _, _) = result else { return nil }
+            guard case .placed(let node, _, _, _) = result else { return nil }
             return node
         }.mapValues(\.count)
         #expect(counts.count == 2000)

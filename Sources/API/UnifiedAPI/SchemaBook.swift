@@ -81,6 +81,8 @@ private struct KnownForm {
         words(NodeDevice.Health.State.self, NodeDevice.Health.State.allCases)
         words(DeviceClaim.Sharing.self, DeviceClaim.Sharing.allCases)
         words(DeviceClaim.HealthPolicy.self, DeviceClaim.HealthPolicy.allCases)
+        words(ProcessorPinning.self, [.cores])
+        form(ProcessorSet.self, ["type": "string", "example": .string("0-3,7")], ProcessorSet())
         words(Role.self, Role.allCases)
         words(PullPolicy.self, PullPolicy.allCases)
         words(FileChange.Kind.self, FileChange.Kind.allCases)

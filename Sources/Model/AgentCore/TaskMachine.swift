@@ -54,9 +54,11 @@ struct TaskMachine: Sendable {
     var isLeaving: Bool { assignment.desired == .removed && !record.removed }
 
     /// Whether it has something of the node that only one can have.
-    var hasOfNode: Bool { !assignment.ports.isEmpty || !assignment.grantedDevices.isEmpty }
+    var hasOfNode: Bool {
+        !assignment.ports.isEmpty || !assignment.grantedDevices.isEmpty || !assignment.grantedProcessors.isEmpty
+    }
 
-    /// Whether both have the same port of the node, or the same device and one of them whole.
+    /// Whether both have the same port or processor of the node, or the same device and one of them whole.
     func competes(with other: TaskMachine) -> Bool {
         guard assignment.task != other.assignment.task else { return false }
         // What a change is to take from one it may have until that is done.
@@ -68,6 +70,11 @@ struct TaskMachine: Sendable {
             }
         }
         if isDevice { return true }
+        let processors = Set(assignment.grantedProcessors.flatMap(\.cpus.numbers))
+        if !processors.isEmpty, !processors.isDisjoint(with: other.assignment.grantedProcessors.flatMap(\.cpus.numbers))
+        {
+            return true
+        }
         return assignment.ports.contains { mine in
             other.assignment.ports.contains {
                 $0.hostPort == mine.hostPort && $0.transport == mine.transport

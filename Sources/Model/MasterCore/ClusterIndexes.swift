@@ -43,6 +43,9 @@ struct ClusterIndexes: Sendable {
     /// Who has which device: by node, the device's id and the task.
     private(set) var deviceHolders: [NodeID: [String: [TaskID: DeviceClaim.Sharing]]] = [:]
 
+    /// Who has which processors alone: by node and task.
+    private(set) var processorHoldings: [NodeID: [TaskID: ProcessorHolding]] = [:]
+
     /// What each task counts for, so that it leaves as it came.
     private var promised: [TaskID: Resources] = [:]
 
@@ -103,6 +106,10 @@ struct ClusterIndexes: Sendable {
                 for id in grant.devices {
                     deviceHolders[task.node, default: [:]][id, default: [:]][task.id] = grant.sharing
                 }
+            }
+            if !task.grantedProcessors.isEmpty, !task.rests {
+                processorHoldings[task.node, default: [:]][task.id] = ProcessorHolding(
+                    grants: task.grantedProcessors, promised: amount)
             }
         case .claim(let claim):
             claimsByInstance[claim.instance, default: []].insert(claim.resource)
@@ -170,6 +177,8 @@ struct ClusterIndexes: Sendable {
                 if deviceHolders[task.node]?[id]?.isEmpty == true { deviceHolders[task.node]?[id] = nil }
                 if deviceHolders[task.node]?.isEmpty == true { deviceHolders[task.node] = nil }
             }
+            processorHoldings[task.node]?[task.id] = nil
+            if processorHoldings[task.node]?.isEmpty == true { processorHoldings[task.node] = nil }
         case .claim(let claim):
             claimsByInstance[claim.instance]?.remove(claim.resource)
             if claimsByInstance[claim.instance]?.isEmpty == true { claimsByInstance[claim.instance] = nil }

@@ -94,24 +94,27 @@ extension MasterCore {
         let amounts =
             short == "memory"
             ? "it wants \(wanted.memory >> 20) MiB, and \(max(0, free.memory) >> 20) of \(capacity.memory >> 20) are free"
-            : "it wants \(wanted.cpu / 1_000_000) thousandths of a core, and \(max(0, free.cpu) / 1_000_000) of "
-                + "\(capacity.cpu / 1_000_000) are free"
+            : short == "cpu"
+                ? "it wants \(wanted.cpu / 1_000_000) thousandths of a core, and \(max(0, free.cpu) / 1_000_000) of "
+                    + "\(capacity.cpu / 1_000_000) are free"
+                : short
+        let subject = ["cpu", "memory"].contains(short) ? short : "huge pages"
         throw APIProblem(
             .conflict,
-            "the container \(name) cannot be started: its node \(node.name) is short of \(short): \(amounts); stop "
+            "the container \(name) cannot be started: its node \(node.name) is short of \(subject): \(amounts); stop "
                 + "others there, or remove it and run it anew")
     }
 
-    /// The same of devices: it is given those that it had, or others.
+    /// The same of devices and processors of its own: it is given those that it had, or others.
     private mutating func requireDevices(for task: inout NodeTask, named name: String) throws(APIProblem) {
         guard task.status.phase != .removed else { return }
         do throws(DeviceShortage) {
-            try grantDevices(to: &task)
+            try grantOwn(to: &task)
             clearShortage(of: task.instance)
         } catch {
             throw APIProblem(
                 .conflict,
-                "the container \(name) cannot be started: its node \(nodeName(task.node)) has no devices for it: \(error); "
+                "the container \(name) cannot be started: its node \(nodeName(task.node)) has no \(error.subject) for it: \(error); "
                     + "stop others there, or remove it and run it anew")
         }
     }

@@ -140,9 +140,11 @@ extension MasterCore {
 
     // MARK: Starting again
 
-    /// Why a task cannot have its devices again.
+    /// Why a task cannot have its devices, or processors of its own, again.
     struct DeviceShortage: Error, CustomStringConvertible {
         let description: String
+        /// What there is too little of.
+        var subject = "devices"
     }
 
     /// Gives a task that rests the devices that it wants to start again; one that does not rest keeps what it has.
@@ -172,19 +174,21 @@ extension MasterCore {
     /// - Returns: whether it may become so.
     mutating func renewDevices(of task: NodeTask, for next: inout NodeTask, now: Timestamp) -> Bool {
         guard task.rests || task.grantedDevices.isEmpty, !next.rests, next.desired != .removed,
-            state.pod(of: task)?.containers.contains(where: { !$0.deviceClaims.isEmpty }) ?? false
+            state.pod(of: task)?.wantsOwn ?? false
         else { return true }
         var granted = task
         do throws(DeviceShortage) {
-            try grantDevices(to: &granted)
+            try grantOwn(to: &granted)
         } catch {
             guard next.desired == .stopped else {
                 wait(task, "\(nodeName(task.node)): \(error)", now: now)
                 return false
             }
             granted.grantedDevices = []
+            granted.grantedProcessors = []
         }
         next.grantedDevices = granted.grantedDevices
+        next.grantedProcessors = granted.grantedProcessors
         clearShortage(of: task.instance)
         return true
     }

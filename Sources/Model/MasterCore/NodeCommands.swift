@@ -12,6 +12,8 @@ extension MasterCore {
                     + "the store it knows")
         }
         var node = body.node
+        node.capacity.hugepages = HugepageSize.bounded(node.capacity.hugepages)
+        node.processors = node.processors?.bounded
         try checkSpeaker(node.id)
         try checkIdentity(node)
         node.session = try session(of: state.nodes[node.id], body, now: now)

@@ -44,10 +44,11 @@ extension MasterCore {
         var isFree = false
         for (request, result) in zip(requests, scheduler.place(requests, random: &random)) {
             switch result {
-            case .placed(let node, let ports, let devices):
+            case .placed(let node, let ports, let devices, let processors):
                 do {
                     try assign(
-                        request.instance, to: node, ports: ports, devices: devices, now: now, random: &random)
+                        request.instance, to: node, ports: ports, devices: devices, processors: processors, now: now,
+                        random: &random)
                 } catch {
                     isFree = true
                     guard let instance = state.instances[request.instance] else { continue }
@@ -116,7 +117,7 @@ extension MasterCore {
         return NodeSnapshot(
             node: node, ready: memory[node.id]?.ready ?? false, images: memory[node.id]?.digests ?? [],
             allocated: load.allocated, tasksByWorkload: load.tasksByWorkload, tasks: load.tasks, ports: load.ports,
-            devices: devicePool(of: node.id))
+            devices: devicePool(of: node.id), processors: processorPool(of: node))
     }
 
     /// The revision that the instance's next task is made from: the newest, unless an update was paused before it came to
@@ -129,8 +130,8 @@ extension MasterCore {
     }
 
     private mutating func assign(
-        _ id: InstanceID, to node: NodeID, ports: [PortMapping], devices: [DeviceGrant], now: Timestamp,
-        random: inout some RandomNumberGenerator
+        _ id: InstanceID, to node: NodeID, ports: [PortMapping], devices: [DeviceGrant],
+        processors: [ProcessorGrant], now: Timestamp, random: inout some RandomNumberGenerator
     ) throws(AddressShortage) {
         guard var instance = state.instances[id], let workload = state.workloads[instance.workload] else { return }
         let revision = revision(for: instance, of: workload)
@@ -145,7 +146,8 @@ extension MasterCore {
             node: node, epoch: instance.epoch, desired: workload.desired,
             generation: workload.kind == .container ? workload.generation : 1,
             stop: workload.kind == .container ? workload.stop : nil, ports: ports,
-            addresses: grant?.addresses ?? [], grantedDevices: devices, createdAt: now)
+            addresses: grant?.addresses ?? [], grantedDevices: devices, grantedProcessors: processors,
+            createdAt: now)
         instance.task = task.id
         instance.unschedulable = nil
         state.put(.instance(instance))

@@ -72,7 +72,7 @@ extension MasterCore {
             workload.desired == .running, workload.updateState.phase == .settled, balance.retryAt[workload.id] == nil,
             let pod = state.pod(of: workload), pod.affinities.isEmpty, pod.strategy ?? .spread == .spread,
             !state.isAnchored(pod), !isShort(for: pod),
-            pod.containers.allSatisfy(\.deviceClaims.isEmpty),
+            !pod.wantsOwn,
             pod.loss?.stopAfter == nil
         else { return nil }
         let tasks = instances.compactMap { instance in

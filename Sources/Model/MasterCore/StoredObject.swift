@@ -121,8 +121,8 @@ enum StoredObject: Hashable, Sendable {
     }
 
     private static let schema = 4
-    /// What versions understand as well that never change the devices of what runs; they are not to read what would be given
-    /// back what it has left.
+    /// What versions understand as well that know nothing of processors of one's own and never change the devices of what runs:
+    /// they would give these to others, or back to who has left them.
     private static let deviceSchema = 3
     /// What versions without claims of devices understand as well; they are not to read what would lose its devices by it.
     private static let overlaySchema = 2
@@ -164,12 +164,14 @@ enum StoredObject: Hashable, Sendable {
         case .revision(let object):
             try Self.encode(
                 object,
-                schema: object.pod.containers.allSatisfy(\.deviceClaims.isEmpty) ? Self.firstSchema : Self.deviceSchema)
+                schema: object.pod.containers.contains { $0.limits.pinning != nil || !$0.limits.hugepages.isEmpty }
+                    ? Self.schema
+                    : object.pod.containers.allSatisfy(\.deviceClaims.isEmpty) ? Self.firstSchema : Self.deviceSchema)
         case .instance(let object): try Self.encode(object)
         case .task(let object):
             try Self.encode(
                 object,
-                schema: object.grantedDevices.contains { $0.leftAt != nil }
+                schema: !object.grantedProcessors.isEmpty || object.grantedDevices.contains { $0.leftAt != nil }
                     ? Self.schema
                     : !object.grantedDevices.isEmpty
                         ? Self.deviceSchema : object.addresses.isEmpty ? Self.firstSchema : Self.overlaySchema)

@@ -20,6 +20,7 @@ extension MasterCore {
             container: status.containers.first { $0.id == id } ?? ContainerStatus(name: spec.name, id: id), spec: spec,
             pod: pod, hostname: pod.hostname.isEmpty ? String(id.text.prefix(12)) : pod.hostname,
             ports: task?.ports ?? [], grantedDevices: task?.grantedDevices.filter { $0.leftAt == nil } ?? [],
+            grantedProcessors: task?.grantedProcessors ?? [],
             labels: workload.labels(of: spec),
             removeOnExit: workload.removeOnExit, unschedulable: instance.unschedulable,
             unreachableSince: task.flatMap { silentSince($0.node, now: now) },
@@ -60,6 +61,8 @@ extension MasterCore {
         var node = node
         // Whoever knows the word could pass for the node's next agent.
         node.session = nil
+        // Of one node they are much, of all of them too much.
+        if !explained { node.processors = nil }
         return NodeView(
             node: node, conditions: (memory[node.id] ?? NodeMemory(now: now, steady: steady)).conditions(at: steady),
             allocated: load?.allocated ?? Resources(), tasks: load?.tasks ?? 0,
@@ -79,7 +82,7 @@ extension MasterCore {
             networks: pod.attachments.compactMap { state.networks[NetworkID($0.network)] },
             addresses: task.addresses.filter { $0.leftAt == nil },
             grantedDevices: task.grantedDevices.filter { $0.leftAt == nil },
-            removeVolumes: workload.removeVolumes)
+            grantedProcessors: task.grantedProcessors, removeVolumes: workload.removeVolumes)
     }
 
     func location(of instance: Instance) -> TaskLocation? {

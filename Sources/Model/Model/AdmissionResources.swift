@@ -37,6 +37,8 @@ extension Admission {
             throw AdmissionError("\(path).cpuShares", "\(shares) is not between 2 and 262144")
         }
         try processors(limits, at: path)
+        try pinning(limits, at: path)
+        try hugepages(limits.hugepages, at: "\(path).hugepages")
         if let swappiness = limits.swappiness, !(0...100).contains(swappiness) {
             throw AdmissionError("\(path).swappiness", "\(swappiness) is not between 0 and 100")
         }
@@ -67,6 +69,38 @@ extension Admission {
             guard Self.isNumberList(list) else {
                 throw AdmissionError(
                     "\(path).\(field)", "\(Self.quoted(list)) is no list of numbers: write it as 0-3,7")
+            }
+        }
+    }
+
+    /// Processors of its own are whole ones, and the cluster chooses them.
+    private func pinning(_ limits: Limits, at path: String) throws(AdmissionError) {
+        guard limits.pinning != nil else { return }
+        guard limits.cpu > 0, limits.cpu % 1_000_000_000 == 0 else {
+            let given = limits.cpu == 0 ? "no number of processors was" : "\(limits.cpu) nano-cores were"
+            throw AdmissionError(
+                "\(path).cpu", "\(given) given: processors of one's own (pinning) are whole ones, 1 or more")
+        }
+        let others: [(String, Bool)] = [
+            ("cpus", limits.cpus != nil), ("memoryNodes", limits.memoryNodes != nil),
+            ("cpuQuota", limits.cpuQuota != nil), ("cpuPeriod", limits.cpuPeriod != nil),
+        ]
+        if let other = others.first(where: \.1)?.0 {
+            throw AdmissionError(
+                "\(path).\(other)", "goes without pinning, which chooses the processors: leave one of them out")
+        }
+    }
+
+    /// Huge pages: known sizes, whole pages.
+    private func hugepages(_ pools: [String: Int64], at path: String) throws(AdmissionError) {
+        try bounded(pools.count, HugepageSize.most, "sizes", at: path)
+        for (size, bytes) in pools.sorted(by: { $0.key < $1.key }) {
+            guard let page = HugepageSize.bytes(size) else {
+                throw AdmissionError(path, "\(Self.quoted(size)) is no size of huge pages: write it as 2m or 1g")
+            }
+            guard (1...(1 << 50)).contains(bytes), bytes % page == 0 else {
+                throw AdmissionError(
+                    "\(path).\(size)", "\(bytes) bytes are not 1 or more whole pages of \(size), up to 1 PiB")
             }
         }
     }

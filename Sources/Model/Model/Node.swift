@@ -39,6 +39,8 @@ package struct Node: Sendable, Hashable, Codable {
     package var features: [String]
     /// What the machine has, less what is reserved for itself.
     package var capacity: Resources
+    /// Its processors; nil: its agent does not tell.
+    package var processors: NodeProcessors?
     /// The address under which published ports are reached.
     package var address: String
     /// Where the agent serves streams: `unix:/path` on one machine.
@@ -59,7 +61,9 @@ package struct Node: Sendable, Hashable, Codable {
 
     package init(
         id: NodeID, name: String, labels: [String: String] = [:], availability: Availability = .active,
-        platform: Platform, features: [String] = [], capacity: Resources, address: String, streamEndpoint: String,
+        platform: Platform, features: [String] = [], capacity: Resources, processors: NodeProcessors? = nil,
+        address: String,
+        streamEndpoint: String,
         contentEndpoint: String? = nil, session: String? = nil,
         agentVersion: String, kernelVersion: String, operatingSystem: String? = nil, cgroupVersion: Int? = nil,
         bootID: String, createdAt: Timestamp
@@ -71,6 +75,7 @@ package struct Node: Sendable, Hashable, Codable {
         self.platform = platform
         self.features = features
         self.capacity = capacity
+        self.processors = processors
         self.address = address
         self.streamEndpoint = streamEndpoint
         self.contentEndpoint = contentEndpoint

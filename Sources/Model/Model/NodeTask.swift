@@ -22,6 +22,9 @@ package struct NodeTask: Sendable, Hashable, Codable {
     /// The devices of its node that its containers have, one for each claim. They are its own until it rests; they change
     /// only together with `generation`, while nothing of it runs.
     package var grantedDevices: [DeviceGrant]
+    /// The processors of its node that its containers have alone, one entry for each that wants some; the same holds for
+    /// them.
+    package var grantedProcessors: [ProcessorGrant]
     /// The last report of the node.
     package var status: TaskStatus
     package var createdAt: Timestamp
@@ -29,9 +32,10 @@ package struct NodeTask: Sendable, Hashable, Codable {
     package init(
         id: TaskID, instance: InstanceID, workload: WorkloadID, revision: Int, node: NodeID, epoch: Int,
         desired: DesiredState, generation: Int, stop: StopOrder? = nil, ports: [PortMapping] = [],
-        addresses: [AssignedAddress] = [], grantedDevices: [DeviceGrant] = [], status: TaskStatus = TaskStatus(),
-        createdAt: Timestamp
+        addresses: [AssignedAddress] = [], grantedDevices: [DeviceGrant] = [], grantedProcessors: [ProcessorGrant] = [],
+        status: TaskStatus = TaskStatus(), createdAt: Timestamp
     ) {
+        self.grantedProcessors = grantedProcessors
         self.grantedDevices = grantedDevices
         self.id = id
         self.instance = instance
@@ -75,6 +79,7 @@ extension NodeTask {
         ports = try values.decode([PortMapping].self, forKey: .ports)
         addresses = try values.decode(.addresses, or: [])
         grantedDevices = try values.decode(.grantedDevices, or: [])
+        grantedProcessors = try values.decode(.grantedProcessors, or: [])
         status = try values.decode(TaskStatus.self, forKey: .status)
         createdAt = try values.decode(Timestamp.self, forKey: .createdAt)
     }

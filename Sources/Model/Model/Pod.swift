@@ -80,7 +80,10 @@ package struct PodSpec: Sendable, Hashable, Codable {
     /// What the scheduler reserves for the pod.
     package var resources: Resources {
         containers.reduce(Resources()) {
-            $0 + Resources(cpu: $1.limits.cpu, memory: $1.limits.memoryReservation ?? $1.limits.memory ?? 0)
+            $0
+                + Resources(
+                    cpu: $1.limits.cpu, memory: $1.limits.memoryReservation ?? $1.limits.memory ?? 0,
+                    hugepages: $1.limits.hugepages)
         }
     }
 }
@@ -228,6 +231,12 @@ package struct ContainerSpec: Sendable, Hashable, Codable {
     }
 }
 
+/// Whether a container has processors of its own.
+package enum ProcessorPinning: String, Sendable, Hashable, Codable {
+    /// As many as `Limits.cpu` says, whole cores where it can be; nobody else's containers run on them.
+    case cores
+}
+
 /// A container's limits; zero or nil means unlimited.
 package struct Limits: Sendable, Hashable, Codable {
     /// Nano-cores.
@@ -249,6 +258,10 @@ package struct Limits: Sendable, Hashable, Codable {
     package var cpus: String?
     /// Memory nodes that it may use: `0-1`; nil: all.
     package var memoryNodes: String?
+    /// nil: it runs on all processors that nobody has alone.
+    package var pinning: ProcessorPinning?
+    /// Bytes of huge pages by the size of a page, see `HugepageSize`; of sizes that are not named none.
+    package var hugepages: [String: Int64]
     /// 0…100, cgroup v1 only; nil: the kernel's.
     package var swappiness: Int64?
     /// 10…1000; nil: the kernel's.
@@ -263,6 +276,7 @@ package struct Limits: Sendable, Hashable, Codable {
         pids: Int64? = nil, cpuShares: Int64? = nil, sharedMemory: Int64? = nil
     ) {
         disableOOMKill = false
+        hugepages = [:]
         self.cpu = cpu
         self.memory = memory
         self.memorySwap = memorySwap
@@ -284,6 +298,8 @@ package struct Limits: Sendable, Hashable, Codable {
         cpuQuota = try values.decodeIfPresent(Int64.self, forKey: .cpuQuota)
         cpus = try values.decodeIfPresent(String.self, forKey: .cpus)
         memoryNodes = try values.decodeIfPresent(String.self, forKey: .memoryNodes)
+        pinning = try values.decodeIfPresent(ProcessorPinning.self, forKey: .pinning)
+        hugepages = try values.decode(.hugepages, or: [:])
         swappiness = try values.decodeIfPresent(Int64.self, forKey: .swappiness)
         blockWeight = try values.decodeIfPresent(Int64.self, forKey: .blockWeight)
         disableOOMKill = try values.decode(.disableOOMKill, or: false)

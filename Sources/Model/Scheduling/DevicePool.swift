@@ -85,6 +85,11 @@ package struct DevicePool: Sendable {
         sharing == .whole ? used[place] == 0 : used[place] < devices[place].shares
     }
 
+    /// The NUMA nodes of what was granted.
+    package func places(of grants: [DeviceGrant]) -> Set<Int> {
+        Set(grants.flatMap { $0.devices.compactMap { id in places[id].flatMap { devices[$0].numaNode } } })
+    }
+
     // MARK: Choosing
 
     package enum Fit: Sendable, Hashable {

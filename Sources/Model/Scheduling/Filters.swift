@@ -69,6 +69,32 @@ struct MemoryFilter: Filter {
     func explain() -> String { "memory" }
 }
 
+/// The node's pools of huge pages are too small, or what is left of them.
+struct HugepagesFilter: Filter {
+    let wanted: [String: Int64]
+    func check(_ node: NodeSnapshot) -> Bool { lack(on: node) == nil }
+    func explain() -> String { "hugepages" }
+    func explain(_ node: NodeSnapshot) -> String { lack(on: node) ?? explain() }
+
+    private func lack(on node: NodeSnapshot) -> String? {
+        for (size, bytes) in wanted.sorted(by: { $0.key < $1.key }) {
+            let pool = node.node.capacity.hugepages[size] ?? 0
+            if pool == 0 { return "no hugepages of \(size)" }
+            if pool < bytes { return "too few hugepages of \(size)" }
+            if (node.allocated.hugepages[size] ?? 0) > pool - bytes { return "hugepages of \(size) taken" }
+        }
+        return nil
+    }
+}
+
+/// The node has so many processors at all, whoever has them.
+struct ProcessorFilter: Filter {
+    let demanded: [DemandedProcessors]
+    func check(_ node: NodeSnapshot) -> Bool { node.processors.shortage(for: demanded) == nil }
+    func explain() -> String { "processors" }
+    func explain(_ node: NodeSnapshot) -> String { node.processors.shortage(for: demanded) ?? explain() }
+}
+
 /// The node's label `containerslots` says how many containers it may have, running or not.
 struct SlotFilter: Filter {
     func check(_ node: NodeSnapshot) -> Bool {
@@ -125,6 +151,7 @@ extension PodDemand {
         filters += features.map { FeatureFilter(feature: $0) }
         filters += constraints.map { ConstraintFilter(constraint: $0) }
         if !devices.isEmpty { filters.append(DeviceFilter(demanded: devices)) }
+        if !processors.isEmpty { filters.append(ProcessorFilter(demanded: processors)) }
         return filters
     }
 
@@ -135,6 +162,7 @@ extension PodDemand {
 
     fileprivate var resourceFilters: [any Filter] {
         [CPUFilter(wanted: resources.cpu), MemoryFilter(wanted: resources.memory)]
+            + (resources.hugepages.isEmpty ? [] : [HugepagesFilter(wanted: resources.hugepages)])
     }
 
     /// What is said when no port is free.
@@ -148,10 +176,10 @@ extension PodDemand {
 }
 
 extension NodeSnapshot {
-    /// What is short for a task of this demand that is here already: `cpu`, `memory`; nil: there is room. Devices are not
-    /// looked at.
+    /// What is short for a task of this demand that is here already: `cpu`, `memory`, or words on huge pages; nil: there is
+    /// room. Devices and processors of one's own are not looked at.
     package func shortage(for demand: PodDemand) -> String? {
-        demand.resourceFilters.first { !$0.check(self) }?.explain()
+        demand.resourceFilters.first { !$0.check(self) }?.explain(self)
     }
 
     /// Whether the node may have an instance of a global service, now or when there is room: availability,

@@ -14,12 +14,14 @@ package struct NodeSnapshot: Sendable {
     package var tasks: Int
     package var ports: PortTable
     package var devices: DevicePool
+    package var processors: ProcessorPool
 
     package init(
         node: Node, ready: Bool = true, images: Set<String> = [], allocated: Resources = Resources(),
         tasksByWorkload: [WorkloadID: Int] = [:], tasks: Int = 0, ports: PortTable = PortTable(),
-        devices: DevicePool = DevicePool()
+        devices: DevicePool = DevicePool(), processors: ProcessorPool? = nil
     ) {
+        self.processors = processors ?? ProcessorPool(node.processors)
         self.devices = devices
         self.node = node
         self.ready = ready
@@ -48,9 +50,11 @@ package struct NodeSnapshot: Sendable {
 
     /// Counts a task that is placed here.
     package mutating func add(
-        _ demand: PodDemand, ports chosen: [PortMapping], devices granted: [DeviceGrant] = [], instance: InstanceID
+        _ demand: PodDemand, ports chosen: [PortMapping], devices granted: [DeviceGrant] = [],
+        processors own: [ProcessorGrant] = [], instance: InstanceID
     ) {
         devices.take(granted)
+        processors.take(own, promised: demand.resources)
         allocated = allocated + demand.resources
         tasksByWorkload[demand.workload, default: 0] += 1
         tasks += 1
@@ -69,6 +73,7 @@ package struct PodDemand: Sendable, Hashable {
     package var affinities: [Constraint]
     package var ports: [PortMapping]
     package var devices: [DemandedDevices]
+    package var processors: [DemandedProcessors]
     package var strategy: PlacementStrategy
     /// Name (for messages) by digest.
     package var images: [String: String]
@@ -80,7 +85,8 @@ package struct PodDemand: Sendable, Hashable {
     package init(
         workload: WorkloadID, resources: Resources = Resources(), features: [String] = [],
         constraints: [Constraint] = [], affinities: [Constraint] = [], ports: [PortMapping] = [],
-        devices: [DemandedDevices] = [], strategy: PlacementStrategy = .spread, images: [String: String] = [:],
+        devices: [DemandedDevices] = [], processors: [DemandedProcessors] = [],
+        strategy: PlacementStrategy = .spread, images: [String: String] = [:],
         anchors: [Anchor] = [],
         labels: [String: String] = [:]
     ) {
@@ -92,6 +98,7 @@ package struct PodDemand: Sendable, Hashable {
         self.constraints = constraints
         self.ports = ports
         self.devices = devices
+        self.processors = processors
         self.strategy = strategy
         self.images = images
         self.anchors = anchors
@@ -99,13 +106,22 @@ package struct PodDemand: Sendable, Hashable {
 
     package init(workload: WorkloadID, pod: PodSpec) {
         self.init(
-            workload: workload, resources: pod.resources, constraints: pod.constraints,
+            workload: workload, resources: pod.resources, features: pod.processorFeatures,
+            constraints: pod.constraints,
             affinities: pod.affinities, ports: pod.ports, devices: DemandedDevices.all(of: pod),
-            strategy: pod.strategy ?? .spread,
+            processors: DemandedProcessors.all(of: pod), strategy: pod.strategy ?? .spread,
             images: Dictionary(
                 pod.containers.map { ($0.imageDigest, $0.image) }, uniquingKeysWith: { first, _ in first }),
             anchors: pod.volumes.map { .volume($0) } + pod.attachments.map { .network(NetworkID($0.network)) }
                 + pod.namespaces.containers.map { .container(ContainerID($0)) })
+    }
+}
+
+extension PodSpec {
+    /// What a node's agent must know of for the pod's processors and huge pages; an earlier one would pass over them.
+    fileprivate var processorFeatures: [String] {
+        (containers.contains { $0.limits.pinning != nil } ? [NodeProcessors.pinningFeature] : [])
+            + (containers.contains { !$0.limits.hugepages.isEmpty } ? [NodeProcessors.hugepagesFeature] : [])
     }
 }
 
@@ -146,8 +162,9 @@ package struct PlacementRequest: Sendable {
 }
 
 package enum PlacementResult: Sendable, Hashable {
-    /// The node, one port for each mapping of the demand, and what each claim of devices got.
-    case placed(NodeID, ports: [PortMapping], devices: [DeviceGrant])
+    /// The node, one port for each mapping of the demand, what each claim of devices got, and the processors that are its
+    /// own.
+    case placed(NodeID, ports: [PortMapping], devices: [DeviceGrant], processors: [ProcessorGrant])
     case refused(Refusal)
 }
 

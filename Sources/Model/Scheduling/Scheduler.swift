@@ -65,7 +65,7 @@ package struct Scheduler: Sendable {
         switch fit(demand, request, on: index, filters: demand.amountFilters) {
         case .room(let room):
             add(demand, room, request, on: index)
-            return .placed(pinned, ports: room.ports, devices: room.devices)
+            return room.result(on: pinned)
         case .lacks(let explanation):
             return .refused(Refusal(nodes: 1, counts: [explanation: 1]))
         }
@@ -121,7 +121,7 @@ package struct Scheduler: Sendable {
                 case .room(let room):
                     add(demand, room, request, on: best.index)
                     heap.push(candidate(best.index, demand, random: &random))
-                    chosen = .placed(nodes[best.index].node.id, ports: room.ports, devices: room.devices)
+                    chosen = room.result(on: nodes[best.index].node.id)
                 case .lacks(let explanation):
                     // What is left there only shrinks, so the node is out for the whole group.
                     lacking[explanation, default: 0] += 1
@@ -133,7 +133,8 @@ package struct Scheduler: Sendable {
     }
 
     private mutating func add(_ demand: PodDemand, _ room: Room, _ request: PlacementRequest, on index: Int) {
-        nodes[index].add(demand, ports: room.ports, devices: room.devices, instance: request.instance)
+        nodes[index].add(
+            demand, ports: room.ports, devices: room.devices, processors: room.processors, instance: request.instance)
         if !company.isIdle {
             company.note(
                 names: request.names, images: Array(demand.images.values), labels: [demand.labels],
@@ -184,6 +185,11 @@ package struct Scheduler: Sendable {
     private struct Room {
         var ports: [PortMapping] = []
         var devices: [DeviceGrant] = []
+        var processors: [ProcessorGrant] = []
+
+        func result(on node: NodeID) -> PlacementResult {
+            .placed(node, ports: ports, devices: devices, processors: processors)
+        }
     }
 
     private enum Fit {
@@ -208,6 +214,14 @@ package struct Scheduler: Sendable {
             let avoided = request.avoided[nodes[index].node.id] ?? []
             switch nodes[index].devices.choose(demand.devices, avoiding: avoided) {
             case .grants(let grants): room.devices = grants
+            case .lacks(let words): return .lacks(words)
+            }
+        }
+        if !demand.processors.isEmpty {
+            switch nodes[index].processors.choose(
+                demand.processors, near: nodes[index].devices.places(of: room.devices))
+            {
+            case .grants(let grants): room.processors = grants
             case .lacks(let words): return .lacks(words)
             }
         }

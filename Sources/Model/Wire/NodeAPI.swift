@@ -60,6 +60,8 @@ package struct TaskAssignment: Sendable, Hashable, Codable {
     /// The devices of the node that its containers have, one for each claim: these, and no others. They may be others at a
     /// new start (a new `generation`), never while the task runs.
     package var grantedDevices: [DeviceGrant]
+    /// The processors of the node that its containers have alone; the same holds for them.
+    package var grantedProcessors: [ProcessorGrant]
     /// Volumes that belong to its containers alone go with the task.
     package var removeVolumes: Bool
 
@@ -68,8 +70,9 @@ package struct TaskAssignment: Sendable, Hashable, Codable {
         workloadName: String, kind: Workload.Kind, labels: [String: String], revision: Int, epoch: Int,
         desired: DesiredState, generation: Int, stop: StopOrder?, pod: PodSpec, ports: [PortMapping],
         networks: [Network] = [], addresses: [AssignedAddress] = [], grantedDevices: [DeviceGrant] = [],
-        removeVolumes: Bool = false
+        grantedProcessors: [ProcessorGrant] = [], removeVolumes: Bool = false
     ) {
+        self.grantedProcessors = grantedProcessors
         self.grantedDevices = grantedDevices
         self.networks = networks
         self.addresses = addresses
@@ -113,6 +116,7 @@ extension TaskAssignment {
         networks = try values.decode(.networks, or: [])
         addresses = try values.decode(.addresses, or: [])
         grantedDevices = try values.decode(.grantedDevices, or: [])
+        grantedProcessors = try values.decode(.grantedProcessors, or: [])
         removeVolumes = try values.decode(.removeVolumes, or: false)
     }
 }

@@ -32,6 +32,8 @@ package struct ContainerView: Sendable, Codable {
     package var ports: [PortMapping]
     /// The devices that it has, one entry for each of its claims; empty while no node has been chosen.
     package var grantedDevices: [DeviceGrant]
+    /// The processors that its container has alone; empty unless it asks for some.
+    package var grantedProcessors: [ProcessorGrant]
     package var labels: [String: String]
     package var removeOnExit: Bool
     /// Why no node fits; nil when one was found.
@@ -56,6 +58,7 @@ package struct ContainerView: Sendable, Codable {
         revision: Int,
         desired: DesiredState, generation: Int, status: TaskStatus, container: ContainerStatus, spec: ContainerSpec,
         pod: PodSpec, hostname: String, ports: [PortMapping], grantedDevices: [DeviceGrant] = [],
+        grantedProcessors: [ProcessorGrant] = [],
         labels: [String: String], removeOnExit: Bool,
         unschedulable: Condition?, unreachableSince: Timestamp? = nil, conditions: [Condition] = [],
         displaced: [DisplacedView] = [],
@@ -90,6 +93,7 @@ package struct ContainerView: Sendable, Codable {
         constraints = pod.constraints
         self.ports = ports
         self.grantedDevices = grantedDevices
+        self.grantedProcessors = grantedProcessors
         self.labels = labels
         self.removeOnExit = removeOnExit
         self.unschedulable = unschedulable
