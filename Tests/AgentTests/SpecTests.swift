@@ -66,6 +66,35 @@ struct SpecTests {
         #expect(whole == [SpecBuilder.path, "HOSTNAME=host1", "B=1", "HOME=/home/u"], "A was taken away")
     }
 
+    @Test(
+        "Processors of its own without a quota; else what is shared, or what the user said; huge pages only as asked for"
+    )
+    func processors() throws {
+        var own = builder {
+            $0.limits.cpu = 2_000_000_000
+            $0.limits.pinning = .cores
+            $0.limits.hugepages = ["1g": 1 << 30]
+        }
+        #expect(throws: ExecutorFailure.self, "the master has given it none") { try own.resources() }
+        own = SpecBuilder(
+            assignment: own.assignment.granting(
+                ProcessorGrant(container: "main", cpus: ProcessorSet([1, 3]), memoryNodes: ProcessorSet([1]))),
+            container: own.container, pod: own.pod, user: own.user, paths: own.paths, cgroup: own.cgroup,
+            isUnified: own.isUnified, sharedProcessors: ProcessorSet([0]), hugepageSizes: ["2m"])
+        let resources = try own.resources()
+        #expect(resources.cpu?.cpus == "1,3" && resources.cpu?.mems == "1")
+        #expect(resources.cpu?.quota == nil)
+        #expect(resources.hugepageLimits.map { "\($0.pageSize) \($0.limit)" } == ["1GB 1073741824", "2MB 0"])
+        var other = builder { $0.limits.cpus = "0-1" }
+        #expect(try other.resources().cpu?.cpus == "0-1")
+        #expect(try other.resources().hugepageLimits.isEmpty)
+        other.sharedProcessors = ProcessorSet([0])
+        #expect(try other.resources().cpu?.cpus == "0")
+        var privileged = builder { $0.privileged = true }
+        privileged.hugepageSizes = ["2m"]
+        #expect(try privileged.resources().hugepageLimits.isEmpty)
+    }
+
     @Test("14 capabilities, no new privileges and our filter of system calls, unless it is said otherwise")
     func confinement() throws {
         let spec = try builder().build()
@@ -293,5 +322,13 @@ struct SpecTests {
         for kind in [NamespaceSpec.Kind.pid, .ipc, .uts, .network] { #expect(spec.linux?.namespace(kind) == nil) }
         #expect(spec.hostname == nil)
         #expect(spec.mounts.first { $0.destination == "/dev/shm" }?.source == "/dev/shm")
+    }
+}
+
+extension TaskAssignment {
+    fileprivate func granting(_ grant: ProcessorGrant) -> TaskAssignment {
+        var granted = self
+        granted.grantedProcessors = [grant]
+        return granted
     }
 }

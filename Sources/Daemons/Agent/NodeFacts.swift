@@ -2,6 +2,7 @@ import CKernel
 import CNISpec
 import Cgroups
 import Client
+import DeviceDiscovery
 import Glibc
 import JSON
 import Kernel
@@ -22,10 +23,12 @@ struct NodeFacts: Sendable {
         let hostName = Self.text(&names.nodename)
         let address = ownAddress()
         let network = networkEndpoint(address)
+        let allowed = (try? CgroupLayout.detect())?.allowedProcessors(parent: configuration.cgroupParent)
+        let facts = ProcessorFacts(sys: configuration.deviceRoots.sys, allowed: allowed)
         return Node(
             id: identity.node, name: configuration.nodeName.isEmpty ? hostName : configuration.nodeName,
             labels: configuration.labels, platform: Platform(os: "linux", architecture: Self.architecture(machine)),
-            features: features, capacity: try capacity(),
+            features: features, capacity: try capacity(facts), processors: facts.processors,
             address: address, streamEndpoint: masterIsHere ? "unix:\(configuration.paths.socket)" : network,
             contentEndpoint: masterIsHere && membership.settings == nil ? nil : network, agentVersion: Version.number,
             kernelVersion: release, operatingSystem: Self.operatingSystem(),
@@ -33,8 +36,8 @@ struct NodeFacts: Sendable {
     }
 
     /// Discovered, less what is reserved; nothing is negative.
-    private func capacity() throws -> Resources {
-        let cores = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+    private func capacity(_ facts: ProcessorFacts) throws -> Resources {
+        let cores = facts.processors?.cpus.count ?? max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
         var memory: Int64 = 0
         for line in try File.text("/proc/meminfo").split(separator: "\n") where line.hasPrefix("MemTotal:") {
             memory = (line.split(separator: " ").dropFirst().first.flatMap { Int64($0) } ?? 0) << 10
@@ -44,7 +47,8 @@ struct NodeFacts: Sendable {
         let all = Resources(
             cpu: Int64(cores) * 1_000_000_000, memory: memory, disk: Int64(disk.f_blocks) * Int64(disk.f_bsize))
         let free = all - configuration.reserved
-        return Resources(cpu: max(0, free.cpu), memory: max(0, free.memory), disk: max(0, free.disk))
+        return Resources(
+            cpu: max(0, free.cpu), memory: max(0, free.memory), disk: max(0, free.disk), hugepages: facts.hugepages)
     }
 
     private static func cgroupVersion() -> Int? {

@@ -24,8 +24,12 @@ final class TaskTable: Sendable {
     /// Signals after a change of who has which of the node's devices.
     let deviceChanges: AsyncStream<Void>
     private let devicesChanged: AsyncStream<Void>.Continuation
+    /// Signals after a change of who has processors alone.
+    let processorChanges: AsyncStream<Void>
+    private let processorsChanged: AsyncStream<Void>.Continuation
 
     init() {
+        (processorChanges, processorsChanged) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
         (deviceChanges, devicesChanged) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
         (networkChanges, networksChanged) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
         networksChanged.yield()
@@ -40,17 +44,19 @@ final class TaskTable: Sendable {
     func remove(_ task: TaskID) { change(task, nil) }
 
     private func change(_ task: TaskID, _ record: TaskRecord?) {
-        let (calls, hasMoved, hasOthers) = state.withLock { state in
+        let (calls, hasMoved, hasOthers, hasProcessors) = state.withLock { state in
             let before = state.records[task]
             state.records[task] = record
             return (
                 state.waiters.values.filter { $0.task == task }.map(\.call),
                 before.map(NetworkPresence.init) != record.map(NetworkPresence.init),
-                (before?.deviceUse ?? .init()) != (record?.deviceUse ?? .init())
+                (before?.deviceUse ?? .init()) != (record?.deviceUse ?? .init()),
+                (before?.ownProcessors ?? []) != (record?.ownProcessors ?? [])
             )
         }
         if hasMoved { networksChanged.yield() }
         if hasOthers { devicesChanged.yield() }
+        if hasProcessors { processorsChanged.yield() }
         for call in calls { call() }
     }
 

@@ -14,7 +14,9 @@ enum Explanation {
     /// Fields of requests and where they come from; the more special ones first.
     private static let flags: [(field: String, word: String)] = [
         (".limits.memorySwap", "--memory-swap"), (".limits.memoryReservation", "--memory-reservation"),
-        (".limits.memory", "--memory"), (".limits.cpuShares", "--cpu-shares"), (".limits.cpu", "--cpus"),
+        (".limits.memory", "--memory"), (".limits.cpuShares", "--cpu-shares"), (".limits.cpuPeriod", "--cpu-period"),
+        (".limits.cpuQuota", "--cpu-quota"), (".limits.cpus", "--cpuset-cpus"),
+        (".limits.memoryNodes", "--cpuset-mems"), (".limits.cpu", "--cpus"), (".limits.hugepages", "--hugepages"),
         (".limits.pids", "--pids-limit"), (".limits.sharedMemory", "--shm-size"), (".source.tmpfs", "--tmpfs"),
         (".source.secret", "--secret"),
         (".source.config", "--config"), (".mounts", "--volume, --tmpfs, --secret or --config"),

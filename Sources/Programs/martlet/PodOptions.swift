@@ -81,6 +81,14 @@ struct PodOptions: ParsableArguments {
 
     @OptionGroup var claims: ClaimOptions
 
+    @Flag(
+        inversion: .prefixedNo, exclusivity: .chooseLast,
+        help: "Processors of its own, as many as --cpus says: see docs/processors.md.")
+    var pinCpus: Bool?
+
+    @Option(help: "Huge pages, SIZE=AMOUNT: 2m=512m.", transform: HugepagesArgument.init(parsing:))
+    var hugepages: [HugepagesArgument] = []
+
     @Option(help: "A kernel parameter of the container's namespaces: KEY=value.")
     var sysctl: [LabelArgument] = []
 
@@ -138,6 +146,9 @@ struct PodOptions: ParsableArguments {
         try applySecurity(to: &container)
         limits.apply(to: &container.limits)
         if let shmSize { container.limits.sharedMemory = shmSize.bytes }
+        if let pinCpus { container.limits.pinning = pinCpus ? .cores : nil }
+        // 0 takes back what was there.
+        for pages in hugepages { container.limits.hugepages[pages.size] = pages.bytes == 0 ? nil : pages.bytes }
         try isolation.apply(to: &container, &pod)
         container.labels.merge(label.dictionary) { $1 }
         if let entrypoint { container.entrypoint = entrypoint.isEmpty ? [] : [entrypoint] }

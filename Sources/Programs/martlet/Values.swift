@@ -287,3 +287,19 @@ extension Double {
         return sign + padded.dropLast(places) + "." + padded.suffix(places)
     }
 }
+
+/// `2m=512m`: huge pages of a size.
+struct HugepagesArgument {
+    /// As the cluster writes it: `2m`.
+    let size: String
+    let bytes: Int64
+
+    init(parsing text: String) throws {
+        let words = text.split(separator: "=", omittingEmptySubsequences: false).map(String.init)
+        guard words.count == 2, let page = ByteSize(argument: words[0]), let size = HugepageSize.name(page.bytes),
+            let amount = ByteSize(argument: words[1]), amount.bytes >= 0
+        else { throw ValidationError("--hugepages takes SIZE=AMOUNT, such as 2m=512m, not '\(text)'") }
+        self.size = size
+        bytes = amount.bytes
+    }
+}

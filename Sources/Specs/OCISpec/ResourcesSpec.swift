@@ -278,6 +278,11 @@ package struct HugepageLimit: OCIDocument {
     package var pageSize: String
     package var limit: UInt64
 
+    package init(pageSize: String, limit: UInt64) {
+        self.pageSize = pageSize
+        self.limit = limit
+    }
+
     package init(_ reader: JSONReader) throws(JSONError) {
         pageSize = try reader.string("pageSize")
         limit = try reader.uint64("limit")

@@ -48,13 +48,19 @@ extension TaskRecord {
     /// Which devices something of the task may use; none once it has ended for good.
     var deviceUse: DeviceUse {
         var use = DeviceUse()
-        let hasEnded = (container.state == .exited || failed && !isLive) && !startPending && restartAt == nil
-        if removed || hasEnded { return use }
+        if removed || hasEndedForGood { return use }
         for one in [assignment] + (applied.map { [$0] } ?? []) + (attempted ?? []) {
             use.granted.formUnion(one.grantedDevices.flatMap(\.devices))
             use.names.formUnion(one.pod.containers.flatMap(\.devices).filter { CDIName($0) != nil })
         }
         return use
+    }
+}
+
+extension TaskRecord {
+    /// Whether nothing of it runs, nor will by itself.
+    var hasEndedForGood: Bool {
+        (container.state == .exited || failed && !isLive) && !startPending && restartAt == nil
     }
 }
 

@@ -39,6 +39,8 @@ extension PodExecutor {
         let devices = try deviceEdits(assignment, spec)
         builder.deviceEdits = devices.claimed
         builder.deviceEdits.append(devices.named)
+        builder.hugepageSizes = hugepageSizes()
+        builder.sharedProcessors = sharedProcessors.list(for: spec.limits, beside: table.all)
         if spec.initProcess { builder.initProgram = try initProgram() }
         try makeWorkingDirectory(builder.workingDirectory, task)
         try File.makeDirectories(task.bundle)

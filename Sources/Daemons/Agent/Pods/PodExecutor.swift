@@ -30,6 +30,7 @@ package final class PodExecutor: Executor {
     let cdi: CDIRegistry
     let devices: NodeDevices
     let cgroups: CgroupLayout
+    let sharedProcessors: SharedProcessors
     let launcher: ShimLauncher
     let gate = AttachGate()
     let leases: LeaseKeeper
@@ -97,6 +98,7 @@ package final class PodExecutor: Executor {
         leases = LeaseKeeper(table, logger)
         self.table = table
         cgroups = try CgroupLayout.detect()
+        sharedProcessors = SharedProcessors(cgroups, parent: configuration.cgroupParent)
         bootID = try Proc.bootID()
         devices = NodeDevices(configuration, cdi, bootID: bootID, logger: logger)
         launcher = ShimLauncher(
@@ -111,6 +113,8 @@ package final class PodExecutor: Executor {
             "overlay", "cni", DeviceGrant.changeFeature,
         ] + (userNetworks.lack == nil ? ["bridge-isolation"] : [])
             + (userNetworks.hasV6 ? [Model.Network.bridgeIPv6] : [])
+            + (cgroups.home(of: .cpuset) == nil ? [] : [NodeProcessors.pinningFeature])
+            + (cgroups.home(of: .hugetlb) == nil ? [] : [NodeProcessors.hugepagesFeature])
     }
 
     package func run(tell: @escaping @Sendable (AgentEvent) -> Void) async throws {
@@ -120,6 +124,7 @@ package final class PodExecutor: Executor {
             group.addTask { await self.keepHosts() }
             group.addTask { await self.keepNetworks() }
             group.addTask { await self.keepDevices() }
+            group.addTask { await self.keepProcessors() }
             for await job in jobs {
                 switch job {
                 case .watch(let task, let container):

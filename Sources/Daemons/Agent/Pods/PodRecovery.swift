@@ -16,6 +16,8 @@ extension PodExecutor {
         for record in records {
             found.append(try await recover(record))
         }
+        // Who had processors alone may have gone while no agent was there.
+        await alignProcessors(found.map(\.record))
         return found
     }
 

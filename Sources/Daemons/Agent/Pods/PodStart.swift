@@ -39,6 +39,8 @@ extension PodExecutor {
             return StartedContainer(pid: Int(exit.pid), startedAt: exit.startedAt)
         }
         try await provideSecrets(assignment, spec)
+        // Nobody else runs there any more when it starts.
+        if !assignment.grantedProcessors.isEmpty { await alignProcessors(table.all) }
         let (opened, isOther) = try await pool.run { try self.writeBundle(assignment, spec, task) }
         try await ensureShim(task, leased: assignment.pod.stopAfter != nil)
         failpoint("agent.after_shim")
@@ -59,6 +61,7 @@ extension PodExecutor {
         failpoint("agent.after_clone")
         adopt(assignment.task, container, start: start)
         if state == nil || state?.status == .created {
+            try await alignProcessors(of: assignment)
             await gate.open(assignment.task)
             // Last of all: nothing of the lease is spent on waiting, and nothing runs without it.
             try await prepareLease(assignment, state)

@@ -27,6 +27,7 @@ extension PodExecutor {
             guard group.exists() else { return [CgroupNotice]() }
             return try group.update(try LimitChange(from: old, to: new).resources(for: group))
         }
+        if new.cpus != old.cpus { try await alignProcessors(of: assignment) }
         for notice in notices {
             logger.warning(
                 "a limit holds only in part", metadata: ["task": "\(assignment.task)", "notice": "\(notice)"])

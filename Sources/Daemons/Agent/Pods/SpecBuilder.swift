@@ -32,6 +32,10 @@ struct SpecBuilder: Sendable {
     var groups: [UInt32] = []
     /// What the devices that it gets by their CDI names change.
     var deviceEdits = CDIEdits()
+    /// What it may run on while others have processors alone; nil: all.
+    var sharedProcessors: ProcessorSet?
+    /// Sizes of huge pages that the node has and can limit, see `HugepageSize`.
+    var hugepageSizes: [String] = []
 
     /// Where the init program is in a container.
     static let initTarget = "/dev/init"

@@ -20,7 +20,7 @@ extension SpecBuilder {
         linux.readonlyPaths = container.readOnlyPaths ?? (container.privileged ? [] : Self.readOnlyPaths)
         linux.seccomp = try seccomp(capabilities)
         linux.rootfsPropagation = rootPropagation
-        var resources = resources()
+        var resources = try resources()
         try Self.addDevices(of: container, to: &linux, &resources)
         linux.resources = resources
         return linux

@@ -9,11 +9,12 @@ import Wire
 
 /// What the container's cgroup allows.
 extension SpecBuilder {
-    func resources() -> ResourcesSpec {
+    func resources() throws(ExecutorFailure) -> ResourcesSpec {
         let limits = container.limits
         var resources = ResourcesSpec()
         resources.memory = memory(limits)
-        resources.cpu = Self.processors(limits)
+        resources.cpu = try processors(limits)
+        resources.hugepageLimits = hugepages(limits)
         resources.pidsLimit = limits.pids
         if let weight = limits.blockWeight {
             resources.blockIO = BlockIOSpec()
@@ -38,13 +39,27 @@ extension SpecBuilder {
         return isEmpty ? nil : memory
     }
 
-    private static func processors(_ limits: Limits) -> CPUSpec? {
-        let bandwidth = Bandwidth(limits)
+    /// Of sizes that it does not ask for it gets none, for others were promised them: but for a privileged container, which
+    /// has all that the node has.
+    private func hugepages(_ limits: Limits) -> [HugepageLimit] {
+        let sizes = Set(limits.hugepages.keys).union(container.privileged ? [] : hugepageSizes)
+        return sizes.sorted().map { size in
+            HugepageLimit(pageSize: size.uppercased() + "B", limit: UInt64(max(0, limits.hugepages[size] ?? 0)))
+        }
+    }
+
+    /// Those that it has alone are its limit: a quota beside them would only hold it up.
+    private func processors(_ limits: Limits) throws(ExecutorFailure) -> CPUSpec? {
+        let own = assignment.grantedProcessors.first { $0.container == container.name }
+        guard limits.pinning == nil || own.map({ !$0.cpus.isEmpty }) == true else {
+            throw ExecutorFailure("it wants processors of its own, and the master has given it none")
+        }
+        let bandwidth = own == nil ? Bandwidth(limits) : Bandwidth(Limits())
         var cpu = CPUSpec(
             shares: limits.cpuShares.map { UInt64(max(2, $0)) }, quota: bandwidth.quota,
             period: bandwidth.period.map { UInt64(max(1000, $0)) })
-        cpu.cpus = limits.cpus
-        cpu.mems = limits.memoryNodes
+        cpu.cpus = own?.cpus.description ?? sharedProcessors?.description ?? limits.cpus
+        cpu.mems = own.flatMap { $0.memoryNodes.isEmpty ? nil : $0.memoryNodes.description } ?? limits.memoryNodes
         let isEmpty =
             cpu.shares == nil && cpu.quota == nil && cpu.period == nil && cpu.cpus == nil && cpu.mems == nil
         return isEmpty ? nil : cpu

@@ -1,0 +1,137 @@
+import AgentCore
+import Cgroups
+import DeviceDiscovery
+import Logging
+import Model
+import Reactor
+import Synchronization
+import Wire
+
+/// Keeps containers without processors of their own off those that others have alone.
+///
+/// Each start gets what is shared then, and whenever somebody's own processors come or go the groups of all others follow.
+final class SharedProcessors: Sendable {
+    /// Held while groups are changed: who looked at the table later writes later.
+    private let isRestricted: Mutex<Bool>
+    private let layout: CgroupLayout
+    private let parent: String
+
+    /// - Parameter parent: the group that those of tasks are in.
+    init(_ layout: CgroupLayout, parent: String) {
+        self.layout = layout
+        self.parent = parent
+        // What an earlier agent has left nobody knows.
+        isRestricted = Mutex(true)
+    }
+
+    /// What a container may run on that has no processors of its own; nil: as far as its group's parent allows.
+    ///
+    /// A user's own choice yields to what others have alone; of a choice of which nothing is left nothing remains.
+    func list(for limits: Limits, beside records: [TaskRecord]) -> ProcessorSet? {
+        let owned = Self.owned(records)
+        guard !owned.isEmpty, let allowed = layout.allowedProcessors(parent: parent) else { return nil }
+        return Self.list(for: limits, allowed: allowed, owned: owned)
+    }
+
+    static func list(for limits: Limits, allowed: ProcessorSet, owned: Set<Int>) -> ProcessorSet {
+        let shared = allowed.numbers.filter { !owned.contains($0) }
+        let wish = limits.cpus.flatMap { ProcessorSet(list: $0) }.map { Set($0.numbers) }
+        let both = wish.map { wish in shared.filter(wish.contains) } ?? shared
+        // The master always leaves one; a machine that has lost some since is shared again.
+        return both.isEmpty ? (shared.isEmpty ? allowed : ProcessorSet(shared)) : ProcessorSet(both)
+    }
+
+    private static func owned(_ records: [TaskRecord]) -> Set<Int> {
+        records.reduce(into: Set()) { $0.formUnion($1.ownProcessors) }
+    }
+
+    /// Has the groups of all tasks follow. Blocks.
+    ///
+    /// - Parameter group: the group of a task.
+    /// - Returns: what could not be changed, in words.
+    func align(_ records: [TaskRecord], group: (TaskID) throws -> CgroupManager) -> [String] {
+        isRestricted.withLock { isRestricted in
+            let owned = Self.owned(records)
+            guard isRestricted || !owned.isEmpty, let allowed = layout.allowedProcessors(parent: parent) else {
+                return []
+            }
+            var problems: [String] = []
+            for record in records {
+                align(record.assignment, allowed, owned, group, &problems)
+            }
+            isRestricted = !owned.isEmpty
+            return problems
+        }
+    }
+
+    /// Has the group of one task follow, whose assignment may be newer than its record. Blocks.
+    func align(
+        _ assignment: TaskAssignment, beside records: [TaskRecord], group: (TaskID) throws -> CgroupManager
+    ) -> [String] {
+        isRestricted.withLock { isRestricted in
+            let owned = Self.owned(records)
+            guard !owned.isEmpty, let allowed = layout.allowedProcessors(parent: parent) else { return [] }
+            isRestricted = true
+            var problems: [String] = []
+            align(assignment, allowed, owned, group, &problems)
+            return problems
+        }
+    }
+
+    private func align(
+        _ assignment: TaskAssignment, _ allowed: ProcessorSet, _ owned: Set<Int>,
+        _ group: (TaskID) throws -> CgroupManager, _ problems: inout [String]
+    ) {
+        guard assignment.grantedProcessors.isEmpty, let limits = assignment.pod.containers.first?.limits else { return }
+        do {
+            let group = try group(assignment.task)
+            guard group.exists() else { return }
+            var resources = CgroupResources()
+            resources.cpu.cpus = Self.list(for: limits, allowed: allowed, owned: owned).description
+            _ = try group.update(resources)
+        } catch {
+            problems.append("container \(assignment.instanceName) may run on processors of others: \(error)")
+        }
+    }
+}
+
+extension PodExecutor {
+    /// Sizes of huge pages of which the node has some, where containers can be kept from them. Blocks.
+    func hugepageSizes() -> [String] {
+        guard cgroups.home(of: .hugetlb) != nil else { return [] }
+        return ProcessorFacts.hugepages(sys: configuration.deviceRoots.sys).keys.sorted()
+    }
+
+    /// Has all follow, until it is cancelled.
+    func keepProcessors() async {
+        for await _ in table.processorChanges { await alignProcessors(table.all) }
+    }
+
+    /// Has the groups of all these tasks follow.
+    func alignProcessors(_ records: [TaskRecord]) async {
+        let problems = try? await pool.run { [sharedProcessors] in
+            sharedProcessors.align(records) { try self.cgroup(of: $0) }
+        }
+        for problem in problems ?? [] { logger.warning("processors", metadata: ["what": "\(problem)"]) }
+    }
+
+    /// Has the task's own group follow: it may have been made after the others were changed.
+    func alignProcessors(of assignment: TaskAssignment) async throws {
+        guard assignment.grantedProcessors.isEmpty else { return }
+        let problems = try await pool.run { [sharedProcessors, table] in
+            sharedProcessors.align(assignment, beside: table.all) { try self.cgroup(of: $0) }
+        }
+        for problem in problems { logger.warning("processors", metadata: ["what": "\(problem)"]) }
+    }
+}
+
+extension TaskRecord {
+    /// Processors that something of the task has alone; none once it has ended for good.
+    var ownProcessors: Set<Int> {
+        // Most tasks have none.
+        if assignment.grantedProcessors.isEmpty, applied == nil { return [] }
+        if removed || hasEndedForGood { return [] }
+        let all = [assignment] + (applied.map { [$0] } ?? []) + (attempted ?? [])
+        return Set(all.flatMap { $0.grantedProcessors.flatMap(\.cpus.numbers) })
+    }
+}
