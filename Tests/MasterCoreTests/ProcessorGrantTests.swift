@@ -117,7 +117,9 @@ import Wire
         try Self.run("one", 2, in: &cluster)
         var change = UpdateContainer()
         change.cpu = 1_000_000_000
-        #expect(cluster.problem(.updateContainer("one", change))?.code == .badRequest)
+        let refusal = cluster.problem(.updateContainer("one", change))
+        #expect(refusal?.code == .badRequest)
+        #expect(refusal?.message.hasPrefix("$.cpu: the container one has processors of its own") == true)
         change.cpu = nil
         change.memory = 64 << 20
         try cluster.perform(.updateContainer("one", change))

@@ -50,6 +50,14 @@ extension MasterCore {
         var pod = old
         try change(&pod)
         guard pod != old else { return false }
+        for (had, wanted) in zip(old.containers, pod.containers) where had.limits.pinning != nil {
+            guard had.limits.cpu == wanted.limits.cpu else {
+                throw APIProblem(
+                    .badRequest,
+                    "$.cpu: the container \(instance.name) has processors of its own, as many as it was made with: "
+                        + "remove it and run it anew for another number")
+            }
+        }
         guard pod.changesInPlace(from: old) else {
             throw APIProblem(
                 .badRequest, "only limits, the restart policy, claims and networks of a container can be changed")
