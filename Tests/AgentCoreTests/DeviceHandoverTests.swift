@@ -41,4 +41,22 @@ import Wire
         scenario.assign(claiming(.running, t2, "b", device, sharing))
         #expect(scenario.take() == ["prepare"])
     }
+
+    @Test(arguments: [([0, 1], false), ([2], true)])
+    func processorsAreHandedOverAlike(cpus: [Int], starts: Bool) {
+        func own(_ task: TaskID, _ instance: String, _ cpus: [Int]) -> TaskAssignment {
+            var assignment = assignment(.running, task: task, instance: InstanceID(instance))
+            assignment.grantedProcessors = [
+                ProcessorGrant(container: "main", cpus: ProcessorSet(cpus), memoryNodes: ProcessorSet())
+            ]
+            return assignment
+        }
+        var scenario = Scenario()
+        scenario.assign(own(t1, "a", [1]))
+        scenario.perform()
+        scenario.step(.unassigned(t1))
+        _ = scenario.take()
+        scenario.assign(own(t2, "b", cpus))
+        #expect(scenario.take() == (starts ? ["prepare"] : []))
+    }
 }

@@ -38,8 +38,10 @@ final class Cluster {
     func node(_ machine: SimulatedMachine) -> Node {
         Node(
             id: NodeID(machine.name), name: machine.name, labels: ["zone": machine.name],
-            platform: Platform(os: "linux", architecture: "amd64"), features: ["overlay", "cni"],
-            capacity: Resources(cpu: 8_000_000_000, memory: Self.memory, disk: 8 << 30), address: "10.0.0.1",
+            platform: Platform(os: "linux", architecture: "amd64"),
+            features: ["overlay", "cni"] + (machine.processors == nil ? [] : [NodeProcessors.pinningFeature]),
+            capacity: Resources(cpu: 8_000_000_000, memory: Self.memory, disk: 8 << 30),
+            processors: machine.processors, address: "10.0.0.1",
             streamEndpoint: "unix:/x", agentVersion: "1", kernelVersion: "6", bootID: machine.bootID,
             createdAt: world.timestamp)
     }

@@ -97,6 +97,7 @@ final class Settlement {
         guard case .replicated = view.service.scale, view.service.updateState.phase == .settled,
             view.service.desired == .running, view.serving == view.wanted, container.limits.memory == nil,
             view.pod.ports.isEmpty, container.mounts.isEmpty, container.deviceClaims.isEmpty,
+            container.limits.pinning == nil,
             view.pod.attachments.isEmpty,
             view.pod.loss?.stopAfter == nil
         else { return }

@@ -50,6 +50,7 @@ final class SimulatedMachine {
     var isRemoved = false
     /// What its agent reports; empty: nothing.
     var devices: [NodeDevice] = []
+    var processors: NodeProcessors?
     private var boots = 1
     /// Nanoseconds by which its clock was set ahead.
     private var clockError: Int64 = 0
@@ -82,6 +83,10 @@ final class SimulatedMachine {
 
     /// Three GPUs, of one of which there are two shares.
     static let gpus = ["g0", "g1", "g2"].map { NodeDevice(id: $0, vendor: "nvidia", shares: $0 == "g2" ? 2 : 1) }
+
+    static let cores = NodeProcessors(nodes: [
+        .init(id: 0, cores: (0..<4).map { .init(cpus: ProcessorSet([$0])) })
+    ])
 
     /// The devices with the tasks that hold them: all that have something left here which may still run.
     var reportedDevices: [NodeDevice] {

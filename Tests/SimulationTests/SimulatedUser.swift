@@ -198,6 +198,10 @@ final class SimulatedUser {
             let claims = [DeviceClaim(), DeviceClaim(count: 2), DeviceClaim(sharing: .share), DeviceClaim(ids: ["g0"])]
             pod.containers[0].deviceClaims = claims.randomElement(using: &world.random).map { [$0] } ?? []
         }
+        if usesDevices, world.random.chance(0.6) {
+            pod.containers[0].limits.cpu = world.random.chance(0.5) ? 1_000_000_000 : 2_000_000_000
+            pod.containers[0].limits.pinning = .cores
+        }
         if usesOverlays, world.random.chance(0.5) {
             pod.network = .attached
             let network = world.random.chance(0.5) ? "tight" : "wide"

@@ -40,7 +40,7 @@ struct SimulationTests {
         #expect(problems.isEmpty, "seed \(seed):\n\(problems.joined(separator: "\n"))")
     }
 
-    @Test("Whatever breaks: no device is given twice")
+    @Test("Whatever breaks: no device and no processor is given twice")
     func devices() throws {
         let tally = Tally()
         for seed in 1...10 {
@@ -48,8 +48,9 @@ struct SimulationTests {
             let problems = try simulation.run()
             #expect(problems.isEmpty, "seed \(seed):\n\(problems.joined(separator: "\n"))")
         }
-        // Tasks with devices have to meet on nodes.
+        // Tasks with devices have to meet on nodes, and so have those with processors of their own.
         #expect(tally.counts["device used", default: 0] > 100)
+        #expect(tally.counts["processors used", default: 0] > 5)
     }
 
     private static let withstood = [
@@ -90,7 +91,12 @@ final class Simulation {
     func run() throws -> [String] {
         let cluster = try Cluster(seed: seed, nodes: nodes, tally: tally)
         self.cluster = cluster
-        if usesDevices { for machine in cluster.machines { machine.devices = SimulatedMachine.gpus } }
+        if usesDevices {
+            for machine in cluster.machines {
+                machine.devices = SimulatedMachine.gpus
+                machine.processors = SimulatedMachine.cores
+            }
+        }
         let user = SimulatedUser(cluster, usesOverlays: usesOverlays, usesDevices: usesDevices)
         user.act()
         cluster.breakThings()

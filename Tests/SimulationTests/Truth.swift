@@ -68,9 +68,23 @@ final class Truth {
         }
         guard old.node == new.node else { return }
         checkDevices(task, new, beside: other, old)
+        checkProcessors(task, new, beside: other, old)
         for port in new.assignment.ports
         where old.assignment.ports.contains(where: { $0.hostPort == port.hostPort && $0.transport == port.transport }) {
             world.violate("port \(port.hostPort) of \(new.node) is used by \(other) and \(task)")
+        }
+    }
+
+    private func checkProcessors(_ task: TaskID, _ new: Live, beside other: TaskID, _ old: Live) {
+        let own = Set(new.assignment.grantedProcessors.flatMap(\.cpus.numbers))
+        let others = old.assignment.grantedProcessors.flatMap(\.cpus.numbers)
+        if new.assignment.pod.containers.contains(where: { $0.limits.pinning != nil }), own.isEmpty {
+            world.violate("\(task) of \(new.node) runs without the processors that it wants")
+        }
+        if own.isEmpty || others.isEmpty { return }
+        world.tally.count("processors used")
+        if !own.isDisjoint(with: others) {
+            world.violate("processors \(others) of \(new.node) are used by \(other) and \(task)")
         }
     }
 

@@ -60,6 +60,42 @@ extension SystemSuite {
             }
         }
 
+        /// Of 2 MiB, while there are at least two pages and a controller of them.
+        private static let hugepages: Int = {
+            let pool = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+            let controllers = (try? File.text("/sys/fs/cgroup/cgroup.controllers")) ?? ""
+            guard controllers.contains("hugetlb"), let text = try? File.text(pool) else { return 0 }
+            return Int(text.prefix { $0 != "\n" }) ?? 0
+        }()
+
+        @Test("Huge pages are counted, and nobody gets more than was asked for", .enabled(if: hugepages >= 2))
+        func pages() throws {
+            try withCluster { cluster in
+                func limit(_ name: String) throws -> String? {
+                    let task = try #require(try cluster.inspect(name).task)
+                    let text = try? File.text("/sys/fs/cgroup/\(cluster.cgroupParent)/\(task)/hugetlb.2MB.max")
+                    return text.map { String($0.prefix { $0 != "\n" }) }
+                }
+                func run(_ name: String, _ flags: String...) throws {
+                    try expectSuccess(
+                        cluster.run(["run", "-d", "--name", name] + flags + ["busybox", "sleep", "1000"]))
+                    try eventually("it runs") { try cluster.inspect(name).status.phase == .running }
+                }
+                try run("some", "--hugepages", "2m=2m")
+                try run("none")
+                #expect(try limit("some") == "2097152")
+                #expect(try limit("none") == "0")
+                let all = Self.hugepages * 2
+                for (name, amount, reason) in [
+                    ("rest", all, "hugepages of 2m taken"), ("more", all + 2, "too few hugepages of 2m"),
+                ] {
+                    try expectSuccess(
+                        cluster.martlet("create", "--name", name, "--hugepages", "2m=\(amount)m", "busybox", "true"))
+                    #expect(try cluster.inspect(name).unschedulable?.message == "0 of 1 node: \(reason) on 1")
+                }
+            }
+        }
+
         @Test("A fraction is refused, and what is not there is waited for, each in words")
         func refused() throws {
             try withCluster { cluster in

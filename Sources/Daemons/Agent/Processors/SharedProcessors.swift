@@ -1,6 +1,7 @@
 import AgentCore
 import Cgroups
 import DeviceDiscovery
+import Kernel
 import Logging
 import Model
 import Reactor
@@ -86,8 +87,16 @@ final class SharedProcessors: Sendable {
         do {
             let group = try group(assignment.task)
             guard group.exists() else { return }
+            let wanted = Self.list(for: limits, allowed: allowed, owned: owned)
+            let present = group.directory(of: .cpuset).flatMap { try? File.text("\($0)/cpuset.cpus", limit: 1 << 16) }
+            // One that says nothing follows its parent.
+            if let present = present?.prefix(while: { $0 != "\n" }),
+                present.isEmpty && owned.isEmpty || present == wanted.description
+            {
+                return
+            }
             var resources = CgroupResources()
-            resources.cpu.cpus = Self.list(for: limits, allowed: allowed, owned: owned).description
+            resources.cpu.cpus = wanted.description
             _ = try group.update(resources)
         } catch {
             problems.append("container \(assignment.instanceName) may run on processors of others: \(error)")
