@@ -63,6 +63,8 @@ struct DeviceTableTests {
         #expect(table.present.count == 3)
         #expect(table.present.allSatisfy { !$0.isGrantable })
         #expect(table.update(hung).isEmpty)
+        // Nobody knows that anything is wrong with them.
+        #expect(table.present.allSatisfy { $0.health.isUnconfirmed })
         // It answers again: all are as they were, and none has come or gone.
         #expect(
             table.update(machine.inventory).allSatisfy { if case .changed = $0 { true } else { false } })
@@ -78,6 +80,23 @@ struct DeviceTableTests {
         _ = table.update(DeviceInventory(machine.host, nvml: .trouble(NVMLTrouble(.crashed, "it crashed"))))
         #expect(table.entries.keys.sorted() == [first])
         #expect(table.entries[first]?.device.isGrantable == false)
+        #expect(table.entries[first]?.device.health.isUnconfirmed == true)
+    }
+
+    @Test("what is known to be wrong is not taken back by a silence of NVML's")
+    func knownTrouble() throws {
+        var health = DeviceHealth()
+        health.worsen(.degraded, "hot")
+        #expect(!health.isUnconfirmed)
+        health.worsen(.unusable, "NVML tells nothing", isKnown: false)
+        #expect(health.isUnconfirmed)
+        health.worsen(.unusable, "its driver told of XID 79")
+        #expect(!health.isUnconfirmed)
+        // A look that does not find it, while others answer, is knowledge.
+        var machine = NVIDIAMachine(2)
+        machine.nvml.gpus.removeFirst()
+        let lost = try #require(machine.inventory.devices.first { $0.id == first })
+        #expect(lost.health.state == .unusable && !lost.health.isUnconfirmed)
     }
 
     @Test("what is gone can be forgotten, what is there cannot")

@@ -103,7 +103,6 @@ import Testing
         (DeviceClaim(driver: "new"), "[0].driver: 'new' is no version"), (DeviceClaim(runtime: "12."), "[0].runtime"),
         (DeviceClaim(capability: ""), "[0].capability"), (DeviceClaim(vendor: "a,b"), "[0].vendor"),
         (DeviceClaim(driverFeatures: [""]), "[0].driverFeatures[0]"),
-        (DeviceClaim(onUnhealthy: .end), "[0].onUnhealthy: nothing acts on end yet"),
     ])
     func whatCannotBeMeantIsRefusedWithItsField(claim: DeviceClaim, words: String) {
         let refusal = refusal([claim])

@@ -178,6 +178,60 @@ extension SystemSuite {
             try eventually("ours is back") { File.exists(file) }
         }
 
+        @Test("A GPU that becomes sick has its service's task replaced on another, and ends what wants to end with it")
+        func policies() throws {
+            let cluster = try TestCluster()
+            defer { cluster.tearDown() }
+            let gpus = try FakeGPUs(6, of: cluster)
+            let fifo = "\(gpus.root)/events"
+            try systemCall("mkfifo") { mkfifo(fifo, 0o600) }
+            let events = try File.open(fifo, O_RDWR)
+            try gpus.setFixture("fifo \(fifo)")
+            try cluster.up()
+            try cluster.importImage()
+            try eventually("the node tells of its devices") {
+                try cluster.martlet("device", "ls", "--quiet").text.split(separator: "\n").count == 6
+            }
+            func device(_ name: String) throws -> String {
+                try cluster.inspect(name).grantedDevices.flatMap(\.devices).joined()
+            }
+            func index(_ name: String) throws -> Int {
+                let id = try device(name)
+                return try #require((0..<6).first { FakeGPUs.uuid($0) == id }, "\(name) has \(id)")
+            }
+            for (name, policy) in [("again", "restart"), ("over", "end"), ("on", "stay")] {
+                let options = ["run", "-d", "--name", name, "--gpus", "count=1,on-unhealthy=\(policy)"]
+                try expectSuccess(cluster.run(options + ["busybox", "sleep", "1000"]))
+            }
+            let service = ["service", "create", "--name", "web", "--gpus", "count=1,on-unhealthy=restart", "busybox"]
+            try expectSuccess(cluster.run(service + ["sleep", "1000"]))
+            try eventually("it runs") { try cluster.inspect("web.1").status.phase == .running }
+            let (again, over, on) = (try index("again"), try index("over"), try index("on"))
+            let had = Set([again, over, on, try index("web.1")])
+            for index in had { try events.writeAll(Array("\(index) 8 79\n".utf8)) }
+            try eventually("it is ended, and says why") {
+                let view = try cluster.inspect("over")
+                return view.status.phase == .exited && view.container.reason.contains("XID 79")
+                    && view.container.reason.contains(FakeGPUs.uuid(over))
+            }
+            #expect(try cluster.martlet("ps", "-a", "--no-trunc").text.contains("its device \(FakeGPUs.uuid(over))"))
+            for name in ["again", "web.1"] {
+                try eventually("\(name) has another") {
+                    let view = try cluster.inspect(name)
+                    let ids = view.grantedDevices.flatMap(\.devices)
+                    return view.displaced.isEmpty && view.status.phase == .running && ids.count == 1
+                        && had.allSatisfy { FakeGPUs.uuid($0) != ids[0] }
+                }
+                let minor = gpus.minor(try index(name))
+                #expect(
+                    try cluster.run(["exec", name, "sh", "-c", "ls /dev | grep 'nvidia[0-9]'"]).text == "nvidia\(minor)"
+                )
+            }
+            #expect(try device("on") == FakeGPUs.uuid(on))
+            #expect(try cluster.inspect("on").status.phase == .running)
+            #expect(try cluster.martlet("ps").text.contains("(device unusable)"))
+        }
+
         @Test("Claims get a GPU each, wait in words for what there is not, and keep theirs through a crash")
         func claims() throws {
             let cluster = try TestCluster()

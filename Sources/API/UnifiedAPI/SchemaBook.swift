@@ -68,7 +68,7 @@ private struct KnownForm {
         words(RestartPolicy.Condition.self, [.no, .onFailure, .always, .unlessStopped])
         words(Constraint.Relation.self, [.equal, .notEqual])
         words(PlacementStrategy.self, [.binpack, .spread, .random])
-        words(Condition.Kind.self, [.ready, .unreachable, .serving, .healthy, .unschedulable])
+        words(Condition.Kind.self, [.ready, .unreachable, .serving, .healthy, .unschedulable, .deviceUnusable])
         words(Node.Availability.self, [.active, .cordoned, .drained])
         words(
             TaskStatus.Phase.self,
@@ -76,7 +76,7 @@ private struct KnownForm {
         words(ContainerStatus.State.self, [.waiting, .created, .running, .paused, .exited])
         words(ContainerStatus.Health.self, [.none, .starting, .healthy, .unhealthy])
         words(LossPolicy.OnReturn.self, [.keepReplacement, .keepOriginal])
-        words(Displaced.Cause.self, [.lost, .drained, .rebalanced])
+        words(Displaced.Cause.self, [.lost, .drained, .rebalanced, .unhealthy])
         words(NodeDevice.Link.Kind.self, NodeDevice.Link.Kind.allCases)
         words(NodeDevice.Health.State.self, NodeDevice.Health.State.allCases)
         words(DeviceClaim.Sharing.self, DeviceClaim.Sharing.allCases)

@@ -145,7 +145,7 @@ extension TaskMachine {
             switch stop?.cause {
             case .unhealthy: "unhealthy"
             case .lease: ContainerExit.lease
-            case .user, .restart, .removal, nil: exit.reason
+            case .user, .restart, .removal, nil: exit.reason.isEmpty ? stop?.order?.reason ?? "" : exit.reason
             }
         probeAt = nil
         killAt = nil

@@ -131,12 +131,13 @@ extension MasterCore {
             noteSignal(signal, to: act.instance, now: now)
             return .passThrough(act.instance.id, signal)
         case .restart:
-            guard var task = act.task, task.desired == .running else {
+            guard var task = act.task, task.desired == .running || task.isEndedForDevices else {
                 throw APIProblem(
                     .conflict, "the container \(name) is not running: the cluster is placing or replacing it")
             }
             try requireRoom(for: task, named: name)
             try requireDevices(for: &task, named: name)
+            task.desired = .running
             task.generation += 1
             task.stop = StopOrder(signal: act.action.signal, grace: act.action.grace).ifAny
             state.put(.task(task))

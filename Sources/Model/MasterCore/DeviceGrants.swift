@@ -12,12 +12,12 @@ import Wire
 extension MasterCore {
     /// The node's devices with all that is taken of them.
     ///
-    /// - Parameter own: a task whose devices do not count as taken.
-    func devicePool(of node: NodeID, for own: TaskID? = nil) -> DevicePool {
+    /// - Parameter task: one whose devices count as free.
+    func devicePool(of node: NodeID, without task: TaskID? = nil) -> DevicePool {
         guard let memory = memory[node] else { return DevicePool() }
         var pool = memory.pool
         for (id, holders) in state.indexes.deviceHolders[node] ?? [:] {
-            pool.take(id, holders.compactMap { $0.key == own ? nil : $0.value })
+            pool.take(id, holders.filter { $0.key != task }.map(\.value))
         }
         for device in memory.heldDevices
         where device.heldBy.contains(where: { isStranger($0, to: device.id, on: node) }) {
@@ -34,10 +34,12 @@ extension MasterCore {
     }
 
     /// Takes over what a node says of its devices.
-    mutating func setDevices(of node: NodeID, _ reported: [NodeDevice]) {
+    mutating func setDevices(of node: NodeID, _ reported: [NodeDevice], now: Timestamp) {
         let devices = NodeDevice.bounded(reported)
         guard devices != memory[node]?.devices else { return }
-        memory[node]?.setDevices(devices)
+        let before = memory[node]?.deviceTroubles ?? [:]
+        memory[node]?.setDevices(devices, held: (state.indexes.deviceHolders[node] ?? [:]).keys, now: now)
+        troublesChanged(on: node, before, now: now)
         capacityChanged = true
         // Those with claims want to be where the devices are.
         dirty.formUnion(state.indexes.globalWorkloads)
@@ -45,11 +47,8 @@ extension MasterCore {
 
     /// A task is over: its node need not say again that it holds nothing.
     mutating func forgetHolder(_ task: TaskID, on node: NodeID) {
-        guard let held = memory[node]?.heldDevices, held.contains(where: { $0.heldBy.contains(task) }),
-            var devices = memory[node]?.devices
-        else { return }
-        for index in devices.indices { devices[index].heldBy.removeAll { $0 == task } }
-        memory[node]?.setDevices(devices)
+        guard let held = memory[node]?.heldDevices, held.contains(where: { $0.heldBy.contains(task) }) else { return }
+        memory[node]?.removeHolder(task)
         capacityChanged = true
     }
 
@@ -104,7 +103,7 @@ extension MasterCore {
             grant.claim = demand.index
             kept.append(grant)
         }
-        var pool = devicePool(of: task.node, for: task.id)
+        var pool = devicePool(of: task.node, without: task.id)
         pool.take(kept)
         let own = Set(task.grantedDevices.flatMap(\.devices))
         let foreign = Set(pool.devices.map(\.id)).subtracting(own)

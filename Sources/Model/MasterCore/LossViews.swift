@@ -20,8 +20,13 @@ extension MasterCore {
         }
     }
 
-    /// For each task on a node that is not heard of: since when, and what becomes of it.
+    /// What is wrong with each task's node or its devices: since when, and what becomes of it.
     func conditions(_ instance: Instance, of workload: Workload, now: Timestamp) -> [Condition] {
+        instance.tasks.compactMap { state.tasks[$0].flatMap { deviceCondition(of: $0, instance, workload) } }
+            + unreachable(instance, of: workload, now: now)
+    }
+
+    private func unreachable(_ instance: Instance, of workload: Workload, now: Timestamp) -> [Condition] {
         instance.tasks.compactMap { id in
             guard let task = state.tasks[id], let since = silentSince(task.node, now: now) else { return nil }
             return Condition(

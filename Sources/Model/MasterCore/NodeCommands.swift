@@ -92,7 +92,7 @@ extension MasterCore {
         if report.full { memory[node.id]?.reported = true }
         // What it has comes before what is decided about a node that is back.
         setInventory(of: node.id, images: report.images, volumes: report.volumes, now: now)
-        if let devices = report.devices { setDevices(of: node.id, devices) }
+        if let devices = report.devices { setDevices(of: node.id, devices, now: now) }
         for task in report.tasks { take(task, from: node.id) }
         if report.full { takeLosses(report, from: node.id) }
         if memory[node.id]?.reported == true, memory[node.id]?.ready == false {

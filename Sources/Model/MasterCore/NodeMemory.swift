@@ -3,6 +3,12 @@ import Model
 import Scheduling
 import Wire
 
+/// Why a device can be used no more, and since when that is known.
+struct DeviceTrouble: Sendable, Hashable {
+    var words: String
+    var since: Timestamp
+}
+
 /// What the master knows of a node beside its record: it is told again after a restart, and never enters the store.
 struct NodeMemory: Sendable {
     /// Seconds of silence after which a node counts as unreachable.
@@ -24,6 +30,8 @@ struct NodeMemory: Sendable {
     private(set) var pool = DevicePool()
     /// Of the devices those that the node says are held.
     private(set) var heldDevices: [NodeDevice] = []
+    /// Of devices that are unusable, gone, or held and not told of any more: which, why, and since when that is known.
+    private(set) var deviceTroubles: [String: DeviceTrouble] = [:]
     /// Ready, not unreachable; and since when that is so.
     private(set) var ready = false
     private(set) var readySince: Timestamp
@@ -54,7 +62,23 @@ struct NodeMemory: Sendable {
         digests = Set(images.map(\.digest))
     }
 
-    mutating func setDevices(_ devices: [NodeDevice]) {
+    /// - Parameter held: ids of devices that tasks have.
+    mutating func setDevices(_ devices: [NodeDevice], held: some Sequence<String>, now: Timestamp) {
+        self.devices = devices
+        pool = DevicePool(devices)
+        heldDevices = devices.filter { !$0.heldBy.isEmpty }
+        var words: [String: String] = [:]
+        for id in held { words[id] = "is not there any more" }
+        for device in devices { words[device.id] = device.trouble }
+        let before = deviceTroubles
+        deviceTroubles = words.mapValues { DeviceTrouble(words: $0, since: now) }
+        for (id, trouble) in before { deviceTroubles[id]?.since = trouble.since }
+    }
+
+    /// Takes a task that is over out of what the node says of its devices.
+    mutating func removeHolder(_ task: TaskID) {
+        guard heldDevices.contains(where: { $0.heldBy.contains(task) }), var devices else { return }
+        for index in devices.indices { devices[index].heldBy.removeAll { $0 == task } }
         self.devices = devices
         pool = DevicePool(devices)
         heldDevices = devices.filter { !$0.heldBy.isEmpty }

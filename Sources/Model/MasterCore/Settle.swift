@@ -16,6 +16,7 @@ extension MasterCore {
                 for id in waiting.union(lackingDevices) {
                     if let instance = state.instances[id] { dirty.insert(instance.workload) }
                 }
+                dirty.formUnion(ailingWorkloads)
             }
             guard !dirty.isEmpty else { break }
             let workloads = dirty.sorted()
@@ -48,6 +49,7 @@ extension MasterCore {
             picture.servingSince[task.id] = serving[task.id].map { now - (steady - $0) }
             picture.unreachable[task.node] = notReadySince(task.node, now: now)
             if task.revision != workload.revision { picture.olderPods[task.revision] = state.pod(of: task) }
+            picture.ailing[task.id] = ailment(of: task)
         }
         picture.spanning = spanningNetworks([pod] + picture.olderPods.values)
         guard workload.kind == .service else { return picture }
@@ -73,7 +75,7 @@ extension MasterCore {
         guard !demand.devices.isEmpty else { return true }
         let present = instances.filter { $0.node == node }
         guard memory[node]?.devices != nil else { return !present.isEmpty }
-        return present.contains { $0.task != nil } || devicePool(of: node).shortage(for: demand.devices) == nil
+        return present.contains { !$0.tasks.isEmpty } || devicePool(of: node).shortage(for: demand.devices) == nil
     }
 
     /// Networks that pods do not leave when they leave their nodes.
@@ -120,6 +122,7 @@ extension MasterCore {
         case .displace(let instance, let task, let cause): displace(task, of: instance, cause, now: now)
         case .restore(let instance, let task): restore(task, of: instance, now: now)
         case .giveUp(let task): giveUp(task, now: now)
+        case .endTask(let task, let reason, let again): endTask(task, reason, again: again, now: now)
         case .setUpdate(let update): setUpdate(update, of: workload.id, now: now)
         case .rollBack(let message): rollBack(workload.id, message, now: now)
         case .removeWorkload:

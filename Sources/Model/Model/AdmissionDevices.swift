@@ -13,12 +13,6 @@ extension Admission {
                     "\(here).kind", "devices of the kind \(Self.quoted(claim.kind)) are not known, only gpu",
                     kind: .unsupported)
             }
-            guard claim.onUnhealthy == .stay else {
-                throw AdmissionError(
-                    "\(here).onUnhealthy",
-                    "nothing acts on \(claim.onUnhealthy.rawValue) yet: leave it out, and see to it "
-                        + "yourself when `martlet device ls` tells that a device is unusable", kind: .unsupported)
-            }
             try amount(claim, at: here)
             sum += claim.wanted ?? 1
             for (number, id) in claim.ids.enumerated() where !ids.insert(id).inserted {

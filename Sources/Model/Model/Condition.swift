@@ -14,6 +14,8 @@ package struct Condition: Sendable, Hashable, Codable {
         case healthy
         /// No node fits; the message explains.
         case unschedulable
+        /// A device that it has is unusable or gone; the message says why, and what becomes of it.
+        case deviceUnusable
     }
 
     package var kind: Kind

@@ -15,9 +15,9 @@ package struct DeviceClaim: Sendable, Hashable, Codable {
     package enum HealthPolicy: String, Sendable, Hashable, Codable, CaseIterable {
         /// It goes on as well as it can.
         case stay
-        /// It is replaced, with other devices.
+        /// It is replaced, with other devices, as soon as there are some.
         case restart
-        /// It is ended, and not started again.
+        /// It is ended, and not started again until somebody wants it.
         case end
     }
 

@@ -105,6 +105,8 @@ package struct NodeDevice: Sendable, Hashable, Codable {
     package var health: Health
     /// It was pulled out, has fallen off the bus, or its partition was taken apart. It may return.
     package var isGone: Bool
+    /// Nobody can say at present whether it is there: it gets no new work, and whoever has it is left alone.
+    package var isUnconfirmed: Bool
     /// How many tasks may have it at the same time, as its node declares; 1: it is not shared.
     package var shares: Int
     /// Tasks of which the node has something left that uses the device: those that the master has forgotten, too.
@@ -117,7 +119,7 @@ package struct NodeDevice: Sendable, Hashable, Codable {
         memoryBytes: Int64? = nil, driverVersion: String? = nil, runtimeVersion: String? = nil,
         computeCapability: String? = nil, numaNode: Int? = nil, pciAddress: String? = nil, parent: String? = nil,
         profile: String? = nil, isDivided: Bool = false, links: [Link] = [], health: Health = Health(),
-        isGone: Bool = false, shares: Int = 1, heldBy: [TaskID] = []
+        isGone: Bool = false, isUnconfirmed: Bool = false, shares: Int = 1, heldBy: [TaskID] = []
     ) {
         self.id = id
         self.aliases = aliases
@@ -136,6 +138,7 @@ package struct NodeDevice: Sendable, Hashable, Codable {
         self.links = links
         self.health = health
         self.isGone = isGone
+        self.isUnconfirmed = isUnconfirmed
         self.shares = shares
         self.heldBy = heldBy
     }
@@ -159,12 +162,20 @@ package struct NodeDevice: Sendable, Hashable, Codable {
         links = try values.decode(.links, or: [])
         health = try values.decode(.health, or: Health())
         isGone = try values.decode(.isGone, or: false)
+        isUnconfirmed = try values.decode(.isUnconfirmed, or: false)
         shares = try values.decode(.shares, or: 1)
         heldBy = try values.decode(.heldBy, or: [])
     }
 
     /// Whether it may be given to new work when nobody has it.
     package var isGrantable: Bool { !isDivided && !isGone && health.state != .unusable }
+
+    /// Why whoever has it can do nothing with it any more, `is gone`; nil: for all that is known it can be used.
+    package var trouble: String? {
+        if isGone { return "is gone" }
+        guard health.state == .unusable, !isUnconfirmed else { return nil }
+        return "is unusable" + (health.reasons.isEmpty ? "" : ": " + health.reasons.joined(separator: "; "))
+    }
 
     /// Whether it is so scarce that work without claims is kept off its node: a GPU with memory of its own. What a
     /// processor brings along is not.

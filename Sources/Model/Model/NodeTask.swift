@@ -84,6 +84,9 @@ extension NodeTask {
         createdAt = try values.decode(Timestamp.self, forKey: .createdAt)
     }
 
+    /// Whether the cluster has stopped it by itself, since it cannot go on with the devices that it has.
+    package var isEndedForDevices: Bool { desired == .stopped && stop?.reason != nil }
+
     /// Whether it holds nothing of what it was promised: it ended, no restart is due, and its node has acted on the
     /// newest wish to start it, so that it runs again only after a further one.
     package var rests: Bool {
@@ -199,7 +202,8 @@ package struct ContainerStatus: Sendable, Hashable, Codable {
     /// 128 and the signal's number when a signal ended it.
     package var exitCode: Int?
     package var outOfMemory: Bool
-    /// Why it ended, when it was not its own doing: `unhealthy`, `shim lost`, `node rebooted`, `lease`, `startFailed`.
+    /// Why it ended, when it was not its own doing: `unhealthy`, `shim lost`, `node rebooted`, `lease`, `startFailed`, or
+    /// what its stop gave as the reason.
     package var reason: String
     /// Automatic restarts since the user's last start.
     package var restarts: Int

@@ -104,10 +104,13 @@ package struct StopOrder: Sendable, Hashable, Codable {
     package var grace: Int?
     /// A signal was sent that ends it, nobody asked for a stop: what is told of it differs, nothing else.
     package var isKill: Bool?
+    /// Why the cluster stops it by itself, in a few words; nil: somebody wants it stopped.
+    package var reason: String?
 
-    package init(signal: String? = nil, grace: Int? = nil) {
+    package init(signal: String? = nil, grace: Int? = nil, reason: String? = nil) {
         self.signal = signal
         self.grace = grace
+        self.reason = reason
     }
 }
 
@@ -245,6 +248,8 @@ package struct Displaced: Sendable, Hashable, Codable {
         case drained
         /// The same, to have instances spread evenly again.
         case rebalanced
+        /// The same, since a device that it has is unusable or gone.
+        case unhealthy
     }
 
     package var task: TaskID

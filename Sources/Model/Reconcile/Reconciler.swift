@@ -104,6 +104,7 @@ private struct Pass {
             return
         }
         guard task.desired != .removed else { return }
+        if workload.desired == .running, seesToDevices(of: task, instance) { return }
         if workload.kind == .service {
             // An instance of a service counts its own starts, so that one can be restarted alone.
             if task.desired != workload.desired {
@@ -116,6 +117,36 @@ private struct Pass {
             actions.append(
                 .setTask(task.id, desired: workload.desired, generation: workload.generation, stop: workload.stop))
         }
+    }
+
+    /// Acts on devices that are unusable or gone, as the task's claims want it.
+    ///
+    /// - Returns: whether nothing else is to be told to the task now.
+    private mutating func seesToDevices(of task: NodeTask, _ instance: Instance) -> Bool {
+        // One of a service rests until somebody starts it; a container starts with other devices once it has ended.
+        if task.isEndedForDevices { return workload.kind == .service || !task.rests }
+        // What has ended by itself is a case for its restart policy.
+        guard let ailment = picture.ailing[task.id], task.desired == .running, !task.rests else { return false }
+        switch ailment.policy {
+        case .stay: return false
+        case .end: actions.append(.endTask(task.id, reason: ailment.words, again: false))
+        case .restart where workload.kind == .container:
+            // Its writable layer is on its node.
+            guard ailment.hasOthers else { return false }
+            actions.append(.endTask(task.id, reason: ailment.words, again: true))
+        case .restart:
+            // An update that is going on replaces what is older by itself.
+            let isUpdated = workload.updateState.phase == .updating && task.revision != workload.revision
+            guard !isUpdated else { return false }
+            isRestructured = true
+            if picture.mustBeAlone(picture.pod) || picture.mustBeAlone(picture.pod(of: task)) {
+                remove(task)
+            } else {
+                actions += [.displace(instance.id, task.id, .unhealthy)]
+                place(instance)
+            }
+        }
+        return true
     }
 
     /// Has a node found for the instance's next task. One that must run alone waits for everything that may run beside
@@ -205,7 +236,10 @@ private struct Pass {
             }
             actions.append(.wake(deadline))
         }
-        guard let current = picture.task(of: instance) else { return drain == nil }
+        guard let current = picture.task(of: instance) else {
+            guard cause == .unhealthy else { return drain == nil }
+            return picture.ailing[task.id] == nil && picture.unreachable[task.node] == nil
+        }
         if let moment = picture.counts(current, now: now) {
             if moment <= now { remove(task) } else { actions.append(.wake(moment)) }
             return false

@@ -22,6 +22,24 @@ package struct WorkloadPicture: Sendable {
     package var servingSince: [TaskID: Timestamp] = [:]
     /// Networks of its pods that are on all nodes; others keep their pods where they are.
     package var spanning: Set<String> = []
+    /// Tasks that have devices which are unusable or gone, as far as their nodes have told.
+    package var ailing: [TaskID: Ailment] = [:]
+
+    /// What is wrong with a task's devices.
+    package struct Ailment: Sendable, Hashable {
+        /// What its claims of them want: the strictest word.
+        package var policy: DeviceClaim.HealthPolicy
+        /// Which device, and why, in a few words.
+        package var words: String
+        /// Of what cannot leave its node: there are others for it.
+        package var hasOthers: Bool
+
+        package init(_ policy: DeviceClaim.HealthPolicy, _ words: String, hasOthers: Bool = true) {
+            self.policy = policy
+            self.words = words
+            self.hasOthers = hasOthers
+        }
+    }
 
     package init(
         workload: Workload, pod: PodSpec, instances: [Instance], tasks: [TaskID: NodeTask],
@@ -98,6 +116,8 @@ package enum ReconcileAction: Sendable, Hashable {
     /// The task's node was silent for too long: the task is lost, and forgotten.
     case giveUp(TaskID)
     case setUpdate(UpdateState)
+    /// Stop the task since it cannot go on with its devices, for this reason; `again`: to start it with others afterwards.
+    case endTask(TaskID, reason: String, again: Bool)
     /// Make a new revision with the pod of the one before; the message says what failed.
     case rollBack(String)
     /// The container ended for good and was asked to go then.

@@ -150,13 +150,21 @@ package struct DeviceHealth: Sendable, Equatable {
 
     package private(set) var state = State.healthy
     package private(set) var reasons: [String] = []
+    /// Something that is known makes it unusable.
+    private var isKnown = false
 
     /// Healthy.
     package init() {}
 
+    /// It is unusable only since nobody can say how it is: whoever has it may be well off.
+    package var isUnconfirmed: Bool { state == .unusable && !isKnown }
+
     /// Becomes at least as bad, for this reason.
-    package mutating func worsen(_ state: State, _ reason: String) {
+    ///
+    /// - Parameter isKnown: false: this is a guess to be on the safe side, for want of knowledge.
+    package mutating func worsen(_ state: State, _ reason: String, isKnown: Bool = true) {
         self.state = max(self.state, state)
+        if state == .unusable, isKnown { self.isKnown = true }
         if !reasons.contains(reason) { reasons.append(reason) }
     }
 }

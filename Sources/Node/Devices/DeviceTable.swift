@@ -55,7 +55,7 @@ package struct DeviceTable: Sendable, Equatable {
             if inventory.uncertain.contains(entry.device.vendor) {
                 // Nobody can say whether it is there. It is kept, and not to be used.
                 var device = entry.device
-                device.health.worsen(.unusable, Self.unconfirmed)
+                device.health.worsen(.unusable, Self.unconfirmed, isKnown: false)
                 guard device != entry.device else { continue }
                 entries[id]?.device = device
                 changes.append(.changed(from: entry.device, to: device))
@@ -73,7 +73,8 @@ package struct DeviceTable: Sendable, Equatable {
         if entries[id]?.isPresent == false { entries[id] = nil }
     }
 
-    private static let unconfirmed = "nothing can be learned of it at present"
+    /// The reason of what nobody can say anything of.
+    package static let unconfirmed = "nothing can be learned of it at present"
 
     /// A device whose uuid cannot be read goes by its address. Where the same place had one with a uuid, and NVML is what
     /// fails, it is that one: a claim on it must not see it go and another come.
@@ -87,7 +88,7 @@ package struct DeviceTable: Sendable, Equatable {
         guard let known else { return device }
         var result = device
         result.id = known.device.id
-        result.health.worsen(.unusable, Self.unconfirmed)
+        result.health.worsen(.unusable, Self.unconfirmed, isKnown: false)
         return result
     }
 

@@ -115,10 +115,10 @@ struct NVIDIAJoin {
             } else if let silence, device.driver == "nvidia" {
                 device.health.worsen(
                     isAbsent ? .unknown : .unusable,
-                    isAbsent ? "its health is not known: \(silence)" : "NVML tells nothing: \(silence)")
+                    isAbsent ? "its health is not known: \(silence)" : "NVML tells nothing: \(silence)", isKnown: false)
             }
             if device.uuid == nil, device.driver == "nvidia" {
-                device.health.worsen(.unusable, "its uuid is not known yet")
+                device.health.worsen(.unusable, "its uuid is not known yet", isKnown: false)
             }
             return
         }

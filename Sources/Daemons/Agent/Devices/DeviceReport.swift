@@ -14,15 +14,25 @@ extension PodExecutor {
             for id in devices.held(by: record) { holders[id, default: []].append(record.assignment.task) }
         }
         let aliases = VendorSpecification.numbers(of: inventory.devices)
-        return table.entries.values.map { entry in
+        // What a task has, and an agent that has just started cannot ask after, is not gone.
+        let unknown = inventory.uncertain.contains(.nvidia) ? holders.keys.filter { table.entries[$0] == nil } : []
+        let lost = unknown.map { id in
+            NodeDevice(
+                id: id, vendor: DeviceVendor.nvidia.rawValue,
+                health: NodeDevice.Health(.unusable, reasons: [DeviceTable.unconfirmed]), isUnconfirmed: true,
+                heldBy: (holders[id] ?? []).sorted { $0.text < $1.text })
+        }
+        let known = table.entries.values.map { entry in
             var device = NodeDevice(entry.device)
             device.isGone = !entry.isPresent
+            device.isUnconfirmed = entry.isPresent && entry.device.health.isUnconfirmed
             device.aliases = aliases[device.id].map { [$0] } ?? []
             let names = [device.id] + device.aliases + ["all"]
             device.shares = names.compactMap { self.configuration.deviceShares[$0] }.first ?? 1
             device.heldBy = (holders[device.id] ?? []).sorted { $0.text < $1.text }
             return device
-        }.sorted { $0.id < $1.id }
+        }
+        return (known + lost).sorted { $0.id < $1.id }
     }
 }
 
@@ -107,7 +117,7 @@ extension NodeDevice.Link {
 
 extension NodeDevice.Health {
     /// What cannot be granted for want of device nodes is told as unusable.
-    fileprivate init(_ device: Device) {
+    init(_ device: Device) {
         let state: State =
             switch device.health.state {
             case .healthy: .healthy

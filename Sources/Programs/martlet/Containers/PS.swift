@@ -57,7 +57,9 @@ extension ContainerView {
         switch status.phase {
         case .assigned, .preparing: return "Preparing"
         case .prepared: return "Created"
-        case .running: return "Up \(upTime)\(healthText)"
+        case .running:
+            let isSick = conditions.contains { $0.kind == .deviceUnusable && $0.holds }
+            return "Up \(upTime)\(healthText)" + (isSick ? " (device unusable)" : "")
         case .paused: return "Up \(upTime) (paused)"
         case .stopping: return "Stopping"
         case .exited: return exitText + (status.restartAt == nil ? "" : ", restarting")
