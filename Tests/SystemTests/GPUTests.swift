@@ -230,6 +230,17 @@ extension SystemSuite {
             #expect(try device("on") == FakeGPUs.uuid(on))
             #expect(try cluster.inspect("on").status.phase == .running)
             #expect(try cluster.martlet("ps").text.contains("(device unusable)"))
+            // An operator has seen to it.
+            let node = try cluster.inspect("on").nodeName
+            let clear = ["device", "clear", node, FakeGPUs.uuid(on)]
+            let cleared = try cluster.run(clear)
+            #expect(cleared.code == 0 && cleared.text.contains("\(FakeGPUs.uuid(on)) is "), "\(cleared)")
+            #expect(cleared.text.contains("forgotten: its driver told of XID 79"), "\(cleared)")
+            try eventually("all is well") { try !cluster.martlet("ps").text.contains("(device unusable)") }
+            let needless = try cluster.run(clear)
+            #expect(needless.code != 0 && needless.errors.contains("nothing is to be cleared"), "\(needless)")
+            let unknown = try cluster.martlet("device", "clear", node, "GPU-none")
+            #expect(unknown.code != 0 && unknown.errors.contains("there is no device 'GPU-none'"), "\(unknown)")
         }
 
         @Test("Claims get a GPU each, wait in words for what there is not, and keep theirs through a crash")

@@ -57,6 +57,7 @@ enum RouteTable {
 
         "GET /api/v1/devices": "read",
         "GET /api/v1/devices/{device}": "read",
+        "POST /api/v1/nodes/{node}/devices/{device}/clear": "operate",
 
         "GET /api/v1/images": "read",
         "GET /api/v1/images/{image}": "read",
@@ -123,7 +124,7 @@ enum RouteTable {
         "DELETE /node/v1/images/busybox", "POST /node/v1/collect", "POST /node/v1/registries/login",
         "POST /node/v1/registries/resolve", "POST /node/v1/registries/tags", "POST /node/v1/registries/search",
         "GET /node/v1/tasks/{task}/changes", "GET /node/v1/tasks/{task}/export", "POST /node/v1/tasks/{task}/commit",
-        "POST /node/v1/sizes", "POST /node/v1/network-check",
+        "POST /node/v1/sizes", "POST /node/v1/network-check", "POST /node/v1/devices/x/clear",
         "GET /node/v1/volumes", "POST /node/v1/volumes", "GET /node/v1/volumes/x", "DELETE /node/v1/volumes/x",
         "GET /node/v1/tasks/{task}/logs", "POST /node/v1/tasks/{task}/attach", "POST /node/v1/tasks/{task}/exec",
         "POST /node/v1/tasks/{task}/signal?signal=SIGKILL", "GET /node/v1/tasks/{task}/stats",

@@ -114,6 +114,11 @@ struct TestNode: Sendable {
             return try Response.json(
                 NetworkCheck(differences: ["the route to 10.64.0.0/26 is missing"], repaired: wish.repair))
         }
+        router.post("/node/v1/devices/{device}/clear") { _, context in
+            let id = try context.pathParameter("device")
+            guard id != "GPU-b" else { throw APIError.conflict("its driver has told of no error of it") }
+            return try Response.json(ClearedDevice(id: id, forgotten: ["XID 79"], health: NodeDevice.Health()))
+        }
         router.get("/node/v1/images") { _, _ in try Response.json([Self.image]) }
         var logger = Logger(label: "node")
         logger.logLevel = .critical

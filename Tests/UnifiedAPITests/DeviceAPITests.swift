@@ -36,6 +36,31 @@ import Wire
         }
     }
 
+    @Test func anOperatorClearsADeviceOnItsNode() async throws {
+        try await withMaster { client, place in
+            let node = TestNode(client, place)
+            try await node.join()
+            var gpus = ["GPU-a", "GPU-b"].map { NodeDevice(id: $0, vendor: "nvidia") }
+            gpus[0].aliases = ["0"]
+            try await node.report(NodeReport(devices: gpus))
+            @Sendable func path(_ node: String, _ device: String) -> String {
+                "\(APIPaths.nodes)/\(node)/devices/\(device)/clear"
+            }
+            // The agent does not answer.
+            #expect(try await client.refusal(.POST, path("one", "GPU-a")).status == 503)
+            try await node.serve {
+                for name in ["GPU-a", "0"] {
+                    let cleared: ClearedDevice = try await client.json(.POST, path("one", name))
+                    #expect(cleared == ClearedDevice(id: "GPU-a", forgotten: ["XID 79"], health: NodeDevice.Health()))
+                }
+                let refusal = try await client.refusal(.POST, path("one", "GPU-b"))
+                #expect(refusal.status == 409 && refusal.message.contains("no error"), "\(refusal)")
+                #expect(try await client.refusal(.POST, path("one", "GPU-c")).status == 404)
+            }
+            #expect(try await client.refusal(.POST, path("two", "GPU-a")).status == 404)
+        }
+    }
+
     @Test func whatCannotBeMeantIsRefusedWithItsField() async throws {
         try await withMaster { client, place in
             let node = TestNode(client, place)

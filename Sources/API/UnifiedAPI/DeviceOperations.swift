@@ -1,3 +1,4 @@
+import Client
 import HTTPService
 import HTTPTypes
 import Hummingbird
@@ -5,6 +6,7 @@ import JSON
 import Master
 import MasterCore
 import Model
+import NIOHTTP1
 import Wire
 
 extension UnifiedAPI {
@@ -30,6 +32,17 @@ extension UnifiedAPI {
                 let query = MasterQuery.device(try call.name("device"), node: call.query["node"])
                 guard case .device(let view) = try await master.query(query) else { throw APIProblem.unexpected }
                 return try .json(view)
+            },
+            Operation(
+                .post, access: .operate, "\(APIPaths.nodes)/{node}/devices/{device}/clear",
+                "Somebody has seen to a device: forget what its driver told of it, and look at it anew.",
+                answer: .json(ClearedDevice.self), statuses: [200, 404, 409]
+            ) { call in
+                let node = try await master.node(try call.name("node"))
+                let query = MasterQuery.device(try call.name("device"), node: node.id.text)
+                guard case .device(let view) = try await master.query(query) else { throw APIProblem.unexpected }
+                let path = "/devices/\(PercentEncoding.encode(view.device.id))/clear"
+                return try .json(try await master.streams(node).json(ClearedDevice.self, .POST, path))
             },
         ]
     }

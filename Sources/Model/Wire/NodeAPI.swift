@@ -181,6 +181,22 @@ package struct NetworkCheck: Sendable, Codable, Hashable {
     }
 }
 
+/// `POST /nodes/{node}/devices/{device}/clear`: somebody has seen to a device. What its driver told of it is forgotten,
+/// and it was looked at anew.
+package struct ClearedDevice: Sendable, Codable, Hashable {
+    package var id: String
+    /// What was forgotten, in words.
+    package var forgotten: [String]
+    /// How the look found it: what still fails makes it sick again.
+    package var health: NodeDevice.Health
+
+    package init(id: String, forgotten: [String], health: NodeDevice.Health) {
+        self.id = id
+        self.forgotten = forgotten
+        self.health = health
+    }
+}
+
 /// `POST /nodes/{node}/status`: what changed since the last report; `full` after a (re)connect names everything.
 /// An empty one is a heartbeat.
 package struct NodeReport: Sendable, Codable {

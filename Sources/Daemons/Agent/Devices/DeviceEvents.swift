@@ -95,6 +95,20 @@ final class DeviceEvents: Sendable {
         }
     }
 
+    /// Somebody has seen to these devices: what the driver told of them before counts no more.
+    ///
+    /// - Returns: what that was, in words.
+    func clear(_ ids: [String]) -> [String] {
+        let forgotten = state.withLock { state in
+            ids.flatMap { id in
+                defer { _ = state.troubles.clear(id) }
+                return state.troubles.reasons[id] ?? []
+            }
+        }
+        keep()
+        return forgotten
+    }
+
     func stop() {
         let watch = state.withLock { state in
             state.isStopped = true

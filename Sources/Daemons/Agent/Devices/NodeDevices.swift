@@ -157,6 +157,58 @@ final class NodeDevices: Sendable {
         }
     }
 
+    // MARK: What an operator says
+
+    /// Why nothing can be cleared of a device.
+    enum ClearingProblem: Error, Equatable {
+        case unknown
+        /// In words.
+        case refused(String)
+    }
+
+    /// Milliseconds that whoever clears a device waits for the look: longer than one with a driver that initialises.
+    private static let longestLook = 90_000
+
+    /// Somebody has seen to a device: forgets what its driver told of it and of its parts, and looks at it anew.
+    ///
+    /// - Returns: when the look has come to its end.
+    /// - Throws: `ClearingProblem`.
+    func clear(_ id: String) async throws -> ClearedDevice {
+        let (monitor, events) = state.withLock { ($0.monitor, $0.events) }
+        guard let monitor, let events, let entry = monitor.state.table.entries[id] else {
+            throw ClearingProblem.unknown
+        }
+        guard entry.isPresent else {
+            throw ClearingProblem.refused("it is gone: what its driver told of it is forgotten when it returns")
+        }
+        let parts = (monitor.state.inventory?.devices ?? []).filter { $0.partition?.parent == id }.map(\.id)
+        let forgotten = events.clear([id] + parts)
+        guard !forgotten.isEmpty else {
+            let reasons = entry.device.health.reasons.joined(separator: "; ")
+            throw ClearingProblem.refused(
+                "its driver has told of no error of it"
+                    + (entry.device.partition.map { ", and of its whole \($0.parent) it may have" } ?? "")
+                    + (reasons.isEmpty ? "" : "; what a look finds goes with its cause: \(reasons)"))
+        }
+        logger.notice(
+            "an operator cleared a device",
+            metadata: ["device": "\(id)", "forgotten": "\(forgotten.joined(separator: "; "))"])
+        // One that is under way began before.
+        let before = monitor.state
+        let wanted = before.looks + (before.lookingSince == nil ? 1 : 2)
+        monitor.lookAgain()
+        for _ in 0..<(Self.longestLook / 50) where monitor.state.looks < wanted {
+            try await Task.sleep(for: .milliseconds(50))
+        }
+        let now = monitor.state
+        guard now.looks >= wanted, let found = now.table.entries[id] else {
+            return ClearedDevice(
+                id: id, forgotten: forgotten,
+                health: NodeDevice.Health(.unknown, reasons: ["the look at it has not come to its end"]))
+        }
+        return ClearedDevice(id: id, forgotten: forgotten, health: NodeDevice.Health(found.device))
+    }
+
     // MARK: What is new
 
     /// - Returns: whether it is the first that is known.

@@ -51,6 +51,7 @@ struct StreamPort: Sendable {
         addImages(to: group)
         addVolumes(to: group)
         addNetworks(to: group)
+        addDevices(to: group)
         addContent(to: group)
         return router
     }

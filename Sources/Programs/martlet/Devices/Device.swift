@@ -6,7 +6,7 @@ import Wire
 struct DeviceCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "device", abstract: "GPUs of nodes, and who has them.",
-        subcommands: [DeviceList.self, DeviceInspect.self])
+        subcommands: [DeviceList.self, DeviceInspect.self, DeviceClear.self])
 }
 
 /// Whose devices are meant.
@@ -59,5 +59,28 @@ struct DeviceInspect: AsyncParsableCommand {
         try await format.print(devices) { device -> DeviceView in
             try await connection.cluster.get("\(APIPaths.devices)/\(escaped(device))", query: place.query)
         }
+    }
+}
+
+struct DeviceClear: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "clear", abstract: "Say that a sick device was seen to.",
+        discussion: """
+            What its driver told of it is forgotten, and its node looks at it anew: what still fails stays sick. Ends with 1 \
+            when it is unusable afterwards, too.
+            """)
+    @OptionGroup var connection: ConnectionOptions
+    @Argument(completion: .nodes) var node: String
+    @Argument(help: "Its id or alias.", completion: .devices) var device: String
+
+    func run() async throws {
+        let cleared: ClearedDevice = try await connection.cluster.send(
+            "POST", "\(APIPaths.nodes)/\(escaped(node))/devices/\(escaped(device))/clear")
+        for reason in cleared.forgotten { Output.line("forgotten: \(reason)") }
+        let reasons = cleared.health.reasons.joined(separator: "; ")
+        guard cleared.health.state != .unusable else {
+            throw CommandFailure("the device \(cleared.id) is unusable all the same: \(reasons)")
+        }
+        Output.line("\(cleared.id) is \(cleared.health.state.rawValue)" + (reasons.isEmpty ? "" : ": \(reasons)"))
     }
 }
