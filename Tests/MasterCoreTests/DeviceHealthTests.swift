@@ -275,4 +275,40 @@ import Wire
         #expect(try cluster.container("web.1").task == task)
         #expect(try cluster.container("web.1").status.phase == .running)
     }
+
+    // MARK: How they are used
+
+    @Test func useIsKeptForAMinuteWithinBoundsAndNeverStored() throws {
+        var cluster = try DeviceGrants.cluster([("n1", ["a", "b"])])
+        func usage() throws -> [String: DeviceUsage] {
+            guard case .deviceUsage(let all) = try cluster.query(.deviceUsage) else { throw Cluster.Unexpected() }
+            return all[NodeID("n1")] ?? [:]
+        }
+        #expect(try usage().isEmpty)
+        let commits = cluster.commits
+        let wrong = DeviceStats(
+            id: "a", utilization: 900, memoryUsage: nil, memoryUsedByAll: -1, memory: .max, celsius: -9999,
+            milliwatts: -1)
+        let many = (0..<(NodeDevice.limit + 9)).map { number in
+            var stats = wrong
+            if number > 0 { stats.id = "x\(number)" }
+            return DeviceUsage(
+                stats, tasks: (0..<100).map { DeviceUsage.Share(task: TaskID("t\($0)"), memoryUsage: -1) })
+        }
+        cluster.send(.report("n1", NodeReport(deviceUsage: many)))
+        let kept = try usage()
+        #expect(kept.count == NodeDevice.limit)
+        #expect(
+            kept["a"]?.stats
+                == DeviceStats(
+                    id: "a", utilization: 100, memoryUsage: nil, memoryUsedByAll: 0, memory: 1 << 60, celsius: -273,
+                    milliwatts: 0))
+        #expect(kept["a"]?.tasks.count == NodeDevice.mostShares)
+        #expect(kept["a"]?.tasks.first?.memoryUsage == 0)
+        #expect(cluster.commits == commits)
+        cluster.pass(seconds: 50, heard: ["n1"])
+        #expect(try !usage().isEmpty)
+        cluster.pass(seconds: 20, heard: ["n1"])
+        #expect(try usage().isEmpty)
+    }
 }

@@ -286,6 +286,17 @@ extension SystemSuite {
                     try cluster.martlet("inspect", name).output.contains(reason)
                 }
             }
+            let scrape = ["-s", "--unix-socket", "\(cluster.runDirectory)/martlet.sock", "http://localhost/metrics"]
+            try eventually("the metrics tell how each is used") {
+                let result = try Program("/usr/bin/curl", scrape, environment: ["PATH=/usr/bin:/bin"]).run()
+                let text = String(decoding: result.output, as: UTF8.self)
+                return (0..<3).allSatisfy {
+                    text.contains("martlet_device_memory_bytes{device=\"\(FakeGPUs.uuid($0))\"")
+                }
+                    && ["one", "two"].allSatisfy {
+                        text.contains("martlet_device_task_memory_used_bytes{container=\"\($0)\"")
+                    }
+            }
             let fraction = try cluster.martlet("run", "--gpus", "0.5", "busybox", "true")
             #expect(fraction.code != 0 && fraction.errors.contains("devices are given whole"), "\(fraction)")
             try cluster.kill("up")

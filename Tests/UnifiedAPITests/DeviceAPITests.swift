@@ -36,6 +36,65 @@ import Wire
         }
     }
 
+    @Test func metricsTellHowDevicesAreAndHowTheyAreUsed() async throws {
+        try await withMaster { client, place in
+            let node = TestNode(client, place)
+            try await node.join()
+            var gpus = ["GPU-a", "GPU-b"].map { NodeDevice(id: $0, vendor: "nvidia", model: #"The "H200""#) }
+            gpus[0].health = NodeDevice.Health(.unusable, reasons: ["XID 79"])
+            try await node.report(NodeReport(devices: gpus))
+            let wish = CreateContainer(name: "web", pod: claiming(DeviceClaim()))
+            try await client.send(.POST, APIPaths.containers, body: .json(wish))
+            let task = try #require(try await node.tasks().first?.task)
+            let stats = DeviceStats(
+                id: "GPU-b", utilization: 37, memoryUsage: nil, memoryUsedByAll: 2 << 30, memory: 141 << 30,
+                celsius: 61,
+                milliwatts: 412_500)
+            // One task that nobody knows, one device that nobody knows, and a number that cannot be.
+            let stranger = DeviceUsage.Share(task: TaskID("stranger"), memoryUsage: 1)
+            var other = DeviceUsage(stats)
+            other.stats.id = "GPU-c"
+            let share = DeviceUsage.Share(task: task, memoryUsage: 1 << 30)
+            try await node.report(NodeReport(deviceUsage: [DeviceUsage(stats, tasks: [share, stranger]), other]))
+            let text = String(decoding: try await client.request(.GET, "/metrics").checked().bytes(), as: UTF8.self)
+            func labels(_ device: String, _ more: String = "", first: String = "", last: String = "") -> String {
+                #"{\#(first)device="\#(device)",\#(more)model="The \"H200\"",node="one",\#(last)vendor="nvidia"}"#
+            }
+            let busy = labels("GPU-b")
+            let ofTask = labels("GPU-b", first: #"container="web","#, last: #"task="\#(task)","#)
+            for line in [
+                #"martlet_node_devices{granted="false",health="unusable",node="one"} 1"#,
+                #"martlet_node_devices{granted="true",health="healthy",node="one"} 1"#,
+                "martlet_device_health\(labels("GPU-a", #"health="unusable","#)) 1",
+                "martlet_device_health\(labels("GPU-a", #"health="healthy","#)) 0",
+                "martlet_device_health\(labels("GPU-b", #"health="gone","#)) 0",
+                "martlet_device_tasks\(busy) 1", "martlet_device_tasks\(labels("GPU-a")) 0",
+                "martlet_device_shares\(busy) 1", "martlet_device_task\(ofTask) 1",
+                "martlet_device_utilization_ratio\(busy) 0.37", "martlet_device_memory_used_bytes\(busy) 2147483648",
+                "martlet_device_memory_bytes\(busy) \(141 << 30)", "martlet_device_power_watts\(busy) 412.5",
+                "martlet_device_temperature_celsius\(busy) 61",
+                "martlet_device_task_memory_used_bytes\(ofTask) 1073741824",
+            ] {
+                #expect(text.contains(line + "\n"), "\(line) is not in \(text)")
+            }
+            #expect(!text.contains("stranger") && !text.contains("GPU-c"))
+            // Every family is described once, before its samples, and no sample comes twice.
+            var described: Set<String> = []
+            var samples: Set<String> = []
+            for line in text.split(separator: "\n") {
+                let words = line.split(separator: " ")
+                if line.hasPrefix("# TYPE ") {
+                    #expect(described.insert(String(words[2])).inserted, "\(line)")
+                } else if !line.hasPrefix("#") {
+                    let name = String(line.prefix { $0 != "{" && $0 != " " })
+                    #expect(described.contains(name), "\(line)")
+                    #expect(
+                        samples.insert(String(line.prefix(upTo: line.lastIndex(of: " ") ?? line.endIndex))).inserted)
+                }
+            }
+        }
+    }
+
     @Test func anOperatorClearsADeviceOnItsNode() async throws {
         try await withMaster { client, place in
             let node = TestNode(client, place)

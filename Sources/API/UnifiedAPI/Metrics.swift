@@ -49,7 +49,7 @@ struct Metrics {
         family("\(name)_memory_bytes", "gauge", help, nodes.map { (["node": $0.node.name], "\(amount($0).memory)") })
     }
 
-    private mutating func family(
+    mutating func family(
         _ name: String, _ type: String, _ help: String, _ samples: [(labels: [String: String], value: String)]
     ) {
         text += "# HELP martlet_\(name) \(help)\n# TYPE martlet_\(name) \(type)\n"

@@ -37,9 +37,12 @@ extension UnifiedAPI {
                 answer: .bytes("text/plain"),
                 statuses: [200]
             ) { _ in
-                .text(
-                    Metrics(await master.snapshot, nodes: try await nodeViews()).text,
-                    contentType: "text/plain; version=0.0.4; charset=utf-8")
+                guard case .devices(let devices) = try await master.query(.devices(node: nil)),
+                    case .deviceUsage(let usage) = try await master.query(.deviceUsage)
+                else { throw APIProblem.unexpected }
+                var metrics = Metrics(await master.snapshot, nodes: try await nodeViews())
+                metrics.add(devices, usage)
+                return .text(metrics.text, contentType: "text/plain; version=0.0.4; charset=utf-8")
             },
         ]
     }

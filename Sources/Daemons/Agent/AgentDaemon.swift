@@ -192,6 +192,7 @@ package final class AgentDaemon: Service {
                 }
             },
             inventory: { await executor.inventory(table.all) },
+            usage: { await executor.deviceUsage(table.all) },
             save: { identity in try await pool.run { try identity.save(path) } },
             period: { executor.leases.period },
             confirm: { moment in

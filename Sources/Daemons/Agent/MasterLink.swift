@@ -28,6 +28,7 @@ final class MasterLink: Sendable {
     private let membership: Membership
     private let describe: @Sendable (NodeIdentity) async throws -> Node
     private let inventory: @Sendable () async -> NodeInventory
+    private let usage: @Sendable () async -> [DeviceUsage]?
     private let save: @Sendable (NodeIdentity) async throws -> Void
     private let period: @Sendable () -> Duration
     private let confirm: @Sendable (Int64) -> Void
@@ -46,6 +47,7 @@ final class MasterLink: Sendable {
     /// - Parameters:
     ///   - describe: the node as it is now.
     ///   - inventory: what the node has now.
+    ///   - usage: how its devices are used; nil: nothing is known.
     ///   - save: keeps the identity.
     ///   - period: the longest pause between two heartbeats, as things are now.
     ///   - confirm: called when the master has answered a post, with the moment at which that was sent, in milliseconds
@@ -56,6 +58,7 @@ final class MasterLink: Sendable {
         _ membership: Membership, identity: NodeIdentity, logger: Logger,
         describe: @escaping @Sendable (NodeIdentity) async throws -> Node,
         inventory: @escaping @Sendable () async -> NodeInventory,
+        usage: @escaping @Sendable () async -> [DeviceUsage]?,
         save: @escaping @Sendable (NodeIdentity) async throws -> Void,
         period: @escaping @Sendable () -> Duration, confirm: @escaping @Sendable (Int64) -> Void,
         tell: @escaping @Sendable (AgentEvent) -> Void,
@@ -65,6 +68,7 @@ final class MasterLink: Sendable {
         self.identity = Mutex(identity)
         self.describe = describe
         self.inventory = inventory
+        self.usage = usage
         self.save = save
         self.period = period
         self.confirm = confirm
@@ -225,6 +229,7 @@ final class MasterLink: Sendable {
             group.addTask { try await self.watchPeers() }
             group.addTask { try await self.deliver(queue, conversation) }
             group.addTask { try await self.beat(conversation) }
+            group.addTask { try await self.tellUsage(conversation) }
             try await group.next()
         }
     }
@@ -240,6 +245,25 @@ final class MasterLink: Sendable {
                 }
                 // One that is not answered for so long is worth nothing any more, and others are on their way.
                 beats.addTask { try await self.heartbeat(conversation, patience: period * 3) }
+            }
+        }
+    }
+
+    /// From one word on how devices are used to the next.
+    private static let usagePeriod = Duration.seconds(10)
+
+    /// Tells how devices are used, beside all else: what does not arrive is followed by news.
+    private func tellUsage(_ conversation: Conversation) async throws {
+        while true {
+            try await Task.sleep(for: Self.usagePeriod)
+            guard let usage = await usage() else { continue }
+            do {
+                try await send(NodeReport(deviceUsage: usage), conversation)
+            } catch let error as ClientError where Self.endsConversation(error) {
+                throw error
+            } catch {
+                try Task.checkCancellation()
+                logger.debug("how devices are used did not reach the master", metadata: ["error": "\(error)"])
             }
         }
     }

@@ -88,6 +88,7 @@ extension MasterCore {
             return .assignments(id, state.tasks(on: id).compactMap { assignment(of: $0) })
         case .devices(let ref): return .devices(try deviceViews(of: ref))
         case .device(let id, let ref): return .device(try deviceView(id, on: ref))
+        case .deviceUsage: return .deviceUsage(memory.mapValues { $0.usage(at: steady) })
         case .peers(let ref): return .peers(peers(of: try node(ref).id))
         case .images: return .images(imageViews())
         case .image(let name): return .image(try imageView(name))

@@ -90,6 +90,8 @@ package enum MasterQuery: Sendable {
     /// Of a node, or of all.
     case devices(node: String?)
     case device(String, node: String?)
+    /// How devices are used, by node and id, as nodes told it lately.
+    case deviceUsage
     /// What other nodes have of the overlays that a node is on.
     case peers(String)
     case images
@@ -161,6 +163,7 @@ package enum MasterReply: Sendable {
     case volumes([VolumeView])
     case device(DeviceView)
     case devices([DeviceView])
+    case deviceUsage([NodeID: [String: DeviceUsage]])
     case secret(SecretView)
     case sealedSecret(Secret)
     case secrets([SecretView])

@@ -93,6 +93,7 @@ extension MasterCore {
         // What it has comes before what is decided about a node that is back.
         setInventory(of: node.id, images: report.images, volumes: report.volumes, now: now)
         if let devices = report.devices { setDevices(of: node.id, devices, now: now) }
+        if let usage = report.deviceUsage { memory[node.id]?.setUsage(usage, steady: steady) }
         for task in report.tasks { take(task, from: node.id) }
         if report.full { takeLosses(report, from: node.id) }
         if memory[node.id]?.reported == true, memory[node.id]?.ready == false {

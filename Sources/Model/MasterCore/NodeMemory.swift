@@ -32,6 +32,8 @@ struct NodeMemory: Sendable {
     private(set) var heldDevices: [NodeDevice] = []
     /// Of devices that are unusable, gone, or held and not told of any more: which, why, and since when that is known.
     private(set) var deviceTroubles: [String: DeviceTrouble] = [:]
+    /// How devices are used, by id, and since when that is known by the core's steady clock.
+    private var lastUsage: (byDevice: [String: DeviceUsage], at: Int64) = ([:], 0)
     /// Ready, not unreachable; and since when that is so.
     private(set) var ready = false
     private(set) var readySince: Timestamp
@@ -73,6 +75,16 @@ struct NodeMemory: Sendable {
         let before = deviceTroubles
         deviceTroubles = words.mapValues { DeviceTrouble(words: $0, since: now) }
         for (id, trouble) in before { deviceTroubles[id]?.since = trouble.since }
+    }
+
+    mutating func setUsage(_ reported: [DeviceUsage], steady: Int64) {
+        let bounded = DeviceUsage.bounded(reported).map { ($0.stats.id, $0) }
+        lastUsage = (Dictionary(bounded, uniquingKeysWith: { first, _ in first }), steady)
+    }
+
+    /// How devices are used, by id, as the node told it in the last minute.
+    func usage(at steady: Int64) -> [String: DeviceUsage] {
+        ready && steady - lastUsage.at < 60_000_000_000 ? lastUsage.byDevice : [:]
     }
 
     /// Takes a task that is over out of what the node says of its devices.

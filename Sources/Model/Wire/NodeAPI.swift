@@ -222,14 +222,17 @@ package struct NodeReport: Sendable, Codable {
     package var volumes: [VolumeView]?
     /// All devices of the node, when something about them changed: with those that are gone, and who holds which.
     package var devices: [NodeDevice]?
+    /// How devices are used, of which that is known; nil: nothing new.
+    package var deviceUsage: [DeviceUsage]?
     /// What the agent did and a user may want to know: health changes, OOM, restarts.
     package var events: [Event]
 
     package init(
         full: Bool = false, tasks: [TaskReport] = [], images: [ImageView]? = nil, volumes: [VolumeView]? = nil,
-        devices: [NodeDevice]? = nil, events: [Event] = []
+        devices: [NodeDevice]? = nil, deviceUsage: [DeviceUsage]? = nil, events: [Event] = []
     ) {
         self.devices = devices
+        self.deviceUsage = deviceUsage
         self.full = full
         self.tasks = tasks
         self.images = images

@@ -347,8 +347,8 @@ package struct DeviceStats: Sendable, Codable, Hashable {
     package var id: String
     /// Percent of the last interval in which the device worked, for whomever; nil: not told, as of a part of a GPU.
     package var utilization: Int?
-    /// Bytes of the device's memory that the container's processes have.
-    package var memoryUsage: Int64
+    /// Bytes of the device's memory that the container's processes have; nil: nobody tells, or no container is meant.
+    package var memoryUsage: Int64?
     /// Bytes that are in use, by whomever.
     package var memoryUsedByAll: Int64?
     /// Bytes that there are.
@@ -357,7 +357,7 @@ package struct DeviceStats: Sendable, Codable, Hashable {
     package var milliwatts: Int64?
 
     package init(
-        id: String, utilization: Int?, memoryUsage: Int64, memoryUsedByAll: Int64?, memory: Int64?, celsius: Int?,
+        id: String, utilization: Int?, memoryUsage: Int64?, memoryUsedByAll: Int64?, memory: Int64?, celsius: Int?,
         milliwatts: Int64?
     ) {
         self.id = id
@@ -367,6 +367,47 @@ package struct DeviceStats: Sendable, Codable, Hashable {
         self.memory = memory
         self.celsius = celsius
         self.milliwatts = milliwatts
+    }
+}
+
+/// How a device of a node is used, by all and by tasks. It never enters the store.
+package struct DeviceUsage: Sendable, Codable, Hashable {
+    /// A task's part of it.
+    package struct Share: Sendable, Codable, Hashable {
+        package var task: TaskID
+        /// Bytes of the device's memory that its processes have.
+        package var memoryUsage: Int64
+
+        package init(task: TaskID, memoryUsage: Int64) {
+            self.task = task
+            self.memoryUsage = memoryUsage
+        }
+    }
+
+    package var stats: DeviceStats
+    /// Of those whose part is told.
+    package var tasks: [Share]
+
+    package init(_ stats: DeviceStats, tasks: [Share] = []) {
+        self.stats = stats
+        self.tasks = tasks
+    }
+
+    /// What the master keeps of a node's report: within bounds.
+    package static func bounded(_ reported: [DeviceUsage]) -> [DeviceUsage] {
+        reported.prefix(NodeDevice.limit).map { usage in
+            var usage = usage
+            let bound = { (bytes: Int64) in min(max(0, bytes), 1 << 60) }
+            usage.stats.utilization = usage.stats.utilization.map { min(max(0, $0), 100) }
+            usage.stats.memoryUsedByAll = usage.stats.memoryUsedByAll.map(bound)
+            usage.stats.memory = usage.stats.memory.map(bound)
+            usage.stats.milliwatts = usage.stats.milliwatts.map(bound)
+            usage.stats.celsius = usage.stats.celsius.map { min(max(-273, $0), 10_000) }
+            usage.tasks = usage.tasks.prefix(NodeDevice.mostShares).map {
+                Share(task: $0.task, memoryUsage: bound($0.memoryUsage))
+            }
+            return usage
+        }
     }
 }
 

@@ -107,7 +107,10 @@ struct Stats: AsyncParsableCommand {
             let busy = devices.map { device in device.utilization.map { "\($0)%" } ?? "?" }
             table.rows[row] += [
                 busy.joined(separator: " "),
-                devices.isEmpty ? "" : ByteSize.text(devices.reduce(0) { $0 &+ $1.memoryUsage }),
+                devices.isEmpty
+                    ? ""
+                    : devices.contains { $0.memoryUsage == nil }
+                        ? "?" : ByteSize.text(devices.reduce(0) { $0 &+ ($1.memoryUsage ?? 0) }),
             ]
         }
         return table
