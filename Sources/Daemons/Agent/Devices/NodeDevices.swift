@@ -24,6 +24,7 @@ final class NodeDevices: Sendable {
     private struct State {
         var monitor: DeviceMonitor?
         var events: DeviceEvents?
+        var cards: CardWatch?
         /// What containers are given; nil: nobody has looked yet.
         var specifications: [VendorSpecification]?
         /// What tasks have by CDI names, by ids.
@@ -52,17 +53,27 @@ final class NodeDevices: Sendable {
         let events = DeviceEvents(helper, keptIn: troublesPath, bootID: bootID, logger: logger) { [weak self] in
             self?.judgeAgain()
         }
+        let cards = try CardWatch(roots: roots) { [weak self] in self?.judgeAgain() }
         let monitor = try DeviceMonitor(
-            roots: roots, helper: helper, judge: { events.judge(&$0) },
+            roots: roots, helper: helper,
+            judge: {
+                events.judge(&$0)
+                cards.judge(&$0)
+            },
             deliver: { [weak self] inventory, changes in
                 guard let self else { return }
                 let isFirst = take(inventory)
                 events.listen()
+                do {
+                    try cards.follow(inventory.devices)
+                } catch {
+                    logger.error("AMD's and Intel's devices are not watched", metadata: ["error": "\(error)"])
+                }
                 publish(inventory.notes)
                 for change in changes { tell(change) }
                 if isFirst || !changes.isEmpty { changed() }
             })
-        state.withLock { ($0.monitor, $0.events) = (monitor, events) }
+        state.withLock { ($0.monitor, $0.events, $0.cards) = (monitor, events, cards) }
         if let problem = try monitor.start() {
             logger.warning("changes of devices are seen every five minutes only", metadata: ["error": "\(problem)"])
         }
@@ -70,11 +81,12 @@ final class NodeDevices: Sendable {
 
     /// Ends soon. The specifications stay: containers that other programs start find their devices.
     func stop() {
-        let (monitor, events) = state.withLock { state in
-            defer { (state.monitor, state.events) = (nil, nil) }
-            return (state.monitor, state.events)
+        let (monitor, events, cards) = state.withLock { state in
+            defer { (state.monitor, state.events, state.cards) = (nil, nil, nil) }
+            return (state.monitor, state.events, state.cards)
         }
         events?.stop()
+        cards?.stop()
         monitor?.stop()
     }
 
@@ -147,13 +159,16 @@ final class NodeDevices: Sendable {
     ///   - ids: which.
     ///   - pids: of the processes whose memory is counted.
     func usage(of ids: [String], by pids: Set<UInt32>) -> [DeviceStats] {
-        let (monitor, events) = state.withLock { ($0.monitor, $0.events) }
-        guard let sample = events?.usage, let devices = monitor?.state.inventory?.devices else { return [] }
+        let (monitor, events, cards) = state.withLock { ($0.monitor, $0.events, $0.cards) }
+        guard let devices = monitor?.state.inventory?.devices else { return [] }
+        let (sample, figures) = (events?.usage, cards?.usage ?? [:])
         return ids.compactMap { id in
-            guard let device = devices.first(where: { $0.id == id }),
-                let usage = sample.gpus.first(where: { $0.uuid == device.partition?.parent ?? id })
-            else { return nil }
-            return DeviceStats(device, usage, pids)
+            guard let device = devices.first(where: { $0.id == id }) else { return nil }
+            if device.vendor == .nvidia {
+                let usage = sample?.gpus.first { $0.uuid == device.partition?.parent ?? id }
+                return usage.map { DeviceStats(device, $0, pids) }
+            }
+            return device.pciAddress.flatMap { figures[$0] }.map { DeviceStats(device, $0) }
         }
     }
 
@@ -222,9 +237,10 @@ final class NodeDevices: Sendable {
 
     /// What the driver has told counts at once; a look at a device that has an error may take a minute.
     private func judgeAgain() {
-        let (monitor, events) = state.withLock { ($0.monitor, $0.events) }
+        let (monitor, events, cards) = state.withLock { ($0.monitor, $0.events, $0.cards) }
         if var inventory = monitor?.state.inventory {
             events?.judge(&inventory)
+            cards?.judge(&inventory)
             _ = take(inventory)
         }
         monitor?.lookAgain()
@@ -298,6 +314,20 @@ final class NodeDevices: Sendable {
 }
 
 extension DeviceStats {
+    /// What drivers tell by sysfs, which is of the whole GPU, and of no process.
+    ///
+    /// - Parameter usage: of the device, or of the whole that it is a part of.
+    fileprivate init(_ device: Device, _ usage: CardWatch.Usage) {
+        let (figures, isPart) = (usage.figures, device.partition != nil)
+        self.init(
+            id: device.id, utilization: isPart ? nil : figures.busyPercent.map { Int($0) }, memoryUsage: nil,
+            memoryUsedByAll: isPart ? nil : figures.memoryUsedBytes.map { Int64(clamping: $0) },
+            memory: (isPart ? device.memoryBytes : figures.memoryBytes ?? device.memoryBytes).map {
+                Int64(clamping: $0)
+            },
+            celsius: figures.millicelsius.map { $0 / 1000 }, milliwatts: usage.milliwatts.map { Int64(clamping: $0) })
+    }
+
     /// - Parameters:
     ///   - usage: of the device, or of the whole that it is a part of.
     ///   - pids: of the processes whose memory is counted.
