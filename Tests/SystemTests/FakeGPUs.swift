@@ -50,6 +50,47 @@ struct FakeGPUs {
         }
     }
 
+    /// The folder of `init(amdOf:)`'s GPU.
+    static let amd = "sys/devices/pci0000:00/0000:03:00.0"
+
+    /// One of AMD's instead, whose driver says by files how it is used.
+    init(amdOf cluster: TestCluster) throws {
+        root = cluster.deviceRoot
+        count = 0
+        for name in ["proc", "sys/bus/pci/devices", "sys/class/drm", "dev/dri", "lib", "bin"] {
+            try File.makeDirectories("\(root)/\(name)", mode: 0o755)
+        }
+        try write("proc/devices", "Character devices:\n226 drm\n236 kfd\n")
+        for (name, text) in [
+            ("vendor", "0x1002"), ("device", "0x740f"), ("class", "0x038000"), ("numa_node", "0"),
+            ("gpu_busy_percent", "42"), ("mem_info_vram_total", "68702699520"), ("mem_info_vram_used", "1073741824"),
+            ("hwmon/hwmon3/power1_average", "91000000"), ("hwmon/hwmon3/temp1_input", "45000"),
+        ] {
+            try write("\(Self.amd)/\(name)", text + "\n")
+        }
+        try setErrors(0)
+        try link("\(Self.amd)/driver", to: "../../../bus/pci/drivers/amdgpu")
+        try link("sys/bus/pci/devices/0000:03:00.0", to: "../../../devices/pci0000:00/0000:03:00.0")
+        for (name, minor) in [("card1", 1), ("renderD128", 128)] {
+            try write("\(Self.amd)/drm/\(name)/dev", "226:\(minor)\n")
+            try link("\(Self.amd)/drm/\(name)/device", to: "../../../0000:03:00.0")
+            try link("sys/class/drm/\(name)", to: "../../devices/pci0000:00/0000:03:00.0/drm/\(name)")
+            try node("dri/\(name)", 226, minor)
+        }
+        try node("kfd", 236, 0)
+        let topology = "sys/devices/virtual/kfd/kfd/topology/nodes/1"
+        try write("\(topology)/gpu_id", "51140\n")
+        try write(
+            "\(topology)/properties",
+            "simd_count 440\nlocation_id 768\ndomain 0\ndrm_render_minor 128\nunique_id 4241422387402343811\n"
+                + "gfx_target_version 90010\n")
+        try write("\(topology)/mem_banks/0/properties", "heap_type 1\nsize_in_bytes 68702699520\n")
+        try link("sys/class/kfd", to: "../devices/virtual/kfd")
+    }
+
+    /// Errors of its memory that AMD's driver says could not be corrected.
+    func setErrors(_ count: Int) throws { try write("\(Self.amd)/ras/umc_err_count", "ue: \(count)\nce: 7\n") }
+
     /// What the library says of the GPUs, with more lines for some of them.
     func setFixture(_ more: String = "") throws {
         let lines = (0..<count).map { index in

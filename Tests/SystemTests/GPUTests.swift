@@ -1,4 +1,5 @@
 import Glibc
+import JSON
 import Kernel
 import Model
 import Testing
@@ -241,6 +242,39 @@ extension SystemSuite {
             #expect(needless.code != 0 && needless.errors.contains("nothing is to be cleared"), "\(needless)")
             let unknown = try cluster.martlet("device", "clear", node, "GPU-none")
             #expect(unknown.code != 0 && unknown.errors.contains("there is no device 'GPU-none'"), "\(unknown)")
+        }
+
+        @Test("An AMD GPU's load, memory, power and heat are shown, and errors that it counts make it suspect")
+        func amd() throws {
+            let cluster = try TestCluster()
+            defer { cluster.tearDown() }
+            let gpu = try FakeGPUs(amdOf: cluster)
+            try cluster.up()
+            try cluster.importImage()
+            try eventually("the node tells of its device") {
+                try !cluster.martlet("device", "ls", "--quiet").text.isEmpty
+            }
+            let options = ["run", "-d", "--name", "one", "--gpus", "vendor=amd", "busybox", "sleep", "1000"]
+            try expectSuccess(cluster.run(options))
+            #expect(try cluster.run(["exec", "one", "ls", "/dev/dri/renderD128"]).text == "/dev/dri/renderD128")
+            let id = try #require(try cluster.inspect("one").grantedDevices.flatMap(\.devices).first)
+            try eventually("it is watched") {
+                let json = try cluster.martlet("stats", "--no-stream", "--format", "json", "one").output
+                let stats = try JSONCoding.decode([ContainerStats].self, from: Array(json.utf8))
+                return stats.first?.devices == [
+                    DeviceStats(
+                        id: id, utilization: 42, memoryUsage: nil, memoryUsedByAll: 1_073_741_824,
+                        memory: 68_702_699_520, celsius: 45, milliwatts: 91_000)
+                ]
+            }
+            try gpu.setErrors(2)
+            try eventually("it is suspect, and stays whose it is") {
+                let text = try cluster.martlet("device", "inspect", id).output
+                return text.contains("degraded") && text.contains("2 in umc")
+            }
+            #expect(try cluster.inspect("one").status.phase == .running)
+            let clear = try cluster.martlet("device", "clear", try cluster.inspect("one").nodeName, id)
+            #expect(clear.code != 0 && clear.errors.contains("goes with its cause"), "\(clear)")
         }
 
         @Test("Claims get a GPU each, wait in words for what there is not, and keep theirs through a crash")

@@ -1,0 +1,74 @@
+import JSON
+import Model
+import Reconcile
+import Testing
+
+/// What is done about tasks whose devices are sick.
+@Suite struct SickDevices {
+    private typealias Ailment = WorkloadPicture.Ailment
+
+    private func fixture(
+        _ policy: DeviceClaim.HealthPolicy, kind: Workload.Kind = .service, hasOthers: Bool = true,
+        change: (inout NodeTask) -> Void = { _ in }
+    ) -> Fixture {
+        var fixture = Fixture(.replicated(1), kind: kind)
+        fixture.add(1, change: change)
+        fixture.picture.ailing[TaskID("t1")] = Ailment(policy, "why", hasOthers: hasOthers)
+        return fixture
+    }
+
+    private let moved: [ReconcileAction] = [
+        .displace(InstanceID("i1"), TaskID("t1"), .unhealthy), .place(InstanceID("i1")),
+    ]
+
+    @Test func eachPolicyDoesItsOwn() {
+        #expect(fixture(.stay).actions == [])
+        #expect(fixture(.end).actions == [.endTask(TaskID("t1"), reason: "why", again: false)])
+        #expect(fixture(.restart).actions == moved)
+        #expect(
+            fixture(.restart, kind: .container).actions == [.endTask(TaskID("t1"), reason: "why", again: true)])
+        #expect(fixture(.restart, kind: .container, hasOthers: false).actions == [])
+    }
+
+    @Test(arguments: DeviceClaim.HealthPolicy.allCases)
+    func whatEndedByItselfOrIsToGoIsLeftAlone(policy: DeviceClaim.HealthPolicy) {
+        #expect(fixture(policy) { $0.status.phase = .exited }.actions == [])
+        #expect(fixture(policy) { $0.desired = .removed }.actions == [])
+        // One that waits for its restart would get the same devices.
+        let waits = fixture(policy) {
+            $0.status.phase = .exited
+            $0.status.restartAt = Timestamp(nanoseconds: 1)
+        }
+        #expect(waits.actions.isEmpty == (policy == .stay))
+    }
+
+    @Test func whatWasEndedRestsOrStartsWithOthersOnceItHasEnded() {
+        let ended = { (task: inout NodeTask) in
+            task.desired = .stopped
+            task.stop = StopOrder(reason: "why")
+        }
+        let over = { (task: inout NodeTask) in
+            ended(&task)
+            task.status.phase = .exited
+        }
+        #expect(fixture(.end, change: ended).actions == [])
+        #expect(fixture(.end, change: over).actions == [])
+        #expect(fixture(.restart, kind: .container, change: ended).actions == [])
+        #expect(
+            fixture(.restart, kind: .container, change: over).actions == [
+                .setTask(TaskID("t1"), desired: .running, generation: 1, stop: nil)
+            ])
+    }
+
+    @Test func theOldOneCountsAgainWhenItIsWellAndNothingTookItsPlace() {
+        var waits = fixture(.restart)
+        waits.picture.instances[0].task = nil
+        waits.picture.instances[0].displaced = [Displaced(TaskID("t1"), .unhealthy, since: waits.now)]
+        #expect(waits.actions == [.place(InstanceID("i1"))])
+        waits.picture.ailing = [:]
+        #expect(waits.actions == [.restore(InstanceID("i1"), TaskID("t1"))])
+        // Silence says nothing of its devices.
+        waits.picture.unreachable[NodeID("n1")] = waits.now
+        #expect(!waits.actions.contains(.restore(InstanceID("i1"), TaskID("t1"))))
+    }
+}
