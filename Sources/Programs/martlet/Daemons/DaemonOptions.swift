@@ -184,13 +184,16 @@ extension NodeOptions {
         var bridge: String
         var subnet: String
         var cgroupParent: String
+        /// Where specifications of the node's own devices are; nil: of a version that did not say.
+        var cdiSpecDir: [String]?
     }
 
     private static func file(_ place: PlaceOptions) -> String { "\(place.dataDir)/node.json" }
 
     func remember(in place: PlaceOptions) throws {
         try File.makeDirectories(place.dataDir)
-        let options = Remembered(bridge: bridge, subnet: subnet, cgroupParent: cgroupParent)
+        let options = Remembered(
+            bridge: bridge, subnet: subnet, cgroupParent: cgroupParent, cdiSpecDir: cdiSpecDir)
         let bytes = try JSONCoding.encode(options)
         // Unchanged it is not written, so that a daemon starts again on a disk that is full.
         if let present = try? File.read(Self.file(place)), present == bytes { return }
@@ -205,6 +208,7 @@ extension NodeOptions {
         options.bridge = remembered.bridge
         options.subnet = remembered.subnet
         options.cgroupParent = remembered.cgroupParent
+        if let directories = remembered.cdiSpecDir { options.cdiSpecDir = directories }
         return options
     }
 
