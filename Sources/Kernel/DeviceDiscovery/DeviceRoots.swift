@@ -9,8 +9,8 @@ package struct DeviceRoots: Sendable, Equatable {
     package var dev = "/dev"
     /// Absolute folders that NVIDIA's library is looked for in, in this order; empty: where the linker looks.
     package var libraries: [String] = []
-    /// Absolute folders that the driver's programs are in.
-    package var programs = ["/usr/bin"]
+    /// Absolute folders that the driver's programs are in, the first that has one counts.
+    package var programs = ["/usr/bin", "/usr/local/nvidia/bin"]
 
     /// This machine's.
     package init() {}

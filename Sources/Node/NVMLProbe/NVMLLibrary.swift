@@ -13,9 +13,12 @@ struct NVMLLibrary: ~Copyable {
     /// Without these nothing can be said of any GPU.
     private static let needed = ["nvmlInit_v2", "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2"]
 
+    /// Where a driver's libraries may be that the linker was not told of; its environment does not come here.
+    private static let others = ["/usr/local/nvidia/lib64", "/run/opengl-driver/lib"]
+
     /// Opens the first that is there.
     ///
-    /// - Parameter folders: where to look; empty: where the linker does.
+    /// - Parameter folders: where to look; empty: where the linker does, and then in the folders of `others`.
     init(folders: [String]) throws(NVMLFailure) {
         var library = cn_library()
         try Self.open(folders, &library)
@@ -38,7 +41,7 @@ struct NVMLLibrary: ~Copyable {
     func words(_ code: Int32) -> String { Self.words(functions, code) }
 
     private static func open(_ folders: [String], _ library: inout cn_library) throws(NVMLFailure) {
-        let paths = folders.isEmpty ? [name] : folders.map { "\($0)/\(name)" }
+        let paths = (folders.isEmpty ? [name] : []) + (folders.isEmpty ? others : folders).map { "\($0)/\(name)" }
         for path in paths {
             if path.utf8.contains(UInt8(ascii: "/")), !File.exists(path) { continue }
             guard let words = cn_open(path, &library) else { return }
