@@ -1,10 +1,10 @@
 # Martlet. `make run` and `make test` are the two commands; everything they need they install or build.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run stop test build release install uninstall bench soak fuzz format lint clean
+.PHONY: help run stop test build release install uninstall bench soak fuzz gpu-check format lint clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## set up, build, start a one-node cluster with a web service, and show it
 	@scripts/run.sh
@@ -38,6 +38,9 @@ soak: ## the loops of the tests at their full counts; the log is .build/soak.log
 
 fuzz: ## feed the parsers of runtime and shim for FUZZ_SECONDS each (60); findings are kept in .build/fuzz
 	@scripts/fuzz.sh
+
+gpu-check: release ## pack .build/gpu-check.tar.gz, with which Tests/Hardware/gpu-check checks a machine with a GPU
+	@scripts/gpucheck.sh .build/gpu-check.tar.gz
 
 format: ## rewrite our sources in the house style
 	swift format format --in-place --parallel --recursive Sources Tests plugins Fuzz Package.swift
