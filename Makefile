@@ -39,8 +39,8 @@ soak: ## the loops of the tests at their full counts; the log is .build/soak.log
 fuzz: ## feed the parsers of runtime and shim for FUZZ_SECONDS each (60); findings are kept in .build/fuzz
 	@scripts/fuzz.sh
 
-gpu-check: release ## pack .build/gpu-check.tar.gz, with which Tests/Hardware/gpu-check checks a machine with a GPU
-	@scripts/gpucheck.sh .build/gpu-check.tar.gz
+gpu-check: release ## pack .build/gpu-check.tar, with which Tests/Hardware/gpu-check checks a machine with a GPU
+	@scripts/gpucheck.sh .build/gpu-check.tar
 
 format: ## rewrite our sources in the house style
 	swift format format --in-place --parallel --recursive Sources Tests plugins Fuzz Package.swift

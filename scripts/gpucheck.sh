@@ -1,14 +1,14 @@
 #!/bin/bash
 # Usage: gpucheck.sh TARGET: packs what Tests/Hardware/gpu-check needs on a machine that has nothing but a GPU and its driver: our
 # programs from BUILD (.build/release) with the libraries that they load, a static busybox, and a root file system with busybox,
-# glibc and the CUDA program. TARGET is a folder, or a compressed tar of one when it ends in .tar.gz.
+# glibc and the CUDA program. TARGET is a folder, or a tar when it ends in .tar: of busybox, and of what busybox uncompresses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fail() { echo "martlet: $*" >&2; exit 1; }
 target=$1 build=${BUILD:-.build/release}
 folder=$target
 case $target in
-    *.tar.gz) folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT ;;
+    *.tar) folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT ;;
     *) [ ! -e "$target" ] || fail "$target is there already: remove it, or give another" ;;
 esac
 mkdir -p "$folder"/{lib,root}
@@ -51,8 +51,10 @@ rm -rf "$root"
 git rev-parse HEAD >"$folder/commit" 2>/dev/null || echo unknown >"$folder/commit"
 
 [ "$folder" != "$target" ] || exit 0
+command -v xz >/dev/null || fail "there is no xz: apt-get install xz-utils"
 mkdir -p "$(dirname "$target")"
-tar -C "$folder" --owner=0 --group=0 --numeric-owner -czf "$target.new" .
+(cd "$folder" && tar --owner=0 --group=0 --numeric-owner -cf - --exclude=./busybox --exclude=./rest.tar.xz . | xz -T0 --check=crc32 >rest.tar.xz)
+tar -C "$folder" --owner=0 --group=0 --numeric-owner -cf "$target.new" busybox rest.tar.xz
 mv "$target.new" "$target"
 # With the working tree it has to fit into what such a machine takes.
 size=$(stat -c %s "$target")
