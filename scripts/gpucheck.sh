@@ -37,7 +37,7 @@ chmod 1777 "$root/tmp"
 cp .build/assets/busybox "$root/usr/bin/busybox"
 for name in $("$root/usr/bin/busybox" --list); do [ -e "$root/usr/bin/$name" ] || ln -s busybox "$root/usr/bin/$name"; done
 linker=$(ldd "$root/usr/bin/cudacheck" | grep -oE '/[^ ]*/ld-linux[^ ]*')
-cp -L "$linker" "$root/usr/lib64/"
+cp -L "$linker" "$root$(dirname "$linker")/"
 # Those that libcuda and nvidia-smi ask for.
 from=$(dirname "$(ldd "$root/usr/bin/cudacheck" | awk '$1 == "libc.so.6" { print $3 }')")
 for name in libc.so.6 libm.so.6 libdl.so.2 libpthread.so.0 librt.so.1 libresolv.so.2 libgcc_s.so.1; do

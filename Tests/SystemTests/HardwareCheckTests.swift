@@ -53,7 +53,8 @@ extension SystemSuite {
             let result = try run(
                 "Tests/Hardware/gpu-check",
                 ["--package", "\(folder)/package", "--fake", "\(folder)/machine"] + options,
-                ["OUT=\(folder)/out", "TMPDIR=\(folder)"])
+                // By these names what an interrupted run leaves is found.
+                ["OUT=\(folder)/out", "TMPDIR=\(folder)", "GPU_CHECK_CGROUP=martlet-test-\(getpid())-hardware"])
             let limits = JSONLimits(bytes: 16 << 20, stringBytes: 1 << 20)
             let report = try JSONCoding.decode(
                 Report.self, from: File.read("\(folder)/out/report.json"), limits: limits)
@@ -66,8 +67,8 @@ extension SystemSuite {
             defer { _ = try? Tree.remove(folder) }
             let (code, report, inventory) = try check(gpus: 2)
             for step in report.steps {
-                // Not every machine has the other engine's client.
-                let allowed = step.name == "docker" ? ["passed", "skipped"] : ["passed"]
+                // Not every machine has the other engine's client, and none a vendor's program that runs without its driver.
+                let allowed = ["docker", "tools"].contains(step.name) ? ["passed", "skipped"] : ["passed"]
                 #expect(allowed.contains(step.outcome), "\(step.name): \(step.reason) \(step.problems)")
             }
             #expect(code == 0 && report.failed == 0)
