@@ -39,10 +39,12 @@ extension Metrics {
         let told = devices.compactMap { view in
             usage[view.node]?[view.device.id].map { (view: view, usage: $0) }
         }
-        func measured(_ name: String, _ help: String, _ value: (DeviceStats) -> String?) {
+        func measured(_ name: String, _ help: String, ofWhole: Bool = false, _ value: (DeviceStats) -> String?) {
             family(
                 name, "gauge", help,
-                told.compactMap { one in value(one.usage.stats).map { (Self.labels(of: one.view), $0) } })
+                told.filter { !ofWhole || $0.view.device.parent == nil }.compactMap { one in
+                    value(one.usage.stats).map { (Self.labels(of: one.view), $0) }
+                })
         }
         measured("device_utilization_ratio", "Part of the last interval in which a device worked.") {
             $0.utilization.map { "\(Double($0) / 100)" }
@@ -51,8 +53,11 @@ extension Metrics {
             $0.memoryUsedByAll.map { "\($0)" }
         }
         measured("device_memory_bytes", "Memory of a device.") { $0.memory.map { "\($0)" } }
-        measured("device_power_watts", "What a device draws.") { $0.milliwatts.map { "\(Double($0) / 1000)" } }
-        measured("device_temperature_celsius", "How hot a device is.") { $0.celsius.map { "\($0)" } }
+        // A part of a device has the whole's.
+        measured("device_power_watts", "What a device draws.", ofWhole: true) {
+            $0.milliwatts.map { "\(Double($0) / 1000)" }
+        }
+        measured("device_temperature_celsius", "How hot a device is.", ofWhole: true) { $0.celsius.map { "\($0)" } }
         family(
             "device_task_memory_used_bytes", "gauge", "Memory of a device that the processes of a task have.",
             told.flatMap { one in

@@ -63,6 +63,17 @@ struct Metrics {
     }
 
     private static func escaped(_ value: String) -> String {
-        value.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"").replacing("\n", with: "\\n")
+        // By scalars: a quotation mark with an accent is one character, and so are the two that end a line elsewhere.
+        var text = ""
+        for scalar in value.unicodeScalars {
+            switch scalar {
+            case "\\": text += "\\\\"
+            case "\"": text += "\\\""
+            case "\n": text += "\\n"
+            case "\r": text += " "
+            default: text.unicodeScalars.append(scalar)
+            }
+        }
+        return text
     }
 }

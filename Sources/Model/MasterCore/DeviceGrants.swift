@@ -37,7 +37,7 @@ extension MasterCore {
     mutating func setDevices(of node: NodeID, _ reported: [NodeDevice], now: Timestamp) {
         let devices = NodeDevice.bounded(reported)
         guard devices != memory[node]?.devices else { return }
-        let before = memory[node]?.deviceTroubles ?? [:]
+        let before = memory[node]?.devices == nil ? nil : memory[node]?.deviceTroubles
         memory[node]?.setDevices(devices, held: (state.indexes.deviceHolders[node] ?? [:]).keys, now: now)
         troublesChanged(on: node, before, now: now)
         capacityChanged = true

@@ -12,7 +12,7 @@ extension MasterCore {
         guard !task.grantedDevices.isEmpty, let memory = memory[task.node], memory.ready,
             !memory.deviceTroubles.isEmpty
         else { return [] }
-        return task.grantedDevices.flatMap { grant in
+        return task.grantedDevices.filter { $0.leftAt == nil }.flatMap { grant in
             grant.devices.compactMap { id in memory.deviceTroubles[id].map { (grant, id, $0) } }
         }
     }
@@ -58,26 +58,36 @@ extension MasterCore {
 
     private static let longestReason = 240
 
-    /// Workloads of tasks that have sick devices: what is free, or well again, may help them.
+    /// Workloads of tasks that have sick devices and want others: what is free may help them.
     var ailingWorkloads: Set<WorkloadID> {
         var found: Set<WorkloadID> = []
         for (node, memory) in memory where !memory.deviceTroubles.isEmpty {
             for (id, holders) in state.indexes.deviceHolders[node] ?? [:] where memory.deviceTroubles[id] != nil {
-                for task in holders.keys { if let task = state.tasks[task] { found.insert(task.workload) } }
+                for task in holders.keys {
+                    guard let task = state.tasks[task], policy(of: task.grantedDevices, task) == .restart else {
+                        continue
+                    }
+                    found.insert(task.workload)
+                }
             }
         }
         return found
     }
 
     /// A node has told of its devices: whoever has one that became sick, or well, is looked at, and users hear of it.
-    mutating func troublesChanged(on node: NodeID, _ before: [String: DeviceTrouble], now: Timestamp) {
+    ///
+    /// - Parameter before: nil: it has not told before, as far as this master knows; users have heard of it then.
+    mutating func troublesChanged(on node: NodeID, _ told: [String: DeviceTrouble]?, now: Timestamp) {
+        let before = told ?? [:]
         let after = memory[node]?.deviceTroubles ?? [:]
         for (id, holders) in (state.indexes.deviceHolders[node] ?? [:]).sorted(by: { $0.key < $1.key })
         where before[id] != after[id] {
             for task in holders.keys.sorted().compactMap({ state.tasks[$0] }) {
                 dirty.insert(task.workload)
                 touch(task.instance)
-                guard before[id] == nil, let trouble = after[id], let instance = state.instances[task.instance] else {
+                guard told != nil, before[id] == nil, let trouble = after[id],
+                    let instance = state.instances[task.instance]
+                else {
                     continue
                 }
                 let grants = task.grantedDevices.filter { $0.devices.contains(id) }

@@ -70,7 +70,8 @@ struct NodeMemory: Sendable {
         pool = DevicePool(devices)
         heldDevices = devices.filter { !$0.heldBy.isEmpty }
         var words: [String: String] = [:]
-        for id in held { words[id] = "is not there any more" }
+        // Of a report that was cut nobody can say what is not in it.
+        if devices.count < NodeDevice.limit { for id in held { words[id] = "is not there any more" } }
         for device in devices { words[device.id] = device.trouble }
         let before = deviceTroubles
         deviceTroubles = words.mapValues { DeviceTrouble(words: $0, since: now) }

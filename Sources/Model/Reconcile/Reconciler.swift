@@ -127,12 +127,16 @@ private struct Pass {
         if task.isEndedForDevices { return workload.kind == .service || !task.rests }
         // What has ended by itself is a case for its restart policy.
         guard let ailment = picture.ailing[task.id], task.desired == .running, !task.rests else { return false }
+        // One that has never run has nothing to end: its node says why it cannot start, and it starts with others then.
+        let hasRun = task.status.containers.contains { $0.start > 0 }
         switch ailment.policy {
         case .stay: return false
-        case .end: actions.append(.endTask(task.id, reason: ailment.words, again: false))
+        case .end:
+            guard hasRun else { return false }
+            actions.append(.endTask(task.id, reason: ailment.words, again: false))
         case .restart where workload.kind == .container:
             // Its writable layer is on its node.
-            guard ailment.hasOthers else { return false }
+            guard ailment.hasOthers, hasRun else { return false }
             actions.append(.endTask(task.id, reason: ailment.words, again: true))
         case .restart:
             // An update that is going on replaces what is older by itself.

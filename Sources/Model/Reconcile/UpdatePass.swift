@@ -99,7 +99,8 @@ struct UpdatePass {
         }
         switch task.status.phase {
         case .failed: return task.status.message.isEmpty ? "could not be started" : task.status.message
-        case .exited where task.endedForGood:
+        // What the cluster ended for a device's sake says nothing of the revision.
+        case .exited where task.endedForGood && !task.isEndedForDevices:
             return "ended" + (task.status.containers.first.map(ending) ?? "")
         default: return nil
         }

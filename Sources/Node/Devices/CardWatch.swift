@@ -56,7 +56,13 @@ package final class CardWatch: Sendable {
             state.isStarted = true
             return true
         }
-        if begins { try Thread.start(name: "cards") { self.loop() } }
+        guard begins else { return }
+        do throws(KernelError) {
+            try Thread.start(name: "cards") { self.loop() }
+        } catch {
+            state.withLock { $0.isStarted = false }
+            throw error
+        }
     }
 
     private static let drivers: Set<String> = ["amdgpu", "i915", "xe"]

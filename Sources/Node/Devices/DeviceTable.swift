@@ -26,7 +26,7 @@ package struct DeviceTable: Sendable, Equatable {
     private var updates: UInt64 = 0
 
     /// Most devices that are gone and still remembered; those longest gone are forgotten first.
-    package static let goneLimit = 1024
+    package static let goneLimit = 256
 
     /// An empty table.
     package init() {}

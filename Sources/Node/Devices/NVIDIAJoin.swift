@@ -47,9 +47,10 @@ struct NVIDIAJoin {
         if let report {
             notes += report.problems
             joinLinks(report)
-        } else if let silence, !isAbsent {
-            isUncertain = true
-            notes.append("NVML tells nothing: \(silence)")
+        } else if let silence {
+            // A driver that is not there yet, or a library that is being replaced, says nothing against what there was.
+            isUncertain = !isAbsent || !pci.isEmpty
+            if !isAbsent { notes.append("NVML tells nothing: \(silence)") }
         }
     }
 
@@ -94,7 +95,8 @@ struct NVIDIAJoin {
         if let first, let second, first != second {
             health.worsen(
                 .unusable,
-                "NVML says that its \(what) is \(first) and the driver's files say \(second): look again later")
+                "NVML says that its \(what) is \(first) and the driver's files say \(second): look again later",
+                isKnown: false)
         }
         return first ?? second
     }
