@@ -123,6 +123,6 @@ struct DeviceTableTests {
         }
         #expect(table.entries.count == DeviceTable.goneLimit + 1)
         #expect(table.entries["GPU-round-0"] == nil)
-        #expect(table.entries["GPU-round-1000"] != nil)
+        #expect(table.entries["GPU-round-\(DeviceTable.goneLimit)"] != nil)
     }
 }

@@ -124,13 +124,13 @@ import Testing
         return configuration
     }
 
-    @Test func `the default makes a list of our plugin and portmap in version 1-0-0`() throws {
+    @Test func `the default makes a list of our plugin, ports and all, in version 1-0-0`() throws {
         let network = try BridgeNetwork(configuration { _ in })
         #expect(network.list.version == .v1_0_0)
-        #expect(network.list.plugins.map(\.type) == ["martlet-overlay", "portmap"])
-        #expect(network.list.plugins[1].capabilities == ["portMappings"])
+        #expect(network.list.plugins.map(\.type) == ["martlet-overlay"])
         let overlay = network.list.plugins[0]
-        #expect(overlay.capabilities == ["mac", "ips"])
+        #expect(overlay.capabilities == ["mac", "ips", "portMappings"])
+        #expect(overlay.fields["snat"] == true)
         #expect(overlay.fields["dataDir"] == "/nowhere/run/cni/ipam")
         #expect(overlay.fields["addresses"] == [["subnet": "10.213.0.0/16", "gateway": "10.213.0.1"]])
     }

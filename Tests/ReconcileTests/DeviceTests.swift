@@ -8,11 +8,16 @@ import Testing
     private typealias Ailment = WorkloadPicture.Ailment
 
     private func fixture(
-        _ policy: DeviceClaim.HealthPolicy, kind: Workload.Kind = .service, hasOthers: Bool = true,
+        _ policy: DeviceClaim.HealthPolicy, kind: Workload.Kind = .service, hasOthers: Bool = true, starts: Int = 1,
         change: (inout NodeTask) -> Void = { _ in }
     ) -> Fixture {
         var fixture = Fixture(.replicated(1), kind: kind)
-        fixture.add(1, change: change)
+        fixture.add(1) { task in
+            var container = ContainerStatus(name: "main", id: ContainerID("c1"))
+            container.start = starts
+            task.status.containers = [container]
+            change(&task)
+        }
         fixture.picture.ailing[TaskID("t1")] = Ailment(policy, "why", hasOthers: hasOthers)
         return fixture
     }
@@ -28,6 +33,12 @@ import Testing
         #expect(
             fixture(.restart, kind: .container).actions == [.endTask(TaskID("t1"), reason: "why", again: true)])
         #expect(fixture(.restart, kind: .container, hasOthers: false).actions == [])
+    }
+
+    @Test func whatHasNeverRunIsNotEnded() {
+        #expect(fixture(.end, starts: 0).actions == [])
+        #expect(fixture(.restart, kind: .container, starts: 0).actions == [])
+        #expect(fixture(.restart, starts: 0).actions == moved)
     }
 
     @Test(arguments: DeviceClaim.HealthPolicy.allCases)
