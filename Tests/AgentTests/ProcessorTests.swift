@@ -12,6 +12,10 @@ import Wire
 struct ProcessorFactsTests {
     /// A sysfs of these files, read.
     private func facts(_ files: [String: String], allowed: ProcessorSet? = nil) throws -> ProcessorFacts {
+        try read(files) { ProcessorFacts(sys: $0, allowed: allowed) }
+    }
+
+    private func read<Result>(_ files: [String: String], _ body: (_ sys: String) -> Result) throws -> Result {
         var pattern = Array("/tmp/martlet-processors-XXXXXX".utf8CString)
         let folder = try #require(mkdtemp(&pattern).map { String(cString: $0) })
         defer { _ = try? Tree.remove(folder) }
@@ -20,7 +24,7 @@ struct ProcessorFactsTests {
             try File.makeDirectories(String(whole.split(separator: "/").dropLast().joined(separator: "/")).rooted)
             try File.replace(whole, with: Array(text.utf8), mode: 0o644)
         }
-        return ProcessorFacts(sys: folder, allowed: allowed)
+        return body(folder)
     }
 
     /// Two sockets with a NUMA node each, of two cores with two hyperthreads.
@@ -34,7 +38,7 @@ struct ProcessorFactsTests {
         for node in 0..<2 {
             let folder = "devices/system/node/node\(node)"
             files["\(folder)/cpulist"] = "\(node * 2)-\(node * 2 + 1),\(node * 2 + 4)-\(node * 2 + 5)\n"
-            files["\(folder)/meminfo"] = "Node \(node) MemTotal:       1024 kB\nNode \(node) MemFree: 1 kB\n"
+            files["\(folder)/meminfo"] = "Node \(node) MemTotal:       8192 kB\nNode \(node) MemFree: 1 kB\n"
             files["\(folder)/hugepages/hugepages-2048kB/nr_hugepages"] = "\(node + 1)\n"
         }
         files["kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"] = "3\n"
@@ -42,23 +46,37 @@ struct ProcessorFactsTests {
         return files
     }()
 
-    @Test("Cores, NUMA nodes, their memory and their huge pages")
+    @Test("Cores, NUMA nodes, their huge pages and what is left of their memory beside those")
     func whole() throws {
         let found = try facts(Self.twoSockets)
         #expect(
             found.processors?.nodes == [
                 .init(
-                    id: 0, memory: 1 << 20, hugepages: ["2m": 2 << 20],
+                    id: 0, memory: 6 << 20, hugepages: ["2m": 2 << 20],
                     cores: [
                         .init(package: 0, cpus: ProcessorSet([0, 4])), .init(package: 0, cpus: ProcessorSet([1, 5])),
                     ]),
                 .init(
-                    id: 1, memory: 1 << 20, hugepages: ["2m": 4 << 20],
+                    id: 1, memory: 4 << 20, hugepages: ["2m": 4 << 20],
                     cores: [
                         .init(package: 1, cpus: ProcessorSet([2, 6])), .init(package: 1, cpus: ProcessorSet([3, 7])),
                     ]),
             ])
         #expect(found.hugepages == ["2m": 6 << 20])
+    }
+
+    @Test(
+        "Huge pages are bounded and no memory beside; a size without a page is a size too"
+    )
+    func hugepages() throws {
+        var files = Self.twoSockets
+        files["kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"] = "18446744073709551615"
+        files["devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"] = "100"
+        let found = try facts(files)
+        #expect(found.hugepages == ["2m": 1 << 50])
+        #expect(found.processors?.nodes.map(\.memory) == [0, 4 << 20])
+        let sizes = try read(files) { ProcessorFacts.hugepageSizes(sys: $0) }
+        #expect(sizes == ["1g", "2m"])
     }
 
     @Test("What containers may not run on is left out")
@@ -87,6 +105,9 @@ struct ProcessorFactsTests {
             ("devices/system/node/node0x/cpulist", "0"),
             ("devices/system/node/node0/hugepages/hugepages-3kB/nr_hugepages", "1"),
             ("kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "18446744073709551615"),
+            ("kernel/mm/hugepages/hugepages-67108864kB/nr_hugepages", "18446744073709551615"),
+            ("kernel/mm/hugepages/hugepages-1073741824kB/nr_hugepages", "18446744073709551615"),
+            ("devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "18446744073709551615"),
         ])
     func garbage(path: String, text: String) throws {
         var files = Self.twoSockets

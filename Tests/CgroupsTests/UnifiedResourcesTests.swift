@@ -240,6 +240,16 @@ import Testing
         }
     }
 
+    @Test func noHugePagesOfASizeWithoutALimitAreToldAndNoError() throws {
+        let (_, notices) = try apply(["hugetlb.2MB.max": "max"]) {
+            $0.hugepages = [
+                CgroupResources.Hugepages(pageSize: "1GB", limit: 0),
+                CgroupResources.Hugepages(pageSize: "2MB", limit: 0),
+            ]
+        }
+        #expect(notices.map(\.field) == ["hugepageLimits.1GB"])
+    }
+
     @Test func rdmaDevicesAreLimited() throws {
         let (tree, _) = try apply(["rdma.max": ""]) {
             $0.rdma = [CgroupResources.RDMA(device: "mlx5_0", handles: 3, objects: 1000)]

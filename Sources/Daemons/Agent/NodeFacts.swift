@@ -35,13 +35,15 @@ struct NodeFacts: Sendable {
             cgroupVersion: Self.cgroupVersion(), bootID: try Proc.bootID(), createdAt: Timestamp.now())
     }
 
-    /// Discovered, less what is reserved; nothing is negative.
+    /// Discovered, less what is reserved, huge pages beside the other memory; nothing is negative.
     private func capacity(_ facts: ProcessorFacts) throws -> Resources {
         let cores = facts.processors?.cpus.count ?? max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
         var memory: Int64 = 0
         for line in try File.text("/proc/meminfo").split(separator: "\n") where line.hasPrefix("MemTotal:") {
             memory = (line.split(separator: " ").dropFirst().first.flatMap { Int64($0) } ?? 0) << 10
         }
+        // What is in a pool of huge pages is no memory for anything else.
+        memory = max(0, memory - facts.hugepages.values.reduce(0, +))
         var disk = statfs()
         try systemCall("statfs", configuration.dataDirectory) { statfs(configuration.dataDirectory, &disk) }
         let all = Resources(

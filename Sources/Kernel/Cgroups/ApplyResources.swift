@@ -33,7 +33,7 @@ extension CgroupManager {
         try applyMemory(resources.memory, &notices)
         try applyPIDs(resources.pidsLimit)
         try applyBlockIO(resources.blockIO)
-        try applyHugepages(resources.hugepages)
+        try applyHugepages(resources.hugepages, &notices)
         try applyRDMA(resources.rdma)
         try applyNetwork(resources.network)
         try applyUnified(resources.unified)
@@ -70,7 +70,9 @@ extension CgroupManager {
         try group(.pids, for: "pids.limit").directory.write("pids.max", String(max(1, limit)))
     }
 
-    private func applyHugepages(_ limits: [CgroupResources.Hugepages]) throws(CgroupError) {
+    private func applyHugepages(
+        _ limits: [CgroupResources.Hugepages], _ notices: inout [CgroupNotice]
+    ) throws(CgroupError) {
         for limit in limits {
             let group = try group(.hugetlb, for: "hugepageLimits.\(limit.pageSize)")
             guard Self.isPageSize(limit.pageSize) else {
@@ -81,6 +83,14 @@ extension CgroupManager {
             let suffix = group.isUnified ? "max" : "limit_in_bytes"
             let file = "hugetlb.\(limit.pageSize).\(suffix)"
             guard group.directory.has(file) else {
+                // Who wants none can do without a limit; who wants some needs the controller.
+                if limit.limit == 0, group.directory.has("") {
+                    notices.append(
+                        CgroupNotice(
+                            kind: .limitAbsent, controller: "hugetlb", field: "hugepageLimits.\(limit.pageSize)",
+                            reason: "not kept at 0: \(group.directory.path) has no \(file)"))
+                    continue
+                }
                 throw group.error(
                     .unsupported, "\(group.directory.path)/\(file)", "this machine has no pages of \(limit.pageSize)",
                     hint: "see /sys/kernel/mm/hugepages")

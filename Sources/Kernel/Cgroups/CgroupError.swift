@@ -61,6 +61,8 @@ package struct CgroupNotice: Sendable, Equatable, CustomStringConvertible {
         case swapAccountingAbsent
         /// The field has no effect in today's kernels.
         case ignored
+        /// The group has no such limit, and what was asked for is none of it: nothing keeps the group from having some.
+        case limitAbsent
     }
 
     /// The sort of shortfall.

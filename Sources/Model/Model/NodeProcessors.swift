@@ -64,6 +64,9 @@ package struct NodeProcessors: Sendable, Hashable, Codable {
     /// Most NUMA nodes and processors of a node.
     package static let mostNodes = 256
     package static let mostProcessors = 4096
+    /// Most bytes of memory of a NUMA node, and of a pool of huge pages: 1 PiB. Sums of all NUMA nodes are far from
+    /// what a number holds.
+    package static let mostMemory: Int64 = 1 << 50
 
     /// The same within bounds, each node and processor once; nil: there is no processor, or there are more than are dealt
     /// with.
@@ -75,7 +78,7 @@ package struct NodeProcessors: Sendable, Hashable, Codable {
         for node in nodes.sorted(by: { $0.id < $1.id }) {
             guard (0..<ProcessorSet.limit).contains(node.id), ids.insert(node.id).inserted else { continue }
             var node = node
-            node.memory = min(max(0, node.memory), 1 << 60)
+            node.memory = min(max(0, node.memory), Self.mostMemory)
             node.hugepages = HugepageSize.bounded(node.hugepages)
             node.cores = node.cores.compactMap { core in
                 let cpus = ProcessorSet(core.cpus.numbers.filter { seen.insert($0).inserted })
@@ -131,6 +134,7 @@ package enum HugepageSize {
     package static func bounded(_ pools: [String: Int64]) -> [String: Int64] {
         let known = pools.filter { bytes($0.key) != nil && $0.value > 0 }.sorted { $0.key < $1.key }
         return Dictionary(
-            known.prefix(most).map { ($0.key, min($0.value, 1 << 60)) }, uniquingKeysWith: { first, _ in first })
+            known.prefix(most).map { ($0.key, min($0.value, NodeProcessors.mostMemory)) },
+            uniquingKeysWith: { first, _ in first })
     }
 }

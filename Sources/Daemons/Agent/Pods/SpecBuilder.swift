@@ -34,7 +34,7 @@ struct SpecBuilder: Sendable {
     var deviceEdits = CDIEdits()
     /// What it may run on while others have processors alone; nil: all.
     var sharedProcessors: ProcessorSet?
-    /// Sizes of huge pages that the node has and can limit, see `HugepageSize`.
+    /// Sizes of huge pages that the node may have and can limit, see `HugepageSize`.
     var hugepageSizes: [String] = []
 
     /// Where the init program is in a container.

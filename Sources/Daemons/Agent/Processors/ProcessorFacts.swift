@@ -30,20 +30,22 @@ struct ProcessorFacts {
             let cpus = tree.text("\(folder)/cpulist", limit: 1 << 16).flatMap { ProcessorSet(list: $0) }
             let own = left.intersection(cpus?.numbers ?? [])
             left.subtract(own)
+            let pools = Self.pools("\(folder)/hugepages", &tree)
+            // What is in a pool is no memory for anything else.
+            let memory = max(0, Self.memory(folder, &tree) - pools.values.reduce(0, +))
             nodes.append(
-                NodeProcessors.MemoryNode(
-                    id: id, memory: Self.memory(folder, &tree), hugepages: Self.pools("\(folder)/hugepages", &tree),
-                    cores: Self.cores(own, &tree)))
+                NodeProcessors.MemoryNode(id: id, memory: memory, hugepages: pools, cores: Self.cores(own, &tree)))
         }
         // A kernel without NUMA: one node, whose memory nothing is bound to.
         if nodes.isEmpty { nodes = [NodeProcessors.MemoryNode(id: 0, cores: Self.cores(left, &tree))] }
         processors = NodeProcessors(nodes: nodes).bounded
     }
 
-    /// The same of huge pages alone.
-    static func hugepages(sys: String) -> [String: Int64] {
+    /// All sizes of huge pages that the kernel knows, in order, also those without a page: a pool may be filled later.
+    /// Blocks.
+    static func hugepageSizes(sys: String) -> [String] {
         var tree = DeviceTree(sys)
-        return pools("kernel/mm/hugepages", &tree)
+        return Array(sizes("kernel/mm/hugepages", &tree).map(\.name).sorted().prefix(HugepageSize.most))
     }
 
     /// `PREFIX<number>` in a folder, in the order of their numbers.
@@ -91,14 +93,25 @@ struct ProcessorFacts {
     /// `hugepages-2048kB/nr_hugepages`.
     private static func pools(_ path: String, _ tree: inout DeviceTree) -> [String: Int64] {
         var pools: [String: Int64] = [:]
-        for name in tree.list(path) where name.hasPrefix("hugepages-") && name.hasSuffix("kB") {
-            guard let kilobytes = Int64(name.dropFirst(10).dropLast(2)), (1...1 << 30).contains(kilobytes),
-                let size = HugepageSize.name(kilobytes << 10),
-                let number = tree.number("\(path)/\(name)/nr_hugepages"), number > 0
-            else { continue }
-            pools[size] = Int64(min(number, 1 << 30)) * (kilobytes << 10)
+        for size in sizes(path, &tree) {
+            guard let number = tree.number("\(size.folder)/nr_hugepages"), number > 0 else { continue }
+            pools[size.name] = min(Int64(clamping: number), NodeProcessors.mostMemory / size.bytes) * size.bytes
         }
         return HugepageSize.bounded(pools)
+    }
+
+    /// Folders such as `hugepages-2048kB`, each with the size that it is of.
+    private static func sizes(
+        _ path: String, _ tree: inout DeviceTree
+    ) -> [(name: String, bytes: Int64, folder: String)] {
+        var sizes: [(name: String, bytes: Int64, folder: String)] = []
+        for entry in tree.list(path) where entry.hasPrefix("hugepages-") && entry.hasSuffix("kB") {
+            guard let kilobytes = Int64(entry.dropFirst(10).dropLast(2)), (1...1 << 30).contains(kilobytes),
+                let name = HugepageSize.name(kilobytes << 10), let bytes = HugepageSize.bytes(name)
+            else { continue }
+            sizes.append((name: name, bytes: bytes, folder: "\(path)/\(entry)"))
+        }
+        return sizes
     }
 }
 

@@ -105,10 +105,10 @@ final class SharedProcessors: Sendable {
 }
 
 extension PodExecutor {
-    /// Sizes of huge pages of which the node has some, where containers can be kept from them. Blocks.
+    /// Sizes of huge pages that the node may have some of, where containers can be kept from them. Blocks.
     func hugepageSizes() -> [String] {
         guard cgroups.home(of: .hugetlb) != nil else { return [] }
-        return ProcessorFacts.hugepages(sys: configuration.deviceRoots.sys).keys.sorted()
+        return ProcessorFacts.hugepageSizes(sys: configuration.deviceRoots.sys)
     }
 
     /// Has all follow, until it is cancelled.
