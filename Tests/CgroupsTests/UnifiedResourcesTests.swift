@@ -1,4 +1,5 @@
 import Cgroups
+import Kernel
 import Testing
 
 /// Limits in cgroup v2, against a tree of plain files.
@@ -234,20 +235,22 @@ import Testing
         #expect(tree["unified/hugetlb.2MB.rsvd.max"] == "4194304")
         for size in ["3MB", "2M", "../x", "0MB", "MB", "2MB/.."] {
             let error = refusal(["hugetlb.2MB.max": "max"]) {
-                $0.hugepages = [CgroupResources.Hugepages(pageSize: size, limit: 1)]
+                $0.hugepages = [CgroupResources.Hugepages(pageSize: size, limit: 0)]
             }
             #expect(error?.kind == .unsupported || error?.kind == .invalidValue, "\(size)")
         }
     }
 
-    @Test func noHugePagesOfASizeWithoutALimitAreToldAndNoError() throws {
-        let (_, notices) = try apply(["hugetlb.2MB.max": "max"]) {
-            $0.hugepages = [
-                CgroupResources.Hugepages(pageSize: "1GB", limit: 0),
-                CgroupResources.Hugepages(pageSize: "2MB", limit: 0),
-            ]
+    @Test(.enabled(if: File.exists("/sys/kernel/mm/hugepages/hugepages-2048kB"), "needs huge pages of 2 MiB"))
+    func whereNoLimitCanBeNoHugePagesAreToldAndSomeRefused() throws {
+        let (_, notices) = try apply(["hugetlb.1GB.max": "max"]) {
+            $0.hugepages = [CgroupResources.Hugepages(pageSize: "2MB", limit: 0)]
         }
-        #expect(notices.map(\.field) == ["hugepageLimits.1GB"])
+        #expect(notices.map(\.kind) == [.limitAbsent] && notices.map(\.field) == ["hugepageLimits.2MB"])
+        let error = refusal(["hugetlb.1GB.max": "max"]) {
+            $0.hugepages = [CgroupResources.Hugepages(pageSize: "2MB", limit: 2 << 20)]
+        }
+        #expect(error?.kind == .unsupported)
     }
 
     @Test func rdmaDevicesAreLimited() throws {

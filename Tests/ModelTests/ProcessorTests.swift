@@ -18,7 +18,7 @@ import Testing
         #expect(ProcessorSet(list: "0-3,7,9-10")?.numbers == [0, 1, 2, 3, 7, 9, 10])
         #expect(ProcessorSet(list: "")?.isEmpty == true)
         #expect(ProcessorSet([7, 1, 0, 2, 1]).description == "0-2,7")
-        for text in ["a", "1-", "-1", "3-1", "1,,2", "8192", "0-99999", "1-2-3", " 1", "0x1", "1,"] {
+        for text in ["a", "1-", "-1", "3-1", "1,,2", "8192", "0-99999", "1-2-3", " 1", "0x1", "1,", "0-8191,0"] {
             #expect(ProcessorSet(list: text) == nil, "\(text)")
         }
         let set = ProcessorSet(list: "0,64-66")
@@ -114,5 +114,27 @@ import Testing
         #expect(NodeProcessors(nodes: []).bounded == nil)
         let many = NodeProcessors.MemoryNode(id: 0, cores: [.init(cpus: ProcessorSet(0..<5000))])
         #expect(NodeProcessors(nodes: [many]).bounded == nil)
+        let rich = NodeProcessors.MemoryNode(
+            id: 0, memory: .max, hugepages: ["2m": .max], cores: [.init(cpus: ProcessorSet([0]))])
+        #expect(NodeProcessors(nodes: [rich]).bounded?.nodes.first?.memory == 1 << 50)
+        #expect(NodeProcessors(nodes: [rich]).bounded?.nodes.first?.hugepages == ["2m": 1 << 50])
+    }
+
+    @Test func aFewBytesOfListsAreNotReadAsManyNumbers() throws {
+        func read(nodes: Int, cores: Int, cpus: String) throws -> NodeProcessors {
+            let core = #"{"package":0,"cpus":"\#(cpus)"}"#
+            let list = Array(repeating: core, count: cores).joined(separator: ",")
+            let node = #"{"id":0,"memory":0,"cores":[\#(list)]}"#
+            let all = Array(repeating: node, count: nodes).joined(separator: ",")
+            let text = #"{"nodes":[\#(all)]}"#
+            return try JSONCoding.decode(NodeProcessors.self, from: Array(text.utf8))
+        }
+        #expect(try read(nodes: 1, cores: 2, cpus: "0-2047").cpuCount == 4096)
+        #expect(try read(nodes: 256, cores: 1, cpus: "0-15").nodes.count == 256)
+        for (nodes, cores, cpus) in [(1, 1, "0-4096"), (1, 3, "0-2047"), (3, 1, "0-2047"), (257, 1, "0")] {
+            #expect(throws: JSONError.self, "\(nodes) \(cores) \(cpus)") {
+                try read(nodes: nodes, cores: cores, cpus: cpus)
+            }
+        }
     }
 }

@@ -101,6 +101,31 @@ extension ProcessorPool {
         #expect(taken.text(2, memory: 4 << 30) == "2,6 1", "node 0 has 2 GiB left")
     }
 
+    @Test func hugePagesThatANUMANodeLacksAreNotMadeByPromises() {
+        // Node 1 has the pages; on node 0 somebody was promised some that were there once.
+        var processors = Sockets.processors(nodes: 2, cores: 2)
+        processors.nodes[1].hugepages = ["2m": 8 << 20]
+        var pool = ProcessorPool(processors)
+        pool.take([Sockets.grant("0", memory: "0")], promised: Resources(hugepages: ["2m": 8 << 20]))
+        let wanted = DemandedProcessors(container: "main", count: 2, hugepages: ["2m": 4 << 20])
+        #expect(pool.choose([wanted]) == .grants([Sockets.grant("2,6", memory: "1")]))
+    }
+
+    @Test func memoryOfManyNUMANodesIsSummedWithoutOverflow() throws {
+        let processors = NodeProcessors(
+            nodes: (0..<256).map {
+                NodeProcessors.MemoryNode(
+                    id: $0, memory: .max, hugepages: ["2m": .max], cores: [.init(cpus: ProcessorSet([$0]))])
+            })
+        let pool = ProcessorPool(try #require(processors.bounded))
+        let wanted = DemandedProcessors(container: "main", count: 2, memory: .max, hugepages: ["2m": .max])
+        guard case .grants(let grants) = pool.choose([wanted]) else {
+            Issue.record("nothing was chosen")
+            return
+        }
+        #expect(grants.map(\.memoryNodes.count) == [256])
+    }
+
     @Test func oneProcessorIsLeftForAllOthers() {
         var pool = ProcessorPool(Sockets.processors(nodes: 1, cores: 2))
         #expect(pool.text(4) == "fewer than 5 processors (4 to be pinned)")

@@ -37,7 +37,7 @@ struct NodeFacts: Sendable {
 
     /// Discovered, less what is reserved, huge pages beside the other memory; nothing is negative.
     private func capacity(_ facts: ProcessorFacts) throws -> Resources {
-        let cores = facts.processors?.cpus.count ?? max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+        let cores = facts.processors?.cpuCount ?? max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
         var memory: Int64 = 0
         for line in try File.text("/proc/meminfo").split(separator: "\n") where line.hasPrefix("MemTotal:") {
             memory = (line.split(separator: " ").dropFirst().first.flatMap { Int64($0) } ?? 0) << 10

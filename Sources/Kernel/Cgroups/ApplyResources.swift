@@ -84,7 +84,7 @@ extension CgroupManager {
             let file = "hugetlb.\(limit.pageSize).\(suffix)"
             guard group.directory.has(file) else {
                 // Who wants none can do without a limit; who wants some needs the controller.
-                if limit.limit == 0, group.directory.has("") {
+                if limit.limit == 0, group.directory.has(""), Self.isKnown(limit.pageSize) {
                     notices.append(
                         CgroupNotice(
                             kind: .limitAbsent, controller: "hugetlb", field: "hugepageLimits.\(limit.pageSize)",
@@ -106,6 +106,13 @@ extension CgroupManager {
         guard let unit = ["KB", "MB", "GB"].first(where: { text.hasSuffix($0) }) else { return false }
         let digits = text.utf8.dropLast(unit.utf8.count)
         return (1...6).contains(digits.count) && digits.allSatisfy { (48...57).contains($0) } && digits.first != 48
+    }
+
+    /// Whether the kernel has pages of a size that is written well.
+    private static func isKnown(_ pageSize: String) -> Bool {
+        guard let number = Int(pageSize.dropLast(2)) else { return false }
+        let kilobytes = number << (pageSize.hasSuffix("GB") ? 20 : pageSize.hasSuffix("MB") ? 10 : 0)
+        return File.exists("/sys/kernel/mm/hugepages/hugepages-\(kilobytes)kB")
     }
 
     private func applyRDMA(_ limits: [CgroupResources.RDMA]) throws(CgroupError) {

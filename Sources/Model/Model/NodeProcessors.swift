@@ -29,6 +29,9 @@ package struct NodeProcessors: Sendable, Hashable, Codable {
             self.cores = cores
         }
 
+        /// How many processors it has, where each is in one core.
+        package var cpuCount: Int { cores.reduce(0) { $0 + $1.cpus.count } }
+
         private enum CodingKeys: String, CodingKey { case id, memory, hugepages, cores }
 
         package init(from decoder: any Decoder) throws {
@@ -36,7 +39,7 @@ package struct NodeProcessors: Sendable, Hashable, Codable {
             id = try values.decode(Int.self, forKey: .id)
             memory = try values.decode(.memory, or: 0)
             hugepages = try values.decode(.hugepages, or: [:])
-            cores = try values.decode(.cores, or: [])
+            cores = try values.decodeIfPresent(CoreList.self, forKey: .cores)?.cores ?? []
         }
 
         package func encode(to encoder: any Encoder) throws {
@@ -53,8 +56,59 @@ package struct NodeProcessors: Sendable, Hashable, Codable {
 
     package init(nodes: [MemoryNode]) { self.nodes = nodes }
 
+    private enum CodingKeys: String, CodingKey { case nodes }
+
+    /// - Throws: `DecodingError`, as soon as there are more NUMA nodes or processors than are dealt with: a few bytes of
+    ///   a list are many numbers.
+    package init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        nodes = try values.decode(MemoryNodeList.self, forKey: .nodes).nodes
+    }
+
+    private struct MemoryNodeList: Decodable {
+        var nodes: [MemoryNode] = []
+
+        init(from decoder: any Decoder) throws {
+            var list = try decoder.unkeyedContainer()
+            var count = 0
+            while !list.isAtEnd {
+                let node = try list.decode(MemoryNode.self)
+                count += node.cpuCount
+                guard nodes.count < NodeProcessors.mostNodes, count <= NodeProcessors.mostProcessors else {
+                    throw DecodingError.dataCorruptedError(
+                        in: list,
+                        debugDescription: "there are more than \(NodeProcessors.mostNodes) NUMA nodes or "
+                            + "\(NodeProcessors.mostProcessors) processors")
+                }
+                nodes.append(node)
+            }
+        }
+    }
+
+    private struct CoreList: Decodable {
+        var cores: [Core] = []
+
+        init(from decoder: any Decoder) throws {
+            var list = try decoder.unkeyedContainer()
+            var count = 0
+            while !list.isAtEnd {
+                let core = try list.decode(Core.self)
+                count += core.cpus.count
+                guard cores.count < NodeProcessors.mostProcessors, count <= NodeProcessors.mostProcessors else {
+                    throw DecodingError.dataCorruptedError(
+                        in: list,
+                        debugDescription: "there are more than \(NodeProcessors.mostProcessors) cores or processors")
+                }
+                cores.append(core)
+            }
+        }
+    }
+
     /// All processors.
     package var cpus: ProcessorSet { ProcessorSet(nodes.flatMap { $0.cores.flatMap(\.cpus.numbers) }) }
+
+    /// How many there are, where each is in one core.
+    package var cpuCount: Int { nodes.reduce(0) { $0 + $1.cpuCount } }
 
     /// What is asked of a node that has tasks with processors of their own, see `Node.features`.
     package static let pinningFeature = "cpu-pinning"

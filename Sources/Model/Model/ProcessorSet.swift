@@ -13,16 +13,20 @@ package struct ProcessorSet: Sendable, Hashable, Codable, CustomStringConvertibl
 
     /// Reads a list as the kernel writes it; an empty one has nothing in it.
     ///
-    /// - Returns: nil when it is no such list, longer than 64 KiB, or has a number of 8192 or more.
+    /// - Returns: nil when it is no such list, longer than 64 KiB, or has a number of 8192 or more, or more than 8192
+    ///   numbers with those that it names again.
     package init?(list text: String) {
         guard text.utf8.count <= 1 << 16 else { return nil }
         var found: Set<Int> = []
+        var named = 0
         for part in text.isEmpty ? [] : text.split(separator: ",", omittingEmptySubsequences: false) {
             let ends = part.split(separator: "-", maxSplits: 2, omittingEmptySubsequences: false).map {
                 Self.number($0)
             }
             guard (1...2).contains(ends.count), let first = ends[0], let last = ends[ends.count - 1], first <= last
             else { return nil }
+            named += last - first + 1
+            guard named <= Self.limit else { return nil }
             found.formUnion(first...last)
         }
         numbers = found.sorted()

@@ -50,6 +50,9 @@ struct ProcessorChoice {
         }
         places = processors.nodes.map { node in
             let used = bound[node.id] ?? Resources()
+            // Of a size that it has none of nothing is left, whatever others were promised.
+            var hugepages = node.hugepages
+            for (size, bytes) in node.hugepages { hugepages[size] = max(0, bytes - (used.hugepages[size] ?? 0)) }
             var whole: [[Int]] = []
             var broken: [[Int]] = []
             for core in node.cores {
@@ -61,7 +64,7 @@ struct ProcessorChoice {
                 id: node.id, packages: Set(node.cores.map(\.package)),
                 whole: whole.sorted { $0[0] < $1[0] }, broken: broken.sorted { $0[0] < $1[0] },
                 free: (whole + broken).reduce(0) { $0 + $1.count }, memory: max(0, node.memory - used.memory),
-                hugepages: node.hugepages.merging(used.hugepages) { max(0, $0 - $1) }, isNear: near.contains(node.id))
+                hugepages: hugepages, isNear: near.contains(node.id))
         }
     }
 

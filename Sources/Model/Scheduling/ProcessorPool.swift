@@ -43,20 +43,22 @@ package struct ProcessorHolding: Sendable, Hashable {
 package struct ProcessorPool: Sendable {
     private let processors: NodeProcessors?
     private var holdings: [ProcessorHolding]
+    /// Processors that somebody has.
+    private var taken: Set<Int>
 
     /// - Parameter processors: as the node reports them; nil: it has none to give away.
     package init(_ processors: NodeProcessors? = nil, holdings: [ProcessorHolding] = []) {
         self.processors = processors
         self.holdings = holdings
+        taken = Set(holdings.flatMap { $0.grants.flatMap(\.cpus.numbers) })
     }
 
     /// Notes that somebody has these now.
     package mutating func take(_ grants: [ProcessorGrant], promised: Resources = Resources()) {
         guard !grants.isEmpty else { return }
         holdings.append(ProcessorHolding(grants: grants, promised: promised))
+        for grant in grants { taken.formUnion(grant.cpus.numbers) }
     }
-
-    private var taken: Set<Int> { Set(holdings.flatMap { $0.grants.flatMap(\.cpus.numbers) }) }
 
     /// Processors that are always left for all who have none of their own.
     package static let leastShared = 1
@@ -64,12 +66,27 @@ package struct ProcessorPool: Sendable {
     /// Whether the processors of the grants can be given as they are.
     package func isFree(_ grants: [ProcessorGrant]) -> Bool {
         guard let processors else { return false }
-        let left = Set(processors.cpus.numbers).subtracting(taken)
         let wanted = grants.flatMap(\.cpus.numbers)
+        guard processors.cpuCount >= wanted.count + Self.leastShared, taken.isDisjoint(with: wanted) else {
+            return false
+        }
+        let left = Set(processors.cpus.numbers).subtracting(taken)
         let nodes = Set(processors.nodes.map(\.id))
         return left.isSuperset(of: wanted) && Set(wanted).count == wanted.count
             && left.count - wanted.count >= Self.leastShared
             && grants.allSatisfy { nodes.isSuperset(of: $0.memoryNodes.numbers) }
+    }
+
+    /// How many processors nobody has.
+    private func free(of processors: NodeProcessors) -> Int {
+        if taken.isEmpty { return processors.cpuCount }
+        var count = 0
+        for node in processors.nodes {
+            for core in node.cores {
+                for cpu in core.cpus.numbers where !taken.contains(cpu) { count += 1 }
+            }
+        }
+        return count
     }
 
     // MARK: Choosing
@@ -84,7 +101,7 @@ package struct ProcessorPool: Sendable {
     /// Why so many processors could not be given here even if nobody had any; nil: they could.
     package func shortage(for demanded: [DemandedProcessors]) -> String? {
         let wanted = demanded.reduce(0) { $0 + $1.count }
-        guard wanted > 0, (processors?.cpus.count ?? 0) < wanted + Self.leastShared else { return nil }
+        guard wanted > 0, (processors?.cpuCount ?? 0) < wanted + Self.leastShared else { return nil }
         return "fewer than \(wanted + Self.leastShared) processors (\(wanted) to be pinned)"
     }
 
@@ -96,7 +113,7 @@ package struct ProcessorPool: Sendable {
         if let words = shortage(for: demanded) { return .lacks(words) }
         guard let processors, !demanded.isEmpty else { return .grants([]) }
         let wanted = demanded.reduce(0) { $0 + $1.count }
-        let left = processors.cpus.count - taken.intersection(processors.cpus.numbers).count
+        let left = free(of: processors)
         guard left >= wanted + Self.leastShared else {
             return .lacks(
                 left <= Self.leastShared ? "processors taken" : "too few free processors (\(wanted) to be pinned)")
