@@ -85,6 +85,11 @@ struct SpecTests {
         #expect(resources.cpu?.cpus == "1,3" && resources.cpu?.mems == "1")
         #expect(resources.cpu?.quota == nil)
         #expect(resources.hugepageLimits.map { "\($0.pageSize) \($0.limit)" } == ["1GB 1073741824", "2MB 0"])
+        own.allowedProcessors = ProcessorSet(0..<4)
+        #expect(try own.resources().cpu?.cpus == "1,3")
+        own.allowedProcessors = ProcessorSet(0..<3)
+        let lost = #expect(throws: ExecutorFailure.self) { try own.resources() }
+        #expect(lost?.description.contains("processors 3 were given to it alone") == true)
         var other = builder { $0.limits.cpus = "0-1" }
         #expect(try other.resources().cpu?.cpus == "0-1")
         #expect(try other.resources().hugepageLimits.isEmpty)

@@ -24,7 +24,7 @@ final class TaskTable: Sendable {
     /// Signals after a change of who has which of the node's devices.
     let deviceChanges: AsyncStream<Void>
     private let devicesChanged: AsyncStream<Void>.Continuation
-    /// Signals after a change of who has processors alone.
+    /// Signals after a change of who has processors alone, and when it is told to.
     let processorChanges: AsyncStream<Void>
     private let processorsChanged: AsyncStream<Void>.Continuation
 
@@ -59,6 +59,9 @@ final class TaskTable: Sendable {
         if hasProcessors { processorsChanged.yield() }
         for call in calls { call() }
     }
+
+    /// Has `processorChanges` signal though nothing has changed.
+    func signalProcessors() { processorsChanged.yield() }
 
     /// Signals once now and after each change of the task, until the caller's loop ends.
     func changes(_ task: TaskID) -> AsyncStream<Void> {

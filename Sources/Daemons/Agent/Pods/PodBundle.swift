@@ -41,6 +41,9 @@ extension PodExecutor {
         builder.deviceEdits.append(devices.named)
         builder.hugepageSizes = hugepageSizes()
         builder.sharedProcessors = sharedProcessors.list(for: spec.limits, beside: table.all)
+        if !assignment.grantedProcessors.isEmpty {
+            builder.allowedProcessors = cgroups.allowedProcessors(parent: configuration.cgroupParent)
+        }
         if spec.initProcess { builder.initProgram = try initProgram() }
         try makeWorkingDirectory(builder.workingDirectory, task)
         try File.makeDirectories(task.bundle)

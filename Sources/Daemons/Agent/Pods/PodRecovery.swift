@@ -17,7 +17,8 @@ extension PodExecutor {
             found.append(try await recover(record))
         }
         // Who had processors alone may have gone while no agent was there.
-        await alignProcessors(found.map(\.record))
+        let recovered = found.map(\.record)
+        await alignProcessors { recovered }
         return found
     }
 

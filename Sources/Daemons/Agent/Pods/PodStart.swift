@@ -40,7 +40,7 @@ extension PodExecutor {
         }
         try await provideSecrets(assignment, spec)
         // Nobody else runs there any more when it starts.
-        if !assignment.grantedProcessors.isEmpty { await alignProcessors(table.all) }
+        if !assignment.grantedProcessors.isEmpty { await alignProcessors { [table] in table.all } }
         let (opened, isOther) = try await pool.run { try self.writeBundle(assignment, spec, task) }
         try await ensureShim(task, leased: assignment.pod.stopAfter != nil)
         failpoint("agent.after_shim")

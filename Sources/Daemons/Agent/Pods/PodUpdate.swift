@@ -23,9 +23,14 @@ extension PodExecutor {
             new != old
         else { return }
         let group = try cgroup(of: assignment.task)
-        let notices = try await pool.run {
-            guard group.exists() else { return [CgroupNotice]() }
-            return try group.update(try LimitChange(from: old, to: new).resources(for: group))
+        let notices = try await pool.run { [sharedProcessors, table] () throws -> [CgroupNotice] in
+            guard group.exists() else { return [] }
+            var resources = try LimitChange(from: old, to: new).resources(for: group)
+            // Not for a moment on what others have alone.
+            if new.cpus != old.cpus, let shared = sharedProcessors.list(for: new, beside: table.all) {
+                resources.cpu.cpus = shared.description
+            }
+            return try group.update(resources)
         }
         if new.cpus != old.cpus { try await alignProcessors(of: assignment) }
         for notice in notices {

@@ -36,6 +36,8 @@ struct SpecBuilder: Sendable {
     var sharedProcessors: ProcessorSet?
     /// Sizes of huge pages that the node may have and can limit, see `HugepageSize`.
     var hugepageSizes: [String] = []
+    /// What containers may run on now; nil: that is not known.
+    var allowedProcessors: ProcessorSet?
 
     /// Where the init program is in a container.
     static let initTarget = "/dev/init"

@@ -54,6 +54,15 @@ extension SpecBuilder {
         guard limits.pinning == nil || own.map({ !$0.cpus.isEmpty }) == true else {
             throw ExecutorFailure("it wants processors of its own, and the master has given it none")
         }
+        // The kernel would run it on what is left of them, or anywhere when nothing is.
+        if let own, let allowed = allowedProcessors {
+            let lost = ProcessorSet(Set(own.cpus.numbers).subtracting(allowed.numbers))
+            guard lost.isEmpty else {
+                throw ExecutorFailure(
+                    "processors \(lost) were given to it alone, and containers may use only \(allowed) here now: "
+                        + "bring them back, or make the container anew")
+            }
+        }
         let bandwidth = own == nil ? Bandwidth(limits) : Bandwidth(Limits())
         var cpu = CPUSpec(
             shares: limits.cpuShares.map { UInt64(max(2, $0)) }, quota: bandwidth.quota,

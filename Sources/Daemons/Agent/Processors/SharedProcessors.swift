@@ -12,7 +12,8 @@ import Wire
 ///
 /// Each start gets what is shared then, and whenever somebody's own processors come or go the groups of all others follow.
 final class SharedProcessors: Sendable {
-    /// Held while groups are changed: who looked at the table later writes later.
+    /// Whether somebody may be kept off processors, or may not be where it should. Held while the table is looked at and
+    /// groups are changed: who looked later writes later.
     private let isRestricted: Mutex<Bool>
     private let layout: CgroupLayout
     private let parent: String
@@ -48,10 +49,13 @@ final class SharedProcessors: Sendable {
 
     /// Has the groups of all tasks follow. Blocks.
     ///
-    /// - Parameter group: the group of a task.
+    /// - Parameters:
+    ///   - table: tells of all tasks as they are now; called while nobody else changes groups.
+    ///   - group: the group of a task.
     /// - Returns: what could not be changed, in words.
-    func align(_ records: [TaskRecord], group: (TaskID) throws -> CgroupManager) -> [String] {
+    func align(_ table: () -> [TaskRecord], group: (TaskID) throws -> CgroupManager) -> [String] {
         isRestricted.withLock { isRestricted in
+            let records = table()
             let owned = Self.owned(records)
             guard isRestricted || !owned.isEmpty, let allowed = layout.allowedProcessors(parent: parent) else {
                 return []
@@ -60,21 +64,23 @@ final class SharedProcessors: Sendable {
             for record in records {
                 align(record.assignment, allowed, owned, group, &problems)
             }
-            isRestricted = !owned.isEmpty
+            isRestricted = !owned.isEmpty || !problems.isEmpty
             return problems
         }
     }
 
     /// Has the group of one task follow, whose assignment may be newer than its record. Blocks.
+    ///
+    /// Also where nobody has any alone: who had some when the task's bundle was written may have gone since.
     func align(
-        _ assignment: TaskAssignment, beside records: [TaskRecord], group: (TaskID) throws -> CgroupManager
+        _ assignment: TaskAssignment, beside table: () -> [TaskRecord], group: (TaskID) throws -> CgroupManager
     ) -> [String] {
         isRestricted.withLock { isRestricted in
-            let owned = Self.owned(records)
-            guard !owned.isEmpty, let allowed = layout.allowedProcessors(parent: parent) else { return [] }
-            isRestricted = true
+            let owned = Self.owned(table())
+            guard let allowed = layout.allowedProcessors(parent: parent) else { return [] }
             var problems: [String] = []
             align(assignment, allowed, owned, group, &problems)
+            if !owned.isEmpty || !problems.isEmpty { isRestricted = true }
             return problems
         }
     }
@@ -99,7 +105,8 @@ final class SharedProcessors: Sendable {
             resources.cpu.cpus = wanted.description
             _ = try group.update(resources)
         } catch {
-            problems.append("container \(assignment.instanceName) may run on processors of others: \(error)")
+            problems.append(
+                "container \(assignment.instanceName) may run on other processors than it should: \(error)")
         }
     }
 }
@@ -111,26 +118,61 @@ extension PodExecutor {
         return ProcessorFacts.hugepageSizes(sys: configuration.deviceRoots.sys)
     }
 
-    /// Has all follow, until it is cancelled.
+    /// Has all follow, until it is cancelled. What fails is tried again.
     func keepProcessors() async {
-        for await _ in table.processorChanges { await alignProcessors(table.all) }
+        var told: [String] = []
+        var retry: Task<Void, any Error>?
+        for await _ in table.processorChanges {
+            retry?.cancel()
+            let problems = await processorProblems { [table] in table.all }
+            if problems != told { warn(problems) }
+            told = problems
+            retry = problems.isEmpty ? nil : retryProcessors()
+        }
+        retry?.cancel()
     }
 
     /// Has the groups of all these tasks follow.
-    func alignProcessors(_ records: [TaskRecord]) async {
-        let problems = try? await pool.run { [sharedProcessors] in
-            sharedProcessors.align(records) { try self.cgroup(of: $0) }
+    ///
+    /// - Parameter records: tells of the tasks as they are when it is called.
+    func alignProcessors(_ records: @escaping @Sendable () -> [TaskRecord]) async {
+        let problems = await processorProblems(records)
+        warn(problems)
+        if !problems.isEmpty { retryProcessors() }
+    }
+
+    private func processorProblems(_ records: @escaping @Sendable () -> [TaskRecord]) async -> [String] {
+        do {
+            let problems = try await pool.run { [sharedProcessors] in
+                sharedProcessors.align(records, group: { try self.cgroup(of: $0) })
+            }
+            return problems.sorted()
+        } catch {
+            return Task.isCancelled ? [] : ["nobody was looked at: \(error)"]
         }
-        for problem in problems ?? [] { logger.warning("processors", metadata: ["what": "\(problem)"]) }
+    }
+
+    private func warn(_ problems: [String]) {
+        for problem in problems { logger.warning("processors", metadata: ["what": "\(problem)"]) }
+    }
+
+    /// Has all be looked at again after a while.
+    @discardableResult
+    private func retryProcessors() -> Task<Void, any Error> {
+        Task { [table] in
+            try await Task.sleep(for: .seconds(10))
+            table.signalProcessors()
+        }
     }
 
     /// Has the task's own group follow: it may have been made after the others were changed.
     func alignProcessors(of assignment: TaskAssignment) async throws {
         guard assignment.grantedProcessors.isEmpty else { return }
         let problems = try await pool.run { [sharedProcessors, table] in
-            sharedProcessors.align(assignment, beside: table.all) { try self.cgroup(of: $0) }
+            sharedProcessors.align(assignment, beside: { table.all }, group: { try self.cgroup(of: $0) })
         }
-        for problem in problems { logger.warning("processors", metadata: ["what": "\(problem)"]) }
+        warn(problems)
+        if !problems.isEmpty { retryProcessors() }
     }
 }
 
