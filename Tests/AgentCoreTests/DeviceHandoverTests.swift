@@ -42,15 +42,27 @@ import Wire
         #expect(scenario.take() == ["prepare"])
     }
 
+    private func own(_ task: TaskID, _ instance: String, _ cpus: [Int]) -> TaskAssignment {
+        var assignment = assignment(.running, task: task, instance: InstanceID(instance))
+        assignment.grantedProcessors = [
+            ProcessorGrant(container: "main", cpus: ProcessorSet(cpus), memoryNodes: ProcessorSet())
+        ]
+        return assignment
+    }
+
+    @Test func nobodyStartsOnAProcessorThatSomebodyElseRunsOn() {
+        var scenario = Scenario()
+        scenario.assign(own(t1, "a", [1]))
+        scenario.perform()
+        _ = scenario.take()
+        scenario.assign(own(t2, "b", [1, 2]))
+        #expect(scenario.take() == [])
+        scenario.exit(t1)
+        #expect(scenario.take().contains("prepare"))
+    }
+
     @Test(arguments: [([0, 1], false), ([2], true)])
     func processorsAreHandedOverAlike(cpus: [Int], starts: Bool) {
-        func own(_ task: TaskID, _ instance: String, _ cpus: [Int]) -> TaskAssignment {
-            var assignment = assignment(.running, task: task, instance: InstanceID(instance))
-            assignment.grantedProcessors = [
-                ProcessorGrant(container: "main", cpus: ProcessorSet(cpus), memoryNodes: ProcessorSet())
-            ]
-            return assignment
-        }
         var scenario = Scenario()
         scenario.assign(own(t1, "a", [1]))
         scenario.perform()

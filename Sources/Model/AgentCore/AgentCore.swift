@@ -14,6 +14,8 @@ package struct AgentCore: Sendable {
     private var contact = Contact()
     private var bootID = ""
     private var wakeAt: Timestamp?
+    /// Tasks with processors of their own whose container runs: others may wait for its end.
+    private var pinned: Set<TaskID> = []
 
     package init() {}
 
@@ -66,6 +68,12 @@ package struct AgentCore: Sendable {
             tasks[id] = machine
             reporter.add(id, machine.events)
             tasks[id]?.events = []
+            if machine.record.isLive, !machine.assignment.grantedProcessors.isEmpty {
+                pinned.insert(id)
+            } else if pinned.remove(id) != nil {
+                queue += tasks.filter { !$0.value.record.removed && $0.value.sharesProcessors(with: machine) }.keys
+                    .sorted()
+            }
             guard machine.record.removed else { continue }
             if machine.orphaned {
                 drop(machine)
@@ -118,7 +126,8 @@ package struct AgentCore: Sendable {
     }
 
     /// Another task of the instance that is still on this node, so that there are never two of them at a time; or one
-    /// that is on its way out and has a port or a device of the node that this one is to have.
+    /// that is on its way out and has a port or a device of the node that this one is to have, or runs on a processor of
+    /// this one.
     private func blocker(of machine: TaskMachine) -> TaskID? {
         guard !machine.record.isLive, !machine.record.prepared || machine.record.restartAt != nil else { return nil }
         let sibling = siblings(of: machine).filter {
@@ -126,7 +135,11 @@ package struct AgentCore: Sendable {
             return other.assignment.epoch <= machine.assignment.epoch || other.record.isLive
         }.min()
         guard sibling == nil, machine.wantsLife, machine.hasOfNode else { return sibling }
-        return tasks.values.lazy.filter { $0.isLeaving && $0.competes(with: machine) }.map(\.assignment.task).min()
+        // Nobody runs on a processor that somebody else still runs on, whoever of them the master believes to have ended.
+        let others = tasks.values.filter {
+            ($0.isLeaving && $0.competes(with: machine)) || ($0.record.isLive && $0.sharesProcessors(with: machine))
+        }
+        return others.map(\.assignment.task).min()
     }
 
     // MARK: The master's list

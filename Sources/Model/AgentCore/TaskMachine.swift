@@ -58,6 +58,13 @@ struct TaskMachine: Sendable {
         !assignment.ports.isEmpty || !assignment.grantedDevices.isEmpty || !assignment.grantedProcessors.isEmpty
     }
 
+    /// Whether both have the same processor of the node.
+    func sharesProcessors(with other: TaskMachine) -> Bool {
+        guard assignment.task != other.assignment.task, !assignment.grantedProcessors.isEmpty else { return false }
+        let processors = Set(assignment.grantedProcessors.flatMap(\.cpus.numbers))
+        return !processors.isDisjoint(with: other.assignment.grantedProcessors.flatMap(\.cpus.numbers))
+    }
+
     /// Whether both have the same port or processor of the node, or the same device and one of them whole.
     func competes(with other: TaskMachine) -> Bool {
         guard assignment.task != other.assignment.task else { return false }
@@ -70,11 +77,7 @@ struct TaskMachine: Sendable {
             }
         }
         if isDevice { return true }
-        let processors = Set(assignment.grantedProcessors.flatMap(\.cpus.numbers))
-        if !processors.isEmpty, !processors.isDisjoint(with: other.assignment.grantedProcessors.flatMap(\.cpus.numbers))
-        {
-            return true
-        }
+        if sharesProcessors(with: other) { return true }
         return assignment.ports.contains { mine in
             other.assignment.ports.contains {
                 $0.hostPort == mine.hostPort && $0.transport == mine.transport
