@@ -84,7 +84,7 @@ extension CgroupManager {
             let file = "hugetlb.\(limit.pageSize).\(suffix)"
             guard group.directory.has(file) else {
                 // Who wants none can do without a limit; who wants some needs the controller.
-                if limit.limit == 0, group.directory.has(""), Self.isKnown(limit.pageSize) {
+                if limit.limit == 0, Self.isKnown(limit.pageSize) {
                     notices.append(
                         CgroupNotice(
                             kind: .limitAbsent, controller: "hugetlb", field: "hugepageLimits.\(limit.pageSize)",
