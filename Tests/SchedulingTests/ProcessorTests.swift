@@ -117,7 +117,7 @@ extension ProcessorPool {
                 NodeProcessors.MemoryNode(
                     id: $0, memory: .max, hugepages: ["2m": .max], cores: [.init(cpus: ProcessorSet([$0]))])
             })
-        let pool = ProcessorPool(try #require(processors.bounded))
+        let pool = ProcessorPool(processors.bounded)
         let wanted = DemandedProcessors(container: "main", count: 2, memory: .max, hugepages: ["2m": .max])
         guard case .grants(let grants) = pool.choose([wanted]) else {
             Issue.record("nothing was chosen")
