@@ -352,18 +352,18 @@ extension KernelSuite {
             return directory
         }
 
-        /// - Parameter script: what `portmap` does at ADD; at any other verb it is itself.
+        /// - Parameter script: what the plugin does at ADD when all is made; at any other verb it is itself.
         @Test(arguments: [
             "sleep 1000", "kill -KILL $$", "echo garbage", "echo '{\"code\": 100, \"msg\": \"no\"}'; exit 1",
             "head -c 3000000 /dev/zero",
         ])
-        func `when a later plugin fails, address and device are given back`(script: String) async throws {
+        func `when a plugin fails with all made, address, device and port are given back`(script: String) async throws {
             try await PrivateMachine.run { machine in
-                let program = try machine.network().configuration.portmapProgram
-                let text = #"[ "$CNI_COMMAND" = ADD ] || exec \#(program)"# + "\n\(script)"
-                let directory = try self.plugins(machine, replacing: "portmap", by: text)
+                let program = try machine.network().configuration.overlayProgram
+                let text = #"[ "$CNI_COMMAND" = ADD ] || exec \#(program)"# + "\n\(program) >/dev/null\n\(script)"
+                let directory = try self.plugins(machine, replacing: "martlet-overlay", by: text)
                 let network = try machine.network {
-                    $0.portmapProgram = "\(directory)/portmap"
+                    $0.overlayProgram = "\(directory)/martlet-overlay"
                     $0.timeoutMilliseconds = 2000
                 }
                 try network.prepare()
@@ -373,7 +373,7 @@ extension KernelSuite {
                 let error = #expect(throws: NetworkError.self) {
                     try network.attach("a", namespacePath: pin, ports: [mapping])
                 }
-                #expect(error?.description.hasPrefix("CNI ADD in network martlet for a: plugin portmap: ") == true)
+                #expect(error?.description.hasPrefix("CNI ADD in network martlet for a: plugin martlet-overlay: ") == true)
                 #expect(machine.leases() == [])
                 #expect(try machine.devices() == devices)
                 #expect(try network.addresses(of: "a") == nil)
@@ -454,18 +454,19 @@ extension KernelSuite {
 
         @Test func `a plugin that is missing at DEL keeps the record until it is back`() async throws {
             try await PrivateMachine.run { machine in
-                let program = try machine.network().configuration.portmapProgram
-                let directory = try self.plugins(machine, replacing: "portmap", by: "exec \(program)")
-                let network = try machine.network { $0.portmapProgram = "\(directory)/portmap" }
+                let program = try machine.network().configuration.overlayProgram
+                let directory = try self.plugins(machine, replacing: "martlet-overlay", by: "exec \(program)")
+                let network = try machine.network { $0.overlayProgram = "\(directory)/martlet-overlay" }
                 try network.prepare()
                 let mapping = PortMapping(hostPort: 8080, containerPort: 80)
                 _ = try network.attach("a", namespacePath: machine.pin("a"), ports: [mapping])
-                rename("\(directory)/portmap", "\(directory)/away")
+                rename("\(directory)/martlet-overlay", "\(directory)/away")
                 let error = #expect(throws: NetworkError.self) { try network.detach("a") }
-                #expect(error?.description.contains("plugin portmap: there is no program") == true)
-                #expect(machine.leases() == [], "the others did their part")
-                rename("\(directory)/away", "\(directory)/portmap")
+                #expect(error?.description.contains("plugin martlet-overlay: there is no program") == true)
+                #expect(machine.leases().count == 1)
+                rename("\(directory)/away", "\(directory)/martlet-overlay")
                 try network.detach("a")
+                #expect(machine.leases() == [])
                 #expect(try machine.published() == [])
             }
         }
