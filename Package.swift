@@ -325,7 +325,7 @@ let package = Package(
                 "CKernel", "Kernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "CNISpec",
                 "StreamFrames",
                 "ShimProtocol", "ContainerRuntime", "ShimCore", "Reactor", "Images", "Networking", "Volumes",
-                "Netlink", "Netfilter", "CDI", "CDISpec",
+                "Netlink", "Netfilter", "CDI", "CDISpec", "Security",
             ]),
         // Sessions and programs, read where they are.
         tests("SystemTests", ["Kernel", "CKernel", "JSON", "Model", "Wire"], exclude: ["docker", "engines"]),

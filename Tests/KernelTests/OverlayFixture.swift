@@ -3,6 +3,7 @@ import CNISpec
 import Glibc
 import Kernel
 import Networking
+import Security
 import Testing
 
 /// Nodes of a cluster, each a network namespace with a device on one link, on which the machine itself is the world.
@@ -75,7 +76,8 @@ struct OverlayNode: Sendable {
         configuration.dataDirectory = "\(machine.directory)/node-\(number)/data"
         configuration.runDirectory = "\(machine.directory)/node-\(number)/run"
         self.configuration = configuration
-        networks = OverlayNetworks(configuration, underlay: try #require(IPAddress(underlay)))
+        networks = OverlayNetworks(
+            configuration, underlay: try #require(IPAddress(underlay)), cryptography: .nodes)
     }
 
     /// Another process of the node's agent: what it knows it knows from what the first has left.
@@ -94,7 +96,8 @@ struct OverlayNode: Sendable {
             chmod(program, 0o755)
             configuration.overlayProgram = program
         }
-        return OverlayNetworks(configuration, underlay: try #require(IPAddress(underlay ?? self.underlay)))
+        return OverlayNetworks(
+            configuration, underlay: try #require(IPAddress(underlay ?? self.underlay)), cryptography: .nodes)
     }
 
     /// The node's own network.
@@ -121,7 +124,8 @@ struct OverlayNode: Sendable {
         let own = without ? [] : [four, six].compactMap { $0 }
         return OverlayPeer(
             key: "node-\(number)", underlay: try #require(IPAddress(underlay)),
-            blocks: try own + more.map { try #require(CIDR($0)) })
+            blocks: try own + more.map { try #require(CIDR($0)) },
+            publicKey: try run { try networks.publicKey() ?? [] })
     }
 
     struct Pod: Sendable {
@@ -172,6 +176,7 @@ struct OverlayNode: Sendable {
             "ip route show table 28020 2>/dev/null || true; ip -6 route show table 28020 2>/dev/null || true")
         #expect(routes == "")
         #expect(try !command("nft list tables").contains("inet martlet\n"))
+        #expect(try command("ip xfrm state 2>/dev/null; ip xfrm policy 2>/dev/null || true") == "")
         #expect(try !command("iptables -S; ip6tables -S").contains("martlet"))
     }
 }
@@ -278,8 +283,8 @@ enum ForgedTunnel {
 
 extension OverlaySite {
     /// Sends bytes to the VXLAN port of a node.
-    func forge(_ bytes: [UInt8], to node: OverlayNode, from namespace: String?) throws {
-        let name = SocketName(try #require(IPAddress(node.underlay)), 4789)
+    func forge(_ bytes: [UInt8], to node: OverlayNode, from namespace: String?, port: UInt16 = 4789) throws {
+        let name = SocketName(try #require(IPAddress(node.underlay)), port)
         let send = { @Sendable () throws(KernelError) -> Void in
             let type = Int32(SOCK_DGRAM.rawValue)
             let sender = SharedFD(OwnedFD(adopting: try systemCall("socket") { socket(AF_INET, type, 0) }))
@@ -305,4 +310,15 @@ extension OverlaySite {
         var byte: UInt8 = 0
         return recv(socket.raw, &byte, 1, 0) >= 0
     }
+}
+
+extension TunnelCryptography {
+    /// As agents have it.
+    static let nodes = TunnelCryptography(
+        makeKey: { TunnelKeys.makeKey() }, publicKey: { TunnelKeys.publicKey(of: $0) },
+        agree: { key, address, peerKey, peerAddress in
+            TunnelKeys.secrets(
+                key: key, address: address, peerKey: peerKey, peerAddress: peerAddress, bytes: Secrets.bytes
+            ).map { Secrets(outgoing: $0.outgoing, incoming: $0.incoming) }
+        })
 }

@@ -95,15 +95,53 @@ import Testing
         #expect(try File.list(peers).sorted() == ["mt-directory", "mt-directory.corrupt", "mt-torn"])
     }
 
-    @Test func `the port of the tunnels is published for nobody`() throws {
+    @Test func `a peer's public key is written down with it, and its change is told`() throws {
+        var keyed = try peer("a", "192.0.2.1", "10.64.1.0/26")
+        keyed.publicKey = (0..<32).map { UInt8($0) }
+        let text = "+ a 192.0.2.1 key=\(Hexadecimal.text(keyed.publicKey)) 10.64.1.0/26\n"
+        #expect(OverlayStore.peers(Array(text.utf8)) == [keyed])
+        for bad in ["key=00", "key=0", "key=" + String(repeating: "x", count: 64)] {
+            #expect(OverlayStore.peers(Array("+ a 192.0.2.1 \(bad) 10.64.1.0/26\n".utf8)) == [])
+        }
+        var peers = OverlayPeers()
+        let address = keyed.underlay
+        #expect(peers.update(try peer("a", "192.0.2.1", "10.64.1.0/26")).keyed == [])
+        let change = peers.update(keyed)
+        #expect(change.keyed == [address] && change.routes.isEmpty && !change.isEmpty)
+        #expect(peers.update(keyed).isEmpty)
+        keyed.publicKey = [1]
+        #expect(throws: NetworkError.self) { try keyed.validate() }
+    }
+
+    @Test func `what a key was used for is read as it was written, and a damaged record is none`() throws {
+        let key = [UInt8](repeating: 7, count: 32)
+        var record = TunnelRecord(key: key)
+        for (own, other) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
+            record.uses.append(
+                TunnelUse(
+                    own: try #require(IPAddress(own)), peer: try #require(IPAddress(other)),
+                    key: [UInt8](repeating: 9, count: 32)))
+        }
+        let bytes = record.bytes
+        let read = try #require(TunnelRecord(bytes))
+        #expect(read.key == key && read.uses == record.uses)
+        let ends = Set(bytes.indices.filter { bytes[$0] == UInt8(ascii: "\n") }.map { $0 + 1 })
+        for length in 0..<bytes.count where !ends.contains(length) {
+            #expect(TunnelRecord(Array(bytes.prefix(length))) == nil, "\(length)")
+        }
+        #expect(TunnelRecord(bytes + Array("peer 192.0.2.1 x\n".utf8)) == nil)
+    }
+
+    @Test(arguments: [UInt16(4788), 4789])
+    func `the ports of the tunnels are published for nobody`(_ port: UInt16) throws {
         let ports = PublishedPorts()
         let error = #expect(throws: NetworkError.self) {
-            try ports.reserve([PortMapping(hostPort: 4789, containerPort: 80, transport: .udp)], for: "a", hasV6: false)
+            try ports.reserve([PortMapping(hostPort: port, containerPort: 80, transport: .udp)], for: "a", hasV6: false)
             {
                 () throws(KernelError) in []
             }
         }
-        #expect(error?.description.contains("4789/udp") == true)
+        #expect(error?.description.contains("\(port)/udp") == true)
     }
 
     @Test func `what cannot be is refused with its name`() throws {

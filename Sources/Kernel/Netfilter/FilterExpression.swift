@@ -49,6 +49,8 @@ package enum FilterExpression: Sendable, Equatable {
         case outputGroup
         /// Four bytes in the machine's order: the user whose socket sent it; packets of the kernel's own end the rule.
         case sender
+        /// One byte: 1 for what has come under IPsec and was decrypted, else 0. Not in kernels without CONFIG_XFRM.
+        case isDecrypted
     }
 
     /// Bits of the state of a packet's connection (`ct state` of nft(8)).
@@ -78,6 +80,8 @@ package enum FilterExpression: Sendable, Equatable {
     /// Four bytes in the machine's order: the index of the device that the packet came by, where an answer to its source
     /// would leave by it; else 0. Before the routing decision only.
     case wayBack(FilterRegister)
+    /// One byte: 1 for what leaves under IPsec, else 0; behind the routing decision. Not in kernels without CONFIG_XFRM.
+    case isEncrypting(FilterRegister)
     /// Four bytes in the machine's order: what the packet's destination is to this host, `RTN_…` (rtnetlink(7)).
     case destinationType(FilterRegister)
     case equal(FilterRegister, [UInt8])
@@ -101,6 +105,7 @@ extension FilterExpression {
         case .payload: "payload"
         case .meta: "meta"
         case .connectionStatus, .connectionState: "ct"
+        case .isEncrypting: "rt"
         case .destinationType, .wayBack: "fib"
         case .equal, .notEqual: "cmp"
         case .mask: "bitwise"
@@ -140,6 +145,9 @@ extension FilterExpression {
             try request.put(NFTA_FIB_DREG, number: register.number)
             try request.put(NFTA_FIB_RESULT, number: NFT_FIB_RESULT_OIF.rawValue)
             try request.put(NFTA_FIB_FLAGS, number: NFTA_FIB_F_SADDR.rawValue | NFTA_FIB_F_IIF.rawValue)
+        case .isEncrypting(let register):
+            try request.put(NFTA_RT_DREG, number: register.number)
+            try request.put(NFTA_RT_KEY, number: NFT_RT_XFRM.rawValue)
         case .destinationType(let register):
             try request.put(NFTA_FIB_DREG, number: register.number)
             try request.put(NFTA_FIB_RESULT, number: NFT_FIB_RESULT_ADDRTYPE.rawValue)
@@ -201,6 +209,7 @@ extension FilterExpression.Meta {
         case .inputGroup: NFT_META_IIFGROUP.rawValue
         case .outputGroup: NFT_META_OIFGROUP.rawValue
         case .sender: NFT_META_SKUID.rawValue
+        case .isDecrypted: NFT_META_SECPATH.rawValue
         }
     }
 }

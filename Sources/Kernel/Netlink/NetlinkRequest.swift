@@ -44,6 +44,24 @@ package struct NetlinkRequest: ~Copyable {
         self.init(adopting: message, operation, subject)
     }
 
+    /// The same with a header whose bytes are given: Swift takes no structure with a union in it for one that can be copied.
+    init(
+        _ type: Int, flags: Int32 = 0, header: [UInt8], _ operation: String, _ subject: String
+    ) throws(KernelError) {
+        guard let message = nlmsg_alloc_simple(Int32(type), flags) else {
+            throw KernelError(operation, subject, errno: ENOMEM)
+        }
+        let code = header.withUnsafeBytes {
+            // SAFETY: nlmsg_append copies from the pointer, which it declares as mutable without need.
+            nlmsg_append(message, UnsafeMutableRawPointer(mutating: $0.baseAddress), $0.count, 4)
+        }
+        guard code == 0 else {
+            nlmsg_free(message)
+            throw KernelError(libnl: code, operation, subject)
+        }
+        self.init(adopting: message, operation, subject)
+    }
+
     deinit { nlmsg_free(message) }
 
     /// Says so of error numbers that are as good as success.

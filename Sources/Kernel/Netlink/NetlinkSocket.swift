@@ -27,8 +27,24 @@ package struct NetlinkSocket: ~Copyable {
         case routing
         /// nfnetlink: packet filter and connection tracking.
         case netfilter
+        /// XFRM: IPsec's security associations and policies.
+        case transform
 
-        var name: String { self == .routing ? "rtnetlink" : "nfnetlink" }
+        var name: String {
+            switch self {
+            case .routing: "rtnetlink"
+            case .netfilter: "nfnetlink"
+            case .transform: "xfrm netlink"
+            }
+        }
+
+        fileprivate var number: Int32 {
+            switch self {
+            case .routing: NETLINK_ROUTE
+            case .netfilter: NETLINK_NETFILTER
+            case .transform: NETLINK_XFRM
+            }
+        }
     }
 
     /// Opens one to a part of the kernel.
@@ -46,7 +62,7 @@ package struct NetlinkSocket: ~Copyable {
     static func connect(_ socket: OpaquePointer, _ service: Service) throws(KernelError) {
         // libnl's own choice is the process's id, which a second socket of the process would be refused.
         nl_socket_set_local_port(socket, 0)
-        let code = nl_connect(socket, service == .routing ? NETLINK_ROUTE : NETLINK_NETFILTER)
+        let code = nl_connect(socket, service.number)
         guard code == 0 else { throw KernelError(libnl: code, "nl_connect", service.name) }
         let descriptor = nl_socket_get_fd(socket)
         var on: Int32 = 1

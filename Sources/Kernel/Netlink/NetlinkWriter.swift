@@ -8,7 +8,9 @@ package struct NetlinkWriter: ~Copyable {
     package private(set) var refusals: [KernelError] = []
 
     /// In the network namespace of the calling thread.
-    package init() throws(KernelError) { socket = try NetlinkSocket() }
+    package init(_ service: NetlinkSocket.Service = .routing) throws(KernelError) {
+        socket = try NetlinkSocket(service)
+    }
 
     /// - Throws: when sending fails.
     package mutating func add(_ request: consuming NetlinkRequest) throws(KernelError) {

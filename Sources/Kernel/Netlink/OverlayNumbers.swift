@@ -9,6 +9,15 @@ package enum OverlayNumbers {
     package static let routeProtocol: UInt8 = 213
     /// The UDP port of VXLAN (RFC 7348, section 8.1).
     package static let port: UInt16 = 4789
+    /// That of networks whose packets are encrypted between nodes, by which IPsec knows them. It differs from `port` in the
+    /// last bit alone, so that one look with a mask finds both.
+    package static let encryptedPort: UInt16 = 4788
+    /// What is ours of IPsec's associations and policies bears this (`reqid` of `ip xfrm`).
+    package static let request: UInt32 = 28020
+    /// Of IPsec's policies for peers; lower ones come first.
+    package static let policyPriority: UInt32 = 28020
+    /// Of those that drop what is for nobody that is known.
+    package static let blockPriority: UInt32 = 28021
     /// VXLAN's network identifiers have 24 bits (RFC 7348, section 5).
     package static let identifiers: ClosedRange<UInt32> = 1...0xff_ffff
 

@@ -18,6 +18,7 @@ final class OverlayFabric: Sendable {
     let mark: String
     let filter: OverlayFilter
     let store: OverlayStore
+    let tunnels: OverlayTunnels
     /// Of the pods' published ports.
     let keeper = PortKeeper()
     let state = Mutex(State())
@@ -31,6 +32,8 @@ final class OverlayFabric: Sendable {
         var peers: [String: OverlayPeers] = [:]
         /// Lines of the files that peers are written down in.
         var lines: [String: Int] = [:]
+        /// Of peers' addresses, as was heard last, whatever network it was said of.
+        var keys: [IPAddress: [UInt8]] = [:]
         /// Networks by their devices' indices and names, and by the names of pods' devices.
         var indices: [Int32: String] = [:]
         var devices: [String: String] = [:]
@@ -50,12 +53,17 @@ final class OverlayFabric: Sendable {
         func takes(_ block: CIDR) -> Bool { configuration.subnets.contains { $0.contains(block) } }
     }
 
-    /// - Parameter nodeBridge: of the node's own pods, which are kept apart.
-    init(underlay: IPAddress, mark: String, nodeBridge: String, store: OverlayStore) {
+    /// - Parameters:
+    ///   - nodeBridge: of the node's own pods, which are kept apart.
+    ///   - cryptography: nil: there are no encrypted networks here.
+    init(
+        underlay: IPAddress, mark: String, nodeBridge: String, store: OverlayStore, cryptography: TunnelCryptography?
+    ) {
         address = Mutex(underlay)
         self.mark = mark
-        filter = OverlayFilter(nodeBridge: nodeBridge)
         self.store = store
+        tunnels = OverlayTunnels(cryptography, isV6: underlay.family == .v6, store: store)
+        filter = OverlayFilter(nodeBridge: nodeBridge, hasIPsec: tunnels.lack == nil)
     }
 
     /// The address of this node that packets of others are sent to.
@@ -114,6 +122,10 @@ extension OverlayFabric {
     /// - Returns: its devices' MTU, in bytes.
     /// - Throws: `NetworkError` of kind bridgeTaken when somebody else has a device of its name or VNI.
     func install(_ configuration: OverlayNetworkConfiguration) throws(NetworkError) -> Int {
+        if configuration.isEncrypted, let lack = tunnels.lack {
+            throw NetworkError(
+                .configuration, "the network \(configuration.name) is encrypted, which this node cannot: \(lack)")
+        }
         let mtu = try mtu(for: configuration)
         let isNew = try state.withLock { state throws(NetworkError) in
             let isFirst = state.networks.isEmpty
@@ -129,6 +141,11 @@ extension OverlayFabric {
                 failpoint("overlay.after_host")
                 if !isFirst, !isChanged { try changeFilter(add: state.elements(of: network), state) }
                 failpoint("overlay.after_filter")
+                // Before there is a device that could send.
+                if configuration.isEncrypted {
+                    _ = try tunnels.look(state.tunnelKeys, own: underlay, repairs: true)
+                    failpoint("overlay.after_tunnels")
+                }
                 network.index = try makeDevice(network)
                 state.set(network)
                 failpoint("overlay.after_device")
@@ -155,20 +172,28 @@ extension OverlayFabric {
 
     /// Gives all networks the MTU that they should have now; where it cannot be told they keep theirs.
     func measure(_ state: inout State) {
-        guard let mtu = try? usualMTU() else { return }
-        for var network in state.networks.values where network.configuration.mtu == nil && network.mtu != mtu {
+        guard let room = try? underlayMTU() else { return }
+        for var network in state.networks.values where network.configuration.mtu == nil {
+            let mtu = usualMTU(network.configuration, room)
+            if network.mtu == mtu { continue }
             network.mtu = mtu
             state.set(network)
         }
     }
 
     func mtu(for configuration: OverlayNetworkConfiguration) throws(NetworkError) -> Int {
-        if let mtu = configuration.mtu { mtu } else { try usualMTU() }
+        if let mtu = configuration.mtu { mtu } else { usualMTU(configuration, try underlayMTU()) }
     }
 
-    /// The underlay's less what VXLAN needs.
-    private func usualMTU() throws(NetworkError) -> Int {
+    /// The underlay's less what VXLAN needs, and ESP, which fills up to words of four bytes behind two of its own.
+    private func usualMTU(_ configuration: OverlayNetworkConfiguration, _ underlay: Int) -> Int {
         let overhead = Int(VXLANDevice.overhead(isV6: isV6))
+        guard configuration.isEncrypted else { return underlay - overhead }
+        let header = isV6 ? 40 : 20
+        return (underlay - header - SecurityAssociation.overhead) & ~3 - 2 - (overhead - header)
+    }
+
+    private func underlayMTU() throws(NetworkError) -> Int {
         do throws(KernelError) {
             guard let device = try HostNetwork.addresses().first(where: { $0.network.address == underlay })?.interface
             else {
@@ -178,7 +203,7 @@ extension OverlayFabric {
                         + "a device has")
             }
             // That of lo is larger than what leaves the node.
-            return min(try BridgeDevice.mtu(of: device), try HostNetwork.defaultMTU()) - overhead
+            return min(try BridgeDevice.mtu(of: device), try HostNetwork.defaultMTU())
         } catch {
             throw NetworkError(.failed, error.description)
         }
@@ -199,6 +224,9 @@ extension OverlayFabric {
                 try writer.flush()
                 var rest = state
                 rest.forget(name)
+                if network.configuration.isEncrypted {
+                    _ = try tunnels.look(rest.tunnelKeys, own: underlay, repairs: true)
+                }
                 if rest.networks.isEmpty {
                     try removeHost()
                 } else {
@@ -224,6 +252,8 @@ extension OverlayFabric {
             try state.withLock { state throws(KernelError) in
                 state = State()
                 _ = try removeStrayDevices(state)
+                _ = try tunnels.look(nil, own: underlay, repairs: true)
+                tunnels.forget()
                 try removeHost()
                 try Forwarding(isV6: true, directory: store.parent).restore()
                 try Forwarding(isV6: false, directory: store.parent).restore()
@@ -282,6 +312,7 @@ extension OverlayFabric {
                 var peers = OverlayPeers()
                 for peer in list { _ = peers.update(peer) }
                 state.peers[name] = peers
+                state.learn(list)
                 state.lines[name] = list.count
             }
         }
@@ -297,6 +328,7 @@ extension OverlayFabric {
             let gone = old.peers.keys.filter { !wanted.contains($0) }
             // Nothing is written or sent where all is as it was.
             guard !gone.isEmpty || list.contains(where: { old.peers[$0.key] != $0 }) else { return }
+            state.learn(list)
             let change = state.changePeers(of: name) { peers in
                 var change = OverlayPeers.Change()
                 for peer in list { change.merge(peers.update(peer)) }
@@ -312,6 +344,7 @@ extension OverlayFabric {
         try peer.validate()
         try state.withLock { state throws(NetworkError) in
             if state.peers[name]?.peers[peer.key] == peer { return }
+            state.learn([peer])
             let change = state.changePeers(of: name) { $0.update(peer) }
             try write(&state, name, .update(peer))
             try apply(change, name, state)
@@ -394,6 +427,32 @@ extension OverlayFabric.State {
         devices[pod.device] = name
         for address in pod.addresses {
             if let block = CIDR(address, prefixLength: address.family.bits) { networks[name]?.owners[block] = pod.id }
+        }
+    }
+
+    /// Takes over peers' public keys.
+    mutating func learn(_ peers: [OverlayPeer]) {
+        for peer in peers where !peer.publicKey.isEmpty { keys[peer.underlay] = peer.publicKey }
+    }
+
+    /// The public keys of all who are on encrypted networks of this node, by their addresses, empty where none is known; nil:
+    /// there are no such networks.
+    var tunnelKeys: [IPAddress: [UInt8]]? {
+        let encrypted = networks.values.filter(\.configuration.isEncrypted)
+        if encrypted.isEmpty { return nil }
+        var all: [IPAddress: [UInt8]] = [:]
+        for network in encrypted {
+            for address in peers[network.configuration.name]?.underlays ?? OverlayPeers().underlays {
+                all[address] = keys[address] ?? []
+            }
+        }
+        return all
+    }
+
+    /// Whether an address is a peer's on an encrypted network.
+    func isOnEncrypted(_ address: IPAddress) -> Bool {
+        networks.values.contains {
+            $0.configuration.isEncrypted && peers[$0.configuration.name]?.underlays.contains(address) == true
         }
     }
 

@@ -12,9 +12,11 @@ struct OverlayFilter: Sendable {
     private static let ours = "martlet overlay "
     /// The bridge of the node's own pods.
     let nodeBridge: String
+    /// Whether the kernel has IPsec, by which networks are encrypted: it knows the rules about it then.
+    let hasIPsec: Bool
 
     /// With the number of this layout: a table with another one, or without all of its rules, is made anew.
-    private var comment: String { "\(Self.ours)2 \(nodeBridge)" }
+    private var comment: String { "\(Self.ours)3\(hasIPsec ? "e" : "") \(nodeBridge)" }
 
     /// The sets of the table.
     enum Part: String, CaseIterable, Sendable {
@@ -146,11 +148,15 @@ extension OverlayFilter {
         return status + [yes ? .notEqual(.word(0), number(0)) : .equal(.word(0), number(0))]
     }
 
-    private static let isTunnel: Steps = [
+    private static let loadPort: Steps = [
         .meta(.transport, .word(0)), .equal(.word(0), [17 /* IPPROTO_UDP */]),
         .payload(.transport, offset: 2, count: 2, .word(0)),
-        .equal(.word(0), withUnsafeBytes(of: OverlayNumbers.port.bigEndian) { Array($0) }),
     ]
+    private static let encryptedPort = withUnsafeBytes(of: OverlayNumbers.encryptedPort.bigEndian) { Array($0) }
+
+    /// To either port.
+    private static let isTunnel: Steps =
+        loadPort + [.mask(.word(0), [0xff, 0xfe]), .equal(.word(0), encryptedPort)]
 
     /// The network's identifier of a VXLAN packet; the reserved byte behind it does not count (RFC 7348, section 5).
     private static let loadVNI: Steps = [
@@ -168,6 +174,30 @@ extension OverlayFilter {
     }
 
     private static let isOurTunnel = isTunnel + loadVNI + [.lookup(Part.vnis.rawValue, key: .word(0), value: nil)]
+
+    /// Of a network of ours, to the port where all is encrypted.
+    private static let isEncryptedTunnel: Steps =
+        loadPort + [.equal(.word(0), encryptedPort)] + loadVNI
+        + [.lookup(Part.vnis.rawValue, key: .word(0), value: nil)]
+
+    /// IPsec's policies say the same; but what a device's `disable_policy` and `disable_xfrm` are set to has them not asked.
+    private var notDecrypted: [FilterRule] {
+        guard hasIPsec else { return [] }
+        return [
+            FilterRule(
+                "VXLAN that came in the clear",
+                Self.isEncryptedTunnel + [.meta(.isDecrypted, .word(0)), .equal(.word(0), [0])] + Self.drop)
+        ]
+    }
+
+    private var notEncrypting: [FilterRule] {
+        guard hasIPsec else { return [] }
+        return [
+            FilterRule(
+                "VXLAN that would leave in the clear",
+                Self.isEncryptedTunnel + [.isEncrypting(.word(0)), .equal(.word(0), [0])] + Self.drop)
+        ]
+    }
 
     private var isFromNodeBridge: [FilterExpression] {
         // With the NUL byte that ends it: no name that is longer.
@@ -214,6 +244,7 @@ extension OverlayFilter {
                 FilterRule("VXLAN of a pod on the node's bridge", isFromNodeBridge + Self.isOurTunnel + Self.drop),
                 FilterRule(
                     "VXLAN of a pod on a bridge", Self.isNamed("mt-", .inputName) + Self.isOurTunnel + Self.drop),
+            ] + notDecrypted + [
                 FilterRule("VXLAN of a peer at IPv4", Self.isPeer(isV6: false, source: true) + Self.accept),
                 FilterRule("VXLAN of a peer at IPv6", Self.isPeer(isV6: true, source: true) + Self.accept),
                 FilterRule("VXLAN of a stranger", Self.isOurTunnel + Self.drop),
@@ -280,7 +311,7 @@ extension OverlayFilter {
                 FilterRule(
                     "VXLAN of a program of a user's",
                     Self.isOurTunnel + [.meta(.sender, .word(0)), .notEqual(.word(0), Self.number(0))] + Self.drop)
-            ])
+            ] + notEncrypting)
     }
 
     private var postrouting: FilterChain {

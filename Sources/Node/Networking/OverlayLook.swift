@@ -25,6 +25,10 @@ extension OverlayFabric {
         }
         state.withLock { state in
             if parts.contains(.routing) {
+                // Before there is a device that could send.
+                look { () throws(KernelError) in
+                    try tunnels.look(state.tunnelKeys, own: underlay, repairs: repairs)
+                }
                 var links: [String: Link] = [:]
                 look { () throws(KernelError) in try lookAtDevices(&state, &links, repairs: repairs) }
                 look { () throws(KernelError) in try lookAtRoutes(state, links, repairs: repairs) }

@@ -18,8 +18,10 @@ package struct OverlayNetworkConfiguration: Sendable, Equatable {
     /// IPv6, /48 to /126; nil: pods get no IPv6 address.
     package var subnet6: CIDR?
     package var gateway6: IPAddress?
-    /// Of devices, in bytes; nil: that of the underlay less what VXLAN needs.
+    /// Of devices, in bytes; nil: that of the underlay less what VXLAN, and ESP, need.
     package var mtu: Int?
+    /// What goes to other nodes goes under ESP or not at all.
+    package var isEncrypted: Bool
     /// Nothing goes out or comes in; ports are not published.
     package var isInternal: Bool
     /// Pods reach other networks under the node's address.
@@ -27,7 +29,8 @@ package struct OverlayNetworkConfiguration: Sendable, Equatable {
 
     package init(
         name: String, device: String, vni: UInt32, subnet: CIDR, gateway: IPAddress, subnet6: CIDR? = nil,
-        gateway6: IPAddress? = nil, mtu: Int? = nil, isInternal: Bool = false, masquerade: Bool = true
+        gateway6: IPAddress? = nil, mtu: Int? = nil, isEncrypted: Bool = false, isInternal: Bool = false,
+        masquerade: Bool = true
     ) {
         self.name = name
         self.device = device
@@ -37,6 +40,7 @@ package struct OverlayNetworkConfiguration: Sendable, Equatable {
         self.subnet6 = subnet6
         self.gateway6 = gateway6
         self.mtu = mtu
+        self.isEncrypted = isEncrypted
         self.isInternal = isInternal
         self.masquerade = masquerade
     }
@@ -46,6 +50,8 @@ package struct OverlayNetworkConfiguration: Sendable, Equatable {
 
     var subnets: [CIDR] { [subnet] + (subnet6.map { [$0] } ?? []) }
     var gateways: [IPAddress] { [gateway] + (gateway6.map { [$0] } ?? []) }
+    /// That its VXLAN packets are sent to.
+    var port: UInt16 { isEncrypted ? OverlayNumbers.encryptedPort : OverlayNumbers.port }
     var group: UInt32 { OverlayNumbers.group(vni: vni) }
 
     /// - Throws: `NetworkError` of kind configuration, with what cannot be.
@@ -90,6 +96,7 @@ extension OverlayNetworkConfiguration {
         ]
         if let subnet6 { object["subnet6"] = .string(subnet6.description) }
         if let gateway6 { object["gateway6"] = .string(gateway6.description) }
+        if isEncrypted { object["encrypted"] = .bool(true) }
         if let mtu { object["mtu"] = .integer(Int64(mtu)) }
         return .object(object)
     }
@@ -112,6 +119,7 @@ extension OverlayNetworkConfiguration {
         subnet6 = try reader.optionalString("subnet6").map { text throws(JSONError) in try network("subnet6", text) }
         gateway6 = try reader.optionalString("gateway6").map { text throws(JSONError) in try address("gateway6", text) }
         mtu = try reader.optionalInteger("mtu")
+        isEncrypted = try reader.optionalBool("encrypted") ?? false
         isInternal = try reader.bool("internal")
         masquerade = try reader.bool("masquerade")
     }
@@ -126,11 +134,15 @@ package struct OverlayPeer: Sendable, Equatable {
     /// Its blocks, and single addresses (/32 and /128) that are its from the blocks of others. Where two peers have the
     /// same, the one heard of last is right.
     package var blocks: [CIDR]
+    /// By which both agree on what encrypts between them, see `TunnelCryptography`; empty: it has none, and nothing of
+    /// encrypted networks goes there.
+    package var publicKey: [UInt8]
 
-    package init(key: String, underlay: IPAddress, blocks: [CIDR]) {
+    package init(key: String, underlay: IPAddress, blocks: [CIDR], publicKey: [UInt8] = []) {
         self.key = key
         self.underlay = underlay
         self.blocks = blocks
+        self.publicKey = publicKey
     }
 
     /// Most blocks and exceptions of one peer: all addresses of a /16.
@@ -143,6 +155,9 @@ package struct OverlayPeer: Sendable, Equatable {
         }
         guard !underlay.isUnspecified, !underlay.isMulticast, !underlay.isLoopback else {
             throw NetworkError(.configuration, "the peer \(key) cannot be reached at \(underlay)")
+        }
+        guard publicKey.isEmpty || publicKey.count == TunnelCryptography.publicKeyBytes else {
+            throw NetworkError(.configuration, "the peer \(key) has a public key of \(publicKey.count) bytes")
         }
         guard blocks.count <= Self.mostBlocks else {
             throw NetworkError(.configuration, "the peer \(key) has more than \(Self.mostBlocks) blocks")

@@ -46,16 +46,20 @@ package final class OverlayNetworks: Sendable {
         }
     }
 
-    /// Checks nothing and touches nothing.
+    /// Touches nothing, but asks the kernel whether it can encrypt.
     ///
     /// - Parameters:
     ///   - node: the node's own network, whose directories and plugins these use too.
     ///   - underlay: the address of this node that packets of others are sent to; on one of its devices.
-    package init(_ node: BridgeNetworkConfiguration, underlay: IPAddress) {
+    ///   - cryptography: by which encrypted networks' keys are made; nil: there are none of them here.
+    package init(
+        _ node: BridgeNetworkConfiguration, underlay: IPAddress, cryptography: TunnelCryptography? = nil
+    ) {
         self.node = node
         store = OverlayStore(parent: "\(node.runDirectory)/cni")
         fabric = OverlayFabric(
-            underlay: underlay, mark: "martlet \(node.dataDirectory)", nodeBridge: node.bridge, store: store)
+            underlay: underlay, mark: "martlet \(node.dataDirectory)", nodeBridge: node.bridge, store: store,
+            cryptography: cryptography)
     }
 }
 
@@ -429,6 +433,26 @@ extension OverlayNetworks {
         _ = try places()
         try fabric.remove(peer: key, of: name)
     }
+}
+
+// MARK: - Encryption
+
+extension OverlayNetworks {
+    /// Why there can be no encrypted networks on this node, in words; nil: there can.
+    package var encryptionLack: String? { fabric.tunnels.lack }
+
+    /// This node's public key, by which others encrypt for it; nil: there can be no encrypted networks.
+    package func publicKey() throws(NetworkError) -> [UInt8]? {
+        do throws(KernelError) {
+            return try fabric.tunnels.publicKey()
+        } catch {
+            throw NetworkError(.failed, error.description)
+        }
+    }
+
+    /// Has `body` called when this node has another public key: others have to hear of it. It is called with locks held, and
+    /// must not call back.
+    package func onKeyChange(_ body: @escaping @Sendable () -> Void) { fabric.tunnels.onKeyChange(body) }
 }
 
 // MARK: - What should be and what is

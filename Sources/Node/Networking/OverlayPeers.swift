@@ -18,6 +18,8 @@ struct OverlayPeers: Sendable {
         /// Addresses with their first peer, and without their last.
         var appeared: Set<IPAddress> = []
         var gone: Set<IPAddress> = []
+        /// Addresses whose peers have another public key.
+        var keyed: Set<IPAddress> = []
 
         struct Way: Equatable {
             let before: IPAddress?
@@ -32,9 +34,10 @@ struct OverlayPeers: Sendable {
             }
             for address in next.appeared where gone.remove(address) == nil { appeared.insert(address) }
             for address in next.gone where appeared.remove(address) == nil { gone.insert(address) }
+            keyed.formUnion(next.keyed)
         }
 
-        var isEmpty: Bool { routes.isEmpty && appeared.isEmpty && gone.isEmpty }
+        var isEmpty: Bool { routes.isEmpty && appeared.isEmpty && gone.isEmpty && keyed.isEmpty }
     }
 
     /// All addresses of peers.
@@ -67,6 +70,7 @@ struct OverlayPeers: Sendable {
             let after = way(to: block)
             if before[block] != after { change.routes[block] = Change.Way(before: before[block], after: after) }
         }
+        if let new, old?.publicKey ?? [] != new.publicKey { change.keyed.insert(new.underlay) }
         if old?.underlay != new?.underlay {
             if let address = new?.underlay, enter(address) { change.appeared.insert(address) }
             if let address = old?.underlay, leave(address) { change.gone.insert(address) }

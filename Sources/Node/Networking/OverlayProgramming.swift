@@ -128,6 +128,7 @@ extension OverlayFabric {
                 let (part, element) = OverlayFilter.element(of: address, vni: network.configuration.vni)
                 removed[part, default: []].insert(element)
             }
+            if network.configuration.isEncrypted { try changeTunnels(change, state) }
             // Who sends must be let in before anybody sends there.
             if !added.isEmpty || !removed.isEmpty { try changeFilter(add: added, remove: removed, state) }
             failpoint("overlay.after_peer_filter")
@@ -146,6 +147,21 @@ extension OverlayFabric {
         } catch {
             throw NetworkError(.failed, error.description)
         }
+    }
+
+    /// Has what goes to peers encrypted before anything goes there.
+    private func changeTunnels(_ change: OverlayPeers.Change, _ state: State) throws(KernelError) {
+        let gone = change.gone.filter { !state.isOnEncrypted($0) }
+        if !gone.isEmpty { try tunnels.disconnect(gone, own: underlay) }
+        var keys: [IPAddress: [UInt8]] = [:]
+        for address in change.appeared.union(change.keyed).subtracting(change.gone) {
+            keys[address] = state.keys[address] ?? []
+        }
+        if keys.isEmpty { return }
+        if try !tunnels.connect(keys, own: underlay) {
+            _ = try tunnels.look(state.tunnelKeys, own: underlay, repairs: true)
+        }
+        failpoint("overlay.after_peer_tunnels")
     }
 
     /// Changes elements; where that is refused, the table is not what was thought, and is made what it should be.
@@ -173,7 +189,7 @@ extension OverlayFabric {
     func device(of network: Network) -> VXLANDevice {
         var device = VXLANDevice(
             network.configuration.device, vni: network.configuration.vni, local: underlay.bytes,
-            port: OverlayNumbers.port, mtu: UInt32(network.mtu), mac: OverlayNumbers.mac(of: underlay.bytes))
+            port: network.configuration.port, mtu: UInt32(network.mtu), mac: OverlayNumbers.mac(of: underlay.bytes))
         device.group = network.configuration.group
         device.alias = mark(of: network.configuration)
         return device
@@ -202,7 +218,7 @@ extension OverlayFabric {
     }
 
     func conflict(of configuration: OverlayNetworkConfiguration, with link: Link) -> String? {
-        let isSame = link.tunnel?.vni == configuration.vni && link.tunnel?.port == OverlayNumbers.port
+        let isSame = link.tunnel?.vni == configuration.vni && link.tunnel?.port == configuration.port
         if link.name == configuration.device {
             // Without an alias it is of a start of ours that was cut off.
             if link.alias == mark(of: configuration) || isSame && link.alias.isEmpty { return nil }
@@ -210,7 +226,7 @@ extension OverlayFabric {
         }
         guard isSame else { return nil }
         return
-            "the device \(link.name) has the VNI \(configuration.vni) on port \(OverlayNumbers.port) already; remove it"
+            "the device \(link.name) has the VNI \(configuration.vni) on port \(configuration.port) already; remove it"
     }
 
     /// Makes a network's device, or gives it what it lacks, and switches it on.

@@ -10,6 +10,7 @@ import Kernel
 /// - `peers/<name>`: a line for each peer, `+ key underlay block…`, and one for each change since, `- key` for a peer that
 ///   went: to write down one change costs one line. A last line without its end is of a crash and counts as not written.
 /// - `ipam/<name>`: the leases of the plugin.
+/// - `tunnels`: the private key of encrypted networks, mode 0600, and for which peers it has been used.
 struct OverlayStore: Sendable {
     /// Where it is kept that networks of all kinds share.
     let parent: String
@@ -62,6 +63,9 @@ struct OverlayStore: Sendable {
 
     // MARK: Peers
 
+    /// In front of a peer's public key: no block looks so.
+    private static let keyMark = "key="
+
     /// Writes down all peers of a network, whatever was there before.
     func write(_ peers: some Collection<OverlayPeer>, of name: String) throws(KernelError) {
         let path = "\(peerDirectory)/\(name)"
@@ -86,7 +90,8 @@ struct OverlayStore: Sendable {
     }
 
     private static func line(_ peer: OverlayPeer) -> [UInt8] {
-        let words = ["+", peer.key, peer.underlay.description] + peer.blocks.map(\.description)
+        let key = peer.publicKey.isEmpty ? [] : [keyMark + Hexadecimal.text(peer.publicKey)]
+        let words = ["+", peer.key, peer.underlay.description] + key + peer.blocks.map(\.description)
         return Array((words.joined(separator: " ") + "\n").utf8)
     }
 
@@ -119,13 +124,45 @@ struct OverlayStore: Sendable {
             guard words.count >= 2 else { continue }
             if words[0] == "-" { known[words[1]] = nil }
             guard words[0] == "+", words.count >= 3, let underlay = IPAddress(words[2]) else { continue }
-            let blocks = words[3...].compactMap { CIDR($0) }
-            let peer = OverlayPeer(key: words[1], underlay: underlay, blocks: blocks)
-            guard blocks.count == words.count - 3, (try? peer.validate()) != nil else { continue }
+            var rest = words[3...]
+            var publicKey: [UInt8]? = []
+            if let word = rest.first, word.hasPrefix(keyMark) {
+                publicKey = Hexadecimal.bytes(rest.removeFirst().dropFirst(keyMark.count))
+            }
+            let blocks = rest.compactMap { CIDR($0) }
+            guard let publicKey, blocks.count == rest.count else { continue }
+            let peer = OverlayPeer(key: words[1], underlay: underlay, blocks: blocks, publicKey: publicKey)
+            guard (try? peer.validate()) != nil else { continue }
             if known.updateValue(peer, forKey: peer.key) == nil { order.append(peer.key) }
         }
         var seen: Set<String> = []
         return order.filter { seen.insert($0).inserted }.compactMap { known[$0] }
+    }
+
+    // MARK: Encryption
+
+    private var tunnelPath: String { "\(directory)/tunnels" }
+    /// Most bytes of the file: `TunnelRecord.mostUses` with two addresses of IPv6 and a key each.
+    private static let tunnelBytes = 16 << 20
+
+    /// What is known of encryption; nil: nothing yet, or nothing that can be read.
+    func tunnels() -> TunnelRecord? {
+        guard File.exists(tunnelPath), let bytes = try? File.read(tunnelPath, limit: Self.tunnelBytes) else {
+            return nil
+        }
+        return TunnelRecord(bytes)
+    }
+
+    /// Writes down a new key.
+    func write(_ record: TunnelRecord) throws(KernelError) {
+        try File.makeDirectories(directory)
+        try File.replace(tunnelPath, with: record.bytes)
+    }
+
+    /// Writes down that the key is used for a peer from now on.
+    func append(_ use: TunnelUse) throws(KernelError) {
+        let file = try File.open(tunnelPath, O_WRONLY | O_APPEND | O_NOFOLLOW)
+        try file.writeAll(use.line, subject: tunnelPath)
     }
 
     private static func entries(_ directory: String) throws(KernelError) -> [String] {

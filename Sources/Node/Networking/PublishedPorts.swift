@@ -28,10 +28,12 @@ final class PublishedPorts: Sendable {
                     "port \(port.hostPort) cannot be published at [\(address)]: the pod has no IPv6 address there; publish it "
                         + "at an IPv4 address, or make the network with IPv6 (--ipv6)")
             }
-            guard port.transport != .udp || port.hostPort != OverlayNumbers.port else {
+            guard
+                port.transport != .udp || ![OverlayNumbers.port, OverlayNumbers.encryptedPort].contains(port.hostPort)
+            else {
                 throw NetworkError(
                     .configuration,
-                    "port \(OverlayNumbers.port)/udp of a node is that of the tunnels between nodes; publish another port"
+                    "port \(port.hostPort)/udp of a node is that of the tunnels between nodes; publish another port"
                 )
             }
             try PortCheck.requireFree(port, hasV6: hasV6)
