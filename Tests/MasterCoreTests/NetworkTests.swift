@@ -116,9 +116,9 @@ import Wire
         let chosen = try make(&cluster, "chosen") { $0.isIPv6 = true }.network
         #expect(chosen.subnet6.hasPrefix("fd") && chosen.subnet6.hasSuffix("::/64"))
         #expect(chosen.gateway6 == chosen.subnet6.replacing("::/64", with: "::1"))
-        #expect(chosen.feature == "bridge-ipv6")
+        #expect(chosen.features == ["bridge-ipv6"])
         let plain = try make(&cluster, "plain").network
-        #expect(plain.subnet6.isEmpty && plain.gateway6.isEmpty && plain.feature == nil)
+        #expect(plain.subnet6.isEmpty && plain.gateway6.isEmpty && plain.features == [])
         try run(&cluster, "one", on: [NetworkAttachment(network: "given")])
         #expect(try cluster.container("one").node == nil)
         try cluster.addNode("new", features: [Network.bridgeIPv6])

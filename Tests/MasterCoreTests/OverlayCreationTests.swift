@@ -71,7 +71,7 @@ import Wire
         says("a gateway is of a subnet") { $0.gateway6 = "fd00:8::1" }
         says("a gateway, a range or reserved addresses are of a subnet") { $0.range = "10.64.0.0/24" }
         says("leave none to containers") { ($0.subnet, $0.range) = ("10.8.0.0/16", "10.8.0.1/32") }
-        says("not encrypted") { $0.options = ["encrypted": ""] }
+        says("is true, false or empty") { $0.options = ["encrypted": "perhaps"] }
         says("'color' is no option of the driver overlay") { $0.options = ["color": "red"] }
         for option in ["bridge.name", "bridge.enable_icc", "bridge.enable_ip_masquerade", "bridge.host_binding_ipv4"] {
             says("is an option of the driver bridge") { $0.options = ["com.docker.network.\(option)": "true"] }
@@ -86,7 +86,59 @@ import Wire
         #expect(cluster.refusal("a", "bridge") { $0.subnet = "192.0.2.0/24" }.contains("the address of the node n1"))
         #expect(cluster.refusal("a", "bridge") { $0.vni = 5 }.contains("$.vni"))
         #expect(cluster.refusal("a", "bridge") { $0.options = [list: "5"] }.contains("an option of the driver overlay"))
+        #expect(
+            cluster.refusal("a", "bridge") { $0.options = ["encrypted": ""] }.contains(
+                "an option of the driver overlay"))
         #expect(try cluster.makeNetwork("a") { $0.options = ["encrypted": "false", mtu: "576"] }.network.vni == 4096)
+    }
+
+    @Test func anEncryptedNetworkComesOnlyToNodesThatCanEncrypt() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("plain", address: "192.0.2.1")
+        for value in ["", "true", "1"] {
+            let network = try cluster.makeNetwork("secret\(value)") { $0.options = ["encrypted": value] }.network
+            #expect(network.isEncrypted && network.features == ["overlay", "overlay-encryption"], "\(value)")
+            // As it was asked for, for people and for Docker.
+            #expect(network.options == ["encrypted": value])
+        }
+        let open = try cluster.makeNetwork("open") { $0.options = ["encrypted": "false"] }.network
+        #expect(!open.isEncrypted && open.features == ["overlay"])
+        try cluster.run("one", on: "secret")
+        #expect(try cluster.container("one").node == nil)
+        try cluster.run("two", on: "open")
+        let problem = cluster.problem(.connect("secret", ConnectNetwork(container: "two")))
+        #expect(
+            problem?.message.contains("the node plain has no networks with the driver overlay that are encrypted")
+                == true)
+        try cluster.addNode("able", address: "192.0.2.2", features: ["overlay", "overlay-encryption"])
+        cluster.obey()
+        #expect(try cluster.container("one").nodeName == "able")
+    }
+
+    @Test func nodesHearOfEachOthersPublicKeysAndOfNewOnes() throws {
+        var cluster = try Cluster()
+        let keys = ["a", "b", "c"].map { String(repeating: $0, count: 64) }
+        func register(_ name: String, _ key: String?) throws -> APIProblem? {
+            var node = try cluster.node(name).node
+            node.overlayKey = key
+            return cluster.problem(.registerNode(NodeRegistration(node: node)))
+        }
+        for number in 1...2 {
+            try cluster.addNode(
+                "n\(number)", address: "192.0.2.\(number)", features: ["overlay", "overlay-encryption"])
+            #expect(try register("n\(number)", keys[number - 1]) == nil)
+        }
+        let net = try cluster.makeNetwork("net") { $0.options = ["encrypted": ""] }.network
+        try cluster.run("a", on: "net", node: "n1")
+        try cluster.run("b", on: "net", node: "n2")
+        #expect(cluster.peers[NodeID("n1")]?["\(net.id)/n2"]?.overlayKey == keys[1])
+        #expect(cluster.peers[NodeID("n2")]?["\(net.id)/n1"]?.overlayKey == keys[0])
+        #expect(try register("n2", keys[2]) == nil)
+        #expect(cluster.peers[NodeID("n1")]?["\(net.id)/n2"]?.overlayKey == keys[2])
+        for bad in ["", "ab", String(repeating: "g", count: 64)] {
+            #expect(try register("n2", bad)?.message.contains("$.node.overlayKey") == true)
+        }
+        #expect(cluster.peers[NodeID("n1")]?["\(net.id)/n2"]?.overlayKey == keys[2])
     }
 
     @Test func aNodeHasNoAddressOfAnOverlay() throws {

@@ -103,6 +103,7 @@ package final class AgentDaemon: Service {
             report: { giveReport.yield($0) })
         try await recover(core)
         let link = makeLink(core)
+        executor.overlays.onKeyChange { link.registerAgain() }
         executor.onInventoryChanged { link.inventoryChanged() }
         executor.onSecretsWanted { try await link.secrets(of: $0) }
         executor.leases.onContactWanted { link.beatSoon() }
@@ -188,7 +189,10 @@ package final class AgentDaemon: Service {
                     let facts = NodeFacts(configuration: configuration, membership: membership)
                     // What others are told to send to is what they are sent from.
                     executor.overlays.setUnderlay(facts.underlay)
-                    return try facts.node(identity, features: executor.features)
+                    // Without it nothing of encrypted networks comes here; all else does.
+                    let key = (try? executor.overlays.publicKey()).flatMap { $0 }
+                    return try facts.node(
+                        identity, features: executor.features, overlayKey: key.map { Hexadecimal.text($0) })
                 }
             },
             inventory: { await executor.inventory(table.all) },

@@ -18,6 +18,13 @@ final class MasterLink: Sendable {
         case inventory
     }
 
+    /// Whether what the node has registered as is not so any more.
+    private struct Registration: Sendable {
+        var isStale = false
+        /// Ends the present conversation.
+        var end: AsyncStream<Void>.Continuation?
+    }
+
     /// The master sends at least a heartbeat every 5 s.
     static let silence = Duration.seconds(15)
 
@@ -41,6 +48,7 @@ final class MasterLink: Sendable {
     /// Since when another agent is connected as this node.
     private let contended = Mutex<ContinuousClock.Instant?>(nil)
     private let posts = Mutex<AsyncStream<Post>.Continuation?>(nil)
+    private let registration = Mutex(Registration())
     /// The pause before the next heartbeat; cancelled to send it now.
     private let pause = Mutex<Task<Void, Never>?>(nil)
 
@@ -110,6 +118,25 @@ final class MasterLink: Sendable {
     /// Images or volumes have changed.
     func inventoryChanged() { posts.withLock { _ = $0?.yield(.inventory) } }
 
+    /// The node is another than it has registered as: it registers again.
+    func registerAgain() {
+        registration.withLock {
+            $0.isStale = true
+            $0.end?.finish()
+        }
+    }
+
+    /// Waits for it.
+    private func waitForRegistration() async {
+        let (stream, end) = AsyncStream<Void>.makeStream()
+        registration.withLock {
+            $0.end = end
+            if $0.isStale { end.finish() }
+        }
+        for await _ in stream {}
+        registration.withLock { $0.end = nil }
+    }
+
     /// Runs until it is cancelled.
     ///
     /// - Throws: `AgentError` when the master belongs to another cluster.
@@ -120,7 +147,16 @@ final class MasterLink: Sendable {
                 try await register()
                 delay = 100
                 try await converse()
-                logger.info("the master ended the conversation; it is begun again")
+                let isStale = registration.withLock { $0.isStale }
+                logger.info(
+                    isStale
+                        ? "the node registers again: what it has said of itself has changed"
+                        : "the master ended the conversation; it is begun again")
+                if isStale {
+                    inContact.store(false, ordering: .relaxed)
+                    tell(.disconnected)
+                    continue
+                }
             } catch let error as AgentError {
                 throw error
             } catch {
@@ -140,6 +176,7 @@ final class MasterLink: Sendable {
 
     private func register() async throws {
         let known = try await identityWithSession()
+        registration.withLock { $0.isStale = false }
         let registration = NodeRegistration(
             node: try await describe(known), clusterID: known.cluster, session: known.session,
             nextSession: known.nextSession)
@@ -230,6 +267,7 @@ final class MasterLink: Sendable {
             group.addTask { try await self.deliver(queue, conversation) }
             group.addTask { try await self.beat(conversation) }
             group.addTask { try await self.tellUsage(conversation) }
+            group.addTask { await self.waitForRegistration() }
             try await group.next()
         }
     }

@@ -15,7 +15,7 @@ struct NodeFacts: Sendable {
     let membership: Membership
 
     /// The node as it registers.
-    func node(_ identity: NodeIdentity, features: [String]) throws -> Node {
+    func node(_ identity: NodeIdentity, features: [String], overlayKey: String?) throws -> Node {
         var names = utsname()
         try systemCall("uname") { uname(&names) }
         let release = Self.text(&names.release)
@@ -30,7 +30,8 @@ struct NodeFacts: Sendable {
             labels: configuration.labels, platform: Platform(os: "linux", architecture: Self.architecture(machine)),
             features: features, capacity: try capacity(facts), processors: facts.processors,
             address: address, streamEndpoint: masterIsHere ? "unix:\(configuration.paths.socket)" : network,
-            contentEndpoint: masterIsHere && membership.settings == nil ? nil : network, agentVersion: Version.number,
+            contentEndpoint: masterIsHere && membership.settings == nil ? nil : network, overlayKey: overlayKey,
+            agentVersion: Version.number,
             kernelVersion: release, operatingSystem: Self.operatingSystem(),
             cgroupVersion: Self.cgroupVersion(), bootID: try Proc.bootID(), createdAt: Timestamp.now())
     }

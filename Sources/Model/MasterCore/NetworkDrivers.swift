@@ -55,13 +55,6 @@ extension MasterCore {
     private func refusal(
         of key: String, _ value: String, _ driver: Network.Driver, isIPv6: Bool
     ) throws(APIProblem) -> String? {
-        // Docker's name.
-        if driver == .overlay, key == "encrypted" {
-            return Self.truth(value) == false
-                ? nil
-                : "is not supported: packets between nodes are not encrypted; use a network of nodes that is, such as "
-                    + "WireGuard or IPsec between them"
-        }
         guard let option = Network.Option(rawValue: key) else {
             return "is no option of the driver \(driver.rawValue) that is supported"
         }
@@ -69,7 +62,7 @@ extension MasterCore {
             switch option {
             case .masquerade, .communication, .hostAddress, .device: [.bridge]
             case .mtu: [.bridge, .overlay]
-            case .vni: [.overlay]
+            case .vni, .encrypted: [.overlay]
             case .cniConfiguration: [.cni]
             }
         guard drivers.contains(driver) else {
@@ -79,9 +72,10 @@ extension MasterCore {
         switch option {
         case .device: return try deviceRefusal(value, key)
         case .communication:
-            guard let truth = Self.truth(value) else { return "is true or false" }
+            guard let truth = Network.truth(value) else { return "is true or false" }
             return truth ? nil : "is not supported with the value false: members of a network reach each other"
-        case .masquerade: return Self.truth(value) == nil ? "is true or false" : nil
+        case .encrypted: return value.isEmpty || Network.truth(value) != nil ? nil : "is true, false or empty"
+        case .masquerade: return Network.truth(value) == nil ? "is true or false" : nil
         case .hostAddress:
             let isAddress = IPAddress(value).map { $0.family == .v4 } ?? false
             return isAddress ? nil : "is an IPv4 address of the node, not \(Admission.quoted(value))"
@@ -125,14 +119,6 @@ extension MasterCore {
             return nil
         } catch {
             return "is no CNI configuration list: \(error)"
-        }
-    }
-
-    private static func truth(_ text: String) -> Bool? {
-        switch text.lowercased() {
-        case "true", "1", "t": true
-        case "false", "0", "f": false
-        default: nil
         }
     }
 

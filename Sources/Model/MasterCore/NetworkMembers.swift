@@ -96,12 +96,19 @@ extension MasterCore {
 
     /// The network may come to the container's node, or is there already.
     private func require(_ network: Network, on node: NodeID, for instance: Instance) throws(APIProblem) {
-        if let feature = network.feature, state.nodes[node]?.features.contains(feature) == false {
+        let has = state.nodes[node]?.features ?? network.features
+        if let feature = network.features.first(where: { !has.contains($0) }) {
+            let (what, cause) =
+                switch feature {
+                case Network.bridgeIPv6: (" and IPv6", "update its agent")
+                case Network.overlayEncryption:
+                    (" that are encrypted", "update its agent, and give it a kernel with IPsec (ESP, AES-GCM)")
+                default: ("", "update its agent")
+                }
             throw APIProblem(
                 .conflict,
-                "the node \(nodeName(node)) has no networks with the driver \(network.driver)"
-                    + (feature == Network.bridgeIPv6 ? " and IPv6" : "")
-                    + ": update its agent, or run the container elsewhere")
+                "the node \(nodeName(node)) has no networks with the driver \(network.driver)\(what): \(cause), or run "
+                    + "the container elsewhere")
         }
         if let home = home(of: network.id), home != node {
             throw APIProblem(

@@ -39,11 +39,11 @@ extension MasterCore {
     /// What is so now; nil: the node is not on the network.
     private func peer(_ node: NodeID, on network: NetworkID) -> NetworkPeer? {
         guard let blocks = state.indexes.overlays[network], let part = blocks.part(of: node),
-            let underlay = state.nodes[node]?.address
+            let facts = state.nodes[node]
         else { return nil }
         return NetworkPeer(
-            network: network, node: node, underlay: underlay, blocks: blocks.texts(of: part.blocks),
-            addresses: part.exceptions.map { "\($0)" })
+            network: network, node: node, underlay: facts.address, blocks: blocks.texts(of: part.blocks),
+            addresses: part.exceptions.map { "\($0)" }, overlayKey: facts.overlayKey)
     }
 
     /// Knows what is, at the start: whoever watches from now on is told all of it first.
@@ -71,7 +71,8 @@ extension MasterCore {
     }
 
     mutating func collectPeers(_ id: NodeID, before: Node?) {
-        guard before?.address != state.nodes[id]?.address else { return }
+        let after = state.nodes[id]
+        guard before?.address != after?.address || before?.overlayKey != after?.overlayKey else { return }
         for network in state.indexes.overlays.networksByNode[id] ?? [] {
             outbox.peers[network, default: []].insert(id)
         }

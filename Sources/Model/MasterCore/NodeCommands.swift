@@ -49,6 +49,11 @@ extension MasterCore {
         guard node.address.utf8.count <= 253 else {
             throw APIProblem(.badRequest, "$.node.address: \(node.address.utf8.count) bytes are more than 253")
         }
+        if let key = node.overlayKey,
+            key.utf8.count != 64 || !key.utf8.allSatisfy({ Character(Unicode.Scalar($0)).isHexDigit })
+        {
+            throw APIProblem(.badRequest, "$.node.overlayKey: it has not 64 hexadecimal digits")
+        }
         try requireOutside(node)
         if node.streamEndpoint.hasPrefix("unix:"), !acting.isLocal {
             throw APIProblem(

@@ -81,7 +81,7 @@ extension MasterCore {
         if workload.scale == .global { demand.anchors.removeAll { if case .volume = $0 { true } else { false } } }
         demand.labels = workload.labels(of: pod.containers.first)
         // An agent of an earlier version takes every network for a bridge.
-        var features = Set(pod.attachments.compactMap { state.networks[NetworkID($0.network)]?.feature })
+        var features = Set(pod.attachments.flatMap { state.networks[NetworkID($0.network)]?.features ?? [] })
         // It published for IPv4 only.
         if portOfIPv6(pod) != nil, !(way(of: pod)?.isCNI ?? false) { features.insert(Network.bridgeIPv6) }
         demand.features += features.sorted()

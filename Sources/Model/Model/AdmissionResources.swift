@@ -225,10 +225,10 @@ extension Admission {
             try range(port.containerPort, 1...65535, at: "\(here).containerPort")
             try range(port.hostPort, 0...65535, at: "\(here).hostPort")
             try range(port.hostPortEnd, 0...65535, at: "\(here).hostPortEnd")
-            guard port.transport != .udp || !(port.hostPort...max(port.hostPort, port.hostPortEnd)).contains(4789)
-            else {
+            let hostPorts = port.hostPort...max(port.hostPort, port.hostPortEnd)
+            if port.transport == .udp, let number = [4788, 4789].first(where: { hostPorts.contains($0) }) {
                 throw AdmissionError(
-                    here, "the node's port 4789/udp is that of overlay networks between nodes: publish another")
+                    here, "the node's port \(number)/udp is that of overlay networks between nodes: publish another")
             }
             guard port.hostPortEnd >= port.hostPort, port.hostPort != 0 || port.hostPortEnd == 0 else {
                 throw AdmissionError(here, "\(port.hostPort)-\(port.hostPortEnd) is no range of ports")

@@ -95,8 +95,25 @@ extension Network {
     /// Whether all of its containers run on one node.
     package var isOfOneNode: Bool { !isOverlay && !isCNI }
 
-    /// What a node must be able to do for it, see `Node.features`; nil: all can.
-    package var feature: String? { isOfOneNode ? (hasIPv6 ? Self.bridgeIPv6 : nil) : driver }
+    /// What a node must be able to do for it, see `Node.features`.
+    package var features: [String] {
+        if isOfOneNode { return hasIPv6 ? [Self.bridgeIPv6] : [] }
+        return [driver] + (isEncrypted ? [Self.overlayEncryption] : [])
+    }
+    /// Of nodes that can encrypt what overlays send to other nodes.
+    package static let overlayEncryption = "overlay-encryption"
+    /// Whether what an overlay sends from node to node is encrypted. As with Docker an option without a value says so.
+    package var isEncrypted: Bool { isOverlay && self[.encrypted].map { Self.truth($0) ?? true } ?? false }
+
+    /// What an option says that is true or false; nil: it says neither.
+    package static func truth(_ text: String) -> Bool? {
+        switch text.lowercased() {
+        case "true", "1", "t": true
+        case "false", "0", "f": false
+        default: nil
+        }
+    }
+
     /// Of nodes whose bridges may have IPv6: an agent of an earlier version would leave it out.
     package static let bridgeIPv6 = "bridge-ipv6"
     package var hasIPv6: Bool { !subnet6.isEmpty }
@@ -133,6 +150,8 @@ extension Network {
         case device = "com.docker.network.bridge.name"
         /// The VXLAN network identifier of an overlay: one number.
         case vni = "com.docker.network.driver.overlay.vxlanid_list"
+        /// What an overlay sends from node to node is encrypted; empty is true.
+        case encrypted = "encrypted"
         /// The CNI configuration list of a network with the driver `cni`, as text; left out: the list of the network's
         /// name in each node's directory of lists.
         case cniConfiguration = "martlet.cni.config"

@@ -47,6 +47,9 @@ package struct Node: Sendable, Hashable, Codable {
     package var streamEndpoint: String
     /// Where other nodes fetch content of images: `https://address:port`; nil: nowhere.
     package var contentEndpoint: String?
+    /// The node's public key of X25519, in hexadecimal, by which others encrypt overlays' packets for it; nil: it cannot
+    /// have that. It changes now and then.
+    package var overlayKey: String?
     /// The word of the agent process that speaks for the node, see `NodeRegistration`.
     package var session: String?
     package var agentVersion: String
@@ -64,7 +67,7 @@ package struct Node: Sendable, Hashable, Codable {
         platform: Platform, features: [String] = [], capacity: Resources, processors: NodeProcessors? = nil,
         address: String,
         streamEndpoint: String,
-        contentEndpoint: String? = nil, session: String? = nil,
+        contentEndpoint: String? = nil, overlayKey: String? = nil, session: String? = nil,
         agentVersion: String, kernelVersion: String, operatingSystem: String? = nil, cgroupVersion: Int? = nil,
         bootID: String, createdAt: Timestamp
     ) {
@@ -79,6 +82,7 @@ package struct Node: Sendable, Hashable, Codable {
         self.address = address
         self.streamEndpoint = streamEndpoint
         self.contentEndpoint = contentEndpoint
+        self.overlayKey = overlayKey
         self.session = session
         self.agentVersion = agentVersion
         self.kernelVersion = kernelVersion

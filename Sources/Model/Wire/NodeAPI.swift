@@ -132,15 +132,19 @@ package struct NetworkPeer: Sendable, Hashable, Codable {
     package var blocks: [String]
     /// Single addresses of both families that are at the node although the blocks that they are in are not its own.
     package var addresses: [String]
+    /// See `Node.overlayKey`.
+    package var overlayKey: String?
 
     package init(
-        network: NetworkID, node: NodeID, underlay: String, blocks: [String] = [], addresses: [String] = []
+        network: NetworkID, node: NodeID, underlay: String, blocks: [String] = [], addresses: [String] = [],
+        overlayKey: String? = nil
     ) {
         self.network = network
         self.node = node
         self.underlay = underlay
         self.blocks = blocks
         self.addresses = addresses
+        self.overlayKey = overlayKey
     }
 
     /// What a line of the watch calls it: `<network>/<node>`.

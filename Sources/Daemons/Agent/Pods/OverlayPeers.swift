@@ -4,6 +4,7 @@ import Logging
 import Model
 import Networking
 import Reactor
+import Security
 import Wire
 
 /// What the master says of other nodes on overlays, as this node's networks take it.
@@ -54,6 +55,9 @@ extension PodExecutor {
                 logger.warning("more was mended", metadata: ["count": "\(differences.count - 20)"])
             }
         }
+        if let lack = overlays.encryptionLack {
+            logger.info("there can be no encrypted overlay networks here", metadata: ["why": "\(lack)"])
+        }
         if let lack = bridges.lack { logger.warning("pods are not kept apart", metadata: ["why": "\(lack)"]) }
         do {
             try await pool.run {
@@ -98,8 +102,20 @@ extension PodExecutor {
         let exceptions = peer.addresses.compactMap { IPAddress($0) }
             .compactMap { CIDR($0, prefixLength: $0.family == .v4 ? 32 : 128) }
         return OverlayPeer(
-            key: peer.node.text, underlay: underlay, blocks: peer.blocks.compactMap { CIDR($0) } + exceptions)
+            key: peer.node.text, underlay: underlay, blocks: peer.blocks.compactMap { CIDR($0) } + exceptions,
+            publicKey: peer.overlayKey.flatMap { Hexadecimal.bytes($0[...]) } ?? [])
     }
+}
+
+extension TunnelCryptography {
+    /// As all nodes of a cluster have it.
+    static let nodes = TunnelCryptography(
+        makeKey: { TunnelKeys.makeKey() }, publicKey: { TunnelKeys.publicKey(of: $0) },
+        agree: { key, address, peerKey, peerAddress in
+            TunnelKeys.secrets(
+                key: key, address: address, peerKey: peerKey, peerAddress: peerAddress, bytes: Secrets.bytes
+            ).map { Secrets(outgoing: $0.outgoing, incoming: $0.incoming) }
+        })
 }
 
 extension CNINetworkConfiguration {
@@ -119,6 +135,6 @@ extension OverlayNetworkConfiguration {
         self.init(
             name: network.device, device: "mx-" + network.id.text.prefix(12), vni: UInt32(vni), subnet: subnet,
             gateway: gateway, subnet6: CIDR(network.subnet6), gateway6: IPAddress(network.gateway6),
-            mtu: network[.mtu].flatMap { Int($0) }, isInternal: network.isInternal)
+            mtu: network[.mtu].flatMap { Int($0) }, isEncrypted: network.isEncrypted, isInternal: network.isInternal)
     }
 }

@@ -87,7 +87,7 @@ package final class PodExecutor: Executor {
         self.volumes = volumes
         self.network = network
         userNetworks = UserNetworks(beside: network, prefix: Model.Network.devicePrefix)
-        overlays = OverlayNetworks(network.configuration, underlay: underlay)
+        overlays = OverlayNetworks(network.configuration, underlay: underlay, cryptography: .nodes)
         cniNetworks = CNINetworks(
             network.configuration, directory: CNIDirectory(configuration.cniDirectory),
             reservedPrefixes: [Model.Network.devicePrefix])
@@ -112,6 +112,7 @@ package final class PodExecutor: Executor {
             "pods", "exec", "attach", "logs", "archive", "stats", "pause", "bridge", "host-network", "volumes",
             "overlay", "cni", DeviceGrant.changeFeature,
         ] + (userNetworks.lack == nil ? ["bridge-isolation"] : [])
+            + (overlays.encryptionLack == nil ? [Model.Network.overlayEncryption] : [])
             + (userNetworks.hasV6 ? [Model.Network.bridgeIPv6] : [])
             + (cgroups.home(of: .cpuset) == nil ? [] : [NodeProcessors.pinningFeature])
             + (cgroups.home(of: .hugetlb) == nil ? [] : [NodeProcessors.hugepagesFeature])

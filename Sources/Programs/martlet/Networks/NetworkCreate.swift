@@ -10,6 +10,7 @@ struct NetworkCreate: AsyncParsableCommand {
         discussion: """
             Examples: martlet network create shop; martlet run -d --network shop --name db postgres
             martlet network create -d overlay --ipv6 wide: containers on all nodes reach each other
+            martlet network create -d overlay --opt encrypted=true safe: what goes from node to node is encrypted
             martlet network create -d cni --config list.json lan: what a CNI configuration list says, on each node
             """)
     @OptionGroup var connection: ConnectionOptions
