@@ -21,10 +21,16 @@ extension FuzzTarget {
                 "mx-0", vni: 4096, local: [192, 0, 2, 1], port: 4789, mtu: 1450, mac: [2, 0, 0, 0, 0, 2])
             let rule = PolicyRule(table: OverlayNumbers.table, priority: 7, family: 2)
             let address = Address([10, 64, 0, 1], prefixLength: 32, interface: 3)
+            let (here, there): ([UInt8], [UInt8]) = ([192, 0, 2, 1], [192, 0, 2, 2])
+            let association = SecurityAssociation(from: here, to: there, number: 1 << 31, request: 7, port: 4788)
+            let policy = SecurityPolicy(
+                IPsecSelector(from: here, to: there, port: 4788), .out, .encrypt(request: 7), priority: 9)
             // What is asked for has the form of what is told.
             return [
                 (try? route.request())?.bytes(), (try? neighbour.request())?.bytes(), (try? entry.request())?.bytes(),
                 (try? device.request())?.bytes(), (try? rule.request())?.bytes(), (try? address.request())?.bytes(),
+                (try? association.request(key: [UInt8](repeating: 1, count: 20)))?.bytes(),
+                (try? policy.request())?.bytes(),
             ].compactMap { $0 }
         }
     ) { input in
@@ -41,6 +47,15 @@ extension FuzzTarget {
             }
             if let neighbour = Neighbour(reply) { expect([4, 16].contains(neighbour.address.count), "an address") }
             if let entry = ForwardingEntry(reply) { expect([4, 16].contains(entry.destination.count), "an address") }
+            if let association = SecurityAssociation(reply) {
+                expect([4, 16].contains(association.source.count), "an address")
+                expect(association.source.count == association.destination.count, "a pair of one family")
+            }
+            if let policy = SecurityPolicy(reply) {
+                let count = policy.selector.isV6 ? 16 : 4
+                expect(policy.selector.source?.count ?? count == count, "an address")
+                expect(policy.selector.destination?.count ?? count == count, "an address")
+            }
             if let link = Link(reply) { _ = VXLANDevice(link) }
             if let address = Address(reply) { expect([4, 16].contains(address.bytes.count), "an address") }
             _ = (PolicyRule(reply), QueueingDiscipline(reply), Redirection.target(reply))

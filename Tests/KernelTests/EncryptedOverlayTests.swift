@@ -70,6 +70,11 @@ extension KernelSuite {
                     #expect(
                         try site.arrives(
                             .udp, from: pods[0].namespace, to: pods[1].address, in: pods[1].namespace, bytes: mtu - 28))
+                    // Pods may use that port as they like.
+                    let listener = try site.datagrams(4788, in: pods[1].namespace)
+                    try machine.command(
+                        "bash -c 'echo x > /dev/udp/\(pods[1].address)/4788'", in: pods[0].namespace)
+                    #expect(site.hasDatagram(listener))
                     #expect(try self.seen("esp", site) > 9 && self.seen("clear", site) == 0)
                     #expect(try self.seen("fragment", site) == 0 && self.seen("fragment of IPv6", site) == 0)
                     for node in site.nodes {

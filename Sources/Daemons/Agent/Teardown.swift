@@ -107,7 +107,9 @@ package struct Teardown: Sendable {
         attempt {
             problems += UserNetworks(configuration.network, prefix: Model.Network.devicePrefix).removeLeftovers()
             problems += CNINetworks(configuration.network, directory: nil).removeLeftovers()
-            problems += OverlayNetworks(configuration.network, underlay: IPAddress(.v4, 0x7f00_0001)).removeLeftovers()
+            problems += OverlayNetworks(
+                configuration.network, underlay: IPAddress(.v4, 0x7f00_0001), cryptography: .nodes
+            ).removeLeftovers()
         }
         attempt { problems += try network().removeLeftovers() }
         attempt { try NodeDevices.withdraw(configuration) }

@@ -2,37 +2,38 @@ import CNetlink
 import Glibc
 import Kernel
 
-/// Which packets something of IPsec is about: UDP to one port, between two addresses or any.
+/// Which packets something of IPsec is about: UDP to one port, from an address or any to an address or any.
 package struct IPsecSelector: Sendable, Hashable {
-    /// In network order: 4 or 16 bytes, both of the same length.
-    package var source: [UInt8]
-    package var destination: [UInt8]
+    /// In network order, 4 or 16 bytes; nil: any.
+    package var source: [UInt8]?
+    package var destination: [UInt8]?
+    package var isV6: Bool
     /// Of UDP.
     package var port: UInt16
-    /// Whatever the addresses are: they say the family only.
-    package var isAnywhere: Bool
 
+    /// - Parameters:
+    ///   - source: 4 bytes, or 16 with `isV6`.
+    ///   - destination: the same.
+    package init(from source: [UInt8]?, to destination: [UInt8]?, isV6: Bool, port: UInt16) {
+        (self.source, self.destination, self.isV6, self.port) = (source, destination, isV6, port)
+    }
+
+    /// Between two addresses of one family.
     package init(from source: [UInt8], to destination: [UInt8], port: UInt16) {
-        (self.source, self.destination, self.port, isAnywhere) = (source, destination, port, false)
+        self.init(from: source, to: destination, isV6: source.count == 16, port: port)
     }
 
-    /// Between any addresses of a family.
-    package init(anywhereInV6 isV6: Bool, port: UInt16) {
-        let zero = [UInt8](repeating: 0, count: isV6 ? 16 : 4)
-        (source, destination, self.port, isAnywhere) = (zero, zero, port, true)
-    }
-
-    fileprivate var family: Int32 { source.count == 4 ? AF_INET : AF_INET6 }
+    fileprivate var family: Int32 { isV6 ? AF_INET6 : AF_INET }
 
     fileprivate var raw: xfrm_selector {
         var selector = xfrm_selector()
-        selector.saddr = xfrm_address_t(bytes: source)
-        selector.daddr = xfrm_address_t(bytes: destination)
+        selector.saddr = xfrm_address_t(bytes: source ?? [])
+        selector.daddr = xfrm_address_t(bytes: destination ?? [])
         selector.dport = port.bigEndian
         selector.dport_mask = 0xffff
         selector.family = UInt16(family)
-        let length = isAnywhere ? 0 : UInt8(8 * source.count)
-        (selector.prefixlen_s, selector.prefixlen_d) = (length, length)
+        selector.prefixlen_s = UInt8(8 * (source?.count ?? 0))
+        selector.prefixlen_d = UInt8(8 * (destination?.count ?? 0))
         selector.proto = UInt8(IPPROTO_UDP)
         return selector
     }
@@ -40,16 +41,16 @@ package struct IPsecSelector: Sendable, Hashable {
     /// Reads `struct xfrm_selector`; nil when it is about other packets.
     fileprivate init?(_ bytes: ArraySlice<UInt8>) {
         guard bytes.count >= MemoryLayout<xfrm_selector>.size, let family = bytes.number(at: 40, as: UInt16.self),
-            let port = bytes.number(at: 32, as: UInt16.self), let mask = bytes.number(at: 34, as: UInt16.self),
-            let sourceMask = bytes.number(at: 38, as: UInt16.self), mask == 0xffff, sourceMask == 0,
+            let port = bytes.number(at: 32, as: UInt16.self), bytes.number(at: 34, as: UInt16.self) == 0xffff,
+            bytes.number(at: 38, as: UInt16.self) == 0,
             let toLength = bytes.number(at: 42, as: UInt8.self), let fromLength = bytes.number(at: 43, as: UInt8.self),
-            bytes.number(at: 44, as: UInt8.self) == UInt8(IPPROTO_UDP), toLength == fromLength,
-            bytes.number(at: 48, as: Int32.self) == 0,
+            bytes.number(at: 44, as: UInt8.self) == UInt8(IPPROTO_UDP), bytes.number(at: 48, as: Int32.self) == 0,
             let to = bytes.address(at: 0, family: family), let from = bytes.address(at: 16, family: family),
-            toLength == 0 || Int(toLength) == 8 * to.count
+            [0, 8 * to.count].contains(Int(toLength)), [0, 8 * from.count].contains(Int(fromLength))
         else { return nil }
-        self.init(from: from, to: to, port: UInt16(bigEndian: port))
-        isAnywhere = toLength == 0
+        self.init(
+            from: fromLength == 0 ? nil : from, to: toLength == 0 ? nil : to, isV6: family == UInt16(AF_INET6),
+            port: UInt16(bigEndian: port))
     }
 }
 
@@ -203,10 +204,10 @@ package struct SecurityPolicy: Sendable, Hashable {
             Int(XFRM_MSG_UPDPOLICY), header: bytes(of: header), "XFRM_MSG_UPDPOLICY", subject)
         if case .encrypt(let request) = action {
             var template = xfrm_user_tmpl()
-            template.id.daddr = xfrm_address_t(bytes: selector.destination)
+            template.id.daddr = xfrm_address_t(bytes: selector.destination ?? [])
             template.id.proto = UInt8(IPPROTO_ESP)
             template.family = UInt16(selector.family)
-            template.saddr = xfrm_address_t(bytes: selector.source)
+            template.saddr = xfrm_address_t(bytes: selector.source ?? [])
             template.reqid = request
             template.mode = UInt8(XFRM_MODE_TRANSPORT)
             (template.aalgos, template.ealgos, template.calgos) = (.max, .max, .max)

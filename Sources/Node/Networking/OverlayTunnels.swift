@@ -138,12 +138,15 @@ final class OverlayTunnels: Sendable {
         ]
     }
 
-    /// By which nothing comes or goes that is for no peer.
+    /// By which nothing comes or goes that is for no peer. VXLAN's socket hears at all addresses of the node, and sends from
+    /// one; what pods send to that port of each other passes the node with other sources, and is nobody's business here.
     private static func blocks(own: IPAddress) -> [SecurityPolicy] {
-        let anywhere = IPsecSelector(anywhereInV6: own.family == .v6, port: OverlayNumbers.encryptedPort)
-        return SecurityPolicy.Direction.allCases.map {
-            SecurityPolicy(anywhere, $0, .drop, priority: OverlayNumbers.blockPriority)
-        }
+        let (isV6, port) = (own.family == .v6, OverlayNumbers.encryptedPort)
+        let selectors: [(IPsecSelector, SecurityPolicy.Direction)] = [
+            (IPsecSelector(from: nil, to: nil, isV6: isV6, port: port), .in),
+            (IPsecSelector(from: own.bytes, to: nil, isV6: isV6, port: port), .out),
+        ]
+        return selectors.map { SecurityPolicy($0, $1, .drop, priority: OverlayNumbers.blockPriority) }
     }
 
     /// Has packets to and from peers encrypted.
@@ -291,8 +294,8 @@ final class OverlayTunnels: Sendable {
 
     private static func words(_ policy: SecurityPolicy) -> String {
         let selector = policy.selector
-        if selector.isAnywhere { return "the policy that drops what is not encrypted (\(policy.direction))" }
-        let end = IPAddress(bytes: policy.direction == .in ? selector.source : selector.destination)
+        if policy.action == .drop { return "the policy that drops what is not encrypted (\(policy.direction))" }
+        let end = IPAddress(bytes: (policy.direction == .in ? selector.source : selector.destination) ?? [])
         return "the policy that encrypts what \(policy.direction == .in ? "comes from" : "goes to") "
             + (end?.description ?? "?")
     }
