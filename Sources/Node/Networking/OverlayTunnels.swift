@@ -30,6 +30,8 @@ final class OverlayTunnels: Sendable {
         var key: [UInt8] = []
         var publicKey: [UInt8] = []
         var used: Set<TunnelUse> = []
+        /// What the file says was used: all of that, and what the kernel refused.
+        var written: Set<TunnelUse> = []
         /// What there is with each peer, also with those that have gone.
         var tunnels: [IPAddress: Tunnel] = [:]
     }
@@ -87,6 +89,7 @@ final class OverlayTunnels: Sendable {
             return try renew(&state, isFirst: true)
         }
         (state.key, state.publicKey, state.used) = (record.key, publicKey, Set(record.uses))
+        state.written = state.used
         for use in record.uses { state.tunnels[use.peer] = tunnel(use, state) }
     }
 
@@ -178,15 +181,18 @@ final class OverlayTunnels: Sendable {
                 "agree on keys", "\(use.peer)", errno: EINVAL, hint: "its public key is none; restart its agent")
         }
         // Before it is used: after a crash nobody uses it again.
-        try store.append(use)
+        if !state.written.contains(use) { try store.append(use) }
+        state.written.insert(use)
         failpoint("overlay.after_use_record")
+        var made: [SecurityAssociation] = []
         do throws(KernelError) {
             for (association, key) in zip(tunnel.associations, tunnel.keys) {
                 try socket.send(association.request(key: key))
+                made.append(association)
             }
         } catch {
-            // The first alone has sent nothing.
-            if let first = tunnel.associations.first, error.errno != EEXIST { try? socket.send(first.deletion()) }
+            // The incoming one alone, which has numbered nothing.
+            for association in made { try? socket.send(association.deletion()) }
             throw error
         }
         state.used.insert(use)
