@@ -253,7 +253,7 @@ extension OverlayFabric {
                 state = State()
                 _ = try removeStrayDevices(state)
                 _ = try tunnels.look(nil, own: underlay, repairs: true)
-                tunnels.forget()
+                try tunnels.forget()
                 try removeHost()
                 try Forwarding(isV6: true, directory: store.parent).restore()
                 try Forwarding(isV6: false, directory: store.parent).restore()

@@ -10,7 +10,8 @@ import Kernel
 /// - `peers/<name>`: a line for each peer, `+ key underlay block…`, and one for each change since, `- key` for a peer that
 ///   went: to write down one change costs one line. A last line without its end is of a crash and counts as not written.
 /// - `ipam/<name>`: the leases of the plugin.
-/// - `tunnels`: the private key of encrypted networks, mode 0600, and for which peers it has been used.
+/// - `../tunnels`: the private key of encrypted networks, mode 0600, and for which peers it has been used: also while there
+///   is no network.
 struct OverlayStore: Sendable {
     /// Where it is kept that networks of all kinds share.
     let parent: String
@@ -141,7 +142,7 @@ struct OverlayStore: Sendable {
 
     // MARK: Encryption
 
-    private var tunnelPath: String { "\(directory)/tunnels" }
+    private var tunnelPath: String { "\(parent)/tunnels" }
     /// Most bytes of the file: `TunnelRecord.mostUses` with two addresses of IPv6 and a key each.
     private static let tunnelBytes = 16 << 20
 
@@ -155,7 +156,7 @@ struct OverlayStore: Sendable {
 
     /// Writes down a new key.
     func write(_ record: TunnelRecord) throws(KernelError) {
-        try File.makeDirectories(directory)
+        try File.makeDirectories(parent)
         try File.replace(tunnelPath, with: record.bytes)
     }
 
@@ -164,6 +165,8 @@ struct OverlayStore: Sendable {
         let file = try File.open(tunnelPath, O_WRONLY | O_APPEND | O_NOFOLLOW)
         try file.writeAll(use.line, subject: tunnelPath)
     }
+
+    func removeTunnels() throws(KernelError) { try File.removeFile(tunnelPath) }
 
     private static func entries(_ directory: String) throws(KernelError) -> [String] {
         File.exists(directory) ? try File.list(directory).sorted() : []

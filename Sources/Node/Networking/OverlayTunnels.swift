@@ -306,6 +306,11 @@ final class OverlayTunnels: Sendable {
             + (end?.description ?? "?")
     }
 
-    /// Forgets the key: its file is gone.
-    func forget() { state.withLock { $0 = State() } }
+    /// Forgets the key, after which there is nothing of it in the kernel.
+    func forget() throws(KernelError) {
+        try state.withLock { state throws(KernelError) in
+            state = State()
+            try store.removeTunnels()
+        }
+    }
 }
