@@ -268,6 +268,12 @@ extension KernelSuite {
                         .count
                 }
                 #expect(try policies() == 4)
+                // Who is on another network, encrypted or not, says nothing of the keys of these.
+                var liar = try site.nodes[1].peer(on: open)
+                liar.publicKey = [UInt8](repeating: 9, count: 32)
+                let lie = liar
+                try node.run { try node.networks.update(lie, of: open.name) }
+                #expect(try node.run { node.networks.check() } == [])
                 let key = try node.run { try node.networks.publicKey() }
                 try node.run { try node.networks.remove(peer: "node-2", of: red.name) }
                 #expect(try policies() == 4, "it is on the other network too")

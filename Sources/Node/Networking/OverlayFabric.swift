@@ -32,8 +32,10 @@ final class OverlayFabric: Sendable {
         var peers: [String: OverlayPeers] = [:]
         /// Lines of the files that peers are written down in.
         var lines: [String: Int] = [:]
-        /// Of peers' addresses, as was heard last, whatever network it was said of.
-        var keys: [IPAddress: [UInt8]] = [:]
+        /// Public keys of peers' addresses by networks, with numbers that say what was heard later. A network's peers decide
+        /// for those of that network only: whoever is on another may say what he likes.
+        var keys: [String: [IPAddress: (key: [UInt8], number: Int)]] = [:]
+        var lastKey = 0
         /// Networks by their devices' indices and names, and by the names of pods' devices.
         var indices: [Int32: String] = [:]
         var devices: [String: String] = [:]
@@ -312,7 +314,7 @@ extension OverlayFabric {
                 var peers = OverlayPeers()
                 for peer in list { _ = peers.update(peer) }
                 state.peers[name] = peers
-                state.learn(list)
+                state.learn(list, of: name)
                 state.lines[name] = list.count
             }
         }
@@ -328,7 +330,7 @@ extension OverlayFabric {
             let gone = old.peers.keys.filter { !wanted.contains($0) }
             // Nothing is written or sent where all is as it was.
             guard !gone.isEmpty || list.contains(where: { old.peers[$0.key] != $0 }) else { return }
-            state.learn(list)
+            state.learn(list, of: name)
             let change = state.changePeers(of: name) { peers in
                 var change = OverlayPeers.Change()
                 for peer in list { change.merge(peers.update(peer)) }
@@ -344,7 +346,7 @@ extension OverlayFabric {
         try peer.validate()
         try state.withLock { state throws(NetworkError) in
             if state.peers[name]?.peers[peer.key] == peer { return }
-            state.learn([peer])
+            state.learn([peer], of: name)
             let change = state.changePeers(of: name) { $0.update(peer) }
             try write(&state, name, .update(peer))
             try apply(change, name, state)
@@ -430,9 +432,20 @@ extension OverlayFabric.State {
         }
     }
 
-    /// Takes over peers' public keys.
-    mutating func learn(_ peers: [OverlayPeer]) {
-        for peer in peers where !peer.publicKey.isEmpty { keys[peer.underlay] = peer.publicKey }
+    /// Takes over the public keys of a network's peers.
+    mutating func learn(_ peers: [OverlayPeer], of name: String) {
+        for peer in peers where !peer.publicKey.isEmpty {
+            lastKey += 1
+            keys[name, default: [:]][peer.underlay] = (peer.publicKey, lastKey)
+        }
+    }
+
+    /// The public key of an address, as was heard last of an encrypted network; empty: none is known.
+    func tunnelKey(of address: IPAddress) -> [UInt8] {
+        let heard = networks.values.compactMap { network in
+            network.configuration.isEncrypted ? keys[network.configuration.name]?[address] : nil
+        }
+        return heard.max { $0.number < $1.number }?.key ?? []
     }
 
     /// The public keys of all who are on encrypted networks of this node, by their addresses, empty where none is known; nil:
@@ -442,9 +455,8 @@ extension OverlayFabric.State {
         if encrypted.isEmpty { return nil }
         var all: [IPAddress: [UInt8]] = [:]
         for network in encrypted {
-            for address in peers[network.configuration.name]?.underlays ?? OverlayPeers().underlays {
-                all[address] = keys[address] ?? []
-            }
+            for address in peers[network.configuration.name]?.underlays ?? OverlayPeers().underlays
+            where all[address] == nil { all[address] = tunnelKey(of: address) }
         }
         return all
     }
@@ -461,7 +473,7 @@ extension OverlayFabric.State {
     ) -> OverlayPeers.Change {
         var peers = self.peers.removeValue(forKey: name) ?? OverlayPeers()
         let change = body(&peers)
-        if !peers.peers.isEmpty { self.peers[name] = peers }
+        if peers.peers.isEmpty { keys[name] = nil } else { self.peers[name] = peers }
         return change
     }
 

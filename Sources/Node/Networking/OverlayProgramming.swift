@@ -155,7 +155,7 @@ extension OverlayFabric {
         if !gone.isEmpty { try tunnels.disconnect(gone, own: underlay) }
         var keys: [IPAddress: [UInt8]] = [:]
         for address in change.appeared.union(change.keyed).subtracting(change.gone) {
-            keys[address] = state.keys[address] ?? []
+            keys[address] = state.tunnelKey(of: address)
         }
         if keys.isEmpty { return }
         if try !tunnels.connect(keys, own: underlay) {
