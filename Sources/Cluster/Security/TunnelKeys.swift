@@ -28,7 +28,9 @@ package enum TunnelKeys {
     ) -> (outgoing: [UInt8], incoming: [UInt8])? {
         guard let own = try? Curve25519.KeyAgreement.PrivateKey(rawRepresentation: key),
             let peer = try? Curve25519.KeyAgreement.PublicKey(rawRepresentation: peerKey),
-            let shared = try? own.sharedSecretFromKeyAgreement(with: peer)
+            let shared = try? own.sharedSecretFromKeyAgreement(with: peer),
+            // Nothing but zeros is what points of small order come to (RFC 7748, section 6.1).
+            shared.withUnsafeBytes({ $0.contains { $0 != 0 } })
         else { return nil }
         let ownKey = [UInt8](own.publicKey.rawRepresentation)
         func secret(_ sender: ([UInt8], [UInt8]), _ receiver: ([UInt8], [UInt8])) -> [UInt8] {
