@@ -141,6 +141,37 @@ import Wire
         #expect(cluster.peers[NodeID("n1")]?["\(net.id)/n2"]?.overlayKey == keys[2])
     }
 
+    @Test func noNodeHasItsPublicKeyToldInThePlaceOfAnothers() throws {
+        var cluster = try Cluster()
+        let features = ["overlay", "overlay-encryption"]
+        func register(_ name: String, _ address: String, _ key: String) throws {
+            var node = try cluster.node(name).node
+            (node.address, node.features) = (address, features)
+            node.overlayKey = String(repeating: key, count: 64)
+            #expect(cluster.problem(.registerNode(NodeRegistration(node: node))) == nil)
+        }
+        func key(_ name: String) throws -> String? { try cluster.node(name).node.overlayKey?.first.map(String.init) }
+        for (name, address) in [("a", "192.0.2.1"), ("b", "192.0.2.2"), ("c", "2001:db8::1"), ("d", "127.0.0.1")] {
+            try cluster.addNode(name, address: address, features: features)
+            try register(name, address, name)
+            #expect(try key(name) == name)
+        }
+        // Not of one that is there, whatever it was before; the same address in other words is the same.
+        try register("b", "192.0.2.1", "e")
+        #expect(try key("b") == nil && cluster.node("b").node.features == ["overlay"])
+        try register("b", "192.0.2.1", "e")
+        #expect(try key("b") == nil && key("a") == "a")
+        try register("b", "2001:DB8:0::1", "e")
+        #expect(try key("b") == nil)
+        try register("b", "192.0.2.2", "e")
+        #expect(try key("b") == "e" && cluster.node("b").node.features == features)
+        // Who is there has its new keys, and what nothing can be sent to is nobody's place.
+        try register("a", "192.0.2.1", "f")
+        #expect(try key("a") == "f")
+        try register("b", "127.0.0.1", "e")
+        #expect(try key("b") == "e")
+    }
+
     @Test func aNodeHasNoAddressOfAnOverlay() throws {
         var cluster = try Cluster()
         try cluster.addNode("n1", address: "192.0.2.7")

@@ -121,6 +121,11 @@ struct AddressPools: Sendable {
         return subnets[index - 1].network
     }
 
+    /// All nodes that have the address.
+    func nodes(at address: IPAddress) -> [NodeID] {
+        hosts[hostPlace(of: address)...].prefix { $0.address == address }.map(\.node)
+    }
+
     /// A node whose address is in the subnet.
     func node(in subnet: CIDR) -> NodeID? {
         let index = hostPlace(of: subnet.first)

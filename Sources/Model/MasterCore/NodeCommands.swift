@@ -1,3 +1,4 @@
+import CNISpec
 import JSON
 import Model
 import Wire
@@ -16,6 +17,7 @@ extension MasterCore {
         node.processors = node.processors?.bounded
         try checkSpeaker(node.id)
         try checkIdentity(node)
+        withholdKey(&node)
         node.session = try session(of: state.nodes[node.id], body, now: now)
         if let known = state.nodes[node.id] {
             node.labels = known.labels
@@ -30,6 +32,23 @@ extension MasterCore {
         memory[node.id, default: NodeMemory(now: now, steady: steady)].hear(now: now, steady: steady)
         nodeChanged(node.id)
         return .registered(node.id)
+    }
+
+    /// Takes a node's public key away when it comes with the address of another that is there and has one: what is encrypted
+    /// goes by the address, so that it would be told in the other's place. It is no node for encrypted networks then. Who
+    /// came first keeps his, also over a time in which he was silent.
+    private func withholdKey(_ node: inout Node) {
+        let known = state.nodes[node.id]
+        guard node.overlayKey != nil, let address = IPAddress(node.address), !address.isLoopback,
+            known?.overlayKey == nil || known?.address != node.address
+        else { return }
+        let isTaken = state.indexes.pools.nodes(at: address).contains { other in
+            other != node.id && state.nodes[other]?.overlayKey != nil
+                && memory[other]?.isSilent(at: steady) == false
+        }
+        guard isTaken else { return }
+        node.overlayKey = nil
+        node.features.removeAll { $0 == Network.overlayEncryption }
     }
 
     private func checkIdentity(_ node: Node) throws(APIProblem) {
