@@ -3,6 +3,7 @@ import Glibc
 import Kernel
 import Netlink
 import Networking
+import Security
 import Synchronization
 import Testing
 
@@ -238,12 +239,197 @@ extension KernelSuite {
                 try node.run { try next.setPeers([red.name: [peer]]) }
                 #expect(try numbers() == before)
                 #expect(try site.arrives(.udp, from: pods[0].namespace, to: pods[1].address, in: pods[1].namespace))
-                // Nobody else reads the key, and it is not used again once the last such network has gone.
+                // Nobody else reads the key. It outlives the last such network, and so do associations, which nothing uses.
                 let file = try machine.command("find \(machine.directory)/node-1/run -name tunnels")
                 #expect(try machine.command("stat -c %a \(file)") == "600\n")
                 try node.run { try next.detach("pod-1") }
+                #expect(try node.command("ip xfrm policy; ip -br link show type vxlan") == "" && numbers() == before)
+                #expect(try node.run { next.check() } == [])
+                let again = try node.pod("pod-again", on: red, last: 3, networks: next)
+                #expect(try node.run { next.check() } == [])
+                #expect(try node.run { try next.publicKey() } == key && numbers() == before)
+                #expect(try site.arrives(.udp, from: again.namespace, to: pods[1].address, in: pods[1].namespace))
+                #expect(try node.run { next.removeLeftovers() } == [])
                 try node.expectNothing()
                 #expect(try node.run { try next.publicKey() } != key)
+            }
+        }
+
+        @Test(needs) func `what a key is on record for takes another key, whether it came to be or not`() async throws {
+            try await PrivateMachine.run { machine in
+                let site = try OverlaySite(machine)
+                let red = try Self.secret(5, v6: false)
+                let pods = try site.nodes.map { try $0.pod("pod-\($0.number)", on: red, last: 2) }
+                let node = site.nodes[0]
+                let key = try node.run { try node.networks.publicKey() }
+                let peer = try site.nodes[1].peer(on: red)
+                let file = try machine.command("find \(machine.directory)/node-1/run -name tunnels")
+                    .split(separator: "\n").joined()
+                try machine.command("echo peer 192.0.2.1 192.0.2.2 \(Hexadecimal.text(peer.publicKey)) >> \(file)")
+                let next = try node.restarted()
+                // Told, it makes another key at once, and none after that for a while.
+                try node.run { try next.setPeers([red.name: [peer]]) }
+                let second = try node.run { try next.publicKey() }
+                #expect(second != key)
+                #expect(try node.run { next.check() } == [])
+                var there = try node.peer(on: red)
+                there.publicKey = try #require(second)
+                let known = there
+                try site.nodes[1].run { try site.nodes[1].networks.setPeers([known], of: red.name) }
+                #expect(try site.arrives(.udp, from: pods[0].namespace, to: pods[1].address, in: pods[1].namespace))
+                try node.command("ip xfrm state flush")
+                let words = try node.run { next.repair() }
+                #expect(words.contains { $0.contains("which it makes later") }, "\(words)")
+                #expect(try node.run { try next.publicKey() } == second)
+                #expect(try node.command("ip xfrm state") == "")
+                #expect(try !site.arrives(.udp, from: pods[0].namespace, to: pods[1].address, in: pods[1].namespace))
+            }
+        }
+
+        @Test(needs) func `a peer that says an earlier key again brings no node to another key`()
+            async throws
+        {
+            try await PrivateMachine.run { machine in
+                let site = try OverlaySite(machine)
+                try self.watch(site)
+                let red = try Self.secret(5, v6: false)
+                let pods = try site.nodes.map { try $0.pod("pod-\($0.number)", on: red, last: 2) }
+                try site.meet(red)
+                let node = site.nodes[0]
+                let key = try node.run { try node.networks.publicKey() }
+                let peer = try site.nodes[1].peer(on: red)
+                func arrives() throws -> Bool {
+                    try site.arrives(.udp, from: pods[0].namespace, to: pods[1].address, in: pods[1].namespace)
+                }
+                func says(_ peer: OverlayPeer) throws {
+                    try node.run { try node.networks.update(peer, of: red.name) }
+                }
+                #expect(try arrives())
+                // It has another key, and then the first again, which is not used a second time.
+                var other = peer
+                other.publicKey = TunnelKeys.publicKey(of: TunnelKeys.makeKey()) ?? []
+                try says(other)
+                #expect(try !arrives())
+                #expect(try node.run { node.networks.check() } == [])
+                try says(peer)
+                let replaced =
+                    "nothing of encrypted networks goes to 192.0.2.2: its public key was replaced by another before; "
+                    + "restart its machine, so that it makes one"
+                for _ in 0..<2 { #expect(try node.run { node.networks.repair() } == [replaced]) }
+                #expect(try node.run { try node.networks.publicKey() } == key)
+                #expect(try !arrives())
+                #expect(try !node.command("ip xfrm policy").contains("reqid 28020"))
+                #expect(try self.seen("clear", site) == 0)
+            }
+        }
+
+        @Test(needs) func `two nodes at one address with different keys are heard by none until one of them goes`()
+            async throws
+        {
+            try await PrivateMachine.run { machine in
+                let site = try OverlaySite(machine)
+                try self.watch(site)
+                let (red, blue) = (try Self.secret(5, v6: false), try Self.secret(6, v6: false))
+                let pods = try site.nodes.map { try $0.pod("pod-\($0.number)", on: red, last: 2) }
+                let node = site.nodes[0]
+                _ = try node.pod("blue-1", on: blue, last: 2)
+                try site.meet(red)
+                let key = try node.run { try node.networks.publicKey() }
+                var liar = try site.nodes[1].peer(on: blue)
+                (liar.key, liar.blocks) = ("liar", [])
+                liar.publicKey = TunnelKeys.publicKey(of: TunnelKeys.makeKey()) ?? []
+                let lie = liar
+                let words =
+                    "nothing of encrypted networks goes to 192.0.2.2: several nodes with different public keys are at that "
+                    + "address; remove those that are there no more"
+                for isRestarted in [false, true] {
+                    let networks = isRestarted ? try node.restarted() : node.networks
+                    try node.run { try networks.update(lie, of: blue.name) }
+                    #expect(try node.run { networks.check() } == [words])
+                    #expect(
+                        try !site.arrives(.udp, from: pods[0].namespace, to: pods[1].address, in: pods[1].namespace))
+                    #expect(
+                        try !site.arrives(.udp, from: pods[1].namespace, to: pods[0].address, in: pods[0].namespace))
+                    try node.run { try networks.remove(peer: "liar", of: blue.name) }
+                    #expect(try node.run { networks.check() } == [])
+                    #expect(
+                        try site.arrives(.udp, from: pods[0].namespace, to: pods[1].address, in: pods[1].namespace))
+                    #expect(try node.run { try networks.publicKey() } == key)
+                }
+                #expect(try self.seen("clear", site) == 0)
+            }
+        }
+
+        @Test(needs) func `a peer whose key is none keeps no other from being reached, and others' associations stay`()
+            async throws
+        {
+            try await PrivateMachine.run { machine in
+                let site = try OverlaySite(machine)
+                let red = try Self.secret(5, v6: false)
+                let pods = try site.nodes.map { try $0.pod("pod-\($0.number)", on: red, last: 2) }
+                try site.meet(red)
+                let node = site.nodes[0]
+                let good = try site.nodes[1].peer(on: red)
+                try node.run { try node.networks.setPeers([], of: red.name) }
+                let bad = OverlayPeer(
+                    key: "bad", underlay: try #require(IPAddress("192.0.2.9")), blocks: [],
+                    publicKey: [UInt8](repeating: 0, count: 32))
+                #expect(throws: NetworkError.self) {
+                    try node.run { try node.networks.setPeers([bad, good], of: red.name) }
+                }
+                #expect(try site.arrives(.udp, from: pods[0].namespace, to: pods[1].address, in: pods[1].namespace))
+                #expect(try !node.command("ip xfrm policy").contains("192.0.2.9"))
+                try node.run { try node.networks.setPeers([good], of: red.name) }
+                let ends = "src 192.0.2.1 dst 192.0.2.77 proto esp"
+                let rest =
+                    "reqid 28020 mode transport aead 'rfc4106(gcm(aes))' 0x0102030405060708090a0b0c0d0e0f1011121314 128"
+                try node.command("ip xfrm state add \(ends) spi 0x1001 \(rest)")
+                try node.command(
+                    "ip xfrm state add \(ends) spi 0x1002 mark 7 mask 0xff \(rest) sel src 192.0.2.1 dst 192.0.2.77 proto udp dport 4788"
+                )
+                try node.command(
+                    "ip xfrm state add \(ends) spi 0x1003 \(rest) sel src 192.0.2.1 dst 192.0.2.77 proto udp dport 4788"
+                )
+                #expect(try node.run { node.networks.repair() } == ["1 security associations are too much"])
+                let states = try node.command("ip xfrm state")
+                #expect(states.contains("0x00001001") && states.contains("0x00001002"))
+                #expect(!states.contains("0x00001003"))
+            }
+        }
+
+        @Test(needs) func `an agent that cannot encrypt any more lets nothing pass, until it can`() async throws {
+            try await PrivateMachine.run { machine in
+                let site = try OverlaySite(machine)
+                try self.watch(site)
+                let red = try Self.secret(5, v6: false)
+                let pods = try site.nodes.map { try $0.pod("pod-\($0.number)", on: red, last: 2) }
+                try site.meet(red)
+                let (node, there) = (site.nodes[0], site.nodes[1])
+                let unable = try node.restarted(cryptography: nil)
+                let words = try node.run { unable.repair() }
+                #expect(words.contains { $0.hasPrefix("nothing of encrypted networks passes:") }, "\(words)")
+                #expect(try !node.command("ip -br link").contains(red.device))
+                #expect(
+                    try node.run { unable.check() } == [
+                        "nothing of encrypted networks passes: this agent encrypts nothing"
+                    ])
+                // Nothing comes or goes at the port with the network's number, whatever becomes of policies.
+                try node.command("ip xfrm policy flush; ip xfrm state flush")
+                try there.command("ip xfrm policy flush; ip xfrm state flush")
+                let mac = OverlayNumbers.mac(of: [192, 0, 2, 1])
+                let packet = try ForgedTunnel.packet(
+                    vni: red.vni, mac: mac, from: pods[1].address, to: pods[0].address, port: 7008, Array("x".utf8))
+                try there.command("nft flush ruleset")
+                let before = try node.drops("VXLAN that came in the clear")
+                try site.forge(packet, to: node, from: there.namespace, port: 4788)
+                #expect(try node.drops("VXLAN that came in the clear") == before + 1)
+                let sent = try self.seen("clear", site)
+                try site.forge(packet, to: there, from: node.namespace, port: 4788)
+                #expect(try self.seen("clear", site) == sent)
+                let able = try node.restarted()
+                _ = try node.run { able.repair() }
+                #expect(try node.run { able.check() } == [])
+                #expect(try node.command("ip -br link").contains(red.device))
             }
         }
 
@@ -289,7 +475,7 @@ extension KernelSuite {
                 try node.run { try node.networks.detach("\(red.name)-1", from: red.name) }
                 #expect(try policies() == 2, "blue has one peer")
                 try node.run { try node.networks.detach("\(blue.name)-1", from: blue.name) }
-                #expect(try node.command("ip xfrm state; ip xfrm policy") == "")
+                #expect(try node.command("ip xfrm policy") == "")
                 // What is not encrypted goes on, by its own port.
                 #expect(try node.command("ip -d link show \(open.device)").contains("dstport 4789"))
                 #expect(try node.run { node.networks.check() } == [])

@@ -85,7 +85,10 @@ struct OverlayNode: Sendable {
     /// - Parameters:
     ///   - underlay: what it believes to be the node's address; nil: what is.
     ///   - script: runs in front of our plugin, which it runs itself as `$plugin`; nil: none does.
-    func restarted(underlay: String? = nil, script: String? = nil) throws -> OverlayNetworks {
+    ///   - cryptography: nil: it can encrypt nothing.
+    func restarted(
+        underlay: String? = nil, script: String? = nil, cryptography: TunnelCryptography? = .nodes
+    ) throws -> OverlayNetworks {
         var configuration = configuration
         if let script {
             let program = "\(machine.directory)/node-\(number)/plugin"
@@ -97,7 +100,7 @@ struct OverlayNode: Sendable {
             configuration.overlayProgram = program
         }
         return OverlayNetworks(
-            configuration, underlay: try #require(IPAddress(underlay ?? self.underlay)), cryptography: .nodes)
+            configuration, underlay: try #require(IPAddress(underlay ?? self.underlay)), cryptography: cryptography)
     }
 
     /// The node's own network.

@@ -70,6 +70,29 @@ import Testing
         }
     }
 
+    @Test func `what is for packets of one mark or interface is none of ours`() throws {
+        let key = [UInt8](repeating: 5, count: SecurityAssociation.keyBytes)
+        for (attribute, content) in [
+            (XFRMA_MARK, [UInt8](arrayLiteral: 7, 0, 0, 0, 255, 0, 0, 0)), (XFRMA_IF_ID, [9, 0, 0, 0]),
+        ] {
+            var batch = NetlinkBatch()
+            for association in associations {
+                let message = try association.request(key: key)
+                try message.put(Int(attribute.rawValue), content)
+                try batch.add(message)
+            }
+            for policy in policies {
+                let message = try policy.request()
+                try message.put(Int(attribute.rawValue), content)
+                try batch.add(message)
+            }
+            let replies = try NetlinkReply.parse(batch.datagram(first: 1))
+            #expect(replies.count == associations.count + policies.count)
+            #expect(replies.compactMap { SecurityAssociation($0) } == [])
+            #expect(replies.compactMap { SecurityPolicy($0) } == [])
+        }
+    }
+
     @Test func `what is cut or falsified brings nothing down and has addresses of no other length`() throws {
         let whole = try datagram()
         var state: UInt64 = 0x9e37_79b9_7f4a_7c15

@@ -115,21 +115,123 @@ import Testing
 
     @Test func `what a key was used for is read as it was written, and a damaged record is none`() throws {
         let key = [UInt8](repeating: 7, count: 32)
-        var record = TunnelRecord(key: key)
+        var record = TunnelRecord(key: key, boot: "this")
         for (own, other) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
-            record.uses.append(
+            record.insert(
                 TunnelUse(
                     own: try #require(IPAddress(own)), peer: try #require(IPAddress(other)),
                     key: [UInt8](repeating: 9, count: 32)))
         }
         let bytes = record.bytes
         let read = try #require(TunnelRecord(bytes))
-        #expect(read.key == key && read.uses == record.uses)
+        #expect(read.key == key && read.boot == "this" && read.uses == record.uses && read.uses.count == 2)
         let ends = Set(bytes.indices.filter { bytes[$0] == UInt8(ascii: "\n") }.map { $0 + 1 })
         for length in 0..<bytes.count where !ends.contains(length) {
             #expect(TunnelRecord(Array(bytes.prefix(length))) == nil, "\(length)")
         }
         #expect(TunnelRecord(bytes + Array("peer 192.0.2.1 x\n".utf8)) == nil)
+    }
+
+    private func use(_ number: Int, own: String = "192.0.2.1", peer: String = "192.0.2.2") throws -> TunnelUse {
+        let bytes = withUnsafeBytes(of: UInt64(number)) { Array($0) } + [UInt8](repeating: 0, count: 24)
+        return TunnelUse(
+            own: try #require(IPAddress(own)), peer: try #require(IPAddress(peer)), key: bytes)
+    }
+
+    @Test func `a use is new once, and one that was replaced is no reason for another key`() throws {
+        var record = TunnelRecord(key: [1], boot: "this")
+        #expect(try record.standing(of: use(1)) == .new)
+        record.insert(try use(1))
+        #expect(try record.standing(of: use(1)) == .current)
+        record.insert(try use(2))
+        #expect(try record.standing(of: use(1)) == .superseded)
+        #expect(try record.standing(of: use(2)) == .current)
+        // Of other addresses it is another use, and leaves the first as it was.
+        #expect(try record.standing(of: use(1, own: "192.0.2.9")) == .new)
+        record.insert(try use(1, own: "192.0.2.9"))
+        #expect(try record.standing(of: use(2)) == .current)
+        let again = try #require(TunnelRecord(record.bytes))
+        #expect(try again.standing(of: use(1)) == .superseded && again.standing(of: use(2)) == .current)
+        #expect(try TunnelRecord(key: [2], boot: "this").standing(of: use(1)) == .new)
+    }
+
+    @Test func `one peer gets so many keys and no more, and others get theirs`() throws {
+        var record = TunnelRecord(key: [1], boot: "this")
+        for number in 0..<TunnelRecord.mostOfPeer { record.insert(try use(number)) }
+        let last = TunnelRecord.mostOfPeer
+        #expect(try record.standing(of: use(last)) == .worn)
+        #expect(try record.standing(of: use(last - 1)) == .current)
+        #expect(try record.standing(of: use(last, peer: "192.0.2.3")) == .new)
+        for peer in 3...66 {
+            for number in 0..<TunnelRecord.mostOfPeer { record.insert(try use(number, peer: "192.0.2.\(peer)")) }
+        }
+        #expect(try record.standing(of: use(0, peer: "192.0.2.99")) == .full)
+    }
+
+    @Test func `keys are not made one behind the other, and ever more rarely while that goes on`() {
+        let minute: Int64 = 60_000_000_000
+        var renewal = TunnelRenewal()
+        var (now, made): (Int64, [Int64]) = (0, [])
+        while now < 10 * 60 * minute {
+            if renewal.isDue(at: now) {
+                renewal.begin(at: now)
+                made.append(now / minute)
+            }
+            now += minute / 2
+        }
+        #expect(made == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363, 423, 483, 543])
+        // After a quiet time it is as in the beginning.
+        now += 120 * minute
+        #expect(renewal.isDue(at: now))
+        renewal.begin(at: now)
+        #expect(!renewal.isDue(at: now + minute - 1) && renewal.isDue(at: now + minute))
+    }
+
+    @Test func `the keys at an address are those of all who are there, and each change of them is told`() throws {
+        func keyed(_ key: String, _ underlay: String, _ byte: UInt8) throws -> OverlayPeer {
+            var peer = try peer(key, underlay)
+            peer.publicKey = [UInt8](repeating: byte, count: 32)
+            return peer
+        }
+        func keys(_ bytes: UInt8...) -> Set<[UInt8]> { Set(bytes.map { [UInt8](repeating: $0, count: 32) }) }
+        var peers = OverlayPeers()
+        let (one, two) = (try #require(IPAddress("192.0.2.1")), try #require(IPAddress("192.0.2.2")))
+        #expect(peers.update(try keyed("a", "192.0.2.1", 1)).keyed == [one])
+        // Another node says to be there, whatever was heard first.
+        #expect(peers.update(try keyed("b", "192.0.2.1", 2)).keyed == [one])
+        #expect(peers.publicKeys(at: one) == keys(1, 2))
+        #expect(peers.update(try peer("c", "192.0.2.1")).keyed == [])
+        #expect(peers.remove("a").keyed == [one] && peers.publicKeys(at: one) == keys(2))
+        #expect(peers.update(try keyed("b", "192.0.2.2", 2)).keyed == [one, two])
+        #expect(peers.publicKeys(at: one) == [] && peers.publicKeys(at: two) == keys(2))
+        #expect(peers.update(try keyed("d", "192.0.2.2", 2)).keyed == [])
+        #expect(peers.remove("d").keyed == [] && peers.remove("b").keyed == [two])
+    }
+
+    @Test func `a record of another boot, or of networks that are encrypted, is not taken for what it is not`() throws {
+        var template = Array("/tmp/martlet-peers-XXXXXX".utf8CString)
+        let directory = String(cString: try #require(mkdtemp(&template)))
+        defer { _ = try? Tree.remove(directory) }
+        let store = OverlayStore(parent: directory)
+        #expect(store.tunnels() == nil)
+        try store.write(TunnelRecord(key: [1], boot: try Proc.bootID()))
+        try store.append([use(1), use(2)])
+        #expect(try store.tunnels()?.uses == [use(1), use(2)])
+        try store.write(TunnelRecord(key: [1], boot: "another"))
+        #expect(store.tunnels() == nil)
+        var network = OverlayNetworkConfiguration(
+            name: "mt-000000000001", device: "mx-000000000001", vni: 1, subnet: try block("10.64.0.0/20"),
+            gateway: try #require(IPAddress("10.64.0.1")), isEncrypted: true)
+        try store.write(network)
+        // An agent that knows nothing of encryption looks for `.json`.
+        #expect(try File.list("\(store.directory)/networks") == ["mt-000000000001.encrypted"])
+        #expect(try store.networks() == [network])
+        try store.remove(network: network.name)
+        network.isEncrypted = false
+        try store.write(network)
+        let plain = try File.read("\(store.directory)/networks/mt-000000000001.json")
+        try File.replace("\(store.directory)/networks/mt-000000000001.encrypted", with: plain)
+        #expect(try store.networks() == [network])
     }
 
     @Test(arguments: [UInt16(4788), 4789])

@@ -172,7 +172,7 @@ extension SystemSuite {
             let script =
                 "ip -br link | grep -E '^m[vx]'; ip route show table 28020 2>/dev/null; "
                 + "ip -6 route show table 28020 2>/dev/null; ip neigh show nud permanent; "
-                + "ip xfrm state 2>/dev/null; ip xfrm policy 2>/dev/null; nft list table inet martlet 2>/dev/null; ls \(machine.runDirectory)/netns"
+                + "ip xfrm policy 2>/dev/null; nft list table inet martlet 2>/dev/null; ls \(machine.runDirectory)/netns"
             try eventually("nothing is left on \(machine.name)", sourceLocation: sourceLocation) {
                 try machine.run(["sh", "-c", script]).output == ""
             }

@@ -157,7 +157,8 @@ package struct SecurityAssociation: Sendable, Hashable {
             bytes.number(at: 76, as: UInt8.self) == UInt8(IPPROTO_ESP),
             bytes.number(at: 214, as: UInt8.self) == UInt8(XFRM_MODE_TRANSPORT),
             let request = bytes.number(at: 208, as: UInt32.self),
-            selector == IPsecSelector(from: source, to: destination, port: selector.port)
+            selector == IPsecSelector(from: source, to: destination, port: selector.port),
+            isUnmarked(bytes.dropFirst(MemoryLayout<xfrm_usersa_info>.size))
         else { return nil }
         self.init(
             from: source, to: destination, number: UInt32(bigEndian: number), request: request, port: selector.port)
@@ -243,6 +244,7 @@ package struct SecurityPolicy: Sendable, Hashable {
             let direction = bytes.number(at: 160, as: UInt8.self).flatMap({ Direction(rawValue: $0) }),
             let code = bytes.number(at: 161, as: UInt8.self)
         else { return nil }
+        guard isUnmarked(bytes.dropFirst(MemoryLayout<xfrm_userpolicy_info>.size)) else { return nil }
         let attributes = NetlinkAttributes(bytes.dropFirst(MemoryLayout<xfrm_userpolicy_info>.size))
         if code == UInt8(XFRM_POLICY_BLOCK) {
             self.init(selector, direction, .drop, priority: priority)
@@ -257,6 +259,12 @@ package struct SecurityPolicy: Sendable, Hashable {
         else { return nil }
         self.init(selector, direction, .encrypt(request: request), priority: priority)
     }
+}
+
+/// Whether attributes say that something is about packets of all marks and interfaces.
+private func isUnmarked(_ bytes: ArraySlice<UInt8>) -> Bool {
+    let attributes = NetlinkAttributes(bytes)
+    return attributes[Int(XFRMA_MARK.rawValue)] == nil && attributes[Int(XFRMA_IF_ID.rawValue)] == nil
 }
 
 /// As the kernel's headers lay it out, with zeros where nothing is.

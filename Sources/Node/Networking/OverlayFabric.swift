@@ -16,7 +16,7 @@ final class OverlayFabric: Sendable {
     private let address: Mutex<IPAddress>
     /// Says whose devices are, in their alias, with the network's name behind it.
     let mark: String
-    let filter: OverlayFilter
+    private let nodeBridge: String
     let store: OverlayStore
     let tunnels: OverlayTunnels
     /// Of the pods' published ports.
@@ -32,10 +32,6 @@ final class OverlayFabric: Sendable {
         var peers: [String: OverlayPeers] = [:]
         /// Lines of the files that peers are written down in.
         var lines: [String: Int] = [:]
-        /// Public keys of peers' addresses by networks, with numbers that say what was heard later. A network's peers decide
-        /// for those of that network only: whoever is on another may say what he likes.
-        var keys: [String: [IPAddress: (key: [UInt8], number: Int)]] = [:]
-        var lastKey = 0
         /// Networks by their devices' indices and names, and by the names of pods' devices.
         var indices: [Int32: String] = [:]
         var devices: [String: String] = [:]
@@ -65,8 +61,10 @@ final class OverlayFabric: Sendable {
         self.mark = mark
         self.store = store
         tunnels = OverlayTunnels(cryptography, isV6: underlay.family == .v6, store: store)
-        filter = OverlayFilter(nodeBridge: nodeBridge, hasIPsec: tunnels.lack == nil)
+        self.nodeBridge = nodeBridge
     }
+
+    var filter: OverlayFilter { OverlayFilter(nodeBridge: nodeBridge, hasIPsec: tunnels.lack == nil) }
 
     /// The address of this node that packets of others are sent to.
     var underlay: IPAddress { address.withLock { $0 } }
@@ -78,7 +76,9 @@ final class OverlayFabric: Sendable {
     func setUnderlay(_ new: IPAddress) -> Bool {
         state.withLock { state in
             if new == underlay || new.isLoopback && !underlay.isLoopback { return false }
+            let wasV6 = isV6
             address.withLock { $0 = new }
+            if isV6 != wasV6 { tunnels.probe(isV6: isV6) }
             measure(&state)
             return true
         }
@@ -124,6 +124,7 @@ extension OverlayFabric {
     /// - Returns: its devices' MTU, in bytes.
     /// - Throws: `NetworkError` of kind bridgeTaken when somebody else has a device of its name or VNI.
     func install(_ configuration: OverlayNetworkConfiguration) throws(NetworkError) -> Int {
+        if configuration.isEncrypted, tunnels.lack != nil { tunnels.probe(isV6: isV6) }
         if configuration.isEncrypted, let lack = tunnels.lack {
             throw NetworkError(
                 .configuration, "the network \(configuration.name) is encrypted, which this node cannot: \(lack)")
@@ -254,8 +255,7 @@ extension OverlayFabric {
             try state.withLock { state throws(KernelError) in
                 state = State()
                 _ = try removeStrayDevices(state)
-                _ = try tunnels.look(nil, own: underlay, repairs: true)
-                try tunnels.forget()
+                try tunnels.removeAll()
                 try removeHost()
                 try Forwarding(isV6: true, directory: store.parent).restore()
                 try Forwarding(isV6: false, directory: store.parent).restore()
@@ -314,7 +314,6 @@ extension OverlayFabric {
                 var peers = OverlayPeers()
                 for peer in list { _ = peers.update(peer) }
                 state.peers[name] = peers
-                state.learn(list, of: name)
                 state.lines[name] = list.count
             }
         }
@@ -330,7 +329,6 @@ extension OverlayFabric {
             let gone = old.peers.keys.filter { !wanted.contains($0) }
             // Nothing is written or sent where all is as it was.
             guard !gone.isEmpty || list.contains(where: { old.peers[$0.key] != $0 }) else { return }
-            state.learn(list, of: name)
             let change = state.changePeers(of: name) { peers in
                 var change = OverlayPeers.Change()
                 for peer in list { change.merge(peers.update(peer)) }
@@ -346,7 +344,6 @@ extension OverlayFabric {
         try peer.validate()
         try state.withLock { state throws(NetworkError) in
             if state.peers[name]?.peers[peer.key] == peer { return }
-            state.learn([peer], of: name)
             let change = state.changePeers(of: name) { $0.update(peer) }
             try write(&state, name, .update(peer))
             try apply(change, name, state)
@@ -432,31 +429,23 @@ extension OverlayFabric.State {
         }
     }
 
-    /// Takes over the public keys of a network's peers.
-    mutating func learn(_ peers: [OverlayPeer], of name: String) {
-        for peer in peers where !peer.publicKey.isEmpty {
-            lastKey += 1
-            keys[name, default: [:]][peer.underlay] = (peer.publicKey, lastKey)
+    /// The public keys that peers at an address have on encrypted networks of this node. Associations are those of addresses,
+    /// whatever the network: where there are two keys somebody is not who he says, or there no more, and none of them counts.
+    func tunnelKeys(at address: IPAddress) -> Set<[UInt8]> {
+        var keys: Set<[UInt8]> = []
+        for network in networks.values where network.configuration.isEncrypted {
+            if let peers = peers[network.configuration.name] { keys.formUnion(peers.publicKeys(at: address)) }
         }
+        return keys
     }
 
-    /// The public key of an address, as was heard last of an encrypted network; empty: none is known.
-    func tunnelKey(of address: IPAddress) -> [UInt8] {
-        let heard = networks.values.compactMap { network in
-            network.configuration.isEncrypted ? keys[network.configuration.name]?[address] : nil
-        }
-        return heard.max { $0.number < $1.number }?.key ?? []
-    }
-
-    /// The public keys of all who are on encrypted networks of this node, by their addresses, empty where none is known; nil:
-    /// there are no such networks.
-    var tunnelKeys: [IPAddress: [UInt8]]? {
+    /// The same for all who are on encrypted networks of this node; nil: there are no such networks.
+    var tunnelKeys: [IPAddress: Set<[UInt8]>]? {
         let encrypted = networks.values.filter(\.configuration.isEncrypted)
         if encrypted.isEmpty { return nil }
-        var all: [IPAddress: [UInt8]] = [:]
-        for network in encrypted {
-            for address in peers[network.configuration.name]?.underlays ?? OverlayPeers().underlays
-            where all[address] == nil { all[address] = tunnelKey(of: address) }
+        var all: [IPAddress: Set<[UInt8]>] = [:]
+        for peers in encrypted.compactMap({ peers[$0.configuration.name] }) {
+            for address in peers.underlays { all[address, default: []].formUnion(peers.publicKeys(at: address)) }
         }
         return all
     }
@@ -473,7 +462,7 @@ extension OverlayFabric.State {
     ) -> OverlayPeers.Change {
         var peers = self.peers.removeValue(forKey: name) ?? OverlayPeers()
         let change = body(&peers)
-        if peers.peers.isEmpty { keys[name] = nil } else { self.peers[name] = peers }
+        if !peers.peers.isEmpty { self.peers[name] = peers }
         return change
     }
 

@@ -12,11 +12,12 @@ struct OverlayFilter: Sendable {
     private static let ours = "martlet overlay "
     /// The bridge of the node's own pods.
     let nodeBridge: String
-    /// Whether the kernel has IPsec, by which networks are encrypted: it knows the rules about it then.
+    /// Whether the kernel has IPsec, by which networks are encrypted: it knows the rules about it then. Else all of encrypted
+    /// networks is dropped.
     let hasIPsec: Bool
 
     /// With the number of this layout: a table with another one, or without all of its rules, is made anew.
-    private var comment: String { "\(Self.ours)3\(hasIPsec ? "e" : "") \(nodeBridge)" }
+    private var comment: String { "\(Self.ours)4\(hasIPsec ? "e" : "") \(nodeBridge)" }
 
     /// The sets of the table.
     enum Part: String, CaseIterable, Sendable {
@@ -181,22 +182,14 @@ extension OverlayFilter {
         + [.lookup(Part.vnis.rawValue, key: .word(0), value: nil)]
 
     /// IPsec's policies say the same; but what a device's `disable_policy` and `disable_xfrm` are set to has them not asked.
-    private var notDecrypted: [FilterRule] {
-        guard hasIPsec else { return [] }
-        return [
-            FilterRule(
-                "VXLAN that came in the clear",
-                Self.isEncryptedTunnel + [.meta(.isDecrypted, .word(0)), .equal(.word(0), [0])] + Self.drop)
-        ]
+    private var notDecrypted: FilterRule {
+        let isClear: Steps = hasIPsec ? [.meta(.isDecrypted, .word(0)), .equal(.word(0), [0])] : []
+        return FilterRule("VXLAN that came in the clear", Self.isEncryptedTunnel + isClear + Self.drop)
     }
 
-    private var notEncrypting: [FilterRule] {
-        guard hasIPsec else { return [] }
-        return [
-            FilterRule(
-                "VXLAN that would leave in the clear",
-                Self.isEncryptedTunnel + [.isEncrypting(.word(0)), .equal(.word(0), [0])] + Self.drop)
-        ]
+    private var notEncrypting: FilterRule {
+        let isClear: Steps = hasIPsec ? [.isEncrypting(.word(0)), .equal(.word(0), [0])] : []
+        return FilterRule("VXLAN that would leave in the clear", Self.isEncryptedTunnel + isClear + Self.drop)
     }
 
     private var isFromNodeBridge: [FilterExpression] {
@@ -244,7 +237,7 @@ extension OverlayFilter {
                 FilterRule("VXLAN of a pod on the node's bridge", isFromNodeBridge + Self.isOurTunnel + Self.drop),
                 FilterRule(
                     "VXLAN of a pod on a bridge", Self.isNamed("mt-", .inputName) + Self.isOurTunnel + Self.drop),
-            ] + notDecrypted + [
+                notDecrypted,
                 FilterRule("VXLAN of a peer at IPv4", Self.isPeer(isV6: false, source: true) + Self.accept),
                 FilterRule("VXLAN of a peer at IPv6", Self.isPeer(isV6: true, source: true) + Self.accept),
                 FilterRule("VXLAN of a stranger", Self.isOurTunnel + Self.drop),
@@ -310,8 +303,9 @@ extension OverlayFilter {
             rules: [
                 FilterRule(
                     "VXLAN of a program of a user's",
-                    Self.isOurTunnel + [.meta(.sender, .word(0)), .notEqual(.word(0), Self.number(0))] + Self.drop)
-            ] + notEncrypting)
+                    Self.isOurTunnel + [.meta(.sender, .word(0)), .notEqual(.word(0), Self.number(0))] + Self.drop),
+                notEncrypting,
+            ])
     }
 
     private var postrouting: FilterChain {

@@ -26,11 +26,16 @@ extension OverlayFabric {
         state.withLock { state in
             if parts.contains(.routing) {
                 // Before there is a device that could send.
+                var isGuarded = false
                 look { () throws(KernelError) in
-                    try tunnels.look(state.tunnelKeys, own: underlay, repairs: repairs)
+                    let words = try tunnels.look(state.tunnelKeys, own: underlay, repairs: repairs)
+                    isGuarded = true
+                    return words
                 }
                 var links: [String: Link] = [:]
-                look { () throws(KernelError) in try lookAtDevices(&state, &links, repairs: repairs) }
+                look { () throws(KernelError) in
+                    try lookAtDevices(&state, &links, repairs: repairs, isGuarded: isGuarded)
+                }
                 look { () throws(KernelError) in try lookAtRoutes(state, links, repairs: repairs) }
                 look { () throws(KernelError) in try lookAtNeighbours(state, links, repairs: repairs) }
             }
@@ -49,9 +54,11 @@ extension OverlayFabric {
 
     // MARK: Devices
 
-    /// - Parameter links: becomes all devices of the machine by name, as they are afterwards.
+    /// - Parameters:
+    ///   - links: becomes all devices of the machine by name, as they are afterwards.
+    ///   - isGuarded: what encrypted networks send in the clear is stopped; else no device of theirs is made or mended.
     private func lookAtDevices(
-        _ state: inout State, _ links: inout [String: Link], repairs: Bool
+        _ state: inout State, _ links: inout [String: Link], repairs: Bool, isGuarded: Bool
     ) throws(KernelError) -> [String] {
         var socket = try NetlinkSocket()
         let all = try Link.all(&socket)
@@ -63,7 +70,8 @@ extension OverlayFabric {
         let tunnels = all.filter { $0.tunnel != nil }
         for network in state.networks.values.sorted(by: { $0.configuration.name < $1.configuration.name }) {
             do throws(KernelError) {
-                try lookAtDevices(of: network, &state, &links, tunnels, addresses, repairs: repairs, &socket, &found)
+                let mends = repairs && (isGuarded || !network.configuration.isEncrypted)
+                try lookAtDevices(of: network, &state, &links, tunnels, addresses, repairs: mends, &socket, &found)
             } catch {
                 // The others are not to wait for this one.
                 found.append("the network \(network.configuration.name): \(error.description)")
@@ -82,6 +90,19 @@ extension OverlayFabric {
             conflict(of: configuration, with: $0)
         }).first {
             found.append(why)
+            return
+        }
+        if configuration.isEncrypted, self.tunnels.lack != nil {
+            // Nothing may be sent by it, whatever becomes of all that would drop it.
+            if links[configuration.device] != nil {
+                found.append("the device \(configuration.device) is there, and what it sends cannot be encrypted")
+            }
+            guard repairs else { return }
+            try removeDevice(configuration)
+            links[configuration.device] = nil
+            var network = network
+            network.index = 0
+            state.set(network)
             return
         }
         let words = try differences(network, links[configuration.device], addresses)

@@ -8,8 +8,8 @@ struct OverlayPeers: Sendable {
     /// Who else says to have it: when an address goes from one node to another, both may for a while. The last one comes
     /// first when the owner goes.
     private var others: [CIDR: [String]] = [:]
-    /// How many peers are at an address; more than one while a node gets a new id.
-    private var users: [IPAddress: Int] = [:]
+    /// The peers at an address; more than one while a node gets a new id.
+    private var users: [IPAddress: [String]] = [:]
 
     /// What a change is about.
     struct Change: Equatable {
@@ -18,7 +18,7 @@ struct OverlayPeers: Sendable {
         /// Addresses with their first peer, and without their last.
         var appeared: Set<IPAddress> = []
         var gone: Set<IPAddress> = []
-        /// Addresses whose peers have another public key.
+        /// Addresses whose peers have other public keys.
         var keyed: Set<IPAddress> = []
 
         struct Way: Equatable {
@@ -41,12 +41,17 @@ struct OverlayPeers: Sendable {
     }
 
     /// All addresses of peers.
-    var underlays: Dictionary<IPAddress, Int>.Keys { users.keys }
+    var underlays: Dictionary<IPAddress, [String]>.Keys { users.keys }
     /// All that peers have.
     var blocks: Dictionary<CIDR, String>.Keys { owners.keys }
 
     /// The address of the peer that has a block; nil: nobody has.
     func way(to block: CIDR) -> IPAddress? { owners[block].flatMap { peers[$0]?.underlay } }
+
+    /// The public keys that the peers at an address have; more than one when not all of them can be who they say.
+    func publicKeys(at address: IPAddress) -> Set<[UInt8]> {
+        Set((users[address] ?? []).compactMap { peers[$0]?.publicKey }.filter { !$0.isEmpty })
+    }
 
     /// Adds a peer, or takes over what has changed of one.
     mutating func update(_ peer: OverlayPeer) -> Change { replace(peer.key, with: peer) }
@@ -62,6 +67,8 @@ struct OverlayPeers: Sendable {
         let touched = old?.underlay == new?.underlay ? had.symmetricDifference(has) : had.union(has)
         var before: [CIDR: IPAddress] = [:]
         for block in touched { before[block] = way(to: block) }
+        let places = Set([old?.underlay, new?.underlay].compactMap { $0 })
+        let keys = places.map { publicKeys(at: $0) }
         var change = Change()
         peers[key] = new
         for block in had.subtracting(has) { release(block, key) }
@@ -70,11 +77,11 @@ struct OverlayPeers: Sendable {
             let after = way(to: block)
             if before[block] != after { change.routes[block] = Change.Way(before: before[block], after: after) }
         }
-        if let new, old?.publicKey ?? [] != new.publicKey { change.keyed.insert(new.underlay) }
         if old?.underlay != new?.underlay {
-            if let address = new?.underlay, enter(address) { change.appeared.insert(address) }
-            if let address = old?.underlay, leave(address) { change.gone.insert(address) }
+            if let address = new?.underlay, enter(key, address) { change.appeared.insert(address) }
+            if let address = old?.underlay, leave(key, address) { change.gone.insert(address) }
         }
+        for (place, before) in zip(places, keys) where publicKeys(at: place) != before { change.keyed.insert(place) }
         return change
     }
 
@@ -92,15 +99,15 @@ struct OverlayPeers: Sendable {
     }
 
     /// Whether it is the first there.
-    private mutating func enter(_ address: IPAddress) -> Bool {
-        users[address, default: 0] += 1
-        return users[address] == 1
+    private mutating func enter(_ key: String, _ address: IPAddress) -> Bool {
+        users[address, default: []].append(key)
+        return users[address]?.count == 1
     }
 
     /// Whether it was the last there.
-    private mutating func leave(_ address: IPAddress) -> Bool {
-        let left = (users[address] ?? 1) - 1
-        users[address] = left > 0 ? left : nil
-        return left <= 0
+    private mutating func leave(_ key: String, _ address: IPAddress) -> Bool {
+        let left = (users[address] ?? []).filter { $0 != key }
+        users[address] = left.isEmpty ? nil : left
+        return left.isEmpty
     }
 }

@@ -128,7 +128,15 @@ extension OverlayFabric {
                 let (part, element) = OverlayFilter.element(of: address, vni: network.configuration.vni)
                 removed[part, default: []].insert(element)
             }
-            if network.configuration.isEncrypted { try changeTunnels(change, state) }
+            var failure: KernelError?
+            if network.configuration.isEncrypted {
+                do throws(KernelError) {
+                    try changeTunnels(change, state)
+                } catch {
+                    // What could not be encrypted is dropped; the other peers are not to wait for it.
+                    failure = error
+                }
+            }
             // Who sends must be let in before anybody sends there.
             if !added.isEmpty || !removed.isEmpty { try changeFilter(add: added, remove: removed, state) }
             failpoint("overlay.after_peer_filter")
@@ -143,7 +151,7 @@ extension OverlayFabric {
                 try writer.add(way.entry(network.index).deletion())
             }
             try writer.flush()
-            if let refusal = writer.refusals.first { throw refusal }
+            if let refusal = failure ?? writer.refusals.first { throw refusal }
         } catch {
             throw NetworkError(.failed, error.description)
         }
@@ -151,12 +159,12 @@ extension OverlayFabric {
 
     /// Has what goes to peers encrypted before anything goes there.
     private func changeTunnels(_ change: OverlayPeers.Change, _ state: State) throws(KernelError) {
-        let gone = change.gone.filter { !state.isOnEncrypted($0) }
+        let touched = change.appeared.union(change.keyed).union(change.gone)
+        let gone = touched.filter { !state.isOnEncrypted($0) }
         if !gone.isEmpty { try tunnels.disconnect(gone, own: underlay) }
-        var keys: [IPAddress: [UInt8]] = [:]
-        for address in change.appeared.union(change.keyed).subtracting(change.gone) {
-            keys[address] = state.tunnelKey(of: address)
-        }
+        // Who is gone from one network may be on another, and what he said here does not count any more.
+        var keys: [IPAddress: Set<[UInt8]>] = [:]
+        for address in touched.subtracting(gone) { keys[address] = state.tunnelKeys(at: address) }
         if keys.isEmpty { return }
         if try !tunnels.connect(keys, own: underlay) {
             _ = try tunnels.look(state.tunnelKeys, own: underlay, repairs: true)

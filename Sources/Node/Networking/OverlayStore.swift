@@ -6,7 +6,8 @@ import Kernel
 /// What is known of overlay networks beside the kernel, in the run directory: a crash of the machine takes it along together
 /// with what it describes.
 ///
-/// - `networks/<name>.json`: the network, from before anything of it is made until all of it is gone.
+/// - `networks/<name>.json`: the network, from before anything of it is made until all of it is gone; one that is encrypted
+///   is in `<name>.encrypted`, which agents that encrypt nothing do not take for one that is not.
 /// - `peers/<name>`: a line for each peer, `+ key underlay block…`, and one for each change since, `- key` for a peer that
 ///   went: to write down one change costs one line. A last line without its end is of a crash and counts as not written.
 /// - `ipam/<name>`: the leases of the plugin.
@@ -21,7 +22,7 @@ struct OverlayStore: Sendable {
     private var networkDirectory: String { "\(directory)/networks" }
     private var peerDirectory: String { "\(directory)/peers" }
 
-    private static let suffix = ".json"
+    private static func suffix(_ isEncrypted: Bool) -> String { isEncrypted ? ".encrypted" : ".json" }
     private static let corrupt = ".corrupt"
     private static let limits = JSONLimits(bytes: 64 << 10, depth: 8, stringBytes: 4096)
     /// Most bytes of the peers of a network: 10,000 peers with 64 blocks each are 16 MiB.
@@ -32,19 +33,25 @@ struct OverlayStore: Sendable {
     func write(_ configuration: OverlayNetworkConfiguration) throws(KernelError) {
         try File.makeDirectories(networkDirectory)
         try File.replace(
-            "\(networkDirectory)/\(configuration.name)\(Self.suffix)", with: configuration.json.serialized())
+            "\(networkDirectory)/\(configuration.name)\(Self.suffix(configuration.isEncrypted))",
+            with: configuration.json.serialized())
     }
 
     func remove(network name: String) throws(KernelError) {
-        try File.removeFile("\(networkDirectory)/\(name)\(Self.suffix)")
+        for isEncrypted in [false, true] {
+            try File.removeFile("\(networkDirectory)/\(name)\(Self.suffix(isEncrypted))")
+        }
     }
 
     /// All of them. A record that cannot be read is set aside as `….corrupt`.
     func networks() throws(KernelError) -> [OverlayNetworkConfiguration] {
         var networks: [OverlayNetworkConfiguration] = []
-        for name in try Self.entries(networkDirectory) where name.hasSuffix(Self.suffix) {
+        for name in try Self.entries(networkDirectory)
+        where [false, true].contains(where: { name.hasSuffix(Self.suffix($0)) }) {
             let path = "\(networkDirectory)/\(name)"
-            if let configuration = Self.network(path), configuration.name + Self.suffix == name {
+            if let configuration = Self.network(path),
+                configuration.name + Self.suffix(configuration.isEncrypted) == name
+            {
                 networks.append(configuration)
             } else {
                 rename(path, path + Self.corrupt)
@@ -146,12 +153,14 @@ struct OverlayStore: Sendable {
     /// Most bytes of the file: `TunnelRecord.mostUses` with two addresses of IPv6 and a key each.
     private static let tunnelBytes = 16 << 20
 
-    /// What is known of encryption; nil: nothing yet, or nothing that can be read.
+    /// What is known of encryption; nil: nothing yet, nothing that can be read, or it is of another boot: whoever has copied
+    /// or kept the directory has not kept what the kernel knew.
     func tunnels() -> TunnelRecord? {
         guard File.exists(tunnelPath), let bytes = try? File.read(tunnelPath, limit: Self.tunnelBytes) else {
             return nil
         }
-        return TunnelRecord(bytes)
+        guard let record = TunnelRecord(bytes), let boot = try? Proc.bootID(), record.boot == boot else { return nil }
+        return record
     }
 
     /// Writes down a new key.
@@ -160,10 +169,11 @@ struct OverlayStore: Sendable {
         try File.replace(tunnelPath, with: record.bytes)
     }
 
-    /// Writes down that the key is used for a peer from now on.
-    func append(_ use: TunnelUse) throws(KernelError) {
+    /// Writes down that the key is used for peers from now on, so that it outlives all that is done then.
+    func append(_ uses: [TunnelUse]) throws(KernelError) {
         let file = try File.open(tunnelPath, O_WRONLY | O_APPEND | O_NOFOLLOW)
-        try file.writeAll(use.line, subject: tunnelPath)
+        try file.writeAll(uses.flatMap(\.line), subject: tunnelPath)
+        try systemCall("fsync", tunnelPath) { fsync(file.raw) }
     }
 
     func removeTunnels() throws(KernelError) { try File.removeFile(tunnelPath) }

@@ -50,18 +50,59 @@ struct TunnelUse: Sendable, Hashable {
     var line: [UInt8] { Array("peer \(own) \(peer) \(Hexadecimal.text(key))\n".utf8) }
 }
 
-/// A private key, and what it was used for; in a file: `key` and the key, then a line for each use.
+/// A private key, the boot that it is of, and what it was used for; in a file: `key`, both, and then a line for each use.
 struct TunnelRecord: Sendable {
-    var key: [UInt8]
-    /// The newest last.
-    var uses: [TunnelUse]
+    let key: [UInt8]
+    let boot: String
+    /// The newest last; none is there twice.
+    private(set) var uses: [TunnelUse] = []
+    private var known: Set<TunnelUse> = []
+    private var pairs: [Pair: (last: TunnelUse, count: Int)] = [:]
+
+    private struct Pair: Hashable {
+        let own: IPAddress
+        let peer: IPAddress
+
+        init(_ use: TunnelUse) { (own, peer) = (use.own, use.peer) }
+    }
+
+    /// What a use is to a key.
+    enum Standing: Sendable {
+        /// It was never used so.
+        case new
+        /// It was, and last of all between the two addresses: what is not there any more takes another key.
+        case current
+        /// It was, and another one came after it: the peer says what is not so any more, and is no reason for another key.
+        case superseded
+        /// The peer has had so many keys that it gets no more.
+        case worn
+        /// Too much is known of the key to know more.
+        case full
+    }
 
     /// Most uses of a key: then another one is made.
     static let mostUses = 65_536
+    /// Most of them between two addresses, so that no peer comes to have this node make another key.
+    static let mostOfPeer = 1_024
 
-    init(key: [UInt8]) { (self.key, uses) = (key, []) }
+    init(key: [UInt8], boot: String) { (self.key, self.boot) = (key, boot) }
 
-    var bytes: [UInt8] { Array("key \(Hexadecimal.text(key))\n".utf8) + uses.flatMap(\.line) }
+    func standing(of use: TunnelUse) -> Standing {
+        let pair = pairs[Pair(use)]
+        if pair?.last == use { return .current }
+        if known.contains(use) { return .superseded }
+        if let pair, pair.count >= Self.mostOfPeer { return .worn }
+        return uses.count >= Self.mostUses ? .full : .new
+    }
+
+    /// Notes that the key is used so from now on.
+    mutating func insert(_ use: TunnelUse) {
+        guard known.insert(use).inserted else { return }
+        uses.append(use)
+        pairs[Pair(use)] = (use, (pairs[Pair(use)]?.count ?? 0) + 1)
+    }
+
+    var bytes: [UInt8] { Array("key \(Hexadecimal.text(key)) \(boot)\n".utf8) + uses.flatMap(\.line) }
 
     /// Nil when a line cannot be read or the last one has no end: then nobody knows what the key was used for.
     init?(_ bytes: [UInt8]) {
@@ -69,16 +110,37 @@ struct TunnelRecord: Sendable {
         let lines = bytes.dropLast().split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).map {
             $0.split(separator: UInt8(ascii: " ")).map { String(decoding: $0, as: UTF8.self) }
         }
-        guard let first = lines.first, first.count == 2, first[0] == "key",
+        guard let first = lines.first, first.count == 3, first[0] == "key",
             let key = Hexadecimal.bytes(first[1][...])
         else { return nil }
-        self.init(key: key)
+        self.init(key: key, boot: first[2])
         for words in lines.dropFirst() {
             guard words.count == 4, words[0] == "peer", let own = IPAddress(words[1]), let peer = IPAddress(words[2]),
                 let key = Hexadecimal.bytes(words[3][...]), key.count == TunnelCryptography.publicKeyBytes
             else { return nil }
-            uses.append(TunnelUse(own: own, peer: peer, key: key))
+            insert(TunnelUse(own: own, peer: peer, key: key))
         }
+    }
+}
+
+/// When another key may be made: all peers are told of it, and until they are nothing passes. The pause after each is twice
+/// as long as the one before, and a short one again after a quiet time.
+struct TunnelRenewal: Sendable {
+    private var last: Int64?
+    private var pause = shortest
+
+    /// In nanoseconds.
+    static let shortest: Int64 = 60_000_000_000
+    static let longest: Int64 = 3_600_000_000_000
+
+    /// - Parameter now: in nanoseconds of a clock that only goes forward.
+    func isDue(at now: Int64) -> Bool { last.map { now - $0 >= pause } ?? true }
+
+    /// Notes that a key is made.
+    mutating func begin(at now: Int64) {
+        let isQuiet = last.map { now - $0 > 2 * Self.longest } ?? true
+        pause = isQuiet ? Self.shortest : min(2 * pause, Self.longest)
+        last = now
     }
 }
 
