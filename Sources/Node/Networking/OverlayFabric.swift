@@ -140,9 +140,11 @@ extension OverlayFabric {
                 let isChanged = network.configuration != configuration
                 (network.configuration, network.mtu) = (configuration, mtu)
                 state.set(network)
-                if isFirst || needsV6 || isChanged { _ = try lookAtHost(state, repairs: true) }
+                // The table may have been made while nothing could be encrypted.
+                let looks = isFirst || needsV6 || isChanged || configuration.isEncrypted
+                if looks { _ = try lookAtHost(state, repairs: true) }
                 failpoint("overlay.after_host")
-                if !isFirst, !isChanged { try changeFilter(add: state.elements(of: network), state) }
+                if !looks { try changeFilter(add: state.elements(of: network), state) }
                 failpoint("overlay.after_filter")
                 // Before there is a device that could send.
                 if configuration.isEncrypted {

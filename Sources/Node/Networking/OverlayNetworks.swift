@@ -441,8 +441,10 @@ extension OverlayNetworks {
     /// Why there can be no encrypted networks on this node, in words; nil: there can.
     package var encryptionLack: String? { fabric.tunnels.lack }
 
-    /// This node's public key, by which others encrypt for it; nil: there can be no encrypted networks.
+    /// This node's public key, by which others encrypt for it; nil: there can be no encrypted networks, which is tried again
+    /// then.
     package func publicKey() throws(NetworkError) -> [UInt8]? {
+        if fabric.tunnels.lack != nil { fabric.tunnels.probe(isV6: fabric.isV6) }
         do throws(KernelError) {
             return try fabric.tunnels.publicKey()
         } catch {
