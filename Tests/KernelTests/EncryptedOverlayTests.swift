@@ -435,7 +435,7 @@ extension KernelSuite {
             }
         }
 
-        @Test(needs) func `a peer that goes and comes back needs no other key, and the last network takes all along`()
+        @Test(needs) func `a peer that comes back needs no other key, and the last network takes policies along`()
             async throws
         {
             try await PrivateMachine.run { machine in
