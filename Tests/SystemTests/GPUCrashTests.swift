@@ -75,7 +75,10 @@ extension SystemSuite {
                 }
                 let next = "g\(round + 2)"
                 try start(next)
-                try eventually("\(next) waits") { try cluster.martlet("inspect", next).output.contains("gpus taken") }
+                try eventually("\(next) waits") {
+                    let view = try cluster.inspect(next)
+                    return view.desired == .running && view.unschedulable?.message.contains("gpus taken") == true
+                }
                 try crash.pull()
                 try giveUp(crash, holders.removeFirst())
                 holders.append(next)
