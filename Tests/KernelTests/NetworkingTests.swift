@@ -360,7 +360,11 @@ extension KernelSuite {
         func `when a plugin fails with all made, address, device and port are given back`(script: String) async throws {
             try await PrivateMachine.run { machine in
                 let program = try machine.network().configuration.overlayProgram
-                let text = #"[ "$CNI_COMMAND" = ADD ] || exec \#(program)"# + "\n\(program) >/dev/null\n\(script)"
+                let text = """
+                    [ "$CNI_COMMAND" = ADD ] || exec \(program)
+                    \(program) >/dev/null
+                    \(script)
+                    """
                 let directory = try self.plugins(machine, replacing: "martlet-overlay", by: text)
                 let network = try machine.network {
                     $0.overlayProgram = "\(directory)/martlet-overlay"
@@ -373,7 +377,8 @@ extension KernelSuite {
                 let error = #expect(throws: NetworkError.self) {
                     try network.attach("a", namespacePath: pin, ports: [mapping])
                 }
-                #expect(error?.description.hasPrefix("CNI ADD in network martlet for a: plugin martlet-overlay: ") == true)
+                let words = "CNI ADD in network martlet for a: plugin martlet-overlay: "
+                #expect(error?.description.hasPrefix(words) == true)
                 #expect(machine.leases() == [])
                 #expect(try machine.devices() == devices)
                 #expect(try network.addresses(of: "a") == nil)
