@@ -180,7 +180,7 @@ package final class AgentDaemon: Service {
 
     private func makeLink(_ core: CoreLoop) -> MasterLink {
         let (configuration, executor, pool, table) = (configuration, executor, pool, table)
-        let membership = membership
+        let (membership, logger) = (membership, logger)
         let path = configuration.paths.identity
         return MasterLink(
             membership, identity: identity, logger: logger,
@@ -189,8 +189,13 @@ package final class AgentDaemon: Service {
                     let facts = NodeFacts(configuration: configuration, membership: membership)
                     // What others are told to send to is what they are sent from.
                     executor.overlays.setUnderlay(facts.underlay)
-                    // Without it nothing of encrypted networks comes here; all else does.
-                    let key = (try? executor.overlays.publicKey()).flatMap { $0 }
+                    var key: [UInt8]?
+                    do {
+                        key = try executor.overlays.publicKey()
+                    } catch {
+                        // Nothing of encrypted networks comes here without it; all else does.
+                        logger.warning("the node has no key for encrypted networks", metadata: ["error": "\(error)"])
+                    }
                     return try facts.node(
                         identity, features: executor.features, overlayKey: key.map { Hexadecimal.text($0) })
                 }

@@ -68,11 +68,9 @@ struct TaskMachine: Sendable {
     /// Whether both have the same port or processor of the node, or the same device and one of them whole.
     func competes(with other: TaskMachine) -> Bool {
         guard assignment.task != other.assignment.task else { return false }
-        // What a change is to take from one it may have until that is done.
-        let others = ([other.assignment, other.record.applied].compactMap(\.self) + (other.record.attempted ?? []))
-            .flatMap(\.grantedDevices)
         let isDevice = assignment.grantedDevices.contains { mine in
-            others.contains {
+            // What a change is to take from it it may have until that is done.
+            other.record.assignments.flatMap(\.grantedDevices).contains {
                 ($0.sharing == .whole || mine.sharing == .whole) && !Set($0.devices).isDisjoint(with: mine.devices)
             }
         }

@@ -97,3 +97,11 @@ package struct TaskRecord: Sendable, Hashable, Codable {
     /// Whether a container of it runs or is frozen.
     package var isLive: Bool { container.state == .running || container.state == .paused }
 }
+
+extension TaskRecord {
+    /// What may be there of the pod while a change is under way: the newest attempt last but for what was before all of them.
+    var changed: [TaskAssignment] { (attempted ?? []) + [applied].compactMap(\.self) }
+
+    /// All that something of the pod may have been made from.
+    package var assignments: [TaskAssignment] { [assignment] + changed }
+}

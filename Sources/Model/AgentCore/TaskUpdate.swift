@@ -72,7 +72,7 @@ extension TaskMachine {
         if !mayBeThere.contains(where: { assignment.differs(from: $0) }) { endUpdate() }
     }
 
-    private var mayBeThere: [TaskAssignment] { (record.attempted ?? []) + [record.applied].compactMap(\.self) }
+    private var mayBeThere: [TaskAssignment] { record.changed }
 
     private mutating func endUpdate() {
         record.applied = nil

@@ -66,7 +66,7 @@ extension Admission {
         }
         for (field, list) in [("cpus", limits.cpus), ("memoryNodes", limits.memoryNodes)] {
             guard let list else { continue }
-            guard Self.isNumberList(list) else {
+            guard (1...1024).contains(list.utf8.count), ProcessorSet(list: list) != nil else {
                 throw AdmissionError(
                     "\(path).\(field)", "\(Self.quoted(list)) is no list of numbers: write it as 0-3,7")
             }
@@ -102,19 +102,6 @@ extension Admission {
                 throw AdmissionError(
                     "\(path).\(size)", "\(bytes) bytes are not 1 or more whole pages of \(size), up to 1 PiB")
             }
-        }
-    }
-
-    /// `0-3,7`, numbers below 8192.
-    private static func isNumberList(_ text: String) -> Bool {
-        guard (1...1024).contains(text.utf8.count) else { return false }
-        return text.split(separator: ",", omittingEmptySubsequences: false).allSatisfy { part in
-            let ends = part.split(separator: "-", omittingEmptySubsequences: false)
-            let numbers = ends.compactMap { end in
-                (1...4).contains(end.utf8.count) && end.utf8.allSatisfy { (0x30...0x39).contains($0) } ? Int(end) : nil
-            }
-            return numbers.count == ends.count && numbers.allSatisfy { $0 < 8192 }
-                && (numbers.count == 1 || numbers.count == 2 && numbers[0] <= numbers[1])
         }
     }
 

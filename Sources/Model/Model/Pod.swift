@@ -82,7 +82,7 @@ package struct PodSpec: Sendable, Hashable, Codable {
         containers.reduce(Resources()) {
             $0
                 + Resources(
-                    cpu: $1.limits.cpu, memory: $1.limits.memoryReservation ?? $1.limits.memory ?? 0,
+                    cpu: $1.limits.cpu, memory: $1.limits.reservedMemory,
                     hugepages: $1.limits.hugepages)
         }
     }
@@ -305,6 +305,11 @@ package struct Limits: Sendable, Hashable, Codable {
         disableOOMKill = try values.decode(.disableOOMKill, or: false)
         sharedMemory = try values.decodeIfPresent(Int64.self, forKey: .sharedMemory)
     }
+}
+
+extension Limits {
+    /// Bytes that the scheduler sets aside.
+    package var reservedMemory: Int64 { memoryReservation ?? memory ?? 0 }
 }
 
 package struct RLimit: Sendable, Hashable, Codable {

@@ -22,7 +22,7 @@ package struct DemandedProcessors: Sendable, Hashable {
         pod.containers.filter { $0.limits.pinning != nil }.map {
             DemandedProcessors(
                 container: $0.name, count: Int($0.limits.cpu / 1_000_000_000),
-                memory: $0.limits.memoryReservation ?? $0.limits.memory ?? 0, hugepages: $0.limits.hugepages)
+                memory: $0.limits.reservedMemory, hugepages: $0.limits.hugepages)
         }
     }
 }

@@ -59,7 +59,7 @@ extension TaskRecord {
     var deviceUse: DeviceUse {
         var use = DeviceUse()
         if removed || hasEndedForGood { return use }
-        for one in [assignment] + (applied.map { [$0] } ?? []) + (attempted ?? []) {
+        for one in assignments {
             use.granted.formUnion(one.grantedDevices.flatMap(\.devices))
             use.names.formUnion(one.pod.containers.flatMap(\.devices).filter { CDIName($0) != nil })
         }

@@ -53,11 +53,7 @@ struct LimitChange {
     /// The list of the group above.
     private static func parents(_ list: String, of group: CgroupManager) throws -> String? {
         guard let directory = group.directory(of: .cpuset), let slash = directory.lastSlash else { return nil }
-        let parent = directory[..<slash]
-        let names = ["cpuset.\(list).effective", "cpuset.effective_\(list)", "cpuset.\(list)"]
-        guard let file = names.map({ "\(parent)/\($0)" }).first(where: { File.exists($0) }) else { return nil }
-        let text = try File.text(file)
-        return String(text.prefix { $0 != "\n" })
+        return try Cpuset.effective(list, in: String(directory[..<slash]))
     }
 }
 

@@ -39,7 +39,7 @@ extension PodExecutor {
         let devices = try deviceEdits(assignment, spec)
         builder.deviceEdits = devices.claimed
         builder.deviceEdits.append(devices.named)
-        builder.hugepageSizes = hugepageSizes()
+        builder.hugepageSizes = hugepageSizes
         builder.sharedProcessors = sharedProcessors.list(for: spec.limits, beside: table.all)
         if !assignment.grantedProcessors.isEmpty {
             builder.allowedProcessors = cgroups.allowedProcessors(parent: configuration.cgroupParent)

@@ -2,6 +2,7 @@ import AgentCore
 import CDI
 import CNISpec
 import Cgroups
+import DeviceDiscovery
 import Images
 import JSON
 import Kernel
@@ -31,6 +32,8 @@ package final class PodExecutor: Executor {
     let devices: NodeDevices
     let cgroups: CgroupLayout
     let sharedProcessors: SharedProcessors
+    /// Sizes of huge pages that the kernel knows, where containers can be kept from them.
+    let hugepageSizes: [String]
     let launcher: ShimLauncher
     let gate = AttachGate()
     let leases: LeaseKeeper
@@ -99,6 +102,8 @@ package final class PodExecutor: Executor {
         self.table = table
         cgroups = try CgroupLayout.detect()
         sharedProcessors = SharedProcessors(cgroups, parent: configuration.cgroupParent)
+        hugepageSizes =
+            cgroups.home(of: .hugetlb) == nil ? [] : ProcessorFacts.hugepageSizes(sys: configuration.deviceRoots.sys)
         bootID = try Proc.bootID()
         devices = NodeDevices(configuration, cdi, bootID: bootID, logger: logger)
         launcher = ShimLauncher(

@@ -61,7 +61,7 @@ extension PodExecutor {
         failpoint("agent.after_clone")
         adopt(assignment.task, container, start: start)
         if state == nil || state?.status == .created {
-            try await alignProcessors(of: assignment)
+            try await alignProcessors(of: assignment, isRestricted: opened.sharedProcessors != nil)
             await gate.open(assignment.task)
             // Last of all: nothing of the lease is spent on waiting, and nothing runs without it.
             try await prepareLease(assignment, state)

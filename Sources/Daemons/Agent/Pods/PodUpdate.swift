@@ -32,7 +32,7 @@ extension PodExecutor {
             }
             return try group.update(resources)
         }
-        if new.cpus != old.cpus { try await alignProcessors(of: assignment) }
+        if new.cpus != old.cpus { try await alignProcessors(of: assignment, isRestricted: true) }
         for notice in notices {
             logger.warning(
                 "a limit holds only in part", metadata: ["task": "\(assignment.task)", "notice": "\(notice)"])

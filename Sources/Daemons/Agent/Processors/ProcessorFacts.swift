@@ -123,12 +123,9 @@ extension CgroupLayout {
     func allowedProcessors(parent: String) -> ProcessorSet? {
         guard let home = home(of: .cpuset) else { return nil }
         for directory in [home.directory("/\(parent)"), home.directory("")] {
-            for file in ["cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"] {
-                guard let text = try? File.text("\(directory)/\(file)", limit: 1 << 16),
-                    let set = ProcessorSet(list: String(text.prefix { $0 != "\n" })), !set.isEmpty
-                else { continue }
-                return set
-            }
+            // A group that is not there, or has nothing in it, says as much as one that cannot be read.
+            let list = (try? Cpuset.effective("cpus", in: directory)).flatMap { $0 }
+            if let set = list.flatMap({ ProcessorSet(list: $0) }), !set.isEmpty { return set }
         }
         return nil
     }

@@ -69,6 +69,10 @@ final class SharedProcessors: Sendable {
         }
     }
 
+    /// Whether somebody may be kept off processors. When nobody is, a group that is there by now is looked at by whoever
+    /// restricts others next.
+    var mayRestrict: Bool { isRestricted.withLock { $0 } }
+
     /// Has the group of one task follow, whose assignment may be newer than its record. Blocks.
     ///
     /// Also where nobody has any alone: who had some when the task's bundle was written may have gone since.
@@ -112,12 +116,6 @@ final class SharedProcessors: Sendable {
 }
 
 extension PodExecutor {
-    /// Sizes of huge pages that the node may have some of, where containers can be kept from them. Blocks.
-    func hugepageSizes() -> [String] {
-        guard cgroups.home(of: .hugetlb) != nil else { return [] }
-        return ProcessorFacts.hugepageSizes(sys: configuration.deviceRoots.sys)
-    }
-
     /// Has all follow, until it is cancelled. What fails is tried again.
     func keepProcessors() async {
         var told: [String] = []
@@ -166,8 +164,10 @@ extension PodExecutor {
     }
 
     /// Has the task's own group follow: it may have been made after the others were changed.
-    func alignProcessors(of assignment: TaskAssignment) async throws {
-        guard assignment.grantedProcessors.isEmpty else { return }
+    ///
+    /// - Parameter isRestricted: it was kept off some when its bundle was written.
+    func alignProcessors(of assignment: TaskAssignment, isRestricted: Bool) async throws {
+        guard assignment.grantedProcessors.isEmpty, isRestricted || sharedProcessors.mayRestrict else { return }
         let problems = try await pool.run { [sharedProcessors, table] in
             sharedProcessors.align(assignment, beside: { table.all }, group: { try self.cgroup(of: $0) })
         }
@@ -182,7 +182,6 @@ extension TaskRecord {
         // Most tasks have none.
         if assignment.grantedProcessors.isEmpty, applied == nil { return [] }
         if removed || hasEndedForGood { return [] }
-        let all = [assignment] + (applied.map { [$0] } ?? []) + (attempted ?? [])
-        return Set(all.flatMap { $0.grantedProcessors.flatMap(\.cpus.numbers) })
+        return Set(assignments.flatMap { $0.grantedProcessors.flatMap(\.cpus.numbers) })
     }
 }
