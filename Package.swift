@@ -169,7 +169,7 @@ let package = Package(
         // 4 parts: cluster
         layer("Cluster", "Storage", ["Kernel", .product(name: "GRDB", package: "GRDB.swift")]),
         layer(
-            "Cluster", "Security",
+            "Cluster", "ClusterSecurity",
             [
                 "Kernel", "JSON", .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "X509", package: "swift-certificates"),
@@ -194,7 +194,7 @@ let package = Package(
                 "Kernel", "CKernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "StreamFrames",
                 "ShimProtocol",
                 "Model", "Wire", "AgentCore", "Reactor", "Images", "Networking", "Volumes", "Logs",
-                "HTTPService", "Client", "Security", "CNISpec", "CDI", "CDISpec", "DeviceDiscovery", "Devices",
+                "HTTPService", "Client", "ClusterSecurity", "CNISpec", "CDI", "CDISpec", "DeviceDiscovery", "Devices",
                 "NVMLReport",
                 logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
@@ -204,7 +204,7 @@ let package = Package(
         layer(
             "Daemons", "Master",
             nio + [
-                "JSON", "Model", "Wire", "MasterCore", "Storage", "HTTPService", "Client", "Security", logging,
+                "JSON", "Model", "Wire", "MasterCore", "Storage", "HTTPService", "Client", "ClusterSecurity", logging,
                 "Kernel",
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
@@ -236,7 +236,8 @@ let package = Package(
         program(
             "martlet",
             nio + [
-                "Agent", "Master", "UnifiedAPI", "DockerAPI", "Client", "HTTPService", "Security", "Images", "Model",
+                "Agent", "Master", "UnifiedAPI", "DockerAPI", "Client", "HTTPService", "ClusterSecurity", "Images",
+                "Model",
                 "Wire", "JSON",
                 "StreamFrames",
                 "Kernel", "CKernel",
@@ -291,12 +292,12 @@ let package = Package(
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
-        tests("SecurityTests", ["Security", "JSON", "Kernel"]),
+        tests("ClusterSecurityTests", ["ClusterSecurity", "JSON", "Kernel"]),
         tests("StorageTests", ["Storage", "Kernel", .product(name: "GRDB", package: "GRDB.swift")]),
         tests(
             "HTTPServiceTests",
             nio + [
-                "HTTPService", "Security", "JSON", "Kernel", logging,
+                "HTTPService", "ClusterSecurity", "JSON", "Kernel", logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -304,7 +305,7 @@ let package = Package(
         tests(
             "ClientTests",
             nio + [
-                "Client", "HTTPService", "Security", "Kernel", "JSON", "StreamFrames", logging,
+                "Client", "HTTPService", "ClusterSecurity", "Kernel", "JSON", "StreamFrames", logging,
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
@@ -325,7 +326,7 @@ let package = Package(
                 "CKernel", "Kernel", "Cgroups", "Confinement", "DeviceNodes", "JSON", "OCISpec", "CNISpec",
                 "StreamFrames",
                 "ShimProtocol", "ContainerRuntime", "ShimCore", "Reactor", "Images", "Networking", "Volumes",
-                "Netlink", "Netfilter", "CDI", "CDISpec", "Security",
+                "Netlink", "Netfilter", "CDI", "CDISpec", "ClusterSecurity",
             ]),
         // Sessions and programs, read where they are.
         tests("SystemTests", ["Kernel", "CKernel", "JSON", "Model", "Wire"], exclude: ["docker", "engines"]),

@@ -1,9 +1,9 @@
+import ClusterSecurity
 import Hummingbird
 import JSON
 import Kernel
 import NIOCore
 import NIOPosix
-import Security
 import Testing
 
 @testable import HTTPService

@@ -1,8 +1,8 @@
+import ClusterSecurity
 import Hummingbird
 import JSON
 import Kernel
 import NIOCore
-import Security
 import Testing
 
 @testable import HTTPService

@@ -1,9 +1,9 @@
 import CNISpec
+import ClusterSecurity
 import Glibc
 import Kernel
 import Netlink
 import Networking
-import Security
 import Synchronization
 import Testing
 

@@ -1,9 +1,9 @@
 import CKernel
 import CNISpec
+import ClusterSecurity
 import Glibc
 import Kernel
 import Networking
-import Security
 import Testing
 
 /// Nodes of a cluster, each a network namespace with a device on one link, on which the machine itself is the world.

@@ -101,4 +101,22 @@ struct LayerTests {
                 !file.imports.contains { ["Agent", "AgentCore", "Images", "Networking"].contains($0) }, "\(file.path)")
         }
     }
+
+    /// A library that asks `#if canImport(Security)` for Apple's would take ours, when it is built after ours once more.
+    @Test("no target has the name of a module that a library looks for")
+    func names() throws {
+        let rules = try Layers.load(tree)
+        let found: ProgramResult = try Program(
+            "/bin/grep",
+            ["-rhoE", "--include=*.swift", "canImport\\([A-Za-z_]+\\)", "\(tree.root)/.build/checkouts"]
+        ).run()
+        let wanted = Set(
+            String(decoding: found.output, as: UTF8.self).split(separator: "\n").map { $0.dropFirst(10).dropLast() })
+        #expect(wanted.contains("Glibc"))
+        for layer in rules.layers {
+            for target in try tree.directories(layer.folder) {
+                #expect(!wanted.contains(Substring(target)), "give \(layer.folder)/\(target) another name")
+            }
+        }
+    }
 }

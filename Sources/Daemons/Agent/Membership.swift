@@ -1,4 +1,5 @@
 import Client
+import ClusterSecurity
 import FoundationEssentials
 import HTTPService
 import JSON
@@ -7,7 +8,6 @@ import Logging
 import Model
 import NIOHTTP1
 import Reactor
-import Security
 import Synchronization
 import Wire
 

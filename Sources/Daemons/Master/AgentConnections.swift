@@ -1,7 +1,7 @@
 import Client
+import ClusterSecurity
 import MasterCore
 import Model
-import Security
 import Synchronization
 import Wire
 

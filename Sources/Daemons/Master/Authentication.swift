@@ -1,3 +1,4 @@
+import ClusterSecurity
 import HTTPService
 import HTTPTypes
 import Hummingbird
@@ -5,7 +6,6 @@ import JSON
 import Logging
 import MasterCore
 import Model
-import Security
 import Synchronization
 import Wire
 

@@ -1,11 +1,11 @@
 import Client
+import ClusterSecurity
 import HTTPService
 import JSON
 import Kernel
 import Logging
 import MasterCore
 import Model
-import Security
 import Synchronization
 import Wire
 

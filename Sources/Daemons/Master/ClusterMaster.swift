@@ -1,9 +1,9 @@
+import ClusterSecurity
 import JSON
 import Kernel
 import Logging
 import MasterCore
 import Model
-import Security
 import Storage
 import Wire
 

@@ -1,7 +1,7 @@
+import ClusterSecurity
 import JSON
 import MasterCore
 import Model
-import Security
 import Wire
 
 /// Tokens and certificates: the core decides, the authority signs.

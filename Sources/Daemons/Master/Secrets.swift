@@ -1,8 +1,8 @@
+import ClusterSecurity
 import JSON
 import MasterCore
 import Model
 import NIOPosix
-import Security
 import Synchronization
 import Wire
 

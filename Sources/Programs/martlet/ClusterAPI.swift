@@ -1,11 +1,11 @@
 import Client
+import ClusterSecurity
 import Glibc
 import JSON
 import Kernel
 import NIOCore
 import NIOHTTP1
 import NIOPosix
-import Security
 import StreamFrames
 
 /// A cluster's API as the verbs use it.

@@ -1,10 +1,10 @@
 import AgentCore
 import CNISpec
+import ClusterSecurity
 import Logging
 import Model
 import Networking
 import Reactor
-import Security
 import Wire
 
 /// What the master says of other nodes on overlays, as this node's networks take it.

@@ -1,8 +1,8 @@
+import ClusterSecurity
 import HTTPService
 import HTTPTypes
 import Hummingbird
 import Model
-import Security
 import Wire
 
 /// Who may use the stream port: root on its unix socket; on the network the cluster's masters, and its other nodes for

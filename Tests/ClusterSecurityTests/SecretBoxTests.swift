@@ -1,7 +1,7 @@
+import ClusterSecurity
 import Glibc
 import JSON
 import Kernel
-import Security
 import Testing
 
 @Suite struct SecretBoxTests {

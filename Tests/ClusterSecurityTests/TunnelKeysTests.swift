@@ -1,4 +1,4 @@
-import Security
+import ClusterSecurity
 import Testing
 
 @Suite struct TunnelKeysTests {

@@ -3,7 +3,7 @@ import JSON
 import Kernel
 import Testing
 
-@testable import Security
+@testable import ClusterSecurity
 
 /// The authority of a cluster, and what members check of each other.
 @Suite final class AuthorityTests {
