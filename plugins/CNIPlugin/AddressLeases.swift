@@ -146,8 +146,12 @@ package struct AddressLeases: Sendable {
 
     private func write(_ path: String, _ text: String) throws(CNIError) {
         try CNIError.from { () throws(KernelError) in
-            let file = try File.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW)
+            // Some filesystems are slow at giving back what O_TRUNC takes. A kill in between leaves no lease: those get their
+            // names afterwards.
+            let file = try File.open(path, O_WRONLY | O_CREAT | O_NOFOLLOW)
             try file.writeAll(text.utf8, subject: path)
+            let descriptor = file.raw
+            try systemCall("ftruncate", path) { ftruncate(descriptor, off_t(text.utf8.count)) }
         }
     }
 

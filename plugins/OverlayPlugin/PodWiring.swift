@@ -134,16 +134,6 @@ struct PodWiring {
         try batch.add(route.request().tolerating(EEXIST))
     }
 
-    /// What a batch was refused with first, where the first of its requests made the device: then that goes again.
-    func undo(
-        _ outcomes: [KernelError?], of pair: VethPair, _ host: inout NetlinkSocket
-    ) throws(KernelError) {
-        guard let failure = outcomes.compactMap({ $0 }).first else { return }
-        // With the first refused, what the others were refused or did concerns somebody else's device of that name.
-        if outcomes[0] == nil { try? host.send(Link.deletion(of: pair.name)) }
-        throw failure
-    }
-
     // MARK: The end
 
     /// Deletes both ends, and with them all routes and neighbours by them.

@@ -35,11 +35,24 @@ struct HostRouting: Sendable {
     }
 
     /// To be called before the device is brought up.
-    func set(_ device: String, isHost: Bool) throws(KernelError) {
-        try Self.set(settings(of: device, isHost: isHost), hasV6: hasV6)
+    func set(
+        _ device: String, isHost: Bool, after batch: borrowing NetlinkBatch, _ socket: inout NetlinkSocket
+    ) throws(KernelError) {
+        try Self.set(settings(of: device, isHost: isHost), hasV6: hasV6, after: batch, &socket)
     }
 
-    static func set(_ settings: [(path: String, value: String)], hasV6: Bool) throws(KernelError) {
+    /// Sends the batch, then changes the settings.
+    ///
+    /// A write of `disable_ipv6` that meets the routing lock held starts over in the kernel until it is free
+    /// (restart_syscall), without ever giving up the processor. Who has it is mostly the worker that tells of new devices; with
+    /// the lock in its hands that waits until each processor has been given up once, up to four milliseconds. So it gets its
+    /// turn here, and netlink, which sleeps until the lock is free, goes before.
+    static func set(
+        _ settings: [(path: String, value: String)], hasV6: Bool, after batch: borrowing NetlinkBatch,
+        _ socket: inout NetlinkSocket
+    ) throws(KernelError) {
+        sched_yield()
+        try socket.send(batch)
         for (path, value) in settings {
             do throws(KernelError) {
                 try File.writeControl(path, value)
@@ -93,15 +106,14 @@ extension PodWiring {
     func makeHostEnd(
         _ pair: VethPair, _ addresses: [IPAddress], _ routing: HostRouting, _ host: inout NetlinkSocket
     ) throws(KernelError) {
-        var quiet = LinkChange()
-        quiet.hasNoGeneratedAddress = true
-        var batch = NetlinkBatch()
-        try batch.add(pair.request())
-        try batch.add(quiet.request(for: pair.name))
-        try undo(host.perform(batch), of: pair, &host)
+        try host.send(pair.request())
         failpoint("plugin.before_routes")
         do throws(KernelError) {
-            try routing.set(pair.name, isHost: true)
+            var quiet = LinkChange()
+            quiet.hasNoGeneratedAddress = true
+            var first = NetlinkBatch()
+            try first.add(quiet.request(for: pair.name))
+            try routing.set(pair.name, isHost: true, after: first, &host)
             let index = Int32(bitPattern: if_nametoindex(pair.name))
             var up = LinkChange()
             up.isUp = true
@@ -122,15 +134,17 @@ extension PodWiring {
     /// The thread is in the container's namespace.
     func makeContainerEnd(_ addresses: [IPAddress], _ routing: HostRouting) throws(KernelError) {
         let device = attachment.interface
-        try routing.set(device, isHost: false)
-        let index = Int32(bitPattern: if_nametoindex(device))
         var up = LinkChange()
         up.isUp = true
         var quiet = LinkChange()
         quiet.hasNoGeneratedAddress = true
+        var first = NetlinkBatch()
+        try first.add(up.request(for: "lo"))
+        try first.add(quiet.request(for: device))
+        var inside = try NetlinkSocket()
+        try routing.set(device, isHost: false, after: first, &inside)
+        let index = Int32(bitPattern: if_nametoindex(device))
         var batch = NetlinkBatch()
-        try batch.add(up.request(for: "lo"))
-        try batch.add(quiet.request(for: device))
         try batch.add(up.request(for: device))
         for (address, pool) in zip(addresses, configuration.pools) {
             try batch.add(Address(address.bytes, prefixLength: address.family.bits, interface: index).request())
@@ -139,7 +153,6 @@ extension PodWiring {
             for route in HostRouting.routes(of: pool, by: index) { try batch.add(route.request()) }
             if configuration.isDefaultRoute { try addDefaultRoute(by: gateway, interface: index, to: &batch) }
         }
-        var inside = try NetlinkSocket()
         try inside.send(batch)
     }
 

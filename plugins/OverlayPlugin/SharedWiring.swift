@@ -11,8 +11,8 @@ extension OverlayConfiguration {
 }
 
 /// The mode "shared": containers have the IPv4 subnet's prefix and see each other on a bridge; IPv6 goes by the bridge's own
-/// device and its gateway, with all neighbours written down on both sides. There are three datagrams to the kernel: between
-/// making a device and bringing it up there is a setting that netlink does not have.
+/// device and its gateway, with all neighbours written down on both sides. Between making a device and bringing it up there is
+/// a setting that netlink does not have.
 extension PodWiring {
     func bridge(_ name: String, _ host: inout NetlinkSocket) throws(KernelError) -> Link {
         guard let bridge = try Link.named(name, &host) else {
@@ -37,24 +37,23 @@ extension PodWiring {
         _ pair: VethPair, _ addresses: [IPAddress], _ bridge: Link, _ mode: OverlayConfiguration.SharedMode,
         _ host: inout NetlinkSocket
     ) throws(KernelError) {
-        var port = LinkChange()
-        port.port = BridgePort()
-        port.port?.hairpin = mode.hairpin
-        port.port?.learning = mode.learning
-        var quiet = LinkChange()
-        quiet.hasNoGeneratedAddress = true
-        var batch = NetlinkBatch()
-        try batch.add(pair.request())
-        try batch.add(quiet.request(for: pair.name))
-        try batch.add(port.request(for: pair.name))
-        for address in addresses where address.family == .v4 {
-            // An earlier container with this address may have had another hardware address.
-            try batch.add(Neighbour(address.bytes, interface: pair.master).deletion())
-        }
-        try undo(host.perform(batch), of: pair, &host)
+        try host.send(pair.request())
         do throws(KernelError) {
+            var port = LinkChange()
+            port.port = BridgePort()
+            port.port?.hairpin = mode.hairpin
+            port.port?.learning = mode.learning
+            var quiet = LinkChange()
+            quiet.hasNoGeneratedAddress = true
+            var first = NetlinkBatch()
+            try first.add(quiet.request(for: pair.name))
+            try first.add(port.request(for: pair.name))
+            for address in addresses where address.family == .v4 {
+                // An earlier container with this address may have had another hardware address.
+                try first.add(Neighbour(address.bytes, interface: pair.master).deletion())
+            }
             // A port of a bridge has no IPv6 of its own: nothing is said to the host past the bridge.
-            try HostRouting.set(HostRouting.settingsV6(of: pair.name, hasV6: false), hasV6: false)
+            try HostRouting.set(HostRouting.settingsV6(of: pair.name, hasV6: false), hasV6: false, after: first, &host)
             var up = LinkChange()
             up.isUp = true
             var batch = NetlinkBatch()
@@ -80,17 +79,20 @@ extension PodWiring {
     /// The thread is in the container's namespace.
     func makeContainerEnd(_ addresses: [IPAddress], _ bridge: Link) throws(KernelError) {
         let hasV6 = configuration.hasV6
-        try HostRouting.set(HostRouting.settingsV6(of: attachment.interface, hasV6: hasV6), hasV6: hasV6)
-        let index = Int32(bitPattern: if_nametoindex(attachment.interface))
         var up = LinkChange()
         up.isUp = true
-        var batch = NetlinkBatch()
-        try batch.add(up.request(for: "lo"))
+        var first = NetlinkBatch()
+        try first.add(up.request(for: "lo"))
         if hasV6 {
             var quiet = LinkChange()
             quiet.hasNoGeneratedAddress = true
-            try batch.add(quiet.request(for: attachment.interface))
+            try first.add(quiet.request(for: attachment.interface))
         }
+        var inside = try NetlinkSocket()
+        try HostRouting.set(
+            HostRouting.settingsV6(of: attachment.interface, hasV6: hasV6), hasV6: hasV6, after: first, &inside)
+        let index = Int32(bitPattern: if_nametoindex(attachment.interface))
+        var batch = NetlinkBatch()
         try batch.add(up.request(for: attachment.interface))
         for (address, pool) in zip(addresses, configuration.pools) {
             let isRouted = configuration.routes(address.family)
@@ -104,7 +106,6 @@ extension PodWiring {
                 try addDefaultRoute(by: gateway, interface: index, to: &batch)
             }
         }
-        var inside = try NetlinkSocket()
         try inside.send(batch)
     }
 
