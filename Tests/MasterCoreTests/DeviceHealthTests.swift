@@ -144,6 +144,43 @@ import Wire
         #expect(cluster.keys("tasks/") == tasks)
     }
 
+    /// One whose program ruins each device that it gets.
+    @Test(arguments: [true, false]) func oneThatRuinsDeviceAfterDeviceGetsThemEverMoreSlowly(isService: Bool) throws {
+        let ids = ["a", "b", "c", "d"]
+        var cluster = try isService ? service(.restart, [("n1", ids)]) : container(.restart, ids)
+        let name = isService ? "web.1" : "one"
+        tell("n1", ids, sick: ["a"], in: &cluster)
+        cluster.obey()
+        cluster.pass(seconds: 2, heard: ["n1"])
+        cluster.obey()
+        #expect(try DeviceGrants.devices(of: name, in: &cluster) == ["n1/b"])
+        tell("n1", ids, sick: ["a", "b"], in: &cluster)
+        cluster.pass(seconds: 20, heard: ["n1"])
+        cluster.obey()
+        #expect(try DeviceGrants.devices(of: name, in: &cluster) == ["n1/b"])
+        #expect(try condition(name, in: &cluster)?.contains("when it runs, not before 20") == true)
+        // Also of a master that has taken over.
+        try cluster.restart()
+        try cluster.connect("n1")
+        tell("n1", ids, sick: ["a", "b"], in: &cluster)
+        cluster.obey()
+        #expect(try DeviceGrants.devices(of: name, in: &cluster) == ["n1/b"])
+        cluster.pass(seconds: 20, heard: ["n1"])
+        cluster.obey()
+        cluster.pass(seconds: 2, heard: ["n1"])
+        cluster.obey()
+        #expect(try DeviceGrants.devices(of: name, in: &cluster) == ["n1/c"])
+        tell("n1", ids, sick: ["a", "b", "c"], in: &cluster)
+        cluster.pass(seconds: 40, heard: ["n1"])
+        cluster.obey()
+        #expect(try DeviceGrants.devices(of: name, in: &cluster) == ["n1/c"])
+        cluster.pass(seconds: 40, heard: ["n1"])
+        cluster.obey()
+        cluster.pass(seconds: 2, heard: ["n1"])
+        cluster.obey()
+        #expect(try DeviceGrants.devices(of: name, in: &cluster) == ["n1/d"])
+    }
+
     @Test func whatMustNotRunTwiceIsEndedFirst() throws {
         var cluster = try service(.restart, [("n1", ["a"]), ("n2", ["x"])]) {
             $0.loss = LossPolicy(onDisconnect: .stopAfter(10))

@@ -23,7 +23,8 @@ import Testing
     }
 
     private let moved: [ReconcileAction] = [
-        .displace(InstanceID("i1"), TaskID("t1"), .unhealthy), .place(InstanceID("i1")),
+        .countDeviceMove(InstanceID("i1")), .displace(InstanceID("i1"), TaskID("t1"), .unhealthy),
+        .place(InstanceID("i1")),
     ]
 
     @Test func eachPolicyDoesItsOwn() {
@@ -31,8 +32,38 @@ import Testing
         #expect(fixture(.end).actions == [.endTask(TaskID("t1"), reason: "why", again: false)])
         #expect(fixture(.restart).actions == moved)
         #expect(
-            fixture(.restart, kind: .container).actions == [.endTask(TaskID("t1"), reason: "why", again: true)])
+            fixture(.restart, kind: .container).actions == [
+                .countDeviceMove(InstanceID("i1")), .endTask(TaskID("t1"), reason: "why", again: true),
+            ])
         #expect(fixture(.restart, kind: .container, hasOthers: false).actions == [])
+    }
+
+    @Test(arguments: [Workload.Kind.service, .container])
+    func whoGotOthersNotLongAgoWaits(kind: Workload.Kind) {
+        var fixture = fixture(.restart, kind: kind)
+        let moves = DeviceMoves(at: fixture.now)
+        fixture.picture.instances[0].deviceMoves = moves
+        #expect(fixture.actions == [.wake(moves.next)])
+        fixture.now = moves.next
+        #expect(fixture.actions.first == .countDeviceMove(InstanceID("i1")))
+    }
+
+    @Test func eachMoveWaitsTwiceAsLongUpToAnHourAndQuietForgetsThem() {
+        let start = Timestamp(nanoseconds: 0)
+        var moves = DeviceMoves(at: start)
+        var waits: [Int64] = []
+        for _ in 0..<10 {
+            waits.append((moves.next - moves.last) / 1_000_000_000)
+            moves.add(at: moves.next)
+        }
+        #expect(waits == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600])
+        moves.add(at: moves.last.adding(seconds: 7199))
+        #expect(moves.count == 12)
+        moves.add(at: moves.last.adding(seconds: 7200))
+        #expect(moves.count == 1)
+        moves.add(at: moves.last.adding(seconds: 599))
+        #expect(moves.count == 2)
+        #expect(moves.withoutLast?.count == 1 && moves.withoutLast?.withoutLast == nil)
     }
 
     @Test func whatHasNeverRunIsNotEnded() {

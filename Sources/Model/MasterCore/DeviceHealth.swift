@@ -117,16 +117,27 @@ extension MasterCore {
         }
     }
 
+    mutating func countDeviceMove(of id: InstanceID, now: Timestamp) {
+        guard var instance = state.instances[id] else { return }
+        if instance.deviceMoves == nil {
+            instance.deviceMoves = DeviceMoves(at: now)
+        } else {
+            instance.deviceMoves?.add(at: now)
+        }
+        state.put(.instance(instance))
+    }
+
     /// How a task's sick devices look to users.
-    func deviceCondition(of task: NodeTask, _ instance: Instance, _ workload: Workload) -> Condition? {
+    func deviceCondition(of task: NodeTask, _ instance: Instance, now: Timestamp) -> Condition? {
         guard !task.rests, let first = troubles(of: task).first, let ailment = ailment(of: task) else { return nil }
         return Condition(
             .deviceUnusable, true, reason: "DeviceUnusable",
-            message: ailment.words + ": " + prospect(of: task, instance, workload, ailment), since: first.trouble.since)
+            message: ailment.words + ": " + prospect(of: task, instance, ailment, now: now),
+            since: first.trouble.since)
     }
 
     private func prospect(
-        of task: NodeTask, _ instance: Instance, _ workload: Workload, _ ailment: WorkloadPicture.Ailment
+        of task: NodeTask, _ instance: Instance, _ ailment: WorkloadPicture.Ailment, now: Timestamp
     ) -> String {
         if task.desired == .removed { return "it is being removed" }
         if task.isEndedForDevices { return "it is being ended" }
@@ -135,7 +146,9 @@ extension MasterCore {
         case .stay: return "it goes on with it"
         case .end: return "it is ended when it runs"
         case .restart:
-            return ailment.hasOthers ? "it is replaced when it runs" : "it goes on until its node has others for it"
+            guard ailment.hasOthers else { return "it goes on until its node has others for it" }
+            guard let next = instance.deviceMoves?.next, next > now else { return "it is replaced when it runs" }
+            return "it is replaced when it runs, not before \(next): it has got others not long ago"
         }
     }
 }

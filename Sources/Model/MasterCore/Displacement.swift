@@ -42,6 +42,7 @@ extension MasterCore {
             state.put(.task(task))
         }
         instance.task = id
+        if entry.cause == .unhealthy { instance.deviceMoves = instance.deviceMoves?.withoutLast }
         instance.unschedulable = nil
         waiting.remove(instanceID)
         state.put(.instance(instance))

@@ -22,7 +22,7 @@ extension MasterCore {
 
     /// What is wrong with each task's node or its devices: since when, and what becomes of it.
     func conditions(_ instance: Instance, of workload: Workload, now: Timestamp) -> [Condition] {
-        instance.tasks.compactMap { state.tasks[$0].flatMap { deviceCondition(of: $0, instance, workload) } }
+        instance.tasks.compactMap { state.tasks[$0].flatMap { deviceCondition(of: $0, instance, now: now) } }
             + unreachable(instance, of: workload, now: now)
     }
 

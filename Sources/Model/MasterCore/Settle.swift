@@ -122,6 +122,7 @@ extension MasterCore {
         case .displace(let instance, let task, let cause): displace(task, of: instance, cause, now: now)
         case .restore(let instance, let task): restore(task, of: instance, now: now)
         case .giveUp(let task): giveUp(task, now: now)
+        case .countDeviceMove(let instance): countDeviceMove(of: instance, now: now)
         case .endTask(let task, let reason, let again): endTask(task, reason, again: again, now: now)
         case .setUpdate(let update): setUpdate(update, of: workload.id, now: now)
         case .rollBack(let message): rollBack(workload.id, message, now: now)

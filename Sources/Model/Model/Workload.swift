@@ -195,6 +195,8 @@ package struct Instance: Sendable, Hashable, Codable {
     /// Tasks that `task` has taken the place of, or is to take it, and that may still be on their nodes; the first has
     /// been so for longest.
     package var displaced: [Displaced]
+    /// Moves to other devices, not long ago; nil: none.
+    package var deviceMoves: DeviceMoves?
     /// When and why the last placement attempt failed.
     package var unschedulable: Condition?
     package var createdAt: Timestamp
@@ -230,12 +232,50 @@ extension Instance {
         epoch = try values.decode(Int.self, forKey: .epoch)
         task = try values.decodeIfPresent(TaskID.self, forKey: .task)
         displaced = try values.decode(.displaced, or: [])
+        deviceMoves = try values.decodeIfPresent(DeviceMoves.self, forKey: .deviceMoves)
         unschedulable = try values.decodeIfPresent(Condition.self, forKey: .unschedulable)
         createdAt = try values.decode(Timestamp.self, forKey: .createdAt)
     }
 
     /// All its tasks: the one that counts, then those that it took the place of.
     package var tasks: [TaskID] { [task].compactMap(\.self) + displaced.map(\.task) }
+}
+
+/// How often in a row an instance got other devices since its own had become unusable. Each further move waits twice as long
+/// as the one before: a program that ruins its devices does not get through all that there are.
+package struct DeviceMoves: Sendable, Hashable, Codable {
+    /// 1 or more.
+    package private(set) var count: Int
+    package private(set) var last: Timestamp
+
+    /// The wait after the first move, and the longest one, in seconds.
+    private static let firstWait: Int64 = 30
+    private static let longestWait: Int64 = 3600
+    /// Who has had no need of others for so long, in seconds, or for twice the wait, begins anew.
+    private static let quiet: Int64 = 600
+
+    package init(at moment: Timestamp) {
+        count = 1
+        last = moment
+    }
+
+    private var wait: Int64 { count > 7 ? Self.longestWait : min(Self.firstWait << Int64(count - 1), Self.longestWait) }
+
+    /// The earliest moment of the next move.
+    package var next: Timestamp { last.adding(seconds: wait) }
+
+    package mutating func add(at moment: Timestamp) {
+        count = last.adding(seconds: max(Self.quiet, 2 * wait)) <= moment ? 1 : count + 1
+        last = moment
+    }
+
+    /// Without the last one, which came to nothing.
+    package var withoutLast: DeviceMoves? {
+        guard count > 1 else { return nil }
+        var moves = self
+        moves.count -= 1
+        return moves
+    }
 }
 
 /// A task that does not count any more, or will not once another serves in its place. When it is wanted removed, it is

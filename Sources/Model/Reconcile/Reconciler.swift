@@ -129,6 +129,10 @@ private struct Pass {
         guard let ailment = picture.ailing[task.id], task.desired == .running, !task.rests else { return false }
         // One that has never run has nothing to end: its node says why it cannot start, and it starts with others then.
         let hasRun = task.status.containers.contains { $0.start > 0 }
+        if ailment.policy == .restart, let next = instance.deviceMoves?.next, next > now {
+            actions.append(.wake(next))
+            return false
+        }
         switch ailment.policy {
         case .stay: return false
         case .end:
@@ -137,12 +141,15 @@ private struct Pass {
         case .restart where workload.kind == .container:
             // Its writable layer is on its node.
             guard ailment.hasOthers, hasRun else { return false }
-            actions.append(.endTask(task.id, reason: ailment.words, again: true))
+            actions += [
+                .countDeviceMove(instance.id), .endTask(task.id, reason: ailment.words, again: true),
+            ]
         case .restart:
             // An update that is going on replaces what is older by itself.
             let isUpdated = workload.updateState.phase == .updating && task.revision != workload.revision
             guard !isUpdated else { return false }
             isRestructured = true
+            actions.append(.countDeviceMove(instance.id))
             if picture.mustBeAlone(picture.pod) || picture.mustBeAlone(picture.pod(of: task)) {
                 remove(task)
             } else {

@@ -118,6 +118,8 @@ package enum ReconcileAction: Sendable, Hashable {
     case setUpdate(UpdateState)
     /// Stop the task since it cannot go on with its devices, for this reason; `again`: to start it with others afterwards.
     case endTask(TaskID, reason: String, again: Bool)
+    /// The instance is to get other devices since one of its own is unusable or gone.
+    case countDeviceMove(InstanceID)
     /// Make a new revision with the pod of the one before; the message says what failed.
     case rollBack(String)
     /// The container ended for good and was asked to go then.
