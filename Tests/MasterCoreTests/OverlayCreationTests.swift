@@ -271,6 +271,37 @@ import Wire
         #expect(cluster.problem(.createNetwork(body), by: developer)?.code == .forbidden)
     }
 
+    @Test func limitsOnTrafficAreOfNetworksOfCNIAndOfNodesThatKnowThem() throws {
+        var cluster = try Cluster()
+        try cluster.addNode("n1", features: ["overlay", "cni"])
+        for driver in ["cni", "overlay", "bridge"] { try cluster.makeNetwork("on-\(driver)", driver) }
+        func limited(_ name: String, on network: String, _ limits: TrafficLimits) -> CreateContainer {
+            cluster.wish(name, on: [NetworkAttachment(network: network, bandwidth: limits)])
+        }
+        let limits = TrafficLimits(ingressRate: 8_000_000)
+        for driver in ["overlay", "bridge"] {
+            let message = cluster.problem(.createContainer(limited("a", on: "on-\(driver)", limits)))?.message ?? ""
+            #expect(
+                message.contains("$.pod.attachments[0].bandwidth: limits on traffic are kept by plugins"), "\(message)")
+            #expect(message.contains("on-\(driver) has the driver \(driver)"), "\(message)")
+        }
+        let none = cluster.problem(.createContainer(limited("a", on: "on-cni", TrafficLimits())))?.message ?? ""
+        #expect(none.contains("$.pod.attachments[0].bandwidth.ingressRate and egressRate: neither"), "\(none)")
+        try cluster.perform(.createContainer(limited("a", on: "on-cni", limits)))
+        cluster.obey()
+        #expect(try cluster.container("a").nodeName.isEmpty)
+        try cluster.run("plain", on: "on-cni")
+        let connect = ConnectNetwork(container: "plain", bandwidth: limits)
+        try cluster.makeNetwork("second", "cni")
+        #expect(cluster.problem(.connect("second", connect))?.code == .conflict)
+        #expect(cluster.problem(.connect("on-overlay", connect))?.code == .badRequest)
+        try cluster.addNode("n2", features: ["overlay", "cni", Network.trafficLimits])
+        cluster.obey()
+        #expect(try cluster.container("a").nodeName == "n2")
+        let given = cluster.assigned[NodeID("n2")]?.values.first?.pod.attachments.first?.bandwidth
+        #expect(given == TrafficLimits(ingressRate: 8_000_000, ingressBurst: 1_048_576))
+    }
+
     @Test func podsOfOverlaysAndOfCNIRunOnAnyNode() throws {
         var cluster = try Cluster()
         for node in ["n1", "n2", "n3"] { try cluster.addNode(node) }

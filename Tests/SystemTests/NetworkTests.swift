@@ -82,6 +82,82 @@ extension SystemSuite {
             }
         }
 
+        @Test("a network is what a CNI configuration list says, and its plugins get what was asked for")
+        func configured() throws {
+            try withCluster { cluster in
+                let plugins = ["bridge", "host-local", "portmap", "bandwidth"]
+                guard plugins.allSatisfy({ File.exists("/usr/lib/cni/\($0)") }) else {
+                    print("passed over: the reference plugins are not installed (containernetworking-plugins)")
+                    return
+                }
+                let list = "\(cluster.folder)/list.json"
+                let bridge =
+                    #"{"type": "bridge", "bridge": "cni-list0", "isGateway": true, "capabilities": {"ips": true}, "#
+                    + #""ipam": {"type": "host-local", "dataDir": "\#(cluster.folder)/leases", "#
+                    + #""ranges": [[{"subnet": "10.77.0.0/24"}]]}}"#
+                let limits = #"{"type": "bandwidth", "capabilities": {"bandwidth": true}}"#
+                try File.replace(
+                    list,
+                    with: Array(#"{"cniVersion": "1.0.0", "name": "lan", "plugins": [\#(bridge), \#(limits)]}"#.utf8))
+                try expectSuccess(cluster.martlet("network", "create", "-d", "cni", "--config", list, "lan"))
+                try start(cluster, "slow", ["--network", "lan", "--bandwidth", "in=8m,out=4m"])
+                try start(cluster, "plain", ["--network", "lan"])
+                #expect(try address(cluster, "slow").hasPrefix("10.77.0."))
+                #expect(try get(cluster, "plain", address(cluster, "slow")) == "slow")
+                // To it by its own device, from it by a device that the plugin makes.
+                let rates = try (Program("/sbin/tc", ["qdisc", "show"]).run() as ProgramResult).output
+                let shaped = String(decoding: rates, as: UTF8.self).split(separator: "\n").filter { $0.contains("tbf") }
+                #expect(shaped.count == 2 && shaped.contains { $0.contains("rate 8Mbit") }, "\(shaped)")
+                #expect(shaped.contains { $0.contains("rate 4Mbit") }, "\(shaped)")
+                // Nobody in the list can publish ports, and a bridge of ours has no plugin for limits.
+                let port = try cluster.run(["run", "--rm", "--network", "lan", "-p", "18080:80", "busybox", "true"])
+                #expect(port.code == 125 && port.errors.contains("portMappings"), "\(port)")
+                try expectSuccess(cluster.martlet("network", "create", "own"))
+                let own = try cluster.run(
+                    ["run", "--rm", "--network", "own", "--bandwidth", "in=8m", "busybox", "true"])
+                #expect(own.code == 125 && own.errors.contains("own has the driver bridge"), "\(own)")
+                try expectSuccess(cluster.martlet("rm", "-f", "slow", "plain"))
+                try expectSuccess(cluster.martlet("network", "rm", "lan", "own"))
+                let left = try (Program("/sbin/ip", ["-o", "link"]).run() as ProgramResult).output
+                #expect(!String(decoding: left, as: UTF8.self).contains("master cni-list0"))
+                // The reference plugin leaves its bridge.
+                _ = try Program("/sbin/ip", ["link", "del", "cni-list0"]).run() as ProgramResult
+            }
+        }
+
+        @Test("a running container comes to overlays and leaves them, each with the MTU that it was made with")
+        func overlays() throws {
+            try withCluster { cluster in
+                try expectSuccess(
+                    cluster.martlet("network", "create", "-d", "overlay", "--mtu", "1300", "--ipv6", "red"))
+                try expectSuccess(cluster.martlet("network", "create", "-d", "overlay", "--label", "a=b", "blue"))
+                #expect(try network(cluster, "blue").network.labels == ["a": "b"])
+                try start(cluster, "a", ["--network", "red"])
+                try start(cluster, "b", ["--network", "blue"])
+                let pid = try cluster.inspect("a").container.pid
+                func mtu(_ device: String) throws -> String {
+                    try cluster.martlet("exec", "a", "cat", "/sys/class/net/\(device)/mtu").text
+                }
+                #expect(try mtu("eth0") == "1300")
+                let other = try address(cluster, "b")
+                #expect(try get(cluster, "a", other) == nil)
+                try expectSuccess(cluster.martlet("network", "connect", "--alias", "friend", "blue", "a"))
+                try eventually("b reaches a") { try get(cluster, "b", "friend") == "a" }
+                #expect(try get(cluster, "a", other) == "b")
+                #expect(try mtu("eth0") == "1300")
+                #expect(try mtu("eth1") != "1300")
+                try expectSuccess(cluster.martlet("network", "disconnect", "red", "a"))
+                try eventually("it is told") { try cluster.inspect("a").status.endpoints.count == 1 }
+                #expect(try get(cluster, "b", "friend") == "a")
+                try expectSuccess(cluster.martlet("network", "disconnect", "blue", "a"))
+                try eventually("b does not reach a") { try get(cluster, "b", "friend") == nil }
+                #expect(try cluster.inspect("a").container.pid == pid)
+                try expectSuccess(cluster.martlet("rm", "-f", "a", "b"))
+                try expectSuccess(cluster.martlet("network", "rm", "red", "blue"))
+                #expect(try devices() == [])
+            }
+        }
+
         @Test("a running container comes and goes, and keeps its process")
         func connecting() throws {
             try withCluster { cluster in

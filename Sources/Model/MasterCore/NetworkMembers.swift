@@ -21,10 +21,13 @@ extension MasterCore {
                 throw APIProblem(
                     .forbidden, "the container \(instance.name) is on the network \(Network.nodeNetwork) already")
             }
-            guard body.aliases.isEmpty, body.address == nil, body.address6 == nil, body.mac == nil else {
+            guard body.aliases.isEmpty, body.address == nil, body.address6 == nil, body.mac == nil,
+                body.bandwidth == nil
+            else {
                 throw APIProblem(
                     .badRequest,
-                    "aliases and fixed addresses are of networks that users make, not of \(Network.nodeNetwork)")
+                    "aliases, fixed addresses and limits are of networks that users make, not of \(Network.nodeNetwork)"
+                )
             }
             _ = try changeInPlace(instance, now: now) { $0.network = .bridge }
             note("connect", nil, of: instance, now: now)
@@ -40,10 +43,18 @@ extension MasterCore {
         }
         var attachment = NetworkAttachment(
             network: network.id.text, aliases: body.aliases, address: body.address, address6: body.address6,
-            mac: body.mac)
+            mac: body.mac, bandwidth: body.bandwidth)
         try resolve(&attachment, on: network, kind: .container, workload: workload.id, at: "$")
         let node = state.task(of: instance)?.node
-        if let node { try require(network, on: node, for: instance) }
+        if let node {
+            try require(network, on: node, for: instance)
+            if attachment.bandwidth != nil, state.nodes[node]?.features.contains(Network.trafficLimits) == false {
+                throw APIProblem(
+                    .conflict,
+                    "the node \(nodeName(node)) tells no plugin of limits on traffic: update its agent, or run the "
+                        + "container elsewhere")
+            }
+        }
         _ = try changeInPlace(instance, now: now) { $0.attachments.append(attachment) }
         if let node, network.isOfOneNode, network.node != node {
             var network = network

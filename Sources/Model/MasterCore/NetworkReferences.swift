@@ -153,6 +153,19 @@ extension MasterCore {
         guard kind == .container || !isFixed else {
             throw APIProblem(.badRequest, "\(path): instances of a service cannot have a fixed address")
         }
+        if let bandwidth = attachment.bandwidth {
+            guard network.isCNI else {
+                throw APIProblem(
+                    .badRequest,
+                    "\(path).bandwidth: limits on traffic are kept by plugins of networks with the driver cni, and "
+                        + "\(network.name) has the driver \(network.driver)")
+            }
+            do throws(TrafficLimits.Problem) {
+                attachment.bandwidth = try bandwidth.completed()
+            } catch {
+                throw APIProblem(.badRequest, "\(path).bandwidth.\(error)")
+            }
+        }
         try requireAddress(attachment, on: network, workload: workload, at: path)
         try requireAddress6(&attachment, on: network, workload: workload, at: path)
         guard let mac = attachment.mac else { return }

@@ -100,6 +100,8 @@ extension Network {
         if isOfOneNode { return hasIPv6 ? [Self.bridgeIPv6] : [] }
         return [driver] + (isEncrypted ? [Self.overlayEncryption] : [])
     }
+    /// Of nodes that tell plugins of limits on traffic: an agent of an earlier version would leave them out.
+    package static let trafficLimits = "traffic-limits"
     /// Of nodes that can encrypt what overlays send to other nodes.
     package static let overlayEncryption = "overlay-encryption"
     /// Whether what an overlay sends from node to node is encrypted. As with Docker an option without a value says so.
@@ -181,11 +183,15 @@ package struct NetworkAttachment: Sendable, Hashable, Codable {
     package var mac: String?
     /// What this container alone calls others on the network: a name, and the other's id (admission takes any reference).
     package var links: [String: String]
+    /// On a network with the driver `cni` only; nil: none.
+    package var bandwidth: TrafficLimits?
 
     package init(
-        network: String, aliases: [String] = [], address: String? = nil, address6: String? = nil, mac: String? = nil
+        network: String, aliases: [String] = [], address: String? = nil, address6: String? = nil, mac: String? = nil,
+        bandwidth: TrafficLimits? = nil
     ) {
         links = [:]
+        self.bandwidth = bandwidth
         self.network = network
         self.aliases = aliases
         self.address = address
@@ -201,6 +207,7 @@ package struct NetworkAttachment: Sendable, Hashable, Codable {
         address6 = try values.decodeIfPresent(String.self, forKey: .address6)
         mac = try values.decodeIfPresent(String.self, forKey: .mac)
         links = try values.decode(.links, or: [:])
+        bandwidth = try values.decodeIfPresent(TrafficLimits.self, forKey: .bandwidth)
     }
 }
 

@@ -154,10 +154,14 @@ package struct ConnectNetwork: Sendable, Codable {
     /// IPv6.
     package var address6: String?
     package var mac: String?
+    /// On a network with the driver `cni` only.
+    package var bandwidth: TrafficLimits?
 
     package init(
-        container: String, aliases: [String] = [], address: String? = nil, address6: String? = nil, mac: String? = nil
+        container: String, aliases: [String] = [], address: String? = nil, address6: String? = nil, mac: String? = nil,
+        bandwidth: TrafficLimits? = nil
     ) {
+        self.bandwidth = bandwidth
         self.container = container
         self.aliases = aliases
         self.address = address
@@ -172,6 +176,7 @@ package struct ConnectNetwork: Sendable, Codable {
         address = try values.decodeIfPresent(String.self, forKey: .address)
         address6 = try values.decodeIfPresent(String.self, forKey: .address6)
         mac = try values.decodeIfPresent(String.self, forKey: .mac)
+        bandwidth = try values.decodeIfPresent(TrafficLimits.self, forKey: .bandwidth)
     }
 }
 

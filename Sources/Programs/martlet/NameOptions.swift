@@ -17,6 +17,12 @@ struct NameOptions: ParsableArguments {
     @Option(help: "The IPv6 address that it asks for on its network.")
     var ip6: String?
 
+    @Option(
+        help:
+            "in=10m,out=2m: bits a second to and from it; in-burst, out-burst: bits. On a network with the driver cni.",
+        transform: { try TrafficLimits(expression: $0) })
+    var bandwidth: TrafficLimits?
+
     @Option(help: "The container's NIS domain name.")
     var domainname = ""
 
@@ -49,8 +55,9 @@ struct NameOptions: ParsableArguments {
 
     private func applyNetworks(to pod: inout PodSpec) throws {
         guard !network.isEmpty else {
-            guard networkAlias.isEmpty, ip == nil, ip6 == nil else {
-                throw ValidationError("--network-alias, --ip and --ip6 need --network with the name of a network")
+            guard networkAlias.isEmpty, ip == nil, ip6 == nil, bandwidth == nil else {
+                throw ValidationError(
+                    "--network-alias, --ip, --ip6 and --bandwidth need --network with the name of a network")
             }
             return
         }
@@ -69,8 +76,11 @@ struct NameOptions: ParsableArguments {
             }
             pod.attachments[0].address = ip
             pod.attachments[0].address6 = ip6
+            pod.attachments[0].bandwidth = bandwidth
         }
-        guard pod.attachments.isEmpty, !networkAlias.isEmpty || ip != nil || ip6 != nil else { return }
-        throw ValidationError("--network-alias, --ip and --ip6 go only with networks that users made")
+        guard pod.attachments.isEmpty, !networkAlias.isEmpty || ip != nil || ip6 != nil || bandwidth != nil else {
+            return
+        }
+        throw ValidationError("--network-alias, --ip, --ip6 and --bandwidth go only with networks that users made")
     }
 }

@@ -115,7 +115,7 @@ package final class PodExecutor: Executor {
     package var features: [String] {
         [
             "pods", "exec", "attach", "logs", "archive", "stats", "pause", "bridge", "host-network", "volumes",
-            "overlay", "cni", DeviceGrant.changeFeature,
+            "overlay", "cni", Model.Network.trafficLimits, DeviceGrant.changeFeature,
         ] + (userNetworks.lack == nil ? ["bridge-isolation"] : [])
             + (overlays.encryptionLack == nil ? [Model.Network.overlayEncryption] : [])
             + (userNetworks.hasV6 ? [Model.Network.bridgeIPv6] : [])

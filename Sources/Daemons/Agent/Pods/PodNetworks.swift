@@ -93,6 +93,14 @@ extension PodExecutor {
     ) -> CapabilityArguments {
         var asked = CapabilityArguments(portMappings: ports)
         asked.mac = attachment.mac.flatMap { MACAddress($0) }
+        if let limits = attachment.bandwidth {
+            var bandwidth = CNISpec.Bandwidth()
+            bandwidth.ingressRate = UInt64(limits.ingressRate)
+            bandwidth.ingressBurst = UInt64(limits.ingressBurst)
+            bandwidth.egressRate = UInt64(limits.egressRate)
+            bandwidth.egressBurst = UInt64(limits.egressBurst)
+            asked.bandwidth = bandwidth
+        }
         asked.plainAddresses = [attachment.address, attachment.address6].compactMap { $0.flatMap { IPAddress($0) } }
         return asked
     }

@@ -70,6 +70,11 @@ struct NetworkConnect: AsyncParsableCommand {
     @Option(
         name: [.customLong("mac-address"), .customLong("mac")], help: "The hardware address of its device.")
     var macAddress: String?
+    @Option(
+        help:
+            "in=10m,out=2m: bits a second to and from it; in-burst, out-burst: bits. On a network with the driver cni.",
+        transform: { try TrafficLimits(expression: $0) })
+    var bandwidth: TrafficLimits?
     @Argument(completion: .networks) var network: String
     @Argument(completion: .containers) var container: String
 
@@ -77,7 +82,8 @@ struct NetworkConnect: AsyncParsableCommand {
         try await connection.cluster.perform(
             "POST", "\(APIPaths.networks)/\(escaped(network))/connect",
             body: ConnectNetwork(
-                container: container, aliases: alias, address: ip, address6: ip6, mac: macAddress))
+                container: container, aliases: alias, address: ip, address6: ip6, mac: macAddress, bandwidth: bandwidth)
+        )
     }
 }
 
