@@ -313,8 +313,8 @@ let package = Package(
         tests(
             "AgentTests",
             [
-                "Agent", "AgentCore", "CDISpec", "Model", "Wire", "JSON", "OCISpec", "Confinement", "Cgroups", "Images",
-                "Kernel", "Reactor", "ShimProtocol", logging,
+                "Agent", "AgentCore", "CDISpec", "Devices", "Model", "Wire", "JSON", "OCISpec", "Confinement",
+                "Cgroups", "Images", "Kernel", "Networking", "Reactor", "ShimProtocol", logging,
             ] + nio),
         tests("AgentCoreTests", ["AgentCore", "Model", "Wire", "JSON"]),
         tests("SimulationTests", ["AgentCore", "MasterCore", "Model", "Wire", "JSON"]),

@@ -128,6 +128,30 @@ struct ParsingTests {
         #expect(event("add@/devices/virtual/net/veth0", "SUBSYSTEM=net")?.mayChangeDevices == false)
     }
 
+    @Test(
+        "what comes, goes or changes its driver is news where GPUs are, and nothing else is",
+        arguments: [
+            ("add@/devices/pci0000:00/0000:00:01.0/0000:01:00.0", "pci", "PCI_CLASS=30200", true),
+            ("unbind@/devices/pci0000:00/0000:00:01.0/0000:01:00.0", "pci", "PCI_ID=10DE:2335", true),
+            ("change@/devices/pci0000:00/0000:00:01.0/0000:01:00.0", "pci", "PCI_ID=10DE:2335", false),
+            ("add@/devices/pci0000:00/0000:00:01.0/0000:01:00.0/drm/renderD128", "drm", "MINOR=128", true),
+            ("remove@/devices/pci0000:00/0000:00:01.0/0000:01:00.0/drm/card1", "drm", "DEVNAME=dri/card1", true),
+            ("change@/devices/pci0000:00/0000:00:01.0/0000:01:00.0/drm/card1", "drm", "HOTPLUG=1", false),
+            ("add@/devices/virtual/kfd/kfd", "kfd", "DEVNAME=kfd", true),
+            ("add@/module/nvidia_uvm", "module", "SEQNUM=7", true),
+            ("remove@/module/amdgpu", "module", "SEQNUM=8", true),
+            ("add@/module/nvidia_other", "module", "SEQNUM=9", false),
+            ("add@/devices/pci0000:00/0000:00:14.0/usb1/1-1", "usb", "DEVTYPE=usb_device", false),
+            ("remove@/devices/virtual/block/loop7", "block", "DEVNAME=loop7", false),
+        ] as [(String, String, String, Bool)])
+    func news(head: String, subsystem: String, property: String, isNews: Bool) {
+        let action = head.prefix { $0 != "@" }
+        let path = head.dropFirst(action.count + 1)
+        // As the kernel writes it: a NUL behind each part, the last one too.
+        let parts = [head, "ACTION=\(action)", "DEVPATH=\(path)", "SUBSYSTEM=\(subsystem)", property, ""]
+        #expect(KernelEvent(parts.joined(separator: "\0").utf8)?.mayChangeDevices == isNews)
+    }
+
     @Test("what is no event is none")
     func noEvents() {
         #expect(KernelEvent([]) == nil)

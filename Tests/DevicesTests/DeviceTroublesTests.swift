@@ -60,6 +60,22 @@ struct DeviceTroublesTests {
         #expect(unusable(&troubles) == [])
     }
 
+    @Test("an error of memory that could not be corrected makes its device unusable, one that was corrected does not")
+    func memory() {
+        var troubles = DeviceTroubles()
+        #expect(take(.event(NVMLEvent(.singleBitECC, uuid: second)), &troubles) == false)
+        #expect(unusable(&troubles) == [])
+        #expect(take(.event(NVMLEvent(.doubleBitECC, uuid: second)), &troubles) == true)
+        #expect(unusable(&troubles) == [second])
+        #expect(troubles.reasons == [second: ["its memory had an error that could not be corrected"]])
+        #expect(take(.event(NVMLEvent(.singleBitECC, uuid: second)), &troubles) == false)
+        #expect(unusable(&troubles) == [second], "a corrected one afterwards changes nothing")
+        // One that names no device may be any's: the next look says whose.
+        var unnamed = DeviceTroubles()
+        #expect(take(.event(NVMLEvent(.doubleBitECC, uuid: nil)), &unnamed) == true)
+        #expect(unusable(&unnamed) == [])
+    }
+
     @Test("of a divided GPU it is the instance that is named, and all of them where none is")
     func instances() {
         let (one, two) = ("MIG-01aaaaaa-1111-1111-1111-111111111111", "MIG-02aaaaaa-1111-1111-1111-111111111111")

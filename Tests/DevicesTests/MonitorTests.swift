@@ -65,6 +65,26 @@ struct MonitorTests {
         #expect(news.first { $0.inventory.devices.count == 2 } != nil)
     }
 
+    /// A device whose events are news. Writing an action into its `uevent` makes the kernel tell of it, as `udevadm trigger`
+    /// does; nothing becomes of the device by that.
+    private static let uevent: String? = {
+        let names: [String] = ((try? File.list("/sys/bus/pci/devices")) ?? []).sorted()
+        return names.map { name -> String in "/sys/bus/pci/devices/\(name)/uevent" }.first { access($0, W_OK) == 0 }
+    }()
+
+    @Test(
+        "what the kernel tells of a device has it look again",
+        .enabled(if: uevent != nil, "needs root, a sysfs that can be written to and a PCI device"))
+    func heard() throws {
+        let fake = try FakeNVML(first)
+        let (monitor, news) = try monitor(fake)
+        defer { monitor.stop() }
+        _ = news.first { _ in true }
+        try fake.write(first + second)
+        try File.writeControl(try #require(Self.uevent), "add")
+        #expect(news.first { $0.inventory.devices.count == 2 } != nil)
+    }
+
     @Test("while a driver makes it wait, that is all that waits, and it says so")
     func hangs() throws {
         let fake = try FakeNVML(first)

@@ -33,7 +33,7 @@ struct PythonBindingTests {
         #expect(theirs["cudaNumber"]?.intValue == 12040)
         #expect(ours.cudaVersion == "12.4")
         let gpus = try #require(theirs["gpus"]?.arrayValue)
-        try #require(gpus.count == ours.gpus.count)
+        try #require(gpus.count == ours.gpus.count && !gpus.isEmpty)
         for (theirs, ours) in zip(gpus, ours.gpus) { try compare(theirs, ours) }
         let ancestors = try #require(
             theirs["ancestors"]?.arrayValue?.compactMap { $0.arrayValue?.compactMap(\.uintValue) })
@@ -72,6 +72,7 @@ struct PythonBindingTests {
                 environment: fake.environment + ["LD_LIBRARY_PATH=\(fake.folder)/lib", "PYTHONDONTWRITEBYTECODE=1"],
                 timeoutMilliseconds: 120_000
             ).run() as ProgramResult
+        try #require(result.status == .exited(0), "\(result.errorText)")
         let gpus = try #require(JSONValue.parse(result.output)["gpus"]?.arrayValue)
         let reports = Deliveries<NVMLSample>()
         let watch = try NVMLWatch(fake.helper(), intervalMilliseconds: 100) {
@@ -80,6 +81,7 @@ struct PythonBindingTests {
         try watch.start()
         defer { watch.stop() }
         let sample = try #require(reports.first { _ in true })
+        try #require(gpus.count == sample.gpus.count && !gpus.isEmpty)
         for (theirs, ours) in zip(gpus, sample.gpus) {
             let encoded = try JSONCoding.value(ours)
             for member in ["celsius", "milliwatts", "utilization", "memoryBytes", "memoryUsedBytes"] {

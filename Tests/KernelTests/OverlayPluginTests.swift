@@ -86,6 +86,63 @@ struct OverlayProgram: Sendable {
     }
 }
 
+/// The forms of answers, which differ between versions of CNI: until 1.0.0 each address names its family, and only
+/// 1.1.0 knows a device's MTU. A host refuses an answer of another version than it asked in.
+extension OverlayProgram {
+    static let versions = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+
+    /// Addresses of a result as a version writes them.
+    ///
+    /// - Parameter addresses: as the last version does.
+    static func written(_ addresses: [JSONObject], in version: String) -> JSONValue {
+        .array(
+            addresses.map { address in
+                guard version.hasPrefix("0.") else { return .object(address) }
+                var old = address
+                let isV6 = address["address"]?.stringValue?.contains(":") ?? false
+                old["version"] = .string(isV6 ? "6" : "4")
+                return .object(old)
+            })
+    }
+
+    /// Asks for ADD, CHECK and DEL in a version, and expects answers in its form.
+    ///
+    /// - Parameters:
+    ///   - addresses: the result's, as the last version writes them.
+    ///   - call: asks for a verb, with a configuration that was changed.
+    static func expectForms(
+        of version: String, _ addresses: [JSONObject], _ call: (String, (inout JSONObject) -> Void) throws -> Answer
+    ) throws {
+        let added = try call("ADD") { $0["cniVersion"] = .string(version) }
+        #expect(added.isGood, "\(added.message)")
+        #expect(added.json["cniVersion"] == .string(version))
+        #expect(added.json["ips"] == written(addresses, in: version))
+        let interfaces = added.json["interfaces"]?.arrayValue ?? []
+        #expect(interfaces.contains { $0["name"] == "eth0" })
+        let hasMTU = interfaces.contains { $0.objectValue?.keys.contains("mtu") == true }
+        #expect(hasMTU == (version == "1.1.0"))
+        let result = try CNIResult(JSONReader(added.json), version: CNIVersion(rawValue: version))
+        #expect(result.addresses.count == addresses.count)
+
+        // It came with 0.4.0, and with it the result to DEL.
+        let isOld = version == "0.3.1"
+        let check = try call("CHECK") {
+            $0["cniVersion"] = .string(version)
+            $0["prevResult"] = added.json
+        }
+        if isOld {
+            #expect(check.code == 1 && check.message.contains("CHECK came with version 0.4.0"), "\(check.message)")
+        } else {
+            #expect(check.isGood && check.json == .null, "\(check.message)")
+        }
+        let deleted = try call("DEL") {
+            $0["cniVersion"] = .string(version)
+            if isOld { $0["prevResult"] = nil } else { $0["prevResult"] = added.json }
+        }
+        #expect(deleted.isGood && deleted.json == .null, "\(deleted.message)")
+    }
+}
+
 extension KernelSuite {
     @Suite(.serialized) struct OverlayPluginByHand {
         @Test func `DEL detaches whatever became of the configuration, as long as it says where the leases are`()
@@ -107,6 +164,36 @@ extension KernelSuite {
                 try plugin.expectNothing()
                 let blind = try plugin.call("DEL", "c1", in: namespace) { $0["dataDir"] = "leases" }
                 #expect(!blind.isGood && blind.message.contains("dataDir"), "\(blind.message)")
+            }
+        }
+
+        @Test(arguments: OverlayProgram.versions)
+        func `on a bridge each version of CNI is answered in its own form`(version: String) async throws {
+            try await PrivateMachine.run { machine in
+                let plugin = try OverlayProgram(machine)
+                let one = try machine.pin("one")
+                try OverlayProgram.expectForms(
+                    of: version, [["interface": 2, "address": "10.9.0.2/24", "gateway": "10.9.0.1"]]
+                ) { verb, change in
+                    try plugin.call(verb, "one", in: one, change)
+                }
+                try plugin.expectNothing()
+            }
+        }
+
+        @Test(arguments: OverlayProgram.versions)
+        func `in the mode routed each version of CNI is answered in its own form`(version: String) async throws {
+            try await PrivateMachine.run { machine in
+                let plugin = try RoutedProgram(machine)
+                let one = try machine.pin("one")
+                let addresses: [JSONObject] = [
+                    ["interface": 1, "address": "10.64.0.2/32", "gateway": "10.64.0.1"],
+                    ["interface": 1, "address": "fd64::2/128", "gateway": "fd64::1"],
+                ]
+                try OverlayProgram.expectForms(of: version, addresses) { verb, change in
+                    try plugin.call(verb, "one", in: one, change)
+                }
+                try plugin.expectNothing()
             }
         }
 

@@ -51,6 +51,32 @@ extension KernelSuite {
             }
         }
 
+        @Test(arguments: OverlayProgram.versions)
+        func `each version of CNI is answered in its own form, whatever came before is handed on in it`(
+            version: String
+        ) async throws {
+            try await PrivateMachine.run { machine in
+                let plugin = try PortmapProgram(machine)
+                let one = try plugin.container("one", 2)
+                let addresses: [JSONObject] = one.addresses.map { ["address": .string($0), "interface": 1] }
+                var inside: JSONObject = ["name": "eth0", "sandbox": .string(one.namespace)]
+                if version == "1.1.0" { inside["mtu"] = 1500 }
+                let previous: JSONValue = [
+                    "cniVersion": .string(version), "interfaces": [["name": "br0"], .object(inside)],
+                    "ips": OverlayProgram.written(addresses, in: version),
+                ]
+                try OverlayProgram.expectForms(of: version, addresses) { verb, change in
+                    // What ADD publishes is there until DEL.
+                    #expect(try plugin.rules().contains("\"net one eth0\"") == (verb != "ADD"))
+                    return try plugin.call(verb, one, [Port.port(8080, 80)]) { configuration in
+                        configuration["prevResult"] = previous
+                        change(&configuration)
+                    }
+                }
+                try plugin.expectNothing()
+            }
+        }
+
         @Test(.enabled(if: PortmapProgram.hasSCTP, "needs a kernel with SCTP"))
         func `a published port of SCTP carries data both ways, and clients keep their address`() async throws {
             try await PrivateMachine.run { machine in

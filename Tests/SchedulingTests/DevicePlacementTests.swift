@@ -268,6 +268,41 @@ extension DevicePool {
         #expect(names(1, claiming, on: [kept]) == ["gpu"])
     }
 
+    private static let onGPU = Constraint(label: "node.name", relation: .equal, value: "gpu")
+
+    @Test(arguments: [[:], ["device-placement": "restricted"]] as [[String: String]])
+    mutating func restrictedIsTheSameAsNoLabel(labels: [String: String]) {
+        let node = Machines.node("gpu", [Machines.gpu("x")], labels: labels)
+        let plain = PodDemand(workload: WorkloadID("w"))
+        #expect(names(3, plain, on: [node, Placement.node("cpu")]) == ["cpu", "cpu", "cpu"])
+        #expect(names(1, plain, on: [node]) == ["gpu"], "it comes when no other node will do")
+        let bound = PodDemand(workload: WorkloadID("w"), constraints: [Self.onGPU])
+        #expect(names(1, bound, on: [node, Placement.node("cpu")]) == ["gpu"], "or when it must be this one")
+        let claiming = PodDemand(workload: WorkloadID("v"), devices: Machines.demanded([DeviceClaim()]))
+        #expect(names(1, claiming, on: [node, Placement.node("cpu")]) == ["gpu"])
+    }
+
+    @Test mutating func anExclusiveNodeIsForClaimsAndForServicesThatAreOnEveryNode() {
+        let labels = ["device-placement": "exclusive"]
+        let nodes = [Machines.node("gpu", [Machines.gpu("x")], labels: labels), Placement.node("cpu")]
+        let plain = PodDemand(workload: WorkloadID("w"))
+        #expect(names(3, plain, on: nodes) == ["cpu", "cpu", "cpu"])
+        let bound = PodDemand(workload: WorkloadID("w"), constraints: [Self.onGPU])
+        #expect(
+            names(1, bound, on: nodes)
+                == ["0 of 2 nodes: constraint node.name==gpu on 1, kept for claims of devices on 1"])
+        // Evening out moves nothing onto it.
+        let instances = (0..<4).map { SpreadService.Placed(instance: InstanceID("i\($0)"), node: NodeID("id-cpu")) }
+        let service = SpreadService(demand: plain, instances: instances)
+        #expect(Rebalancer.moves([service], nodes: nodes, limit: 5).isEmpty)
+        // Of what is on every node it has one too.
+        #expect(nodes.filter { $0.isEligible(for: plain) }.map(\.node.name) == ["gpu", "cpu"])
+        let pinned = PlacementRequest(instance: InstanceID("i0"), demand: plain, pinned: NodeID("id-gpu"))
+        var scheduler = Scheduler(nodes: nodes)
+        let results = scheduler.place([pinned], random: &random)
+        #expect(results == [.placed(NodeID("id-gpu"), ports: [], devices: [], processors: [])])
+    }
+
     @Test mutating func aNodeWithItsProcessorsGraphicsIsAsAnyOther() {
         let nodes = [
             Machines.node("a", [NodeDevice(id: "intel-0000:00:02.0", vendor: "intel")]), Placement.node("b"),

@@ -321,9 +321,12 @@ extension SystemSuite {
                 }
             }
             let scrape = ["-s", "--unix-socket", "\(cluster.runDirectory)/martlet.sock", "http://localhost/metrics"]
-            try eventually("the metrics tell how each is used") {
+            func metrics() throws -> String {
                 let result = try Program("/usr/bin/curl", scrape, environment: ["PATH=/usr/bin:/bin"]).run()
-                let text = String(decoding: result.output, as: UTF8.self)
+                return String(decoding: result.output, as: UTF8.self)
+            }
+            try eventually("the metrics tell how each is used") {
+                let text = try metrics()
                 return (0..<3).allSatisfy {
                     text.contains("martlet_device_memory_bytes{device=\"\(FakeGPUs.uuid($0))\"")
                 }
@@ -333,12 +336,51 @@ extension SystemSuite {
             }
             let fraction = try cluster.martlet("run", "--gpus", "0.5", "busybox", "true")
             #expect(fraction.code != 0 && fraction.errors.contains("devices are given whole"), "\(fraction)")
+            // What the driver tells the next agent of: each container's process and somebody else's on the GPU of the first
+            // one, and the first one's on a GPU that it does not have.
+            let (pid, other) = (try cluster.inspect("one").container.pid, try cluster.inspect("two").container.pid)
+            let foreign = (index + 1) % 3
+            try gpus.setFixture(
+                """
+                process \(index) \(pid) 512
+                process \(index) \(other) 1024
+                process \(index) \(getpid()) 2048
+                process \(foreign) \(pid) 4096
+                process \(foreign) \(other) 256
+                """)
             try cluster.kill("up")
             try cluster.up()
             try eventually("all is known again") {
                 try cluster.martlet("device", "ls", "--quiet").text.split(separator: "\n").count == 3
             }
             #expect(try granted("one") + granted("two") == held)
+            /// What a container's own processes have of each of its GPUs, by id; nothing until somebody has told.
+            func memory(_ name: String) throws -> [String: Int64] {
+                let json = try cluster.martlet("stats", "--no-stream", "--format", "json", name).output
+                let stats = try? JSONCoding.decode([ContainerStats].self, from: Array(json.utf8))
+                var memory: [String: Int64] = [:]
+                for device in stats?.first?.devices ?? [] { memory[device.id] = device.memoryUsage }
+                return memory
+            }
+            let (own, shared, idle) = (FakeGPUs.uuid(index), FakeGPUs.uuid(foreign), FakeGPUs.uuid((index + 2) % 3))
+            let (half, quarter) = (Int64(512 << 20), Int64(256 << 20))
+            try eventually("the memory of each is its own processes', on its own GPUs") {
+                let (one, two) = (try memory("one"), try memory("two"))
+                return one == [own: half] && two == [shared: quarter, idle: 0]
+            }
+            try eventually("and so it is in the metrics") {
+                let lines = try metrics().split(separator: "\n").filter {
+                    $0.hasPrefix("martlet_device_task_memory_used_bytes{")
+                }
+                func told(_ name: String, _ id: String, _ bytes: Int64) -> Bool {
+                    lines.contains {
+                        $0.contains("container=\"\(name)\"") && $0.contains("device=\"\(id)\"")
+                            && $0.hasSuffix(" \(bytes)")
+                    }
+                }
+                return lines.count == 3 && told("one", own, half) && told("two", shared, quarter)
+                    && told("two", idle, 0)
+            }
             try expectSuccess(cluster.martlet("rm", "-f", "one"))
             try eventually("who waited has what became free") { try granted("late") == [FakeGPUs.uuid(index)] }
             held = try granted("late") + granted("two")
