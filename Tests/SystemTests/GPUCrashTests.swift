@@ -10,17 +10,42 @@ extension SystemSuite {
     struct GPUCrashes {
         static let removalPoints = [
             "agent.before_record", "agent.after_record", "agent.after_kill", "agent.after_removal",
-            "agent.after_network",
-            "agent.after_prepare", "agent.after_shim", "agent.after_clone", "agent.after_start", "agent.before_report",
-            "shim.after_create", "runtime.before_cgroup", "runtime.created", "runtime.started", "master.after_accept",
+            "agent.after_network", "agent.after_prepare", "agent.after_shim", "agent.after_clone", "agent.after_start",
+            "agent.before_report", "shim.after_create", "runtime.after_directory", "runtime.before_cgroup",
+            "runtime.after_cgroup", "runtime.after_clone", "runtime.after_maps", "runtime.before_publish",
+            "runtime.published", "runtime.created", "runtime.starting", "runtime.started", "master.after_accept",
             "master.after_commit", "master.after_placement",
         ]
         /// Of the shim of the container that goes: it has to be started with the mark.
-        static let endPoints = ["shim.before_exit_record", "shim.after_exit_record", "runtime.destroy"]
+        static let endPoints = [
+            "shim.before_exit_record", "shim.after_exit_record", "runtime.after_kill", "runtime.destroy",
+            "runtime.after_cgroup_removal", "runtime.after_removal",
+        ]
         static let changePoints = [
             "agent.before_record", "agent.after_device_rules", "agent.after_devices", "agent.before_report",
             "master.after_commit",
         ]
+        /// Nobody comes by them on a GPU's way from one container to another.
+        static let otherPoints = [
+            "agent.after_attachment", "agent.after_disconnect",  // networks that users made
+            "agent.during_commit", "agent.during_exec", "runtime.exec_after_clone", "runtime.exec_after_go",
+            "runtime.exec_before_go", "master.during_session",  // images, and programs beside the container's
+            "agent.during_stop",  // a signal to a container that keeps what it has
+        ]
+
+        @Test("every marked point of agent, shim, runtime and master is in a list here")
+        func lists() throws {
+            let sources = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(3).joined(
+                separator: "/")
+            let found: ProgramResult = try Program(
+                "/bin/grep", ["-rhoE", #"failpoint\("(agent|shim|runtime|master)\.[a-z_]+"#, "\(sources)/Sources"]
+            ).run()
+            let marked = Set(
+                String(decoding: found.output, as: UTF8.self).split(separator: "\n").map { $0.dropFirst(11) })
+            let listed = Set(
+                (Self.removalPoints + Self.endPoints + Self.changePoints + Self.otherPoints).map { Substring($0) })
+            #expect(marked == listed, "\(marked.symmetricDifference(listed).sorted())")
+        }
 
         @Test("while its container is removed and another one is given it")
         func removal() throws {
@@ -42,6 +67,45 @@ extension SystemSuite {
                 if try crash.exitCode(change) != 0 { try expectSuccess(crash.cluster.run(update)) }
                 #expect(try minors(name, crash.cluster) == [])
                 try expectSuccess(crash.cluster.martlet("rm", "-f", name))
+            }
+        }
+
+        @Test("while it is given to a container that goes on with it")
+        func gift() throws {
+            let crash = try CrashCluster(gpus: 2)
+            defer { crash.tearDown() }
+            let cluster = crash.cluster
+            func start(_ name: String, _ claim: [String] = []) throws {
+                try expectSuccess(
+                    cluster.run(
+                        [
+                            "run", "-d", "--name", name, "--cap-add", "MKNOD", "--restart", "always", "--stop-timeout",
+                            "0",
+                        ]
+                            + claim + ["busybox", "sleep", "1000"]))
+            }
+            try eventually("the node tells of its devices") {
+                try cluster.martlet("device", "ls", "--quiet").text.split(separator: "\n").count == 2
+            }
+            try start("owner", ["--gpus", "1"])
+            let owned = try minors("owner", cluster)
+            #expect(owned.count == 1)
+            for (round, point) in Self.changePoints.enumerated() {
+                try crash.arm(point, Victims.allCases[round % Victims.allCases.count])
+                let name = "plain\(round)"
+                try start(name)
+                #expect(try minors(name, cluster) == [])
+                try crash.pull()
+                let update = ["update", "--gpus", "1", name]
+                let change = try cluster.begin(update)
+                try crash.untilDeath()
+                try crash.recover()
+                if try crash.exitCode(change) != 0 { try expectSuccess(cluster.run(update)) }
+                try eventually("\(name) has the other one") {
+                    try minors(name, cluster) == ["0", "1"].filter { !owned.contains($0) }
+                }
+                #expect(try minors("owner", cluster) == owned)
+                try expectSuccess(cluster.martlet("rm", "-f", name))
             }
         }
 
