@@ -254,9 +254,12 @@ extension SystemSuite {
             try eventually("the node tells of its device") {
                 try !cluster.martlet("device", "ls", "--quiet").text.isEmpty
             }
-            let options = ["run", "-d", "--name", "one", "--gpus", "vendor=amd", "busybox", "sleep", "1000"]
+            let options = [
+                "run", "-d", "--name", "one", "--cap-add", "MKNOD", "--gpus", "vendor=amd", "busybox", "sleep", "1000",
+            ]
             try expectSuccess(cluster.run(options))
             #expect(try cluster.run(["exec", "one", "ls", "/dev/dri/renderD128"]).text == "/dev/dri/renderD128")
+            try expectRenderNodes(of: "one", cluster)
             let id = try #require(try cluster.inspect("one").grantedDevices.flatMap(\.devices).first)
             try eventually("it is watched") {
                 let json = try cluster.martlet("stats", "--no-stream", "--format", "json", "one").output
@@ -275,6 +278,27 @@ extension SystemSuite {
             #expect(try cluster.inspect("one").status.phase == .running)
             let clear = try cluster.martlet("device", "clear", try cluster.inspect("one").nodeName, id)
             #expect(clear.code != 0 && clear.errors.contains("goes with its cause"), "\(clear)")
+        }
+
+        /// That the container can open 226:128 and no node beside it, and one without a claim none of them.
+        private func expectRenderNodes(of name: String, _ cluster: TestCluster) throws {
+            // No driver is behind the numbers: an open that is allowed finds none.
+            guard try !File.text("/proc/devices").contains("226 drm") else {
+                print("passed over: this machine has a driver for the major 226")
+                return
+            }
+            let open = """
+                for minor in 127 128 129; do
+                  mknod /tmp/n$minor c 226 $minor
+                  head -c 0 /tmp/n$minor 2>&1 | grep -oE 'No such device|Operation not permitted'
+                done; true
+                """
+            func opened(_ arguments: [String]) throws -> [String] {
+                try cluster.run(arguments + ["sh", "-c", open]).text.split(separator: "\n").map { String($0) }
+            }
+            let denied = "Operation not permitted"
+            #expect(try opened(["exec", name]) == [denied, "No such device", denied])
+            #expect(try opened(["run", "--rm", "--cap-add", "MKNOD", "busybox"]) == [denied, denied, denied])
         }
 
         @Test("Claims get a GPU each, wait in words for what there is not, and keep theirs through a crash")
