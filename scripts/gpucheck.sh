@@ -53,7 +53,7 @@ git rev-parse HEAD >"$folder/commit" 2>/dev/null || echo unknown >"$folder/commi
 [ "$folder" != "$target" ] || exit 0
 command -v xz >/dev/null || fail "there is no xz: apt-get install xz-utils"
 mkdir -p "$(dirname "$target")"
-(cd "$folder" && tar --owner=0 --group=0 --numeric-owner -cf - --exclude=./busybox --exclude=./rest.tar.xz . | xz -T0 --check=crc32 >rest.tar.xz)
+(cd "$folder" && tar --owner=0 --group=0 --numeric-owner -cf - --exclude=./busybox --exclude=./rest.tar.xz . | xz -9 --check=crc32 >rest.tar.xz)
 tar -C "$folder" --owner=0 --group=0 --numeric-owner -cf "$target.new" busybox rest.tar.xz
 mv "$target.new" "$target"
 # With the working tree it has to fit into what such a machine takes.
