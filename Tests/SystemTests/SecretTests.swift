@@ -145,8 +145,11 @@ extension SystemSuite {
             let cluster = try TestCluster()
             defer { cluster.tearDown() }
             let daemon = try Self.start(["martlet", "up"] + cluster.placeFlags + cluster.nodeFlags, cluster)
-            try eventually("the daemon serves") { try cluster.martlet("node", "ls").code == 0 }
-            try eventually("the image is there") { try cluster.martlet("image", "ls").code == 0 }
+            // Its API is there before its node is.
+            try eventually("the daemon's node is ready") {
+                let nodes = try cluster.martlet("node", "ls")
+                return nodes.code == 0 && nodes.output.contains(" ready ")
+            }
             try cluster.importImage()
             try Self.createSecret(cluster)
             try expectSuccess(
