@@ -46,15 +46,7 @@ extension MasterCore {
             mac: body.mac, bandwidth: body.bandwidth)
         try resolve(&attachment, on: network, kind: .container, workload: workload.id, at: "$")
         let node = state.task(of: instance)?.node
-        if let node {
-            try require(network, on: node, for: instance)
-            if attachment.bandwidth != nil, state.nodes[node]?.features.contains(Network.trafficLimits) == false {
-                throw APIProblem(
-                    .conflict,
-                    "the node \(nodeName(node)) tells no plugin of limits on traffic: update its agent, or run the "
-                        + "container elsewhere")
-            }
-        }
+        if let node { try require(network, attachment.features, on: node, for: instance) }
         _ = try changeInPlace(instance, now: now) { $0.attachments.append(attachment) }
         if let node, network.isOfOneNode, network.node != node {
             var network = network
@@ -106,12 +98,18 @@ extension MasterCore {
     }
 
     /// The network may come to the container's node, or is there already.
-    private func require(_ network: Network, on node: NodeID, for instance: Instance) throws(APIProblem) {
-        let has = state.nodes[node]?.features ?? network.features
-        if let feature = network.features.first(where: { !has.contains($0) }) {
+    ///
+    /// - Parameter more: what the node must be able to do besides.
+    private func require(
+        _ network: Network, _ more: [String], on node: NodeID, for instance: Instance
+    ) throws(APIProblem) {
+        let wanted = network.features + more
+        let has = state.nodes[node]?.features ?? wanted
+        if let feature = wanted.first(where: { !has.contains($0) }) {
             let (what, cause) =
                 switch feature {
                 case Network.bridgeIPv6: (" and IPv6", "update its agent")
+                case Network.trafficLimits: (" and limits on traffic", "update its agent")
                 case Network.overlayEncryption:
                     (" that are encrypted", "update its agent, and give it a kernel with IPsec (ESP, AES-GCM)")
                 default: ("", "update its agent")

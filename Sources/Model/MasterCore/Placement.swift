@@ -81,8 +81,8 @@ extension MasterCore {
         if workload.scale == .global { demand.anchors.removeAll { if case .volume = $0 { true } else { false } } }
         demand.labels = workload.labels(of: pod.containers.first)
         // An agent of an earlier version takes every network for a bridge.
-        var features = Set(pod.attachments.flatMap { state.networks[NetworkID($0.network)]?.features ?? [] })
-        if pod.attachments.contains(where: { $0.bandwidth != nil }) { features.insert(Network.trafficLimits) }
+        var features = Set(
+            pod.attachments.flatMap { $0.features + (state.networks[NetworkID($0.network)]?.features ?? []) })
         // It published for IPv4 only.
         if portOfIPv6(pod) != nil, !(way(of: pod)?.isCNI ?? false) { features.insert(Network.bridgeIPv6) }
         demand.features += features.sorted()

@@ -209,6 +209,9 @@ package struct NetworkAttachment: Sendable, Hashable, Codable {
         links = try values.decode(.links, or: [:])
         bandwidth = try values.decodeIfPresent(TrafficLimits.self, forKey: .bandwidth)
     }
+
+    /// What a node must be able to do for it beside the network itself, see `Node.features`.
+    package var features: [String] { bandwidth == nil ? [] : [Network.trafficLimits] }
 }
 
 /// Where a pod really is on a network, as its node reports it.
