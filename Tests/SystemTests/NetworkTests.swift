@@ -123,6 +123,8 @@ extension SystemSuite {
                 #expect(!String(decoding: left, as: UTF8.self).contains("master cni-list0"))
                 // The reference plugin leaves its bridge.
                 _ = try Program("/sbin/ip", ["link", "del", "cni-list0"]).run() as ProgramResult
+                try expectSuccess(cluster.run(["down", "--all"] + cluster.placeFlags))
+                #expect(!File.exists(cluster.dataDirectory))
             }
         }
 

@@ -160,6 +160,8 @@ extension PlaceOptions {
             "master.new",
             "node.json.new", "node.json",
         ] { try Tree.remove("\(dataDir)/\(name)") }
+        // Where attachments by CNI lists were on record; one that is there yet keeps them.
+        for name in ["networks/cni", "networks"] { rmdir("\(dataDir)/\(name)") }
         return try [runDir, dataDir].filter { folder in
             // A folder that is a file system of its own stays, empty: whoever mounted it may unmount it.
             if rmdir(folder) == 0 || errno == ENOENT || errno == EBUSY { return false }
