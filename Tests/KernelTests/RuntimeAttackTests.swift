@@ -20,6 +20,13 @@ extension KernelSuite {
             return hash
         }
 
+        /// The file that a path leads to.
+        private func identity(_ path: String) throws -> [UInt64] {
+            var info = stat()
+            try systemCall("stat", path) { stat(path, &info) }
+            return [UInt64(info.st_dev), UInt64(info.st_ino)]
+        }
+
         /// Its late half, in Swift, would hide that the early one is lost.
         @Test func `the program begins with its protection`() throws {
             let program = try File.read(try RuntimeFixture.program("martlet-runtime"), limit: 512 << 20)
@@ -36,6 +43,33 @@ extension KernelSuite {
                 String(decoding: program[Int(names + number(entry, 4))...].prefix { $0 != 0 }, as: UTF8.self)
             }
             #expect(beginning.contains("martlet_runtime_start"), "\(beginning)")
+        }
+
+        @Test func `nothing that the runtime runs from can be written, and the rest of it is as it was started`() throws
+        {
+            let fixture = try RuntimeFixture()
+            let arguments = ["run", "--bundle", try fixture.bundle("sleep 60"), "c1"]
+            let runtime = try fixture.spawn(arguments)
+            #expect(try fixture.eventually { try fixture.call(["state", "c1"]).stdout.contains("\"running\"") })
+            let place = "/proc/\(runtime.pid)"
+            let program = try identity("\(place)/exe")
+            let mappings = try File.list("\(place)/map_files").map { "\(place)/map_files/\($0)" }
+            let files = try mappings.filter { try identity($0) == program } + ["\(place)/exe"]
+            #expect(files.count > 3)
+            let kept = try files.map { SharedFD(try File.open($0, O_RDONLY)) }
+            // proc_pid_stat(5): the kernel still knows where the arguments and the environment are.
+            let command = try File.read("\(place)/cmdline", limit: 1 << 16).split(separator: 0)
+            #expect(command.suffix(4).map { String(decoding: $0, as: UTF8.self) } == arguments)
+            let environment = try File.read("\(place)/environ", limit: 1 << 20).split(separator: 0)
+            #expect(environment.contains { $0.starts(with: Array("PATH=".utf8)) })
+            // While a program is executed nobody may write to it anyway.
+            try runtime.signal(SIGKILL)
+            _ = try runtime.wait()
+            for file in kept {
+                let opened = open("/proc/self/fd/\(file.raw)", O_WRONLY)
+                let number = errno
+                #expect(opened < 0 && number == EROFS)
+            }
         }
 
         @Test func `the runtime's own program cannot be written (CVE-2019-5736)`() throws {

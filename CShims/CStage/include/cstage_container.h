@@ -22,7 +22,9 @@ enum cs_kind {
     CS_LISTENER = 10,  // child: it loads a filter with a listener once it reads CS_GO; `error` is the number that the
                        // listener will have in it, and in the file that comes along a first byte that is not 0
                        // tells it that the runtime has a copy
-    CS_PUBLISHED = 11  // runtime: a record tells of the child from now on, so it need not end with the runtime
+    CS_PUBLISHED = 11, // runtime: a record tells of the child from now on, so it need not end with the runtime
+    CS_STARTED = 13,   // child: it runs
+    CS_GROUP = 12      // runtime: one descriptor comes along, the `tasks` of the next v1 group that the child enters
 };
 struct cs_message {
     uint32_t kind;

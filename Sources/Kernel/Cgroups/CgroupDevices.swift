@@ -43,17 +43,16 @@ extension CgroupManager {
         }
         if policy.allowsByDefault {
             try directory.write("devices.allow", "a")
-            for rule in rules { try directory.write("devices.deny", rule.kernelText) }
+            try directory.write("devices.deny", each: rules.map(\.kernelText))
             return
         }
         // A fresh group allows everything, or what its parent allows. From then on only the difference is written.
         let present = try Self.presentDevices(directory)
         guard let present else {
             try directory.write("devices.deny", "a")
-            for rule in rules { try directory.write("devices.allow", rule.kernelText) }
-            return
+            return try directory.write("devices.allow", each: rules.map(\.kernelText))
         }
-        for rule in rules where !present.contains(rule) { try directory.write("devices.allow", rule.kernelText) }
+        try directory.write("devices.allow", each: rules.filter { !present.contains($0) }.map(\.kernelText))
         for old in present {
             var excess = old
             for rule in rules where (rule.device, rule.major, rule.minor) == (old.device, old.major, old.minor) {

@@ -8,9 +8,17 @@ import Kernel
 /// (`cgroup_procs_write_start` in the kernel's cgroup.c). The files are opened by who makes the process: its credentials
 /// count, and the process may see other paths.
 package struct CgroupEntry: Sendable {
-    struct File: Sendable {
-        private let descriptor: SharedFD
+    /// `tasks` of one group.
+    package struct File: Sendable {
+        /// Open for writing.
+        package let descriptor: SharedFD
         private let directory: ControlDirectory
+
+        /// A file that another process has opened.
+        init(_ directory: ControlDirectory, opened descriptor: SharedFD) {
+            self.directory = directory
+            self.descriptor = descriptor
+        }
 
         init(_ directory: ControlDirectory) throws(CgroupError) {
             self.directory = directory
@@ -31,7 +39,8 @@ package struct CgroupEntry: Sendable {
         }
     }
 
-    let files: [File]
+    /// One for each v1 hierarchy, in the layout's order.
+    package let files: [File]
 
     /// Moves the calling thread, which must be its process's only one.
     ///

@@ -144,22 +144,19 @@ package struct CgroupLayout: Sendable, Equatable {
     ) -> CgroupLayout {
         var found: [CgroupHierarchy] = []
         for line in mountInfo.split(separator: UInt8(ascii: "\n")) {
-            guard let mount = CgroupMount(line), isReachable(mount.hierarchy.mountPoint, mount.device) else { continue }
+            guard let mount = CgroupMount(line) else { continue }
             var hierarchy = mount.hierarchy
+            // The same tree may be mounted again, in a container's root say: the one in the usual place is the host's.
+            let other = found.firstIndex { sameTree($0, hierarchy) }
+            if let other, isUsualPlace(found[other].mountPoint) || !isUsualPlace(hierarchy.mountPoint) { continue }
+            guard isReachable(hierarchy.mountPoint, mount.device) else { continue }
             if hierarchy.version == .v2 {
                 let names = unifiedControllers(hierarchy.mountPoint).split { $0 == " " || $0 == "\n" }
                 hierarchy = CgroupHierarchy(
                     mountPoint: hierarchy.mountPoint, version: .v2,
                     controllers: names.compactMap { CgroupController(unifiedName: String($0)) }, root: hierarchy.root)
             }
-            // The same tree may be mounted again, in a container's root say: the one in the usual place is the host's.
-            if let other = found.firstIndex(where: { sameTree($0, hierarchy) }) {
-                if isUsualPlace(hierarchy.mountPoint) && !isUsualPlace(found[other].mountPoint) {
-                    found[other] = hierarchy
-                }
-            } else {
-                found.append(hierarchy)
-            }
+            if let other { found[other] = hierarchy } else { found.append(hierarchy) }
         }
         return CgroupLayout(found)
     }

@@ -84,7 +84,7 @@ package struct CgroupManager: Sendable, Equatable {
             for hierarchy in layout.hierarchies {
                 try make(in: hierarchy, recording: &made)
                 if hierarchy.controllers.contains(.cpuset) && hierarchy.version == .v1 {
-                    try initialiseCpuset(hierarchy)
+                    try initialiseCpuset(hierarchy, fresh: made)
                 }
                 if hierarchy.version == .v2 { enableControllers(hierarchy) }
             }
@@ -92,6 +92,15 @@ package struct CgroupManager: Sendable, Equatable {
             for directory in made.reversed() { rmdir(directory) }
             throw error
         }
+    }
+
+    /// Makes the group's directory in cgroup2 alone, where that is mounted, so that a process can be made in it; `create`
+    /// makes the rest.
+    ///
+    /// - Throws: `CgroupError` naming the directory.
+    package func createUnified() throws(CgroupError) {
+        guard let unified = layout.unified else { return }
+        try CgroupManager(layout: CgroupLayout([unified]), path: path).create()
     }
 
     /// A descriptor of the cgroup2 directory for CLONE_INTO_CGROUP, or nil where cgroup2 is not mounted.
@@ -126,11 +135,24 @@ package struct CgroupManager: Sendable, Equatable {
         try subgroups?.check(against: layout)
         var files: [CgroupEntry.File] = []
         for hierarchy in layout.hierarchies where hierarchy.version == .v1 {
-            let blame = hierarchy.controllers.first?.rawValue ?? "cgroup"
-            let place = hierarchy.directory(path) + (subgroups?.path(in: hierarchy) ?? "")
-            files.append(try CgroupEntry.File(ControlDirectory(place, blame)))
+            files.append(try CgroupEntry.File(entrance(to: hierarchy, below: subgroups?.path(in: hierarchy) ?? "")))
         }
         return CgroupEntry(files: files)
+    }
+
+    private func entrance(to hierarchy: CgroupHierarchy, below: String = "") -> ControlDirectory {
+        ControlDirectory(hierarchy.directory(path) + below, hierarchy.controllers.first?.rawValue ?? "cgroup")
+    }
+
+    /// Moves the calling process, which has one thread, into the group in the v1 hierarchies, by what `entry` opened in
+    /// another process.
+    ///
+    /// - Parameter next: the next of the entry's descriptors.
+    /// - Throws: `CgroupError` naming the controller and the file; what `next` throws.
+    package func enter(receiving next: () throws -> SharedFD) throws {
+        for hierarchy in layout.hierarchies where hierarchy.version == .v1 {
+            try CgroupEntry.File(entrance(to: hierarchy), opened: next()).enter()
+        }
     }
 
     /// Moves the calling process, which has one thread, into the group in every hierarchy.
@@ -238,12 +260,15 @@ extension CgroupManager {
         }
     }
 
-    /// Fills empty cpusets from their parents, from the top down.
-    private func initialiseCpuset(_ hierarchy: CgroupHierarchy) throws(CgroupError) {
+    /// Fills empty cpusets from their parents, from the top down. Fresh ones are empty, or have what the parents have
+    /// (`cgroup.clone_children`).
+    private func initialiseCpuset(_ hierarchy: CgroupHierarchy, fresh: [String]) throws(CgroupError) {
         var parent = ControlDirectory(hierarchy.directory(""), "cpuset")
         for component in path.pathComponents {
             let directory = parent.child(String(component))
-            for file in ["cpuset.cpus", "cpuset.mems"] where try directory.read(file).isEmpty {
+            let isFresh = fresh.contains(directory.path)
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if !isFresh, try !directory.read(file).isEmpty { continue }
                 try directory.write(file, try parent.read(file))
             }
             parent = directory

@@ -20,17 +20,39 @@ struct ControlDirectory: Sendable {
         if number != 0 { throw refusal(file, text, errno: number, hint: hint) }
     }
 
+    /// Writes several commands to a control file, in order, which stays open meanwhile: an open of one takes the kernel
+    /// longer than the command.
+    func write(_ file: String, each texts: [String]) throws(CgroupError) {
+        guard let first = texts.first else { return }
+        let raw = open(file)
+        guard raw >= 0 else { throw refusal(file, first, errno: errno) }
+        let descriptor = OwnedFD(adopting: raw)
+        for text in texts {
+            let number = Self.write(text, to: descriptor)
+            if number != 0 { throw refusal(file, text, errno: number) }
+        }
+    }
+
     /// Writes a control file.
     ///
     /// - Returns: 0 or the error number.
     func attempt(_ file: String, _ text: String) -> Int32 {
-        // Truncation means nothing to the kernel's files; it makes plain files stand in for them in tests.
-        let raw = ck_open("\(path)/\(file)", O_WRONLY | O_TRUNC | O_CLOEXEC, 0)
+        let raw = open(file)
         guard raw >= 0 else { return errno }
-        let descriptor = OwnedFD(adopting: raw)
+        return Self.write(text, to: OwnedFD(adopting: raw))
+    }
+
+    private func open(_ file: String) -> Int32 {
+        // Truncation means nothing to the kernel's files; it makes plain files stand in for them in tests.
+        ck_open("\(path)/\(file)", O_WRONLY | O_TRUNC | O_CLOEXEC, 0)
+    }
+
+    /// Returns 0 or the error number.
+    private static func write(_ text: String, to descriptor: borrowing OwnedFD) -> Int32 {
+        let raw = descriptor.raw
         var text = text
         while true {
-            let count = text.withUTF8 { Glibc.write(descriptor.raw, $0.baseAddress, $0.count) }
+            let count = text.withUTF8 { Glibc.write(raw, $0.baseAddress, $0.count) }
             if count >= 0 { return 0 }
             if errno != EINTR { return errno }
         }

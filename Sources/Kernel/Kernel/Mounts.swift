@@ -76,6 +76,16 @@ package enum Mounts {
         try systemCall("move_mount", subject) { ck_move_mount(raw, "", target, "", flags) }
     }
 
+    /// Puts a mount on an entry of an open directory; a symbolic link is not followed.
+    package static func attach(
+        _ mount: borrowing OwnedFD, in directory: Int32, _ name: String, subject: String
+    ) throws(KernelError) {
+        let raw = mount.raw
+        try systemCall("move_mount", subject) {
+            ck_move_mount(raw, "", directory, name, UInt32(CK_MOVE_MOUNT_F_EMPTY_PATH))
+        }
+    }
+
     /// Puts a mount on a host path.
     package static func attach(_ mount: borrowing OwnedFD, at path: String) throws(KernelError) {
         let raw = mount.raw

@@ -52,4 +52,14 @@ struct Channel {
         }
         throw RuntimeError("the runtime has ended")
     }
+
+    /// Waits for one kind that brings a descriptor, passing over others.
+    ///
+    /// - Throws: when the other side has closed.
+    func awaitDescriptor(_ kind: cs_kind) throws -> SharedFD {
+        while let message = try receive() {
+            if message.kind == kind.rawValue, let descriptor = message.descriptor { return descriptor }
+        }
+        throw RuntimeError("the runtime has ended")
+    }
 }

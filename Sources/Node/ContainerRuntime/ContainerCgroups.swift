@@ -1,3 +1,4 @@
+import CStage
 import Cgroups
 import DeviceNodes
 import JSON
@@ -67,6 +68,69 @@ struct CgroupRecord: Sendable, Equatable {
         var object: JSONObject = ["path": .string(manager.path), "hierarchies": .array(hierarchies)]
         if let scope { object["scope"] = ["slice": .string(scope.slice), "unit": .string(scope.unit)] }
         return .object(object)
+    }
+}
+
+/// The group of a new container, made in two steps around the making of its process.
+struct ContainerGroup {
+    let record: CgroupRecord
+    let spec: ContainerSpec
+    let rules: [DeviceRule]
+    let log: RuntimeLog
+
+    private var manager: CgroupManager { record.manager }
+
+    /// The process is made in a group that has all of its limits: by systemd, or where there is only cgroup v2, of which
+    /// one directory is all there is to make.
+    private var comesFirst: Bool { record.scope != nil || record.isAbsent || manager.layout.isUnified }
+
+    /// What has to be there before the process is, because that is made in it.
+    ///
+    /// - Parameter exists: becomes true once there is something to remove.
+    func prepare(_ exists: inout Bool) throws {
+        if comesFirst { return try make(&exists) }
+        try manager.createUnified()
+        exists = true
+    }
+
+    /// The rest: a process that waits for `admit` does what needs no group meanwhile, for the many directories of cgroup
+    /// v1 take as long.
+    func complete(_ exists: inout Bool) throws {
+        if !comesFirst { try make(&exists) }
+    }
+
+    /// Lets the process into the v1 groups.
+    func admit(over channel: Channel) throws {
+        for file in try manager.entry().files { try channel.send(CS_GROUP, descriptor: file.descriptor.raw) }
+    }
+
+    private func make(_ exists: inout Bool) throws {
+        try manager.create()
+        exists = true
+        if record.isAbsent {
+            if let resources = spec.linux?.resources { try record.refuseLimits(resources) }
+            return
+        }
+        if let resources = spec.linux?.resources {
+            var limits = CgroupResources(resources)
+            if record.scope != nil { _ = limits.takeProcessLimits() }
+            let notices = try manager.apply(limits)
+            try LimitNotices.check(notices)
+            LimitNotices.report(notices, log: log)
+            try record.tellSystemd(of: limits)
+        }
+        if let owner = CgroupOwnership.owner(spec) { try manager.delegate(to: owner) }
+        try manager.setDevices(rules)
+    }
+
+    /// Limits the processes of a scope, in which the container's first process is alone by now.
+    func limitProcesses() throws {
+        guard let resources = spec.linux?.resources else { return }
+        var limits = CgroupResources(resources)
+        let processes = limits.takeProcessLimits()
+        guard processes != CgroupResources() else { return }
+        _ = try manager.apply(processes)
+        try record.tellSystemd(of: processes)
     }
 }
 

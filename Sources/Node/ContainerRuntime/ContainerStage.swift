@@ -9,7 +9,6 @@ import OCISpec
 /// Swift, with the runtime at the other end of a channel.
 struct ContainerStage {
     let plan: ContainerPlan
-    let cgroupEntry: CgroupEntry
     let channel: Channel
     /// Where `start` will connect; nil when the runtime itself says go (`run`).
     let startListener: Int32?
@@ -28,16 +27,19 @@ struct ContainerStage {
     }
 
     private func prepare() throws -> [String] {
-        try cgroupEntry.enter()
+        try channel.send(CS_STARTED)
+        try plan.namespaces.complete()
         try systemCall("setsid") { setsid() }
         try joinKeyring()
         umask(0)
+        try setNames()
+        if plan.namespaces.makesNetwork { try systemCall("ioctl(SIOCSIFFLAGS)", "lo") { ck_interface_up("lo") } }
+        // Nothing of the container's own was touched up to here, and no memory taken that would have to be counted.
+        try plan.cgroup.manager.enter { () throws -> SharedFD in try channel.awaitDescriptor(CS_GROUP) }
         if plan.namespaces.makesCgroup {
             // The namespace's root is the group the process is in when it is made.
             try systemCall("unshare", "cgroup namespace") { unshare(Int32(CK_CLONE_NEWCGROUP)) }
         }
-        try setNames()
-        if plan.namespaces.makesNetwork { try systemCall("ioctl(SIOCSIFFLAGS)", "lo") { ck_interface_up("lo") } }
 
         var filesystem = try RootFilesystem(plan)
         try filesystem.mountAll()

@@ -90,55 +90,23 @@ struct Launcher {
                     scope, id: options.id, annotations: spec.annotations,
                     oomPolicy: limits.flatMap { SystemdScope.OOMPolicy($0) }, lock: lock.raw)
             }
-            try makeGroup(cgroup, spec, rules, &cleanup)
-            failpoint("runtime.after_cgroup")
+            let group = ContainerGroup(record: cgroup, spec: spec, rules: rules, log: log)
+            try group.prepare(&cleanup.hasCgroup)
             if let control {
                 try control.create()
                 cleanup.resourceControl = control
             }
-            return try start(plan, &record, &cleanup, lock, relay) {
+            return try start(plan, &record, &cleanup, lock, relay, group) {
                 guard let holder else { return }
                 // Where it counted, a group of one process would have no place for the container's.
                 holder.end()
-                try limitProcesses(cgroup, spec)
+                try group.limitProcesses()
             }
         } catch {
             holder?.end()
             cleanup.run(log: log)
             throw error
         }
-    }
-
-    /// Makes the container's group, with its limits, before there is a process.
-    private func makeGroup(
-        _ cgroup: CgroupRecord, _ spec: ContainerSpec, _ rules: [DeviceRule], _ cleanup: inout Cleanup
-    ) throws {
-        try cgroup.manager.create()
-        cleanup.hasCgroup = true
-        if cgroup.isAbsent {
-            if let resources = spec.linux?.resources { try cgroup.refuseLimits(resources) }
-            return
-        }
-        if let resources = spec.linux?.resources {
-            var limits = CgroupResources(resources)
-            if cgroup.scope != nil { _ = limits.takeProcessLimits() }
-            let notices = try cgroup.manager.apply(limits)
-            try LimitNotices.check(notices)
-            LimitNotices.report(notices, log: log)
-            try cgroup.tellSystemd(of: limits)
-        }
-        if let owner = CgroupOwnership.owner(spec) { try cgroup.manager.delegate(to: owner) }
-        try cgroup.manager.setDevices(rules)
-    }
-
-    /// Limits the processes of a scope, in which the container's first process is alone by now.
-    private func limitProcesses(_ cgroup: CgroupRecord, _ spec: ContainerSpec) throws {
-        guard let resources = spec.linux?.resources else { return }
-        var limits = CgroupResources(resources)
-        let processes = limits.takeProcessLimits()
-        guard processes != CgroupResources() else { return }
-        _ = try cgroup.manager.apply(processes)
-        try cgroup.tellSystemd(of: processes)
     }
 
     private func loadSpec() throws -> ContainerSpec {
@@ -182,7 +150,8 @@ struct Launcher {
 
     private func start(
         _ plan: ContainerPlan, _ record: inout ContainerRecord, _ cleanup: inout Cleanup,
-        _ lock: borrowing StateLock, _ relay: NotifyRelay?, entered afterEntry: () throws -> Void
+        _ lock: borrowing StateLock, _ relay: NotifyRelay?, _ group: ContainerGroup,
+        entered afterEntry: () throws -> Void
     ) throws -> LaunchedContainer {
         var plan = plan
         try plan.openBindSources()
@@ -194,30 +163,29 @@ struct Launcher {
         }
         let pidfdSocket = try PidfdSocket(options.pidfdSocket)
         let cgroupFile = try SharedFD(optional: plan.cgroup.manager.unifiedDescriptor())
-        let cgroupEntry = try plan.cgroup.manager.entry()
         let sockets = try UnixSocket.pair(.packets)
         try Rootless.letMapsBeWritten(true)
         guard let entered = try plan.namespaces.enter(sockets, cgroup: cgroupFile?.raw ?? -1) else {
             close(lock.raw)
             ContainerStage(
-                plan: plan, cgroupEntry: cgroupEntry, channel: Channel(socket: sockets.far.raw),
-                startListener: listener?.raw, consoleSocket: console?.raw
+                plan: plan, channel: Channel(socket: sockets.far.raw), startListener: listener?.raw,
+                consoleSocket: console?.raw
             ).run()
         }
-        cleanup.pid = entered.pid
         cleanup.pidfd = SharedFD(try entered.pidfd.duplicate())
         failpoint("runtime.after_clone")
         try afterEntry()
         try pidfdSocket?.send(entered.pidfd.raw, "standard")
         let near = SharedFD(try sockets.near.duplicate())
         _ = consume sockets
-        return try accompany(entered, plan, &record, Channel(socket: near.raw), near, relay)
+        return try accompany(entered, plan, &record, &cleanup, Channel(socket: near.raw), near, relay, group)
     }
 
     /// Does the runtime's part while the child does its own, until the child is ready (or the program runs).
     private func accompany(
         _ entered: consuming EnteredProcess, _ plan: ContainerPlan, _ record: inout ContainerRecord,
-        _ channel: Channel, _ socket: SharedFD, _ relay: NotifyRelay?
+        _ cleanup: inout Cleanup, _ channel: Channel, _ socket: SharedFD, _ relay: NotifyRelay?,
+        _ group: ContainerGroup
     ) throws -> LaunchedContainer {
         let process = ChildProcess(pid: entered.pid, pidfd: entered.pidfd)
         var supervisor = Supervisor(channel: channel, plan: plan, log: log)
@@ -232,6 +200,12 @@ struct Launcher {
             try supervisor.explainingEnd(of: process) { try control.add(process.pid) }
         }
         if plan.namespaces.makesUser { try supervisor.tell(CS_MAPPED) }
+        // Woken by a process that runs, this one is given another processor, if there is one.
+        try supervisor.follow(process, until: CS_STARTED)
+        try group.complete(&cleanup.hasCgroup)
+        failpoint("runtime.after_cgroup")
+        try supervisor.explainingEnd(of: process) { try group.admit(over: channel) }
+        cleanup.isSettingUp = true
         record.pid = process.pid
         guard let stat = try Proc.stat(process.pid) else { throw RuntimeError("the container's process is gone") }
         record.startTime = stat.startTime
@@ -276,14 +250,15 @@ private struct Cleanup {
     let record: ContainerRecord
     var hasCgroup = false
     var resourceControl: ContainerResourceControl?
-    var pid: pid_t = 0
     var pidfd: SharedFD?
+    /// The process is past the point where it waits for its group, and nothing of the container's was touched before.
+    var isSettingUp = false
 
-    /// Also runs the poststop hooks, once there was a process: other hooks may have run, and what they made has to be
-    /// undone (the specification's lifecycle, which goes on with them when a hook fails).
+    /// Also runs the poststop hooks, once the process sets the container up: other hooks may have run, and what they made
+    /// has to be undone (the specification's lifecycle, which goes on with them when a hook fails).
     func run(log: RuntimeLog) {
         // What could not be removed is `delete`'s, which runs them then.
-        if undo(log), pidfd != nil { record.runPoststop(log) }
+        if undo(log), isSettingUp { record.runPoststop(log) }
     }
 
     private func undo(_ log: RuntimeLog) -> Bool {

@@ -36,6 +36,9 @@ struct NamespacePlan {
     /// The container's view of the cgroups begins at its own group, or at that of the namespace it joins.
     var ownsCgroup: Bool { makesCgroup || joinsCgroup }
     var makesNetwork: Bool { made & UInt64(CK_CLONE_NEWNET) != 0 }
+    /// CLONE_NEW* of those that the process makes itself, while the runtime makes its groups: they take the kernel
+    /// longest, and belong to the same user namespace that way too.
+    private var madeInside: UInt64 { changesUser ? 0 : made & UInt64(CK_CLONE_NEWNET | CK_CLONE_NEWIPC) }
 
     private static func flag(_ kind: NamespaceSpec.Kind) -> Int {
         switch kind {
@@ -119,7 +122,7 @@ extension NamespacePlan {
         let pid = entries.withUnsafeMutableBufferPointer { joins in
             withOffsets { offsets in
                 var entry = cs_entry()
-                entry.new_namespaces = made
+                entry.new_namespaces = made & ~madeInside
                 entry.pid_namespace = self.pid?.raw ?? -1
                 entry.user_namespace = user?.raw ?? -1
                 entry.joins = UnsafePointer(joins.baseAddress)
@@ -141,6 +144,14 @@ extension NamespacePlan {
             throw KernelError(name, errno: errno, hint: Self.hint(errno))
         }
         return EnteredProcess(pid: pid, pidfd: OwnedFD(adopting: pidfd))
+    }
+
+    /// In the child: makes the namespaces that are left.
+    func complete() throws(KernelError) {
+        guard madeInside != 0 else { return }
+        guard unshare(Int32(madeInside)) == 0 else {
+            throw KernelError("unshare", "network and ipc namespaces", errno: errno, hint: Self.hint(errno))
+        }
     }
 
     private static func hint(_ number: Int32) -> String {

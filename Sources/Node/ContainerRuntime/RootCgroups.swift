@@ -28,12 +28,8 @@ extension RootFilesystem {
         for hierarchy in hierarchies {
             let name = directoryName(of: hierarchy)
             try systemCall("mkdir", "\(mount.destination)/\(name)") { mkdirat(top.raw, name, 0o755) }
-            let place = OwnedFD(
-                adopting: try systemCall("openat", name) {
-                    ck_openat(top.raw, name, Int32(CK_O_PATH) | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)
-                })
             let tree = try cgroupTree(of: hierarchy, manager.path, mount.options.set)
-            try Mounts.attach(tree, on: place.raw, subject: "\(mount.destination)/\(name)")
+            try Mounts.attach(tree, in: top.raw, name, subject: "\(mount.destination)/\(name)")
             // `cpu,cpuacct` is found by each of its names.
             if hierarchy.version == .v1, hierarchy.controllers.count > 1 {
                 for controller in hierarchy.controllers where controller.rawValue != name {

@@ -117,18 +117,17 @@ struct RootFilesystem: ~Copyable {
 
     private mutating func mountFilesystem(_ mount: MountPlan, type: String, source: String) throws {
         let target: OwnedFD
-        let existed = root.exists(mount.destination)
+        var data = mount.options.data
+        // What the image has there decides, unless the configuration does.
+        let takesMode =
+            type == "tmpfs" && !data.contains { $0.hasPrefix("mode=") } && root.exists(mount.destination)
         if type == "proc" || type == "sysfs" {
             target = try plainDirectory(mount.destination, type: type)
         } else {
             target = try root.makeDirectories(mount.destination)
         }
         try checkTarget(mount, target, isProcfs: type == "proc")
-        var data = mount.options.data
-        // What the image has there decides, unless the configuration does.
-        if type == "tmpfs", existed, !data.contains(where: { $0.hasPrefix("mode=") }) {
-            data.append("mode=\(try Self.mode(of: target))")
-        }
+        if takesMode { data.append("mode=\(try Self.mode(of: target))") }
         let late: MountAttributes = type == "tmpfs" ? .readOnly : []
         // What options do not fit through fsconfig(2) goes the old way, in one string.
         if mount.options.countsVersions || data.contains(where: { $0.utf8.count > FilesystemContext.maximumValue }) {
