@@ -97,6 +97,19 @@ class Runtime:
         return high * 64
 
 
+class Floor:
+    """The kernel's part of `run` and little else, by a program in C: see scripts/floor.c. It knows these hierarchies only."""
+    name = "the floor"
+
+    def __init__(self):
+        self.program = f"{WORK}/floor"
+        run("clang", "-O2", "-static", "-o", self.program, f"{ROOT}/scripts/floor.c")
+
+    def run(self, folder, pause=0):
+        time.sleep(pause)
+        return timed([self.program, f"{folder}/rootfs", "/bin/true", f"bench-{os.getpid()}-{next(numbers)}"])
+
+
 def compare(title, measured, budget=None):
     """Prints a line for what was measured of each in turn: a dictionary of lists, ours first."""
     (_, ours), *others = measured.items()
@@ -113,6 +126,7 @@ def measure():
     runtimes = [Runtime(OURS), Runtime("runc"), Runtime("crun")]
     count = int(COUNT or 50)
     names = [runtime.name for runtime in runtimes]
+    floor = Floor()
     noop = bundle()
     asleep = changed("asleep", lambda spec: spec["process"].update(args=["sleep", "1000"]))
     for runtime in runtimes:
@@ -122,6 +136,8 @@ def measure():
     for pause, suffix in ((0, ""), (PAUSE, f", {PAUSE * 1000:.0f} ms after the call before")):
         rounds = [[runtime.run(noop, pause) for runtime in runtimes] for _ in range(count)]
         compare(f"runtime run{suffix}", dict(zip(names, zip(*rounds))), None if pause else "≤ 0.5 of crun")
+        rounds = [[program.run(noop, pause) for program in (floor, runtimes[2])] for _ in range(count)]
+        compare(f"the floor of run{suffix}", dict(zip((floor.name, names[2]), zip(*rounds))))
         lives = [[runtime.life(asleep, pause) for runtime in runtimes] for _ in range(count)]
         for verb in ("create", "start", "state", "exec", "delete"):
             columns = zip(*[[took[verb] for took in life] for life in lives])

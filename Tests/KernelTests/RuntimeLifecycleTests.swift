@@ -34,6 +34,43 @@ extension KernelSuite {
             #expect(try fixture.traces() == [])
         }
 
+        @Test func `who is told of a process finds it in its own namespaces`() throws {
+            let fixture = try RuntimeFixture()
+            func namespaces(_ pid: String) throws -> [String] {
+                try ["net", "ipc", "uts", "mnt"].map { name in
+                    var info = stat()
+                    try systemCall("stat", name) { stat("/proc/\(pid)/ns/\(name)", &info) }
+                    return "\(name) \(info.st_ino)"
+                }
+            }
+            let own = Set(try namespaces("self"))
+            for round in 0..<RuntimeFixture.rounds(100, otherwise: 20) {
+                let file = "\(fixture.directory)/pid\(round)"
+                let bundle = try fixture.bundle("sleep 60")
+                let runtime = try fixture.spawn(["run", "--bundle", bundle, "--pid-file", file, "c\(round)"])
+                // At once, without a pause: the moment is what it is about.
+                while !File.exists(file) && kill(runtime.pid, 0) == 0 {}
+                let seen = try namespaces(try File.text(file))
+                #expect(own.isDisjoint(with: seen), "\(seen)")
+                try fixture.must("kill", "c\(round)", "KILL")
+                _ = try runtime.wait()
+            }
+        }
+
+        @Test(.enabled(if: !HostCgroups.isUnified, "needs cgroup v1"))
+        func `a hierarchy that is mounted read-only is an error, after which nothing is left`() throws {
+            let fixture = try RuntimeFixture()
+            let bundle = try fixture.bundle("true")
+            let hierarchy = HostCgroups.directory("freezer", "")
+            try #require(mount(hierarchy, hierarchy, nil, UInt(MS_BIND), nil) == 0)
+            defer { umount2(hierarchy, Int32(MNT_DETACH)) }
+            try #require(mount(nil, hierarchy, nil, UInt(MS_BIND | MS_REMOUNT | MS_RDONLY), nil) == 0)
+            let output = try fixture.call(["run", "--bundle", bundle, "c1"])
+            #expect(output.code == 1)
+            #expect(output.stderr.contains("mounted read-only"), "\(output.stderr)")
+            #expect(try fixture.traces() == [])
+        }
+
         @Test(arguments: RuntimeFixture.Runtime.allCases)
         func `run passes the exit status on and cleans up`(_ runtime: RuntimeFixture.Runtime) throws {
             let fixture = try RuntimeFixture(runtime)

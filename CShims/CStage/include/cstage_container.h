@@ -23,8 +23,9 @@ enum cs_kind {
                        // listener will have in it, and in the file that comes along a first byte that is not 0
                        // tells it that the runtime has a copy
     CS_PUBLISHED = 11, // runtime: a record tells of the child from now on, so it need not end with the runtime
-    CS_STARTED = 13,   // child: it runs
-    CS_GROUP = 12      // runtime: one descriptor comes along, the `tasks` of the next v1 group that the child enters
+    CS_STARTED = 12,   // child: it runs
+    CS_GROUP = 13,     // runtime: one descriptor comes along, the `tasks` of the next v1 group that the child enters
+    CS_ENTERED = 14    // child: it is in all of its namespaces and groups
 };
 struct cs_message {
     uint32_t kind;
@@ -44,7 +45,7 @@ int cs_receive(int socket, struct cs_message *message, int *descriptor);
 /// The namespaces of a new process: what it joins and what is made.
 struct cs_join { int fd; int type; };  // type: CLONE_NEW* bits; fd: a namespace, or a pidfd
 struct cs_entry {
-    uint64_t new_namespaces;      // CLONE_NEW* without pid joined by fd, time and cgroup
+    uint64_t new_namespaces;      // CLONE_NEW* without pid joined by fd, time, cgroup, and what the child makes itself
     int pid_namespace;            // -1, or a pid namespace (or pidfd) whose member the child becomes
     int user_namespace;           // -1, or a user namespace (or pidfd) to join, after all others
     const struct cs_join *joins;  // the others

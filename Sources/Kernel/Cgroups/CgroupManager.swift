@@ -333,7 +333,8 @@ extension CgroupManager {
         while true {
             if rmdir(directory.path) == 0 { return }
             let number = errno
-            if number == ENOENT { return }
+            // Where nothing may be written the kernel does not look whether there is something.
+            if number == ENOENT || number == EROFS && access(directory.path, F_OK) != 0 && errno == ENOENT { return }
             guard number == EBUSY || number == ENOTEMPTY else {
                 throw CgroupError(.refused, directory.path, "cannot be removed", errno: number)
             }

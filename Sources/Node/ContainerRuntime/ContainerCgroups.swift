@@ -1,4 +1,3 @@
-import CStage
 import Cgroups
 import DeviceNodes
 import JSON
@@ -90,7 +89,7 @@ struct ContainerGroup {
     func prepare(_ exists: inout Bool) throws {
         if comesFirst { return try make(&exists) }
         try manager.createUnified()
-        exists = true
+        exists = manager.layout.unified != nil
     }
 
     /// The rest: a process that waits for `admit` does what needs no group meanwhile, for the many directories of cgroup
@@ -99,10 +98,11 @@ struct ContainerGroup {
         if !comesFirst { try make(&exists) }
     }
 
-    /// Lets the process into the v1 groups.
-    func admit(over channel: Channel) throws {
-        for file in try manager.entry().files { try channel.send(CS_GROUP, descriptor: file.descriptor.raw) }
-    }
+    /// Whether the process stops until it is let into v1 groups, before it touches anything that is the container's.
+    var isWaitedFor: Bool { !manager.layout.isUnified }
+
+    /// What lets the process into the v1 groups, one after the other.
+    func entrance() throws -> [SharedFD] { try manager.entry().files.map(\.descriptor) }
 
     private func make(_ exists: inout Bool) throws {
         try manager.create()

@@ -32,7 +32,6 @@ struct ContainerStage {
         try systemCall("setsid") { setsid() }
         try joinKeyring()
         umask(0)
-        try setNames()
         if plan.namespaces.makesNetwork { try systemCall("ioctl(SIOCSIFFLAGS)", "lo") { ck_interface_up("lo") } }
         // Nothing of the container's own was touched up to here, and no memory taken that would have to be counted.
         try plan.cgroup.manager.enter { () throws -> SharedFD in try channel.awaitDescriptor(CS_GROUP) }
@@ -40,6 +39,8 @@ struct ContainerStage {
             // The namespace's root is the group the process is in when it is made.
             try systemCall("unshare", "cgroup namespace") { unshare(Int32(CK_CLONE_NEWCGROUP)) }
         }
+        try channel.send(CS_ENTERED)
+        try setNames()
 
         var filesystem = try RootFilesystem(plan)
         try filesystem.mountAll()

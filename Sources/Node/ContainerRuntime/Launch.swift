@@ -173,19 +173,20 @@ struct Launcher {
             ).run()
         }
         cleanup.pidfd = SharedFD(try entered.pidfd.duplicate())
+        cleanup.isSettingUp = !group.isWaitedFor
         failpoint("runtime.after_clone")
         try afterEntry()
-        try pidfdSocket?.send(entered.pidfd.raw, "standard")
         let near = SharedFD(try sockets.near.duplicate())
         _ = consume sockets
-        return try accompany(entered, plan, &record, &cleanup, Channel(socket: near.raw), near, relay, group)
+        return try accompany(
+            entered, plan, &record, &cleanup, Channel(socket: near.raw), near, relay, group, pidfdSocket)
     }
 
     /// Does the runtime's part while the child does its own, until the child is ready (or the program runs).
     private func accompany(
         _ entered: consuming EnteredProcess, _ plan: ContainerPlan, _ record: inout ContainerRecord,
         _ cleanup: inout Cleanup, _ channel: Channel, _ socket: SharedFD, _ relay: NotifyRelay?,
-        _ group: ContainerGroup
+        _ group: ContainerGroup, _ pidfdSocket: PidfdSocket?
     ) throws -> LaunchedContainer {
         let process = ChildProcess(pid: entered.pid, pidfd: entered.pidfd)
         var supervisor = Supervisor(channel: channel, plan: plan, log: log)
@@ -204,8 +205,11 @@ struct Launcher {
         try supervisor.follow(process, until: CS_STARTED)
         try group.complete(&cleanup.hasCgroup)
         failpoint("runtime.after_cgroup")
-        try supervisor.explainingEnd(of: process) { try group.admit(over: channel) }
         cleanup.isSettingUp = true
+        for file in try group.entrance() { try supervisor.tell(CS_GROUP, descriptor: file) }
+        // Nobody learns of a process that is still in namespaces of the host's.
+        try supervisor.follow(process, until: CS_ENTERED)
+        try pidfdSocket?.send(process.pidfd.raw, "standard")
         record.pid = process.pid
         guard let stat = try Proc.stat(process.pid) else { throw RuntimeError("the container's process is gone") }
         record.startTime = stat.startTime

@@ -17,7 +17,7 @@ enum NamespaceFiles {
 
 /// What the container's process joins and what is made for it.
 struct NamespacePlan {
-    /// CLONE_NEW* of those that clone3(2) makes.
+    /// CLONE_NEW* of those that clone3(2) makes, or the process itself.
     var made: UInt64 = 0
     var makesCgroup = false
     /// Joins a cgroup namespace that is not the runtime's.
@@ -38,7 +38,9 @@ struct NamespacePlan {
     var makesNetwork: Bool { made & UInt64(CK_CLONE_NEWNET) != 0 }
     /// CLONE_NEW* of those that the process makes itself, while the runtime makes its groups: they take the kernel
     /// longest, and belong to the same user namespace that way too.
-    private var madeInside: UInt64 { changesUser ? 0 : made & UInt64(CK_CLONE_NEWNET | CK_CLONE_NEWIPC) }
+    private var madeInside: UInt64 {
+        changesUser || pid != nil ? 0 : made & UInt64(CK_CLONE_NEWNET | CK_CLONE_NEWIPC)
+    }
 
     private static func flag(_ kind: NamespaceSpec.Kind) -> Int {
         switch kind {

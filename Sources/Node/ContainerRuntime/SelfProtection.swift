@@ -5,10 +5,11 @@ import Kernel
 
 /// Keeps a container from overwriting the runtime's own program through /proc/<pid>/exe (CVE-2019-5736).
 ///
-/// Before a process of ours comes near a container, it executes itself again from a read-only mount clone of its own
-/// file: whoever opens that through procfs, also later through a descriptor, gets EROFS. A clone costs two system calls;
-/// a sealed copy in memory, the fallback where mounts may not be cloned, has to copy the whole program. Our shim starts
-/// the runtime from such a clone in the first place.
+/// Before a process of ours comes near a container, it runs from a read-only mount clone of its own file: whoever opens
+/// that through procfs, also later through a descriptor, gets EROFS. What was not done at the program's entry already
+/// (CProtect) is done here, by executing itself again. A clone costs two system calls; a sealed copy in memory, the
+/// fallback where mounts may not be cloned, has to copy the whole program. Our shim starts the runtime from such a clone
+/// in the first place.
 enum SelfProtection {
     private static let path = "/proc/self/exe"
 

@@ -35,9 +35,9 @@ struct Supervisor {
     }
 
     /// Sends a message; that nobody is there to read it is found out, with the reason, by `follow`.
-    func tell(_ kind: cs_kind) throws {
+    func tell(_ kind: cs_kind, descriptor: SharedFD? = nil) throws {
         do {
-            try channel.send(kind)
+            try channel.send(kind, descriptor: descriptor?.raw ?? -1)
         } catch let error as KernelError where error.errno == EPIPE || error.errno == ECONNRESET {
             return
         }
