@@ -56,7 +56,11 @@ static void make_groups(const char *name)
                                            "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm" };
     for (unsigned i = 0; i < COUNT(hierarchies); i++) {
         snprintf(group[i], sizeof group[i], "/sys/fs/cgroup/%s/%s", hierarchies[i], name);
-        must(mkdir(group[i], 0755));
+        if (mkdir(group[i], 0755) < 0) {
+            perror(group[i]);
+            while (i-- > 0) rmdir(group[i]);
+            exit(125);
+        }
     }
     inherit(group[2], "cpuset.cpus");
     inherit(group[2], "cpuset.mems");

@@ -21,11 +21,16 @@ static unsigned char replaced[1 << 22];
 
 static void list(FILE *file, pid_t pid)
 {
+#ifdef __x86_64__
     struct user_regs_struct registers;
     if (replaced[pid & (sizeof replaced - 1)] || ptrace(PTRACE_GETREGS, pid, 0, &registers) < 0) return;
     if (registers.rip < LOWEST || registers.rip >= HIGHEST || executed[registers.rip - LOWEST]) return;
     executed[registers.rip - LOWEST] = 1;
     fprintf(file, "%llx\n", registers.rip);
+#else
+    (void)file, (void)pid;
+    fputs("-l is for x86_64 only\n", stderr), exit(2);
+#endif
 }
 
 int main(int argc, char **argv)

@@ -1,5 +1,5 @@
 """Lists the functions that calls of the runtime execute, in the order of the first time, into scripts/startup.order."""
-import bisect, os
+import atexit, bisect, os
 from bench_measure import ROOT, WORK, in_memory, run
 from bench_runtime import OURS, bundle, changed
 
@@ -22,8 +22,10 @@ def call(*words):
 
 
 # `create` is not among them: its process would go on after whoever steps through it. `run` does the same and more.
-call(*runtime, "create", "-b", asleep, "order-1")
-calls = [("run", "-b", bundle(), "order-2"), ("start", "order-1"), ("state", "order-1"), ("delete", "--force", "order-1")]
+first, second = f"order-{os.getpid()}-1", f"order-{os.getpid()}-2"
+call(*runtime, "create", "-b", asleep, first)
+atexit.register(run, *runtime, "delete", "--force", first, check=False)
+calls = [("run", "-b", bundle(), second), ("start", first), ("state", first), ("delete", "--force", first)]
 known = functions()
 starts = [address for address, _ in known]
 order = {}

@@ -49,7 +49,7 @@ extension KernelSuite {
                 let bundle = try fixture.bundle("sleep 60")
                 let runtime = try fixture.spawn(["run", "--bundle", bundle, "--pid-file", file, "c\(round)"])
                 // At once, without a pause: the moment is what it is about.
-                while !File.exists(file) && kill(runtime.pid, 0) == 0 {}
+                while try !File.exists(file) && runtime.poll() == nil {}
                 let seen = try namespaces(try File.text(file))
                 #expect(own.isDisjoint(with: seen), "\(seen)")
                 try fixture.must("kill", "c\(round)", "KILL")

@@ -92,7 +92,7 @@ struct ContainerGroup {
         exists = manager.layout.unified != nil
     }
 
-    /// The rest: a process that waits for `admit` does what needs no group meanwhile, for the many directories of cgroup
+    /// The rest: a process that waits for its `entrance` does what needs no group meanwhile, for the many directories of cgroup
     /// v1 take as long.
     func complete(_ exists: inout Bool) throws {
         if !comesFirst { try make(&exists) }

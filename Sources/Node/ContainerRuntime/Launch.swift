@@ -205,10 +205,10 @@ struct Launcher {
         try supervisor.follow(process, until: CS_STARTED)
         try group.complete(&cleanup.hasCgroup)
         failpoint("runtime.after_cgroup")
-        cleanup.isSettingUp = true
         for file in try group.entrance() { try supervisor.tell(CS_GROUP, descriptor: file) }
         // Nobody learns of a process that is still in namespaces of the host's.
         try supervisor.follow(process, until: CS_ENTERED)
+        cleanup.isSettingUp = true
         try pidfdSocket?.send(process.pidfd.raw, "standard")
         record.pid = process.pid
         guard let stat = try Proc.stat(process.pid) else { throw RuntimeError("the container's process is gone") }
