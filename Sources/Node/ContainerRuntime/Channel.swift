@@ -45,20 +45,12 @@ struct Channel {
 
     /// Waits for one kind, passing over others.
     ///
+    /// - Returns: the descriptor that came along, if one did.
     /// - Throws: when the other side has closed.
-    func await(_ kind: cs_kind) throws {
+    @discardableResult
+    func await(_ kind: cs_kind) throws -> SharedFD? {
         while let message = try receive() {
-            if message.kind == kind.rawValue { return }
-        }
-        throw RuntimeError("the runtime has ended")
-    }
-
-    /// Waits for one kind that brings a descriptor, passing over others.
-    ///
-    /// - Throws: when the other side has closed.
-    func awaitDescriptor(_ kind: cs_kind) throws -> SharedFD {
-        while let message = try receive() {
-            if message.kind == kind.rawValue, let descriptor = message.descriptor { return descriptor }
+            if message.kind == kind.rawValue { return message.descriptor }
         }
         throw RuntimeError("the runtime has ended")
     }

@@ -79,15 +79,16 @@ struct ContainerGroup {
 
     private var manager: CgroupManager { record.manager }
 
-    /// The process is made in a group that has all of its limits: by systemd, or where there is only cgroup v2, of which
-    /// one directory is all there is to make.
-    private var comesFirst: Bool { record.scope != nil || record.isAbsent || manager.layout.isUnified }
+    /// Whether the process stops until it is let into v1 groups, before it touches anything that is the container's. Where
+    /// there is only cgroup v2 (so always when systemd makes the group), or nothing at all, one directory is all there is
+    /// to make: the process is made in a group that has all of its limits.
+    var isWaitedFor: Bool { !manager.layout.isUnified }
 
     /// What has to be there before the process is, because that is made in it.
     ///
     /// - Parameter exists: becomes true once there is something to remove.
     func prepare(_ exists: inout Bool) throws {
-        if comesFirst { return try make(&exists) }
+        if !isWaitedFor { return try make(&exists) }
         try manager.createUnified()
         exists = manager.layout.unified != nil
     }
@@ -95,11 +96,8 @@ struct ContainerGroup {
     /// The rest: a process that waits for its `entrance` does what needs no group meanwhile, for the many directories of cgroup
     /// v1 take as long.
     func complete(_ exists: inout Bool) throws {
-        if !comesFirst { try make(&exists) }
+        if isWaitedFor { try make(&exists) }
     }
-
-    /// Whether the process stops until it is let into v1 groups, before it touches anything that is the container's.
-    var isWaitedFor: Bool { !manager.layout.isUnified }
 
     /// What lets the process into the v1 groups, one after the other.
     func entrance() throws -> [SharedFD] { try manager.entry().files.map(\.descriptor) }

@@ -34,7 +34,12 @@ struct ContainerStage {
         umask(0)
         if plan.namespaces.makesNetwork { try systemCall("ioctl(SIOCSIFFLAGS)", "lo") { ck_interface_up("lo") } }
         // Nothing of the container's own was touched up to here, and no memory taken that would have to be counted.
-        try plan.cgroup.manager.enter { () throws -> SharedFD in try channel.awaitDescriptor(CS_GROUP) }
+        try plan.cgroup.manager.enter { () throws -> SharedFD in
+            guard let file = try channel.await(CS_GROUP) else {
+                throw KernelError("receive", "a group of the container's", errno: EPROTO)
+            }
+            return file
+        }
         if plan.namespaces.makesCgroup {
             // The namespace's root is the group the process is in when it is made.
             try systemCall("unshare", "cgroup namespace") { unshare(Int32(CK_CLONE_NEWCGROUP)) }

@@ -152,7 +152,11 @@ extension NamespacePlan {
     func complete() throws(KernelError) {
         guard madeInside != 0 else { return }
         guard unshare(Int32(madeInside)) == 0 else {
-            throw KernelError("unshare", "network and ipc namespaces", errno: errno, hint: Self.hint(errno))
+            let number = errno
+            let kinds = [NamespaceSpec.Kind.network, .ipc].filter { madeInside & UInt64(Self.flag($0)) != 0 }
+            throw KernelError(
+                "unshare", "\(kinds.map(\.rawValue).joined(separator: " and ")) namespace", errno: number,
+                hint: Self.hint(number))
         }
     }
 

@@ -44,16 +44,16 @@ extension RootFilesystem {
     private func make(_ device: DeviceNode, _ dev: borrowing OwnedFD) throws {
         let parts = device.path.pathComponents.filter { $0 != "." }
         let isInDev = parts.count == 2 && parts[0] == "dev"
-        let other = isInDev ? nil : SharedFD(try root.makeDirectories(parts.dropLast().joined(separator: "/")))
+        let elsewhere = isInDev ? nil : SharedFD(try root.makeDirectories(parts.dropLast().joined(separator: "/")))
         if !plan.namespaces.changesUser || device.kind == .fifo {
             do throws(DeviceError) {
-                return try device.create(in: other?.raw ?? dev.raw)
+                return try device.create(in: elsewhere?.raw ?? dev.raw)
             } catch {
                 // The runtime itself may be in a user namespace, where it looks like root.
                 guard error.errno == EPERM, Rootless.isInUserNamespace else { throw error }
             }
         }
-        let place = Root(adopting: try other?.duplicate() ?? dev.duplicate(), name: device.path)
+        let place = Root(adopting: try elsewhere?.duplicate() ?? dev.duplicate(), name: device.path)
         let target = try place.makeFile(String(parts.last ?? ""), mode: 0)
         let tree = try Mounts.clone(device.path, recursive: false)
         // The host may have something else under this name.
