@@ -157,7 +157,7 @@ let package = Package(
         // 4 parts: node
         layer(
             "Node", "ContainerRuntime",
-            ["Kernel", "CKernel", "CStage", "Cgroups", "Confinement", "DeviceNodes", "OCISpec", "JSON"]),
+            ["Kernel", "CKernel", "CProtect", "CStage", "Cgroups", "Confinement", "DeviceNodes", "OCISpec", "JSON"]),
         layer("Node", "ShimCore", ["Kernel", "CKernel", "Cgroups", "StreamFrames", "ShimProtocol", "JSON"]),
         layer("Node", "NVMLProbe", ["Kernel", "CKernel", "CNVML", "NVMLReport", "JSON"]),
         layer("Node", "Reactor", ["Kernel", "CKernel"]),
@@ -239,7 +239,7 @@ let package = Package(
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
         // 7 programs
-        program("martlet-runtime", ["ContainerRuntime", "CProtect"], linker: protected),
+        program("martlet-runtime", ["ContainerRuntime"], linker: protected),
         program("martlet-shim", ["ShimCore"], linker: fullyStatic),
         // It opens a library at run time, which a fully static program cannot.
         program("martlet-nvml", ["NVMLProbe"]),

@@ -12,8 +12,12 @@
 #include <linux/mount.h>
 #include <sys/prctl.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #ifdef __x86_64__
+
+// The clone of the mount that the program is on: written at the entry once the pages are those of the program to run.
+static int program_mount = -1;
 
 /// The entry of martlet-runtime, as the linker is told in Package.swift. The stack is argc, the arguments, NULL, the
 /// environment, NULL and the auxiliary vector (System V ABI, AMD64 supplement, 3.4.1); %rdx belongs to _start.
@@ -151,11 +155,24 @@ __attribute__((used, visibility("hidden"), no_stack_protector)) void martlet_run
         long done = program < 0 ? program : exchange(program, stack);
         if (program >= 0) call(__NR_close, program, 0, 0, 0, 0);
         if (done < 0) call(__NR_execveat, file, (long)"", (long)argv, (long)(argv + argc + 1), empty);
+        // What the caller has closed of 0, 1 and 2 stays closed.
+        else if (file > 2) {
+            program_mount = (int)file;
+            return;
+        }
     }
     call(__NR_close, file, 0, 0, 0, 0);
 }
 
+void cp_unmount_program(void)
+{
+    if (program_mount >= 0) close(program_mount);
+    program_mount = -1;
+}
+
 #elif defined(__aarch64__)
+
+void cp_unmount_program(void) {}
 
 // SelfProtection.swift does it alone.
 __asm__(

@@ -60,7 +60,8 @@ package struct CgroupManager: Sendable, Equatable {
     ///
     /// - Throws: `CgroupError` of kind `busy`.
     package func requireVacant() throws(CgroupError) {
-        guard exists() else { return }
+        // The v1 hierarchy among these is that of the freezer, where there is one.
+        guard populationRoots.contains(where: { access($0.path, F_OK) == 0 }) else { return }
         let present = try processes()
         guard present.isEmpty else {
             throw CgroupError(

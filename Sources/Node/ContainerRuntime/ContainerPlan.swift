@@ -72,6 +72,17 @@ struct MountPlan {
     var mapping: SharedFD?
     /// A copy of a bind mount's source, opened by the runtime; nil when the child opens it.
     var source: SharedFD?
+
+    /// Whether who makes it must be in the container's groups: they count the pages that `tmpcopyup` fills, allow the devices
+    /// that filesystems are on, and are mounted themselves.
+    var needsGroup: Bool {
+        switch kind {
+        case .bind: false
+        case .cgroup: true
+        case .filesystem(let type, _):
+            options.copiesUp || !["proc", "sysfs", "tmpfs", "devpts", "mqueue"].contains(type)
+        }
+    }
 }
 
 /// A process to execute, decided to the last detail.

@@ -33,22 +33,14 @@ struct ContainerStage {
         try joinKeyring()
         umask(0)
         if plan.namespaces.makesNetwork { try systemCall("ioctl(SIOCSIFFLAGS)", "lo") { ck_interface_up("lo") } }
-        // Nothing of the container's own was touched up to here, and no memory taken that would have to be counted.
-        try plan.cgroup.manager.enter { () throws -> SharedFD in
-            guard let file = try channel.await(CS_GROUP) else {
-                throw KernelError("receive", "a group of the container's", errno: EPROTO)
-            }
-            return file
-        }
-        if plan.namespaces.makesCgroup {
-            // The namespace's root is the group the process is in when it is made.
-            try systemCall("unshare", "cgroup namespace") { unshare(Int32(CK_CLONE_NEWCGROUP)) }
-        }
-        try channel.send(CS_ENTERED)
         try setNames()
 
         var filesystem = try RootFilesystem(plan)
-        try filesystem.mountAll()
+        // The runtime still makes the groups, if there are many to make.
+        let uncounted = plan.mounts.prefix { !$0.needsGroup }
+        try filesystem.mountAll(uncounted)
+        try enterGroup()
+        try filesystem.mountAll(plan.mounts[uncounted.endIndex...])
         if let missing = try filesystem.populateDev() { try channel.send(CS_WARNING, missing) }
         try makeWorkingDirectory(filesystem)
         if plan.needsRuntime {
@@ -77,6 +69,21 @@ struct ContainerStage {
         try plan.process.attributes.apply()
         return try ProgramLookup.candidates(
             plan.process.args[0], environment: plan.process.env, directory: plan.process.cwd)
+    }
+
+    /// Goes into the container's group, as far as it was not made in it.
+    private func enterGroup() throws {
+        try plan.cgroup.manager.enter { () throws -> SharedFD in
+            guard let file = try channel.await(CS_GROUP) else {
+                throw KernelError("receive", "a group of the container's", errno: EPROTO)
+            }
+            return file
+        }
+        if plan.namespaces.makesCgroup {
+            // The namespace's root is the group the process is in when it is made.
+            try systemCall("unshare", "cgroup namespace") { unshare(Int32(CK_CLONE_NEWCGROUP)) }
+        }
+        try channel.send(CS_ENTERED)
     }
 
     /// A session keyring of the container's own, so that it cannot use the caller's keys.

@@ -1,4 +1,5 @@
 import CKernel
+import CProtect
 import CStage
 import Cgroups
 import Glibc
@@ -64,6 +65,7 @@ struct Execution {
             try Rootless.letMapsBeWritten(false)
         }
         guard let entered = try namespaces.enter(sockets, cgroup: cgroup?.raw ?? -1) else {
+            cp_unmount_program()
             ExecutionStage(
                 plan: plan, cgroupEntry: cgroupEntry, affinity: affinity, channel: Channel(socket: sockets.far.raw),
                 terminal: terminal, consoleSize: size, consoleSocket: console?.raw
@@ -114,6 +116,7 @@ struct Execution {
         failpoint("runtime.exec_before_go")
         try supervisor.tell(CS_GO)
         failpoint("runtime.exec_after_go")
+        cp_unmount_program()
         try supervisor.follow(process, until: nil)
         return supervisor.terminal
     }

@@ -1,4 +1,5 @@
 import CKernel
+import CProtect
 import CStage
 import Cgroups
 import Confinement
@@ -167,6 +168,7 @@ struct Launcher {
         try Rootless.letMapsBeWritten(true)
         guard let entered = try plan.namespaces.enter(sockets, cgroup: cgroupFile?.raw ?? -1) else {
             close(lock.raw)
+            cp_unmount_program()
             ContainerStage(
                 plan: plan, channel: Channel(socket: sockets.far.raw), startListener: listener?.raw,
                 consoleSocket: console?.raw
@@ -206,9 +208,10 @@ struct Launcher {
         try group.complete(&cleanup.hasCgroup)
         failpoint("runtime.after_cgroup")
         for file in try group.entrance() { try supervisor.tell(CS_GROUP, descriptor: file) }
+        cleanup.isSettingUp = true
+        cp_unmount_program()
         // Nobody learns of a process that is still in namespaces of the host's.
         try supervisor.follow(process, until: CS_ENTERED)
-        cleanup.isSettingUp = true
         try pidfdSocket?.send(process.pidfd.raw, "standard")
         record.pid = process.pid
         guard let stat = try Proc.stat(process.pid) else { throw RuntimeError("the container's process is gone") }
@@ -255,7 +258,7 @@ private struct Cleanup {
     var hasCgroup = false
     var resourceControl: ContainerResourceControl?
     var pidfd: SharedFD?
-    /// The process is past the point where it waits for its group, and nothing of the container's was touched before.
+    /// The container's groups are there, and its process makes the rest.
     var isSettingUp = false
 
     /// Also runs the poststop hooks, once the process sets the container up: other hooks may have run, and what they made

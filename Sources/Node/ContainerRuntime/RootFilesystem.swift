@@ -47,9 +47,9 @@ struct RootFilesystem: ~Copyable {
         try Mounts.setPropagation(.private, at: parent.mountPoint, recursive: false)
     }
 
-    /// Makes all mounts of the configuration, in order.
-    mutating func mountAll() throws {
-        for mount in plan.mounts {
+    /// Makes mounts of the configuration, in order.
+    mutating func mountAll(_ mounts: ArraySlice<MountPlan>) throws {
+        for mount in mounts {
             try withContext("\(mount.path) (\(mount.destination))") {
                 if mount.options.remount { return try remount(mount) }
                 switch mount.kind {
