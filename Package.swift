@@ -53,7 +53,7 @@ func plugin(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 /// The program of a plugin's library.
 func pluginProgram(_ name: String, _ library: String) -> Target {
     .executableTarget(
-        name: name, dependencies: ["CNIPlugin", .byName(name: library)], path: "plugins/\(name)",
+        name: name, dependencies: ["CStart", "CNIPlugin", .byName(name: library)], path: "plugins/\(name)",
         swiftSettings: settings, linkerSettings: fullyStatic)
 }
 
@@ -112,6 +112,7 @@ let package = Package(
         shim("CKernel"),
         shim("CStage"),
         shim("CProtect"),
+        shim("CStart"),
         shim("CNVML"),
         system("CSeccomp", "libseccomp", apt: "libseccomp-dev"),
         system("CCapabilities", "libcap", apt: "libcap-dev"),
@@ -239,8 +240,8 @@ let package = Package(
                 .product(name: "HTTPTypes", package: "swift-http-types"),
             ]),
         // 7 programs
-        program("martlet-runtime", ["ContainerRuntime"], linker: protected),
-        program("martlet-shim", ["ShimCore"], linker: fullyStatic),
+        program("martlet-runtime", ["CStart", "ContainerRuntime"], linker: protected),
+        program("martlet-shim", ["CStart", "ShimCore"], linker: fullyStatic),
         // It opens a library at run time, which a fully static program cannot.
         program("martlet-nvml", ["NVMLProbe"]),
         program(

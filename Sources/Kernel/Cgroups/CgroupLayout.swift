@@ -143,8 +143,7 @@ package struct CgroupLayout: Sendable, Equatable {
         unifiedControllers: (String) -> String
     ) -> CgroupLayout {
         var found: [CgroupHierarchy] = []
-        for line in mountInfo.split(separator: UInt8(ascii: "\n")) {
-            guard let mount = CgroupMount(line) else { continue }
+        for mount in CgroupMount.all(in: mountInfo) {
             var hierarchy = mount.hierarchy
             // The same tree may be mounted again, in a container's root say: the one in the usual place is the host's.
             let other = found.firstIndex { sameTree($0, hierarchy) }
@@ -187,45 +186,79 @@ package struct CgroupLayout: Sendable, Equatable {
     }
 }
 
-/// One line of mountinfo, if it is a cgroup mount.
+/// One line of mountinfo that is a cgroup mount.
 private struct CgroupMount {
     let hierarchy: CgroupHierarchy
     /// The number of its file system, `major:minor`.
     let device: String
 
-    init?(_ line: ArraySlice<UInt8>) {
-        let fields = line.split(separator: UInt8(ascii: " "))
-        guard fields.count >= 10, let dash = fields.dropFirst(6).firstIndex(of: [UInt8(ascii: "-")]),
-            dash + 3 < fields.count
-        else { return nil }
-        let type = String(decoding: fields[dash + 1], as: UTF8.self)
-        let root = Self.unescaped(fields[3])
-        let mountPoint = Self.unescaped(fields[4])
-        device = String(decoding: fields[2], as: UTF8.self)
-        switch type {
-        case "cgroup2":
-            hierarchy = CgroupHierarchy(mountPoint: mountPoint, version: .v2, controllers: [], root: root)
-        case "cgroup":
-            let options = fields[dash + 3].split(separator: UInt8(ascii: ",")).map {
-                String(decoding: $0, as: UTF8.self)
+    /// Those in a mount table. Every start of a container reads one: lines of other file systems are passed over unread.
+    static func all(in mountInfo: [UInt8]) -> [CgroupMount] {
+        mountInfo.withUnsafeBufferPointer { table in
+            var found: [CgroupMount] = []
+            var rest = table[...]
+            while let line = next(&rest, upTo: UInt8(ascii: "\n")) {
+                if let mount = CgroupMount(line) { found.append(mount) }
             }
-            let name = options.first { $0.hasPrefix("name=") }.map { String($0.dropFirst(5)) }
-            let controllers = options.compactMap { CgroupController(rawValue: $0) }
-            guard name != nil || !controllers.isEmpty else { return nil }
-            hierarchy = CgroupHierarchy(
-                mountPoint: mountPoint, version: .v1, controllers: controllers, name: name, root: root)
-        default:
-            return nil
+            return found
         }
     }
 
+    private typealias Bytes = Slice<UnsafeBufferPointer<UInt8>>
+
+    private static func next(_ rest: inout Bytes, upTo separator: UInt8) -> Bytes? {
+        while rest.first == separator { rest = rest.dropFirst() }
+        if rest.isEmpty { return nil }
+        let end = rest.firstIndex(of: separator) ?? rest.endIndex
+        defer { rest = rest[end...] }
+        return rest[..<end]
+    }
+
+    private init?(_ line: Bytes) {
+        let blank = UInt8(ascii: " ")
+        var rest = line
+        guard Self.next(&rest, upTo: blank) != nil, Self.next(&rest, upTo: blank) != nil,
+            let device = Self.next(&rest, upTo: blank), let root = Self.next(&rest, upTo: blank),
+            let mountPoint = Self.next(&rest, upTo: blank), Self.next(&rest, upTo: blank) != nil
+        else { return nil }
+        // Optional fields end with a dash.
+        while let field = Self.next(&rest, upTo: blank) {
+            if field.count == 1, field.first == UInt8(ascii: "-") { break }
+        }
+        guard let type = Self.next(&rest, upTo: blank), type.starts(with: "cgroup".utf8), type.count <= 7,
+            Self.next(&rest, upTo: blank) != nil, let options = Self.next(&rest, upTo: blank)
+        else { return nil }
+        let version: CgroupHierarchy.Version
+        var controllers: [CgroupController] = []
+        var name: String?
+        if type.count == 6 {
+            version = .v1
+            var options = options
+            while let option = Self.next(&options, upTo: UInt8(ascii: ",")) {
+                let text = String(decoding: option, as: UTF8.self)
+                if let controller = CgroupController(rawValue: text) { controllers.append(controller) }
+                if name == nil, text.hasPrefix("name=") { name = String(text.dropFirst(5)) }
+            }
+            guard name != nil || !controllers.isEmpty else { return nil }
+        } else {
+            guard type.last == UInt8(ascii: "2") else { return nil }
+            version = .v2
+        }
+        self.device = String(decoding: device, as: UTF8.self)
+        hierarchy = CgroupHierarchy(
+            mountPoint: Self.unescaped(mountPoint), version: version, controllers: controllers, name: name,
+            root: Self.unescaped(root))
+    }
+
     /// Blanks, tabs, newlines and backslashes are written as three octal digits.
-    private static func unescaped(_ text: ArraySlice<UInt8>) -> String {
+    private static func unescaped(_ text: Bytes) -> String {
+        let backslash = UInt8(ascii: "\\")
+        guard text.contains(backslash) else { return String(decoding: text, as: UTF8.self) }
         var bytes: [UInt8] = []
         var rest = text
         while let byte = rest.popFirst() {
             let digits = rest.prefix(3)
-            if byte == UInt8(ascii: "\\"), digits.count == 3, digits.allSatisfy({ (48...55).contains($0) }) {
+            if byte == backslash, digits.count == 3, digits.allSatisfy({ (48...55).contains($0) }) {
                 bytes.append(digits.reduce(0) { $0 &* 8 &+ ($1 - 48) })
                 rest = rest.dropFirst(3)
             } else {

@@ -66,11 +66,11 @@ package enum Descriptor {
 
     package static func readAll(_ fd: Int32, limit: Int, subject: String = "") throws(KernelError) -> [UInt8] {
         var result: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 16384)
+        // Not an array, which would be filled with zeros first.
+        let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: 16384, alignment: 16)
+        defer { chunk.deallocate() }
         while true {
-            let count = try systemCall("read", subject) {
-                chunk.withUnsafeMutableBytes { Glibc.read(fd, $0.baseAddress, $0.count) }
-            }
+            let count = try systemCall("read", subject) { Glibc.read(fd, chunk.baseAddress, chunk.count) }
             if count == 0 { return result }
             guard result.count + count <= limit else {
                 throw KernelError("read", subject, errno: EFBIG, hint: "larger than \(limit) bytes")

@@ -1,6 +1,7 @@
 import CKernel
 import CStage
 import Cgroups
+import Confinement
 import Glibc
 import Kernel
 import OCISpec
@@ -27,7 +28,7 @@ struct ContainerStage {
     }
 
     private func prepare() throws -> [String] {
-        try channel.send(CS_STARTED)
+        try channel.send(CS_STARTED, error: ProcessorAffinity.current)
         try plan.namespaces.complete()
         try systemCall("setsid") { setsid() }
         try joinKeyring()

@@ -203,11 +203,13 @@ struct Launcher {
             try supervisor.explainingEnd(of: process) { try control.add(process.pid) }
         }
         if plan.namespaces.makesUser { try supervisor.tell(CS_MAPPED) }
-        // Woken by a process that runs, this one is given another processor, if there is one.
-        try supervisor.follow(process, until: CS_STARTED)
-        try group.complete(&cleanup.hasCgroup)
-        failpoint("runtime.after_cgroup")
-        for file in try group.entrance() { try supervisor.tell(CS_GROUP, descriptor: file) }
+        // The two have as much to do until they meet at the groups.
+        let started = try supervisor.follow(process, until: CS_STARTED)
+        try ProcessorAffinity.apart(from: started?.error ?? -1) {
+            try group.complete(&cleanup.hasCgroup)
+            failpoint("runtime.after_cgroup")
+            for file in try group.entrance() { try supervisor.tell(CS_GROUP, descriptor: file) }
+        }
         cleanup.isSettingUp = true
         cp_unmount_program()
         // Nobody learns of a process that is still in namespaces of the host's.
