@@ -23,9 +23,8 @@ enum cs_kind {
                        // listener will have in it, and in the file that comes along a first byte that is not 0
                        // tells it that the runtime has a copy
     CS_PUBLISHED = 11, // runtime: a record tells of the child from now on, so it need not end with the runtime
-    CS_STARTED = 12,   // child: it runs, on the processor that `error` tells
-    CS_GROUP = 13,     // runtime: one descriptor comes along, the `tasks` of the next v1 group that the child enters
-    CS_ENTERED = 14    // child: it is in all of its namespaces and groups
+    CS_GROUP = 12,     // runtime: one descriptor comes along, the `tasks` of the next v1 group that the child enters
+    CS_ENTERED = 13    // child: it is in all of its namespaces and groups
 };
 struct cs_message {
     uint32_t kind;

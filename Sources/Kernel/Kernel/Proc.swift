@@ -17,6 +17,8 @@ package struct ProcessStat: Sendable, Equatable {
     package let startTime: UInt64
     /// Pages.
     package let residentPages: UInt64
+    /// The processor that it was on last, or shall begin on.
+    package let processor: Int32
 
     /// True when it has ended and waits to be reaped.
     package var hasEnded: Bool { state == "Z" || state == "X" || state == "x" }
@@ -43,18 +45,21 @@ package enum Proc {
         guard let open = bytes.firstIndex(of: UInt8(ascii: "(")), let close = bytes.lastIndex(of: UInt8(ascii: ")")),
             open < close, open > 0
         else { return nil }
-        let head = String(decoding: bytes[..<(open - 1)], as: UTF8.self)
-        let tail = bytes[(close + 1)...].split(whereSeparator: { $0 == 32 || $0 == 10 })
-            .map { String(decoding: $0, as: UTF8.self) }
-        // tail[0] is field 3 of the manual page.
-        guard tail.count >= 22, let pid = pid_t(head), let state = tail[0].first, let parent = pid_t(tail[1]),
-            let user = UInt64(tail[11]), let system = UInt64(tail[12]), let threads = Int(tail[17]),
-            let start = UInt64(tail[19]), let resident = UInt64(tail[21])
+        // fields[0] is field 3 of the manual page.
+        let fields = bytes[(close + 1)...].split(whereSeparator: { $0 == 32 || $0 == 10 })
+        guard fields.count >= 37, let state = fields[0].first else { return nil }
+        func number<Number: FixedWidthInteger>(_ field: ArraySlice<UInt8>) -> Number? {
+            Number(String(decoding: field, as: UTF8.self))
+        }
+        guard let pid: pid_t = number(bytes[..<(open - 1)]), let parent: pid_t = number(fields[1]),
+            let user: UInt64 = number(fields[11]), let system: UInt64 = number(fields[12]),
+            let threads: Int = number(fields[17]), let start: UInt64 = number(fields[19]),
+            let resident: UInt64 = number(fields[21]), let processor: Int32 = number(fields[36])
         else { return nil }
         return ProcessStat(
-            pid: pid, command: String(decoding: bytes[(open + 1)..<close], as: UTF8.self), state: state,
-            parent: parent, userTicks: user, systemTicks: system, threads: threads, startTime: start,
-            residentPages: resident)
+            pid: pid, command: String(decoding: bytes[(open + 1)..<close], as: UTF8.self),
+            state: Character(Unicode.Scalar(state)), parent: parent, userTicks: user, systemTicks: system,
+            threads: threads, startTime: start, residentPages: resident, processor: processor)
     }
 
     /// The fields of /proc/<pid>/status, `Name` to value; nil when there is no such process.

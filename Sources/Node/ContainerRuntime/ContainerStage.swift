@@ -1,7 +1,6 @@
 import CKernel
 import CStage
 import Cgroups
-import Confinement
 import Glibc
 import Kernel
 import OCISpec
@@ -28,7 +27,6 @@ struct ContainerStage {
     }
 
     private func prepare() throws -> [String] {
-        try channel.send(CS_STARTED, error: ProcessorAffinity.current)
         try plan.namespaces.complete()
         try systemCall("setsid") { setsid() }
         try joinKeyring()

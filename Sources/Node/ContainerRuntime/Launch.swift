@@ -191,6 +191,9 @@ struct Launcher {
         _ group: ContainerGroup, _ pidfdSocket: PidfdSocket?
     ) throws -> LaunchedContainer {
         let process = ChildProcess(pid: entered.pid, pidfd: entered.pidfd)
+        guard let stat = try Proc.stat(process.pid) else { throw RuntimeError("the container's process is gone") }
+        record.pid = process.pid
+        record.startTime = stat.startTime
         var supervisor = Supervisor(channel: channel, plan: plan, log: log)
         if plan.namespaces.makesUser {
             try plan.namespaces.idMap.write(to: process.pid)
@@ -203,21 +206,17 @@ struct Launcher {
             try supervisor.explainingEnd(of: process) { try control.add(process.pid) }
         }
         if plan.namespaces.makesUser { try supervisor.tell(CS_MAPPED) }
-        // The two have as much to do until they meet at the groups.
-        let started = try supervisor.follow(process, until: CS_STARTED)
-        try ProcessorAffinity.apart(from: started?.error ?? -1) {
-            try group.complete(&cleanup.hasCgroup)
-            failpoint("runtime.after_cgroup")
-            for file in try group.entrance() { try supervisor.tell(CS_GROUP, descriptor: file) }
+        if group.isWaitedFor {
+            // The two have as much to do until they meet at the groups.
+            try ProcessorAffinity.apart(from: stat.processor) { try group.complete(&cleanup.hasCgroup) }
         }
+        failpoint("runtime.after_cgroup")
+        for file in try group.entrance() { try supervisor.tell(CS_GROUP, descriptor: file) }
         cleanup.isSettingUp = true
         cp_unmount_program()
         // Nobody learns of a process that is still in namespaces of the host's.
         try supervisor.follow(process, until: CS_ENTERED)
         try pidfdSocket?.send(process.pidfd.raw, "standard")
-        record.pid = process.pid
-        guard let stat = try Proc.stat(process.pid) else { throw RuntimeError("the container's process is gone") }
-        record.startTime = stat.startTime
         supervisor.state = record.state(.creating)
         supervisor.listener = record.seccompListener
         failpoint("runtime.after_maps")

@@ -46,10 +46,8 @@ struct Supervisor {
     /// Answers what the child asks, until it says `kind` (nil: until it is gone from the channel, which means that the
     /// program is being executed).
     ///
-    /// - Returns: the message of this kind.
     /// - Throws: what the child reports as its failure, or how it ended.
-    @discardableResult
-    mutating func follow(_ process: borrowing ChildProcess, until kind: cs_kind?) throws -> Channel.Message? {
+    mutating func follow(_ process: borrowing ChildProcess, until kind: cs_kind?) throws {
         while let message = try channel.receive() {
             switch cs_kind(message.kind) {
             case CS_FAILED: throw RuntimeError(self.process.explain(message))
@@ -66,10 +64,9 @@ struct Supervisor {
                 try tell(CS_HOOKS_DONE)
             default: break
             }
-            if let kind, message.kind == kind.rawValue { return message }
+            if let kind, message.kind == kind.rawValue { return }
         }
         if kind != nil { throw Self.unexpectedEnd(process) }
-        return nil
     }
 
     /// Runs a step that fails when the child has ended meanwhile; then the child's own reason is the better one.
