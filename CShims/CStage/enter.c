@@ -15,7 +15,7 @@
 
 static _Noreturn void give_up(int socket, const char *step) {
     int number = errno;
-    cs_send(socket, CS_FAILED, number, step, strlen(step), -1);
+    cs_send(socket, CS_FAILED, number, step, strlen(step), NULL, 0);
     _exit(1);
 }
 
@@ -78,8 +78,8 @@ static void become_root(const struct cs_entry *entry) {
 static void finish_child(const struct cs_entry *entry) {
     if (entry->wait_for_maps) {
         struct cs_message message;
-        int descriptor;
-        int got = cs_receive(entry->socket, &message, &descriptor);
+        int none = 0;
+        int got = cs_receive(entry->socket, &message, NULL, &none);
         // The runtime is gone, or gave up: so do we.
         if (got <= 0 || message.kind != CS_MAPPED) _exit(1);
     }
@@ -152,16 +152,16 @@ static pid_t enter_through_intermediate(const struct cs_entry *entry, int *pidfd
             finish_child(entry);
             return 0;
         }
-        _exit(cs_send(channel[1], CS_DESCRIPTOR, 0, NULL, 0, child_pidfd) < 0);
+        _exit(cs_send(channel[1], CS_DESCRIPTOR, 0, NULL, 0, &child_pidfd, 1) < 0);
     }
     close(channel[1]);
     struct cs_message message;
-    int descriptor, got = cs_receive(channel[0], &message, &descriptor);
+    int descriptor = -1, count = 1, got = cs_receive(channel[0], &message, &descriptor, &count);
     close(channel[0]);
     siginfo_t info;
     while (waitid(P_PIDFD, (id_t)middle, &info, WEXITED) < 0 && errno == EINTR) {}
     close(middle);
-    if (got == 1 && message.kind == CS_DESCRIPTOR && descriptor >= 0) {
+    if (got == 1 && message.kind == CS_DESCRIPTOR && count == 1) {
         *pidfd = descriptor;
         *step = "read the process number of the container";
         return pid_of(descriptor);

@@ -25,19 +25,30 @@ static _Noreturn void fail(const struct cs_process *process, const char *step, c
         memcpy(text + length, object, more);
         length += more;
     }
-    cs_send(process->socket, CS_FAILED, number, text, length, -1);
+    cs_send(process->socket, CS_FAILED, number, text, length, NULL, 0);
     _exit(1);
 }
 
 // The kernel's own structure, which glibc's sigaction does not have.
 struct kernel_sigaction { void *handler; unsigned long flags; void *restorer; uint64_t mask; };
 
-// What the caller of the runtime ignored or blocked is none of the container's business.
-static void reset_signals(void) {
+uint64_t cs_ignored_signals(void) {
+    uint64_t ignored = 0;
+    for (int number = 1; number <= 64; number++) {
+        struct kernel_sigaction action = {0};
+        if (syscall(SYS_rt_sigaction, number, NULL, &action, 8) == 0 && action.handler == (void *)SIG_IGN)
+            ignored |= 1ULL << (number - 1);
+    }
+    return ignored;
+}
+
+// What the caller of the runtime ignored or blocked is none of the container's business. (Signals that are handled are
+// none of the program's: execve(2).)
+static void reset_signals(uint64_t ignored) {
     struct kernel_sigaction standard = {0};
     uint64_t none = 0;
     for (int number = 1; number <= 64; number++)
-        if (number != SIGKILL && number != SIGSTOP) syscall(SYS_rt_sigaction, number, &standard, NULL, 8);
+        if (ignored & (1ULL << (number - 1))) syscall(SYS_rt_sigaction, number, &standard, NULL, 8);
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, 8);
 }
 
@@ -143,11 +154,11 @@ static void load_with_listener(
     int number = fcntl(process->socket, F_DUPFD_CLOEXEC, 0);
     if (number < 0) fail(process, "find a number for the seccomp listener", NULL);
     close(number);
-    if (cs_send(process->socket, CS_LISTENER, number, NULL, 0, file) < 0) _exit(1);
+    if (cs_send(process->socket, CS_LISTENER, number, NULL, 0, &file, 1) < 0) _exit(1);
     struct cs_message message;
-    int descriptor;
+    int none = 0;
     // The runtime is gone, or gave up: so do we.
-    if (cs_receive(process->socket, &message, &descriptor) <= 0 || message.kind != CS_GO) _exit(1);
+    if (cs_receive(process->socket, &message, NULL, &none) <= 0 || message.kind != CS_GO) _exit(1);
     if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, process->filter_flags, program) < 0)
         fail(process, "load the seccomp filter with a listener", NULL);
     for (unsigned long long looks = 0; !__atomic_load_n(taken, __ATOMIC_ACQUIRE); looks++) {
@@ -158,7 +169,7 @@ static void load_with_listener(
 }
 
 _Noreturn void cs_execute(const struct cs_process *process) {
-    reset_signals();
+    reset_signals(process->ignored_signals);
     int page = -1;
     const unsigned char *taken = NULL;
     int listens = process->filter && (process->filter_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER);

@@ -15,15 +15,16 @@ enum cs_kind {
     CS_HOOKS = 3,      // child: the mounts are made, run the runtime's hooks
     CS_HOOKS_DONE = 4, // runtime: they succeeded
     CS_READY = 5,      // child: everything but the program's start is done
-    CS_GO = 6,         // runtime: execute the program
+    CS_GO = 6,         // runtime: execute the program; the text is what cs_ignored_signals told, in hexadecimal digits
     CS_TERMINAL = 7,   // child: one descriptor comes along, the main side of the terminal
     CS_WARNING = 8,    // child: text for the log
     CS_DESCRIPTOR = 9, // intermediate: one descriptor comes along, the pidfd of the container's process
     CS_LISTENER = 10,  // child: it loads a filter with a listener once it reads CS_GO; `error` is the number that the
                        // listener will have in it, and in the file that comes along a first byte that is not 0
                        // tells it that the runtime has a copy
-    CS_PUBLISHED = 11, // runtime: a record tells of the child from now on, so it need not end with the runtime
-    CS_GROUP = 12,     // runtime: one descriptor comes along, the `tasks` of the next v1 group that the child enters
+    CS_PUBLISHED = 11, // runtime: a record tells of the child from now on, so it need not end with the runtime; the text
+                       // is as that of CS_GO
+    CS_GROUPS = 12,    // runtime: descriptors come along, the `tasks` of the next v1 groups that the child enters
     CS_ENTERED = 13    // child: it is in all of its namespaces and groups
 };
 struct cs_message {
@@ -35,11 +36,14 @@ struct cs_message {
 };
 _Static_assert(sizeof(struct cs_message) == 1016, "fixed size");
 
-/// Sends one message with a text (cut to CS_TEXT_SIZE) and at most one descriptor (-1: none). 0, or -1 with errno.
-int cs_send(int socket, uint32_t kind, int32_t error, const char *text, size_t length, int descriptor);
-/// Receives one message: 1, 0 when the other side has closed, -1 with errno (EPROTO: not one of ours). *descriptor
-/// (close-on-exec) is -1 when none came.
-int cs_receive(int socket, struct cs_message *message, int *descriptor);
+enum { CS_MOST_DESCRIPTORS = 16 };
+
+/// Sends one message with a text (cut to CS_TEXT_SIZE) and some descriptors. 0, or -1 with errno.
+int cs_send(
+    int socket, uint32_t kind, int32_t error, const char *text, size_t length, const int *descriptors, int count);
+/// Receives one message with at most *count descriptors, which are closed on execve: 1, 0 when the other side has closed,
+/// -1 with errno (EPROTO: not one of ours). *count becomes how many came.
+int cs_receive(int socket, struct cs_message *message, int *descriptors, int *count);
 
 /// The namespaces of a new process: what it joins and what is made.
 struct cs_join { int fd; int type; };  // type: CLONE_NEW* bits; fd: a namespace, or a pidfd
@@ -90,7 +94,11 @@ struct cs_process {
     long personality;         // -1: leave it
     int keep_descriptors;     // how many descriptors from 3 on stay open
     int socket;               // where CS_FAILED goes; it closes when execve succeeds
+    uint64_t ignored_signals; // what the program shall not go on ignoring: bit N - 1 for signal N
 };
+
+/// The signals that the calling process ignores: bit N - 1 for signal N.
+uint64_t cs_ignored_signals(void);
 
 /// Becomes the program, or reports why not and ends with status 1.
 _Noreturn void cs_execute(const struct cs_process *process);

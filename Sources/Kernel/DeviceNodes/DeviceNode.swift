@@ -157,9 +157,15 @@ package struct DeviceNode: Sendable, Equatable {
         let mask = umask(0)
         let result = mknodat(directory, name, kind.fileType | mode, dev_t(device))
         let number = errno
-        umask(mask)
+        if mask != 0 { umask(mask) }
         guard result == 0 || number == EEXIST else {
             throw DeviceError(path, "mknod \(kind.rawValue) \(major):\(minor)", errno: number)
+        }
+        var seen = stat()
+        if result == 0, fstatat(directory, name, &seen, AT_SYMLINK_NOFOLLOW) == 0, seen.st_rdev == device,
+            seen.st_mode == kind.fileType | mode, seen.st_uid == uid, seen.st_gid == gid
+        {
+            return
         }
         let raw = ck_openat(directory, name, Int32(CK_O_PATH) | O_NOFOLLOW | O_CLOEXEC, 0)
         guard raw >= 0 else { throw DeviceError(path, "cannot be opened after it was made", errno: errno) }

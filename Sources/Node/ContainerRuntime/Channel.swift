@@ -13,17 +13,23 @@ struct Channel {
         /// An error number, or 0.
         let error: Int32
         let text: String
-        let descriptor: SharedFD?
+        let descriptors: [SharedFD]
+
+        /// The only one that comes along.
+        var descriptor: SharedFD? { descriptors.first }
+        /// A set of signals, as digits; every one when they are no number.
+        var signals: UInt64 { UInt64(text, radix: 16) ?? .max }
 
         /// What a process reported as its failure.
         var failure: String { error == 0 ? text : "\(text): \(String(errno: error))" }
     }
 
-    func send(_ kind: cs_kind, _ text: String = "", error: Int32 = 0, descriptor: Int32 = -1) throws {
+    func send(_ kind: cs_kind, _ text: String = "", error: Int32 = 0, descriptors: [Int32] = []) throws {
         var text = text
         let result = text.withUTF8 { bytes in
             bytes.withMemoryRebound(to: CChar.self) {
-                cs_send(socket, kind.rawValue, error, $0.baseAddress, $0.count, descriptor)
+                cs_send(
+                    socket, kind.rawValue, error, $0.baseAddress, $0.count, descriptors, Int32(descriptors.count))
             }
         }
         if result != 0 { throw KernelError("send", "the container's channel", errno: errno) }
@@ -32,25 +38,25 @@ struct Channel {
     /// The next message; nil when the other side has closed.
     func receive() throws -> Message? {
         var message = cs_message()
-        var descriptor: Int32 = -1
-        let got = cs_receive(socket, &message, &descriptor)
+        var descriptors = [Int32](repeating: -1, count: Int(CS_MOST_DESCRIPTORS))
+        var count = Int32(descriptors.count)
+        let got = cs_receive(socket, &message, &descriptors, &count)
         if got == 0 { return nil }
         guard got == 1 else { throw KernelError("receive", "the container's channel", errno: errno) }
         let length = Int(message.length)
         let text = withUnsafeBytes(of: &message.text) { String(decoding: $0[..<length], as: UTF8.self) }
         return Message(
             kind: message.kind, error: message.error, text: text,
-            descriptor: descriptor < 0 ? nil : SharedFD(OwnedFD(adopting: descriptor)))
+            descriptors: descriptors[..<Int(count)].map { SharedFD(OwnedFD(adopting: $0)) })
     }
 
     /// Waits for one kind, passing over others.
     ///
-    /// - Returns: the descriptor that came along, if one did.
     /// - Throws: when the other side has closed.
     @discardableResult
-    func await(_ kind: cs_kind) throws -> SharedFD? {
+    func await(_ kind: cs_kind) throws -> Message {
         while let message = try receive() {
-            if message.kind == kind.rawValue { return message.descriptor }
+            if message.kind == kind.rawValue { return message }
         }
         throw RuntimeError("the runtime has ended")
     }

@@ -105,4 +105,6 @@ struct ProcessPlan {
     var attributes: ProcessAttributes
     /// Descriptors from 3 on that the program gets.
     var keptDescriptors: Int32 = 0
+    /// What the runtime's caller ignored and the program shall not: bit N - 1 for signal N.
+    var ignoredSignals: UInt64 = .max
 }

@@ -72,8 +72,10 @@ struct ContainerStage {
 
     /// Goes into the container's group, as far as it was not made in it.
     private func enterGroup() throws {
+        var entrance: ArraySlice<SharedFD> = []
         try plan.cgroup.manager.enter { () throws -> SharedFD in
-            guard let file = try channel.await(CS_GROUP) else {
+            if entrance.isEmpty { entrance = try channel.await(CS_GROUPS).descriptors[...] }
+            guard let file = entrance.popFirst() else {
                 throw KernelError("receive", "a group of the container's", errno: EPROTO)
             }
             return file
@@ -135,14 +137,14 @@ struct ContainerStage {
             process.env.append("HOME=\(home)")
         }
         guard let startListener else {
-            try channel.await(CS_GO)
+            process.ignoredSignals = try channel.await(CS_GO).signals
             try runStartHooks(process)
             process.execute(paths, socket: channel.socket)
         }
         Self.endOnSignals()
         try channel.send(CS_READY)
         // Should the runtime be killed before its record tells of this process, nobody would find it.
-        try channel.await(CS_PUBLISHED)
+        process.ignoredSignals = try channel.await(CS_PUBLISHED).signals
         let connection = try UnixSocket.accept(startListener)
         do {
             try runStartHooks(process)

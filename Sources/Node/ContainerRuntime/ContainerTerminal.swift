@@ -39,7 +39,7 @@ enum ContainerTerminal {
 
     /// Hands the main side to a console socket, as engines listen on one, or to the runtime.
     static func send(_ main: borrowing OwnedFD, to consoleSocket: Int32?, or channel: Channel) throws {
-        guard let consoleSocket else { return try channel.send(CS_TERMINAL, descriptor: main.raw) }
+        guard let consoleSocket else { return try channel.send(CS_TERMINAL, descriptors: [main.raw]) }
         let name = "/dev/pts/\(try Terminal.number(of: main.raw))"
         let raw = main.raw
         try withContext("--console-socket") {

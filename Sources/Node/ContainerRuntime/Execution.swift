@@ -114,7 +114,7 @@ struct Execution {
         }
         if let path = options.pidFile { try PidFile.write(process.pid, to: path) }
         failpoint("runtime.exec_before_go")
-        try supervisor.tell(CS_GO)
+        try supervisor.tellToGo(CS_GO)
         failpoint("runtime.exec_after_go")
         cp_unmount_program()
         try supervisor.follow(process, until: nil)
@@ -154,7 +154,7 @@ private struct ExecutionStage {
             try process.attributes.apply()
             let paths = try ProgramLookup.candidates(
                 process.args[0], environment: process.env, directory: process.cwd)
-            try channel.await(CS_GO)
+            process.ignoredSignals = try channel.await(CS_GO).signals
             process.execute(paths, socket: channel.socket)
         } catch {
             try? channel.send(CS_FAILED, "\(error)")

@@ -211,7 +211,11 @@ struct Launcher {
             try ProcessorAffinity.apart(from: stat.processor) { try group.complete(&cleanup.hasCgroup) }
         }
         failpoint("runtime.after_cgroup")
-        for file in try group.entrance() { try supervisor.tell(CS_GROUP, descriptor: file) }
+        let entrance = try group.entrance()
+        for first in stride(from: 0, to: entrance.count, by: Int(CS_MOST_DESCRIPTORS)) {
+            try supervisor.tell(
+                CS_GROUPS, descriptors: entrance[first...].prefix(Int(CS_MOST_DESCRIPTORS)).map(\.raw))
+        }
         cleanup.isSettingUp = true
         cp_unmount_program()
         // Nobody learns of a process that is still in namespaces of the host's.
@@ -224,7 +228,7 @@ struct Launcher {
             if supervisor.isNeeded { try supervisor.follow(process, until: CS_HOOKS) }
             try publish(record)
             failpoint("runtime.published")
-            try supervisor.tell(CS_GO)
+            try supervisor.tellToGo(CS_GO)
             try supervisor.follow(process, until: nil)
             try Hooks.run(plan.hooks.poststart, .poststart, state: record.state(.running))
         } else {
@@ -232,7 +236,7 @@ struct Launcher {
             failpoint("runtime.before_publish")
             try publish(record)
             failpoint("runtime.published")
-            try supervisor.tell(CS_PUBLISHED)
+            try supervisor.tellToGo(CS_PUBLISHED)
         }
         failpoint("runtime.created")
         return LaunchedContainer(

@@ -60,6 +60,7 @@ extension ProcessPlan {
         process.filter_flags = filterFlags
         process.personality = personality ?? -1
         process.keep_descriptors = keptDescriptors
+        process.ignored_signals = ignoredSignals
         return process
     }
 

@@ -35,13 +35,16 @@ struct Supervisor {
     }
 
     /// Sends a message; that nobody is there to read it is found out, with the reason, by `follow`.
-    func tell(_ kind: cs_kind, descriptor: SharedFD? = nil) throws {
+    func tell(_ kind: cs_kind, _ text: String = "", descriptors: [Int32] = []) throws {
         do {
-            try channel.send(kind, descriptor: descriptor?.raw ?? -1)
+            try channel.send(kind, text, descriptors: descriptors)
         } catch let error as KernelError where error.errno == EPIPE || error.errno == ECONNRESET {
             return
         }
     }
+
+    /// The word to go on to the program, without what the runtime ignores.
+    func tellToGo(_ kind: cs_kind) throws { try tell(kind, String(cs_ignored_signals(), radix: 16)) }
 
     /// Answers what the child asks, until it says `kind` (nil: until it is gone from the channel, which means that the
     /// program is being executed).
