@@ -32,7 +32,7 @@ package struct CgroupManager: Sendable, Equatable {
             }
         }
         self.layout = layout
-        self.path = components.reduce(into: "") { $0 += "/\($1)" }
+        self.path = components.reduce(into: "") { $0 += "/" + String($1) }
     }
 
     /// A group below this one.

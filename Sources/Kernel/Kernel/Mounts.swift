@@ -5,6 +5,10 @@ import Glibc
 package struct MountAttributes: OptionSet, Sendable, Hashable {
     package let rawValue: UInt64
     package init(rawValue: UInt64) { self.rawValue = rawValue }
+    /// The standard library's would make types at run time, in every start of a container.
+    package init(arrayLiteral elements: MountAttributes...) {
+        rawValue = elements.reduce(0) { $0 | $1.rawValue }
+    }
     /// MOUNT_ATTR_RDONLY; the names below follow the kernel's in the same way.
     package static let readOnly = MountAttributes(rawValue: UInt64(CK_MOUNT_ATTR_RDONLY))
     package static let noSetuid = MountAttributes(rawValue: UInt64(CK_MOUNT_ATTR_NOSUID))

@@ -4,16 +4,18 @@
 /// would go unseen.
 extension StringProtocol {
     /// What stands between the slashes.
-    package var pathComponents: [Substring] {
+    @inlinable package var pathComponents: [Substring] {
         Substring(self).utf8.split(separator: UInt8(ascii: "/")).map { Substring($0) }
     }
 
     /// Whether it begins with a slash.
-    package var isAbsolutePath: Bool { utf8.first == UInt8(ascii: "/") }
+    @inlinable package var isAbsolutePath: Bool { utf8.first == UInt8(ascii: "/") }
 
     /// The last slash; `utf8.index(after:)` is behind it.
-    package var lastSlash: Index? { Substring(self).utf8.lastIndex(of: UInt8(ascii: "/")) }
+    @inlinable package var lastSlash: Index? { Substring(self).utf8.lastIndex(of: UInt8(ascii: "/")) }
 
     /// Whether it leads to something in `directory`, as far as its words go: links and `..` are not looked at.
-    package func isPath(inside directory: some StringProtocol) -> Bool { utf8.starts(with: "\(directory)/".utf8) }
+    @inlinable package func isPath(inside directory: some StringProtocol) -> Bool {
+        utf8.starts(with: "\(directory)/".utf8)
+    }
 }

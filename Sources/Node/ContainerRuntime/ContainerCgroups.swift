@@ -167,10 +167,15 @@ extension CgroupResources {
                 Network.Priority(interface: $0.name, priority: $0.priority)
             }
         }
-        rdma = spec.rdma.keys.sorted().map { device in
-            RDMA(device: device, handles: spec.rdma[device]?.hcaHandles, objects: spec.rdma[device]?.hcaObjects)
+        // Few have these: the types of such loops are made at run time.
+        if !spec.rdma.isEmpty {
+            rdma = spec.rdma.keys.sorted().map { device in
+                RDMA(device: device, handles: spec.rdma[device]?.hcaHandles, objects: spec.rdma[device]?.hcaObjects)
+            }
         }
-        unified = spec.unified.keys.sorted().map { Unified(file: $0, value: spec.unified[$0] ?? "") }
+        if !spec.unified.isEmpty {
+            unified = spec.unified.keys.sorted().map { Unified(file: $0, value: spec.unified[$0] ?? "") }
+        }
     }
 }
 

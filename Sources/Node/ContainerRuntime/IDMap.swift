@@ -17,7 +17,7 @@ struct IDMap: Hashable {
 
     /// The lines of one kind.
     static func text(_ mappings: [IDMapping]) -> String {
-        mappings.map { "\($0.containerID) \($0.hostID) \($0.size)\n" }.joined()
+        mappings.reduce(into: "") { $0 += "\($1.containerID) \($1.hostID) \($1.size)\n" }
     }
 
     /// Gives the maps to the new user namespace of a process.

@@ -168,7 +168,7 @@ extension MountPlan {
         guard !parts.isEmpty else {
             throw RefusedField("\(path).destination", "the root itself cannot be mounted over")
         }
-        destination = "/" + parts.joined(separator: "/")
+        destination = parts.reduce(into: "") { $0 += "/" + String($1) }
         let hasMap = !spec.uidMappings.isEmpty || !spec.gidMappings.isEmpty
         idMap = hasMap ? IDMap(uids: spec.uidMappings, gids: spec.gidMappings) : nil
         options = try MountOptions(spec.options, path: "\(path).options")

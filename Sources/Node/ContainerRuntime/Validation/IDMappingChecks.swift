@@ -27,6 +27,7 @@ extension Validation {
 
     /// Checks one list of ranges.
     static func check(_ mappings: [IDMapping], path: String) throws {
+        if mappings.isEmpty { return }
         guard mappings.count <= maximumRanges else {
             throw RefusedField(path, "has \(mappings.count) ranges; the kernel takes \(maximumRanges)")
         }
@@ -38,8 +39,8 @@ extension Validation {
                     "\(path)[\(index)].\(name)", "\(first) with \(mapping.size) ids goes beyond \(UInt32.max - 1)")
             }
         }
-        try checkOverlap(mappings, path: path, "containerID", \.containerID)
-        try checkOverlap(mappings, path: path, "hostID", \.hostID)
+        try checkOverlap(mappings, path: path, "containerID") { $0.containerID }
+        try checkOverlap(mappings, path: path, "hostID") { $0.hostID }
         let bytes = IDMap.text(mappings).utf8.count
         guard bytes <= maximumMapBytes else {
             throw RefusedField(
@@ -48,12 +49,12 @@ extension Validation {
     }
 
     private static func checkOverlap(
-        _ mappings: [IDMapping], path: String, _ name: String, _ first: KeyPath<IDMapping, UInt32>
+        _ mappings: [IDMapping], path: String, _ name: String, _ first: (IDMapping) -> UInt32
     ) throws {
-        let order = mappings.indices.sorted { mappings[$0][keyPath: first] < mappings[$1][keyPath: first] }
+        let order = mappings.indices.sorted { first(mappings[$0]) < first(mappings[$1]) }
         for (lower, upper) in zip(order, order.dropFirst()) {
-            let end = UInt64(mappings[lower][keyPath: first]) + UInt64(mappings[lower].size)
-            guard UInt64(mappings[upper][keyPath: first]) >= end else {
+            let end = UInt64(first(mappings[lower])) + UInt64(mappings[lower].size)
+            guard UInt64(first(mappings[upper])) >= end else {
                 throw RefusedField(
                     "\(path)[\(max(lower, upper))].\(name)", "overlaps with \(path)[\(min(lower, upper))]")
             }
