@@ -31,12 +31,6 @@ int ck_sched_setattr(pid_t pid, const struct ck_sched_attr *attr) {
 int ck_sched_setaffinity(pid_t pid, const uint64_t *mask, size_t bytes) {
     return (int)syscall(SYS_sched_setaffinity, pid, bytes, mask);
 }
-int ck_sched_getaffinity(pid_t pid, uint64_t *mask, size_t bytes) {
-    return (int)syscall(SYS_sched_getaffinity, pid, bytes, mask);
-}
-// <sched.h> does not go with <linux/sched/types.h>.
-int sched_getcpu(void);
-int ck_getcpu(void) { return sched_getcpu(); }
 int ck_ioprio_set(int which, int who, int value) { return (int)syscall(SYS_ioprio_set, which, who, value); }
 int ck_set_mempolicy(int mode, const uint64_t *mask, unsigned long bits) {
     return (int)syscall(SYS_set_mempolicy, mode, mask, bits);

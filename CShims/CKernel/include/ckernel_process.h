@@ -21,10 +21,6 @@ struct ck_sched_attr {
 int ck_sched_setattr(pid_t pid, const struct ck_sched_attr *attr);
 // A mask of `bytes` bytes, CPU 0 in the lowest bit of the first 64-bit word.
 int ck_sched_setaffinity(pid_t pid, const uint64_t *mask, size_t bytes);
-// How many bytes of the mask the kernel has filled in, or -1.
-int ck_sched_getaffinity(pid_t pid, uint64_t *mask, size_t bytes);
-// The processor that the calling thread was on.
-int ck_getcpu(void);
 // `value` is class << CK_IOPRIO_CLASS_SHIFT | level.
 int ck_ioprio_set(int which, int who, int value);
 // `bits`: how many bits of the mask count, and one more, as the kernel has it.

@@ -65,6 +65,12 @@ struct cs_entry {
 /// A child that fails sends CS_FAILED and ends.
 pid_t cs_enter(const struct cs_entry *entry, int *pidfd, const char **step);
 
+/// Moves the calling thread off the processor that a new process shall begin on, if it is on it and there is another that it
+/// may be on, so that the process begins now. The kernel puts both on one when the others are busy at that moment, and leaves
+/// them there when one becomes idle. cs_use_all_processors undoes it: the mask of sched_setaffinity(2) is as it was.
+void cs_leave_processor(pid_t pid);
+void cs_use_all_processors(void);
+
 /// Makes a process in a new user namespace that does nothing until it is killed (at the latest with the caller, which
 /// must have one thread): its pid with a pidfd (close-on-exec), or -1 with errno.
 pid_t cs_hold_user_namespace(int *pidfd);

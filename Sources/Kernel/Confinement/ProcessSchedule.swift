@@ -180,22 +180,4 @@ package enum ProcessorAffinity {
             throw KernelError(error.operation, error.subject, errno: error.errno, hint: hint)
         }
     }
-
-    /// The processor that the calling thread was on a moment ago.
-    package static var current: Int32 { ck_getcpu() }
-
-    /// Does something on another processor than that of somebody whom it should not hold up, if there is another that the
-    /// calling thread may be on. The kernel does so where one is idle when a process is made or woken, and leaves both where
-    /// they are when one becomes idle a moment later.
-    package static func apart<Result>(from processor: Int32, _ body: () throws -> Result) rethrows -> Result {
-        guard processor == current, (0..<Int32(bound)).contains(processor) else { return try body() }
-        var before = [UInt64](repeating: 0, count: bound / 64)
-        let bytes = ck_sched_getaffinity(0, &before, before.count * 8)
-        guard bytes > 0 else { return try body() }
-        var others = before
-        others[Int(processor) / 64] &= ~(1 << UInt64(processor % 64))
-        guard ck_sched_setaffinity(0, others, Int(bytes)) == 0 else { return try body() }
-        defer { _ = ck_sched_setaffinity(0, before, Int(bytes)) }
-        return try body()
-    }
 }

@@ -17,8 +17,6 @@ package struct ProcessStat: Sendable, Equatable {
     package let startTime: UInt64
     /// Pages.
     package let residentPages: UInt64
-    /// The processor that it was on last, or shall begin on.
-    package let processor: Int32
 
     /// True when it has ended and waits to be reaped.
     package var hasEnded: Bool { state == "Z" || state == "X" || state == "x" }
@@ -47,19 +45,19 @@ package enum Proc {
         else { return nil }
         // fields[0] is field 3 of the manual page.
         let fields = bytes[(close + 1)...].split(whereSeparator: { $0 == 32 || $0 == 10 })
-        guard fields.count >= 37, let state = fields[0].first else { return nil }
+        guard fields.count >= 22, let state = fields[0].first else { return nil }
         func number<Number: FixedWidthInteger>(_ field: ArraySlice<UInt8>) -> Number? {
             Number(String(decoding: field, as: UTF8.self))
         }
         guard let pid: pid_t = number(bytes[..<(open - 1)]), let parent: pid_t = number(fields[1]),
             let user: UInt64 = number(fields[11]), let system: UInt64 = number(fields[12]),
             let threads: Int = number(fields[17]), let start: UInt64 = number(fields[19]),
-            let resident: UInt64 = number(fields[21]), let processor: Int32 = number(fields[36])
+            let resident: UInt64 = number(fields[21])
         else { return nil }
         return ProcessStat(
             pid: pid, command: String(decoding: bytes[(open + 1)..<close], as: UTF8.self),
             state: Character(Unicode.Scalar(state)), parent: parent, userTicks: user, systemTicks: system,
-            threads: threads, startTime: start, residentPages: resident, processor: processor)
+            threads: threads, startTime: start, residentPages: resident)
     }
 
     /// The fields of /proc/<pid>/status, `Name` to value; nil when there is no such process.

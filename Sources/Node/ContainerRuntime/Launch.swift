@@ -174,6 +174,8 @@ struct Launcher {
                 consoleSocket: console?.raw
             ).run()
         }
+        // The two have as much to do until they meet at the groups.
+        if group.isWaitedFor { cs_leave_processor(entered.pid) }
         cleanup.pidfd = SharedFD(try entered.pidfd.duplicate())
         cleanup.isSettingUp = !group.isWaitedFor
         failpoint("runtime.after_clone")
@@ -206,16 +208,14 @@ struct Launcher {
             try supervisor.explainingEnd(of: process) { try control.add(process.pid) }
         }
         if plan.namespaces.makesUser { try supervisor.tell(CS_MAPPED) }
-        if group.isWaitedFor {
-            // The two have as much to do until they meet at the groups.
-            try ProcessorAffinity.apart(from: stat.processor) { try group.complete(&cleanup.hasCgroup) }
-        }
+        try group.complete(&cleanup.hasCgroup)
         failpoint("runtime.after_cgroup")
         let entrance = try group.entrance()
         for first in stride(from: 0, to: entrance.count, by: Int(CS_MOST_DESCRIPTORS)) {
             try supervisor.tell(
                 CS_GROUPS, descriptors: entrance[first...].prefix(Int(CS_MOST_DESCRIPTORS)).map(\.raw))
         }
+        cs_use_all_processors()
         cleanup.isSettingUp = true
         cp_unmount_program()
         // Nobody learns of a process that is still in namespaces of the host's.
@@ -274,6 +274,7 @@ private struct Cleanup {
     }
 
     private func undo(_ log: RuntimeLog) -> Bool {
+        cs_use_all_processors()
         do {
             if let pidfd {
                 _ = ck_pidfd_send_signal(pidfd.raw, SIGKILL)
