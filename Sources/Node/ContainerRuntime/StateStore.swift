@@ -118,7 +118,11 @@ struct StateStore {
         try File.read(filterPath(id), limit: 4096 * 8)
     }
 
-    func remove(_ id: ContainerID) throws { try Tree.remove(directory(id)) }
+    func remove(_ id: ContainerID) throws {
+        // Mostly the record is all there is.
+        unlink(recordPath(id))
+        if rmdir(directory(id)) != 0 { try Tree.remove(directory(id)) }
+    }
 
     /// The names of all containers, sorted. What is no container's directory is left out.
     func list() throws -> [ContainerID] {
