@@ -1,5 +1,5 @@
 """The runtime against runc and crun: time of each verb, memory, the lowest limit that a container starts in, instructions."""
-import ctypes, itertools, json, os, statistics, subprocess, sys, time
+import ctypes, itertools, json, os, statistics, sys, time
 from bench_measure import BIN, COUNT, PAUSE, ROOT, ROOTFS, WORK, in_memory, interval, pairs, run, timed
 
 OURS = f"{BIN}/martlet-runtime"
@@ -46,16 +46,8 @@ class Runtime:
         name = f"bench-{os.getpid()}-{next(numbers)}"
 
         def verb(*words):
-            # The container keeps the streams that it is created with: a pipe would not end.
             time.sleep(pause)
-            with open(f"{WORK}/said", "w+") as said:
-                start = time.monotonic()
-                status = subprocess.run(self.command + list(words), stdin=subprocess.DEVNULL, stdout=said, stderr=said).returncode
-                elapsed = time.monotonic() - start
-                if status != 0:
-                    said.seek(0)
-                    raise RuntimeError(f"{self.name} {' '.join(words)}: {said.read()[-500:]}")
-            return elapsed * 1000
+            return timed(self.command + list(words))
 
         took = {"create": verb("create", "-b", folder, name), "start": verb("start", name), "state": verb("state", name),
                 "exec": verb("exec", name, "/bin/true")}
@@ -117,22 +109,27 @@ class Floor:
         return timed([self.program, f"{folder}/rootfs", "/bin/true", f"bench-{os.getpid()}-{next(numbers)}"])
 
 
+def alternate(ours, peers, count, measure):
+    """What `measure` tells of us and of each peer, by the peer's name: `count` pairs for one peer, then for the next."""
+    return {peer.name: [(measure(ours), measure(peer)) for _ in range(count)] for peer in peers}
+
+
 def compare(title, measured, budget=None):
-    """Prints a line for what was measured of each in turn: a dictionary of lists, ours first."""
-    (_, ours), *others = measured.items()
+    """Prints a line of pairs of milliseconds, which `alternate` made."""
     parts = []
-    for peer, theirs in others:
-        ratios = [a / b for a, b in zip(ours, theirs)]
+    for peer, taken in measured.items():
+        ratios = [a / b for a, b in taken]
         low, high = interval(ratios)
-        parts.append(f"{peer} {statistics.median(theirs):.1f} ms: ratio {statistics.median(ratios):.2f} [{low:.2f}, {high:.2f}]")
-    print(f"{title}: {statistics.median(ours):.1f} ms against {'; '.join(parts)} over {len(ours)} rounds{f', budget {budget}' if budget else ''}", flush=True)
+        ours, theirs = (statistics.median(column) for column in zip(*taken))
+        parts.append(f"{ours:.1f} ms against {peer} {theirs:.1f} ms: ratio {statistics.median(ratios):.2f} [{low:.2f}, {high:.2f}]")
+    print(f"{title}: {'; '.join(parts)} over {len(taken)} pairs each{f', budget {budget}' if budget else ''}", flush=True)
 
 
 def measure():
     """All of it, in a mount namespace of our own without the cgroup2 mount of a hybrid host, which crun refuses."""
-    runtimes = [Runtime(OURS), Runtime("runc"), Runtime("crun")]
+    ours, peers = Runtime(OURS), [Runtime("runc"), Runtime("crun")]
+    runtimes = [ours, *peers]
     count = int(COUNT or 50)
-    names = [runtime.name for runtime in runtimes]
     floor = Floor() if Floor.fits() else print("the floor of run: skipped, not every controller has a hierarchy of v1 here")
     noop = bundle()
     asleep = changed("asleep", lambda spec: spec["process"].update(args=["sleep", "1000"]))
@@ -141,15 +138,14 @@ def measure():
     # One after the other without a pause, which is where the budgets count; and as a node does that is not starting containers
     # all the time: who moves another process into a cgroup then waits for a grace period of the kernel.
     for pause, suffix in ((0, ""), (PAUSE, f", {PAUSE * 1000:.0f} ms after the call before")):
-        rounds = [[runtime.run(noop, pause) for runtime in runtimes] for _ in range(count)]
-        compare(f"runtime run{suffix}", dict(zip(names, zip(*rounds))), None if pause else "≤ 0.5 of crun")
+        run_once = lambda runtime: runtime.run(noop, pause)
+        compare(f"runtime run{suffix}", alternate(ours, peers, count, run_once), None if pause else "≤ 0.5 of crun")
         if floor:
-            rounds = [[program.run(noop, pause) for program in (floor, runtimes[2])] for _ in range(count)]
-            compare(f"the floor of run{suffix}", dict(zip((floor.name, names[2]), zip(*rounds))))
-        lives = [[runtime.life(asleep, pause) for runtime in runtimes] for _ in range(count)]
+            compare(f"the floor of run{suffix}", alternate(floor, peers[1:], count, run_once))
+        lives = alternate(ours, peers, count, lambda runtime: runtime.life(asleep, pause))
         for verb in ("create", "start", "state", "exec", "delete"):
-            columns = zip(*[[took[verb] for took in life] for life in lives])
-            compare(f"runtime {verb}{suffix}", dict(zip(names, columns)), "≤ 0.5 of crun" if verb == "exec" and not pause else None)
+            taken = {peer: [(a[verb], b[verb]) for a, b in both] for peer, both in lives.items()}
+            compare(f"runtime {verb}{suffix}", taken, "≤ 0.5 of crun" if verb == "exec" and not pause else None)
 
     peaks = [f"{runtime.name} {statistics.median(runtime.peak('run', '-b', noop, f'b{next(numbers)}') for _ in range(5))} KiB" for runtime in runtimes]
     print(f"peak RSS of run: {', '.join(peaks)}")
