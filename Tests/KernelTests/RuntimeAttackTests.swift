@@ -66,10 +66,26 @@ extension KernelSuite {
             try runtime.signal(SIGKILL)
             _ = try runtime.wait()
             for file in kept {
+                // Nor can it be made writable, by whoever may mount.
+                let refusal = #expect(throws: KernelError.self) {
+                    try Mounts.change(file.raw, clear: .readOnly, subject: "the program")
+                }
+                #expect(refusal?.errno == EINVAL)
                 let opened = open("/proc/self/fd/\(file.raw)", O_WRONLY)
                 let number = errno
                 #expect(opened < 0 && number == EROFS)
             }
+        }
+
+        @Test func `what a shim starts the runtime from cannot be written, nor made writable`() throws {
+            let file = try Mounts.cloneReadOnly(try RuntimeFixture.program("martlet-runtime"))
+            let refusal = #expect(throws: KernelError.self) {
+                try Mounts.change(file.raw, clear: .readOnly, subject: "the program")
+            }
+            #expect(refusal?.errno == EINVAL)
+            let opened = open("/proc/self/fd/\(file.raw)", O_WRONLY)
+            let number = errno
+            #expect(opened < 0 && number == EROFS)
         }
 
         @Test func `the runtime's own program cannot be written (CVE-2019-5736)`() throws {

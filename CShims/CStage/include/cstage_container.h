@@ -15,7 +15,8 @@ enum cs_kind {
     CS_HOOKS = 3,      // child: the mounts are made, run the runtime's hooks
     CS_HOOKS_DONE = 4, // runtime: they succeeded
     CS_READY = 5,      // child: everything but the program's start is done
-    CS_GO = 6,         // runtime: execute the program; the text is what cs_ignored_signals told, in hexadecimal digits
+    CS_GO = 6,         // runtime: execute the program; the text is what cs_ignored_signals told, in hexadecimal digits (none
+                       // after CS_LISTENER)
     CS_TERMINAL = 7,   // child: one descriptor comes along, the main side of the terminal
     CS_WARNING = 8,    // child: text for the log
     CS_DESCRIPTOR = 9, // intermediate: one descriptor comes along, the pidfd of the container's process
@@ -67,7 +68,8 @@ pid_t cs_enter(const struct cs_entry *entry, int *pidfd, const char **step);
 
 /// Moves the calling thread off the processor that a new process shall begin on, if it is on it and there is another that it
 /// may be on, so that the process begins now. The kernel puts both on one when the others are busy at that moment, and leaves
-/// them there when one becomes idle. cs_use_all_processors undoes it: the mask of sched_setaffinity(2) is as it was.
+/// them there when one becomes idle. cs_use_all_processors undoes it: the mask of
+/// sched_setaffinity(2) is what it was, of those processors that were there then.
 void cs_leave_processor(pid_t pid);
 void cs_use_all_processors(void);
 
@@ -100,7 +102,7 @@ struct cs_process {
     long personality;         // -1: leave it
     int keep_descriptors;     // how many descriptors from 3 on stay open
     int socket;               // where CS_FAILED goes; it closes when execve succeeds
-    uint64_t ignored_signals; // what the program shall not go on ignoring: bit N - 1 for signal N
+    uint64_t ignored_signals; // what the program shall not ignore nor handle at its start: bit N - 1 for signal N
 };
 
 /// The signals that the calling process ignores: bit N - 1 for signal N.

@@ -62,13 +62,15 @@ package enum Mounts {
             adopting: Int32(try systemCall("open_tree", subject) { ck_open_tree(descriptor, "", flags) }))
     }
 
-    /// A read-only detached copy of the mount of one file. Whoever executes the file through it, and whoever gets at the
-    /// file by way of such a process (`/proc/<pid>/exe`), cannot write it (CVE-2019-5736), nor can anybody remount what is
-    /// in no mount namespace.
+    /// A file on a read-only copy of its mount, which is nowhere else. Whoever executes the file through it, and whoever gets
+    /// at the file by way of such a process (`/proc/<pid>/exe`), cannot write it (CVE-2019-5736).
+    ///
+    /// - Returns: an O_PATH descriptor. That of the copy itself is closed: as long as it is open, everybody with mount rights
+    ///   in some namespace could make the copy writable again, mount_setattr(2).
     package static func cloneReadOnly(_ file: String) throws(KernelError) -> OwnedFD {
         let clone = try clone(file, recursive: false)
         try change(clone.raw, set: .readOnly, subject: file)
-        return clone
+        return try File.open("/proc/self/fd/\(clone.raw)", Int32(CK_O_PATH))
     }
 
     /// Puts a detached (or moves an attached) mount on what `target` refers to.

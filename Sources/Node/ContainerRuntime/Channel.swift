@@ -36,10 +36,12 @@ struct Channel {
     }
 
     /// The next message; nil when the other side has closed.
-    func receive() throws -> Message? {
+    ///
+    /// - Parameter most: how many descriptors may come along.
+    func receive(most: Int32 = 1) throws -> Message? {
         var message = cs_message()
-        var descriptors = [Int32](repeating: -1, count: Int(CS_MOST_DESCRIPTORS))
-        var count = Int32(descriptors.count)
+        var descriptors = [Int32](repeating: -1, count: Int(most))
+        var count = most
         let got = cs_receive(socket, &message, &descriptors, &count)
         if got == 0 { return nil }
         guard got == 1 else { throw KernelError("receive", "the container's channel", errno: errno) }
@@ -52,10 +54,11 @@ struct Channel {
 
     /// Waits for one kind, passing over others.
     ///
+    /// - Parameter most: how many descriptors may come along.
     /// - Throws: when the other side has closed.
     @discardableResult
-    func await(_ kind: cs_kind) throws -> Message {
-        while let message = try receive() {
+    func await(_ kind: cs_kind, most: Int32 = 1) throws -> Message {
+        while let message = try receive(most: most) {
             if message.kind == kind.rawValue { return message }
         }
         throw RuntimeError("the runtime has ended")

@@ -79,7 +79,7 @@ struct ContainerGroup {
 
     private var manager: CgroupManager { record.manager }
 
-    /// Whether the process stops until it is let into v1 groups, before it touches anything that is the container's. Where
+    /// Whether the process stops until it is let into v1 groups, before the first mount that these count or allow. Where
     /// there is only cgroup v2 (so always when systemd makes the group), or nothing at all, one directory is all there is
     /// to make: the process is made in a group that has all of its limits.
     var isWaitedFor: Bool { !manager.layout.isUnified }

@@ -74,11 +74,10 @@ struct MountPlan {
     var source: SharedFD?
 
     /// Whether who makes it must be in the container's groups: they count the pages that `tmpcopyup` fills, allow the devices
-    /// that filesystems are on, and are mounted themselves.
+    /// that filesystems are on, and are mounted themselves; and what is bound may be one of them.
     var needsGroup: Bool {
         switch kind {
-        case .bind: false
-        case .cgroup: true
+        case .bind, .cgroup: true
         case .filesystem(let type, _):
             options.copiesUp || !["proc", "sysfs", "tmpfs", "devpts", "mqueue"].contains(type)
         }

@@ -74,7 +74,9 @@ struct ContainerStage {
     private func enterGroup() throws {
         var entrance: ArraySlice<SharedFD> = []
         try plan.cgroup.manager.enter { () throws -> SharedFD in
-            if entrance.isEmpty { entrance = try channel.await(CS_GROUPS).descriptors[...] }
+            if entrance.isEmpty {
+                entrance = try channel.await(CS_GROUPS, most: Int32(CS_MOST_DESCRIPTORS)).descriptors[...]
+            }
             guard let file = entrance.popFirst() else {
                 throw KernelError("receive", "a group of the container's", errno: EPROTO)
             }
@@ -144,7 +146,7 @@ struct ContainerStage {
         Self.endOnSignals()
         try channel.send(CS_READY)
         // Should the runtime be killed before its record tells of this process, nobody would find it.
-        process.ignoredSignals = try channel.await(CS_PUBLISHED).signals
+        process.ignoredSignals = try channel.await(CS_PUBLISHED).signals | Self.polite.reduce(0) { $0 | 1 << ($1 - 1) }
         let connection = try UnixSocket.accept(startListener)
         do {
             try runStartHooks(process)
@@ -158,8 +160,10 @@ struct ContainerStage {
     /// The first process of a pid namespace is deaf to signals that it does not handle; until the program is there, a
     /// polite request to end shall work.
     private static func endOnSignals() {
-        for number in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] { signal(number) { _exit(128 + $0) } }
+        for number in polite { signal(number) { _exit(128 + $0) } }
     }
+
+    private static let polite = [SIGTERM, SIGINT, SIGHUP, SIGQUIT]
 
     private func runStartHooks(_ process: ProcessPlan) throws {
         if plan.hooks.startContainer.isEmpty { return }

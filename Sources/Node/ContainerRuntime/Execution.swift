@@ -64,8 +64,9 @@ struct Execution {
             try Launcher.setOOMScore(Int(score), of: getpid())
             try Rootless.letMapsBeWritten(false)
         }
+        // The container's processes see this one's from its beginning.
+        cp_unmount_program()
         guard let entered = try namespaces.enter(sockets, cgroup: cgroup?.raw ?? -1) else {
-            cp_unmount_program()
             ExecutionStage(
                 plan: plan, cgroupEntry: cgroupEntry, affinity: affinity, channel: Channel(socket: sockets.far.raw),
                 terminal: terminal, consoleSize: size, consoleSocket: console?.raw
@@ -116,7 +117,6 @@ struct Execution {
         failpoint("runtime.exec_before_go")
         try supervisor.tellToGo(CS_GO)
         failpoint("runtime.exec_after_go")
-        cp_unmount_program()
         try supervisor.follow(process, until: nil)
         return supervisor.terminal
     }

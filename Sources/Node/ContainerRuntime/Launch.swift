@@ -166,6 +166,8 @@ struct Launcher {
         let cgroupFile = try SharedFD(optional: plan.cgroup.manager.unifiedDescriptor())
         let sockets = try UnixSocket.pair(.packets)
         try Rootless.letMapsBeWritten(true)
+        // Others in a pid namespace would see the process from its beginning.
+        if !plan.namespaces.makesPids { cp_unmount_program() }
         guard let entered = try plan.namespaces.enter(sockets, cgroup: cgroupFile?.raw ?? -1) else {
             close(lock.raw)
             cp_unmount_program()
@@ -193,10 +195,14 @@ struct Launcher {
         _ group: ContainerGroup, _ pidfdSocket: PidfdSocket?
     ) throws -> LaunchedContainer {
         let process = ChildProcess(pid: entered.pid, pidfd: entered.pidfd)
-        guard let stat = try Proc.stat(process.pid) else { throw RuntimeError("the container's process is gone") }
-        record.pid = process.pid
-        record.startTime = stat.startTime
         var supervisor = Supervisor(channel: channel, plan: plan, log: log)
+        record.pid = process.pid
+        try supervisor.explainingEnd(of: process) {
+            guard let stat = try Proc.stat(process.pid) else {
+                throw RuntimeError("the container's process is gone")
+            }
+            record.startTime = stat.startTime
+        }
         if plan.namespaces.makesUser {
             try plan.namespaces.idMap.write(to: process.pid)
         }

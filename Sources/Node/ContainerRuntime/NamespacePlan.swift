@@ -36,6 +36,7 @@ struct NamespacePlan {
     /// The container's view of the cgroups begins at its own group, or at that of the namespace it joins.
     var ownsCgroup: Bool { makesCgroup || joinsCgroup }
     var makesNetwork: Bool { made & UInt64(CK_CLONE_NEWNET) != 0 }
+    var makesPids: Bool { made & UInt64(CK_CLONE_NEWPID) != 0 }
     /// CLONE_NEW* of those that the process makes itself, while the runtime makes its groups: they take the kernel
     /// longest, and belong to the same user namespace that way too.
     private var madeInside: UInt64 {
