@@ -149,16 +149,25 @@ extension KernelSuite {
             #expect(output.lines == ["0", "1", "2", "3"], "\(output)")
         }
 
-        @Test func `the caller's signal settings are not the container's`() throws {
+        @Test(arguments: ["run", "create", "exec"])
+        func `the caller's signal settings are not the container's`(_ verb: String) throws {
             let fixture = try RuntimeFixture()
-            let bundle = try fixture.bundle { $0.process?.args = ["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"] }
+            let look = ["grep", "-E", "Sig(Blk|Ign|Cgt)", "/proc/self/status"]
+            let bundle = try fixture.bundle { $0.process?.args = verb == "exec" ? ["sleep", "60"] : look }
+            if verb == "exec" { try fixture.must("run", "--detach", "--bundle", bundle, "c1") }
+            let words = verb == "exec" ? ["exec", "c1"] + look : [verb, "--bundle", bundle, "c1"]
             let program = try RuntimeFixture.program("martlet-runtime")
-            // nohup(1) ignores SIGHUP, the shell's trap SIGTERM and SIGPIPE.
-            let script = "trap '' TERM PIPE; exec nohup \(program) --root \(fixture.root) run --bundle \(bundle) c1"
-            let output = try Program("/bin/sh", ["-c", script], environment: fixture.environment).run()
+            // nohup(1) ignores SIGHUP, the shell's trap the others, one of them a real-time signal.
+            let seen = "\(bundle)/signals"
+            let script = "trap '' TERM PIPE 40; exec nohup \"$@\" > \(seen) 2> /dev/null"
+            let call = ["-c", script, "sh", program, "--root", fixture.root] + words
+            #expect(try Program("/bin/sh", call, environment: fixture.environment).run().status == .exited(0))
+            if verb == "create" { try fixture.must("start", "c1") }
+            let none = "0000000000000000"
             #expect(
-                String(decoding: output.output, as: UTF8.self)
-                    == "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n")
+                fixture.eventually {
+                    (try? File.text(seen)) == "SigBlk:\t\(none)\nSigIgn:\t\(none)\nSigCgt:\t\(none)"
+                }, "\((try? File.text(seen)) ?? "")")
         }
 
         @Test func `closed standard descriptors are the null device in the container`() throws {

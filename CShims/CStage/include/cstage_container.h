@@ -68,8 +68,8 @@ pid_t cs_enter(const struct cs_entry *entry, int *pidfd, const char **step);
 
 /// Moves the calling thread off the processor that a new process shall begin on, if it is on it and there is another that it
 /// may be on, so that the process begins now. The kernel puts both on one when the others are busy at that moment, and leaves
-/// them there when one becomes idle. cs_use_all_processors undoes it: the mask of
-/// sched_setaffinity(2) is what it was, of those processors that were there then.
+/// them there when one becomes idle. cs_use_all_processors undoes it: the mask of sched_setaffinity(2) is what it was, of those
+/// processors that were there then.
 void cs_leave_processor(pid_t pid);
 void cs_use_all_processors(void);
 
