@@ -1,5 +1,5 @@
-// Two things that Swift's runtime does at every start, in the place of whose functions ours are linked. They cost a small
-// program a tenth of its start; a toolchain that has other such functions fails to link, or has them called by nobody.
+// Two things that Swift's runtime does at every start, in the place of whose functions ours are linked. They take a small
+// program a fourteenth of its start; a toolchain that has other such functions fails to link, or has them called by nobody.
 #include "cstart.h"
 #include <stddef.h>
 
