@@ -1,7 +1,7 @@
 """Lists the functions that calls of the runtime execute, in the order of the first time, into scripts/startup.order."""
 import atexit, bisect, os
 from bench_measure import ROOT, WORK, in_memory, run
-from bench_runtime import OURS, bundle, changed
+from bench_runtime import OURS, bundle, changed, install
 
 
 def functions():
@@ -10,6 +10,7 @@ def functions():
     return [(int(address, 16), name) for address, kind, name in lines if kind in "tTwW"]
 
 
+install()
 counter = f"{WORK}/instructions"
 run("clang", "-O2", "-o", counter, f"{ROOT}/scripts/instructions.c")
 runtime = [OURS, "--root", f"{in_memory(f'{WORK}/state')}/ours"]
