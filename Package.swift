@@ -348,8 +348,8 @@ let package = Package(
 // `make fuzz` (scripts/fuzz.sh) builds the parsers alone, with the program that feeds them.
 if Context.environment["MARTLET_FUZZ"] != nil {
     let parsers = [
-        "CKernel", "CStage", "CSeccomp", "CCapabilities", "Kernel", "Cgroups", "Confinement", "DeviceNodes", "JSON",
-        "OCISpec", "CNISpec", "StreamFrames", "ShimProtocol", "ContainerRuntime", "CNIPlugin", "Reactor", "Networking",
+        "CKernel", "CStage", "CProtect", "CSeccomp", "CCapabilities", "Kernel", "Cgroups", "Confinement", "DeviceNodes",
+        "JSON", "OCISpec", "CNISpec", "StreamFrames", "ShimProtocol", "ContainerRuntime", "CNIPlugin", "Reactor", "Networking",
         "CNetlink", "CNetfilter", "Netlink", "Netfilter", "OverlayPlugin", "PortmapPlugin", "BandwidthPlugin",
         "CYAML", "YAML", "CDISpec", "CDI",
     ]
