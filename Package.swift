@@ -349,9 +349,9 @@ let package = Package(
 if Context.environment["MARTLET_FUZZ"] != nil {
     let parsers = [
         "CKernel", "CStage", "CProtect", "CSeccomp", "CCapabilities", "Kernel", "Cgroups", "Confinement", "DeviceNodes",
-        "JSON", "OCISpec", "CNISpec", "StreamFrames", "ShimProtocol", "ContainerRuntime", "CNIPlugin", "Reactor", "Networking",
-        "CNetlink", "CNetfilter", "Netlink", "Netfilter", "OverlayPlugin", "PortmapPlugin", "BandwidthPlugin",
-        "CYAML", "YAML", "CDISpec", "CDI",
+        "JSON", "OCISpec", "CNISpec", "StreamFrames", "ShimProtocol", "ContainerRuntime", "CNIPlugin", "Reactor",
+        "Networking", "CNetlink", "CNetfilter", "Netlink", "Netfilter", "OverlayPlugin", "PortmapPlugin",
+        "BandwidthPlugin", "CYAML", "YAML", "CDISpec", "CDI",
     ]
     package.dependencies = []
     package.products = []
