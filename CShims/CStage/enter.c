@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "cstage_container.h"
+#include "procfs.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -101,18 +102,8 @@ static long clone_child(uint64_t flags, int cgroup, int *pidfd) {
 
 // The number that the caller's procfs gives to a pidfd's process.
 static pid_t pid_of(int pidfd) {
-    char path[64] = "/proc/self/fdinfo/", digits[12], buffer[512];
-    int n = 0;
-    for (unsigned int rest = (unsigned int)pidfd; rest || n == 0; rest /= 10) digits[n++] = (char)('0' + rest % 10);
-    size_t end = strlen(path);
-    while (n > 0) path[end++] = digits[--n];
-    path[end] = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return -1;
-    ssize_t size = read(fd, buffer, sizeof buffer - 1);
-    close(fd);
-    if (size <= 0) return -1;
-    buffer[size] = 0;
+    char buffer[512];
+    if (cs_read_procfs("/proc/self/fdinfo/", (unsigned int)pidfd, "", buffer, sizeof buffer) < 0) return -1;
     const char *line = strstr(buffer, "\nPid:");
     if (!line) { errno = EPROTO; return -1; }
     pid_t pid = 0;

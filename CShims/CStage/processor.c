@@ -1,6 +1,6 @@
 #define _GNU_SOURCE
 #include "cstage_container.h"
-#include <fcntl.h>
+#include "procfs.h"
 #include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -12,18 +12,8 @@ static long bytes;
 
 // Field 39 of /proc/<pid>/stat, proc_pid_stat(5): where a process was, or shall begin. -1 when it cannot be had.
 static int processor_of(pid_t pid) {
-    char path[32] = "/proc/", text[1024], digits[12];
-    size_t end = strlen(path);
-    int n = 0;
-    for (unsigned int rest = (unsigned int)pid; rest || n == 0; rest /= 10) digits[n++] = (char)('0' + rest % 10);
-    while (n > 0) path[end++] = digits[--n];
-    memcpy(path + end, "/stat", sizeof "/stat");
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return -1;
-    ssize_t size = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (size <= 0) return -1;
-    text[size] = 0;
+    char text[1024];
+    if (cs_read_procfs("/proc/", (unsigned int)pid, "/stat", text, sizeof text) < 0) return -1;
     // The command, which ends with the last parenthesis, is field 2.
     const char *at = strrchr(text, ')');
     for (int field = 2; at && field < 39; field++) at = strchr(at + 1, ' ');

@@ -65,25 +65,21 @@ extension KernelSuite {
             // While a program is executed nobody may write to it anyway.
             try runtime.signal(SIGKILL)
             _ = try runtime.wait()
-            for file in kept {
-                // Nor can it be made writable, by whoever may mount.
-                let refusal = #expect(throws: KernelError.self) {
-                    try Mounts.change(file.raw, clear: .readOnly, subject: "the program")
-                }
-                #expect(refusal?.errno == EINVAL)
-                let opened = open("/proc/self/fd/\(file.raw)", O_WRONLY)
-                let number = errno
-                #expect(opened < 0 && number == EROFS)
-            }
+            for file in kept { expectReadOnly(file.raw) }
         }
 
         @Test func `what a shim starts the runtime from cannot be written, nor made writable`() throws {
             let file = try Mounts.cloneReadOnly(try RuntimeFixture.program("martlet-runtime"))
+            expectReadOnly(file.raw)
+        }
+
+        /// A file can neither be written nor made writable, by whoever may mount.
+        private func expectReadOnly(_ file: Int32) {
             let refusal = #expect(throws: KernelError.self) {
-                try Mounts.change(file.raw, clear: .readOnly, subject: "the program")
+                try Mounts.change(file, clear: .readOnly, subject: "the program")
             }
             #expect(refusal?.errno == EINVAL)
-            let opened = open("/proc/self/fd/\(file.raw)", O_WRONLY)
+            let opened = open("/proc/self/fd/\(file)", O_WRONLY)
             let number = errno
             #expect(opened < 0 && number == EROFS)
         }

@@ -192,7 +192,7 @@ private struct CgroupMount {
     /// The number of its file system, `major:minor`.
     let device: String
 
-    /// Those in a mount table. Every start of a container reads one: lines of other file systems are passed over unread.
+    /// Those in a mount table. Every start of a container reads one: lines of other file systems are read up to their type.
     static func all(in mountInfo: [UInt8]) -> [CgroupMount] {
         mountInfo.withUnsafeBufferPointer { table in
             var found: [CgroupMount] = []

@@ -2,6 +2,8 @@
 ///
 /// To Swift, a slash before U+0301 is a part of another character, where a search for `/` finds nothing, and `..` before it
 /// would go unseen.
+///
+/// Inlinable, so that callers have them for their own kind of string: the generic ones look up conformances at run time.
 extension StringProtocol {
     /// What stands between the slashes.
     @inlinable package var pathComponents: [Substring] {
